@@ -1,0 +1,223 @@
+//! Who votes, who listens, and by which quorums.
+//!
+//! Owns: [`Membership`], the value that says so for the slots it governs.
+//! Invariants: ids are unique; voters and observers are disjoint; the quorums intersect.
+//! Source: protocol.md §4; Lamport, Malkhi, Zhou, "Reconfiguring a State Machine" (the window α).
+
+use core::fmt;
+
+use crate::ids::{Epoch, ReplicaId};
+use crate::quorum::{QuorumError, QuorumRule, QuorumSystem, VOTERS_MAX, VoterSet};
+
+/// The window of slots in flight that [`Membership::voters_only`] uses.
+pub const WINDOW_DEFAULT: u32 = 256;
+/// The largest window: an acceptor holds at most this many undecided values in memory.
+pub const WINDOW_MAX: u32 = 65_536;
+/// The most observers of a membership.
+pub const OBSERVERS_MAX: usize = 64;
+/// The most addresses, and the most key pins, of one member.
+pub const ADDRESSES_MAX: usize = 8;
+
+/// SHA-256 of a replica's public key (its subject public key info).
+pub type KeyPin = [u8; 32];
+
+/// A replica as its membership knows it.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Member {
+    /// Its id.
+    pub id: ReplicaId,
+    /// Where it can be reached: `host:port`, resolved at each attempt. May be empty where the
+    /// transport needs none.
+    pub addresses: Vec<String>,
+    /// The keys that it may authenticate with. May be empty where the transport needs none.
+    pub keys: Vec<KeyPin>,
+}
+
+impl Member {
+    /// A member without addresses and keys, for transports that need none.
+    pub fn new(id: ReplicaId) -> Self {
+        Self {
+            id,
+            addresses: Vec::new(),
+            keys: Vec::new(),
+        }
+    }
+}
+
+/// Who votes and who listens from some slot on. Immutable; a change is a new one with the next
+/// epoch.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Membership {
+    epoch: Epoch,
+    voters: Vec<Member>,
+    observers: Vec<Member>,
+    quorums: QuorumSystem,
+    window: u32,
+}
+
+/// Why a membership was refused.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum MembershipError {
+    /// The quorum rule does not fit the voters.
+    Quorum(QuorumError),
+    /// This id stands in it twice.
+    Duplicate(ReplicaId),
+    /// The window is zero or above [`WINDOW_MAX`].
+    Window(u32),
+    /// More observers, addresses or keys than the bounds allow.
+    TooMany,
+}
+
+impl fmt::Display for MembershipError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Quorum(error) => error.fmt(f),
+            Self::Duplicate(id) => write!(f, "{id} stands in the membership twice"),
+            Self::Window(window) => {
+                write!(f, "the window is 1 to {WINDOW_MAX} slots, not {window}")
+            }
+            Self::TooMany => write!(
+                f,
+                "at most {VOTERS_MAX} voters, {OBSERVERS_MAX} observers, and {ADDRESSES_MAX} \
+                 addresses and keys for each"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for MembershipError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Quorum(error) => Some(error),
+            Self::Duplicate(_) | Self::Window(_) | Self::TooMany => None,
+        }
+    }
+}
+
+impl Membership {
+    /// The membership with all its parts given. Members are sorted by id.
+    pub fn new(
+        epoch: Epoch,
+        mut voters: Vec<Member>,
+        mut observers: Vec<Member>,
+        rule: QuorumRule,
+        window: u32,
+    ) -> Result<Self, MembershipError> {
+        let fits = |member: &Member| {
+            member.addresses.len() <= ADDRESSES_MAX && member.keys.len() <= ADDRESSES_MAX
+        };
+        if observers.len() > OBSERVERS_MAX || !voters.iter().chain(&observers).all(fits) {
+            return Err(MembershipError::TooMany);
+        }
+        if window == 0 || window > WINDOW_MAX {
+            return Err(MembershipError::Window(window));
+        }
+        // Weights follow the order in which the voters were given, so they are sorted along.
+        let rule = sort_with_rule(&mut voters, rule);
+        observers.sort_by_key(|member| member.id);
+        let quorums = QuorumSystem::new(voters.len(), rule).map_err(MembershipError::Quorum)?;
+        let mut ids: Vec<_> = voters
+            .iter()
+            .chain(&observers)
+            .map(|member| member.id)
+            .collect();
+        ids.sort_unstable();
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(MembershipError::Duplicate(pair[0]));
+        }
+        Ok(Self {
+            epoch,
+            voters,
+            observers,
+            quorums,
+            window,
+        })
+    }
+
+    /// A first membership: these voters, majorities, the default window.
+    pub fn voters_only(
+        voters: impl IntoIterator<Item = ReplicaId>,
+    ) -> Result<Self, MembershipError> {
+        let voters = voters.into_iter().map(Member::new).collect();
+        Self::new(
+            Epoch::FIRST,
+            voters,
+            Vec::new(),
+            QuorumRule::Majority,
+            WINDOW_DEFAULT,
+        )
+    }
+
+    /// Its number.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Those who vote, in rising order of their ids.
+    pub fn voters(&self) -> &[Member] {
+        &self.voters
+    }
+
+    /// Those who receive everything and vote on nothing, in rising order of their ids.
+    pub fn observers(&self) -> &[Member] {
+        &self.observers
+    }
+
+    /// Voters, then observers.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.voters.iter().chain(&self.observers)
+    }
+
+    /// Its quorums.
+    pub fn quorums(&self) -> &QuorumSystem {
+        &self.quorums
+    }
+
+    /// α: how many slots may be in flight, and how many slots after its own a membership begins to
+    /// govern.
+    pub fn window(&self) -> u32 {
+        self.window
+    }
+
+    /// The place of `id` among the voters.
+    pub fn voter_index(&self, id: ReplicaId) -> Option<usize> {
+        self.voters
+            .binary_search_by_key(&id, |member| member.id)
+            .ok()
+    }
+
+    /// Whether `id` votes or observes.
+    pub fn contains(&self, id: ReplicaId) -> bool {
+        self.members().any(|member| member.id == id)
+    }
+
+    /// Everybody who votes.
+    pub fn all_voters(&self) -> VoterSet {
+        VoterSet::first(self.voters.len())
+    }
+}
+
+fn sort_with_rule(voters: &mut Vec<Member>, rule: QuorumRule) -> QuorumRule {
+    match rule {
+        QuorumRule::Weights {
+            weights,
+            prepare,
+            accept,
+        } if weights.len() == voters.len() => {
+            let mut pairs: Vec<_> = voters.drain(..).zip(weights).collect();
+            pairs.sort_by_key(|(member, _)| member.id);
+            let weights = pairs.iter().map(|(_, weight)| *weight).collect();
+            voters.extend(pairs.into_iter().map(|(member, _)| member));
+            QuorumRule::Weights {
+                weights,
+                prepare,
+                accept,
+            }
+        }
+        rule @ (QuorumRule::Majority | QuorumRule::Counts { .. } | QuorumRule::Weights { .. }) => {
+            voters.sort_by_key(|member| member.id);
+            rule
+        }
+    }
+}

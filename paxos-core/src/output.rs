@@ -1,0 +1,327 @@
+//! What a replica hands its host: effects, errors and what can be seen from outside.
+//!
+//! Owns: [`Output`], the errors of the replica's operations, [`Status`], [`Counters`].
+//! Invariant: every output may be executed the moment it appears, in any order and in parallel,
+//! except that Persist and Load are executed in sequence, and Apply is executed in sequence.
+//! Everything else that depends on an effect is held back inside the core until its proof returns.
+
+use core::fmt;
+
+use crate::ballot::Ballot;
+use crate::config::ConfigError;
+use crate::durable::WriteBatch;
+use crate::ids::{Epoch, Incarnation, ReplicaId, Slot, Time};
+use crate::message::{Connectivity, Message};
+use crate::port::LoadRange;
+use crate::value::{Command, Value};
+
+/// The next effect of a replica.
+#[derive(Debug)]
+#[must_use]
+pub enum Output {
+    /// For the transport; may be lost.
+    Send {
+        /// Who is to get it.
+        to: Recipients,
+        /// What.
+        message: Message,
+    },
+    /// For the storage; give its proof to [`crate::replica::Replica::handle_durable`].
+    Persist(WriteBatch),
+    /// For the storage; give the values to [`crate::replica::Replica::handle_loaded`].
+    Load {
+        /// Which request this is.
+        ticket: LoadTicket,
+        /// What to read.
+        range: LoadRange,
+    },
+    /// For the state machine, in slot order, each slot once in a life; say when it is done to
+    /// [`crate::replica::Replica::handle_applied`].
+    Apply {
+        /// The slot.
+        slot: Slot,
+        /// Its chosen value.
+        value: Value,
+    },
+    /// The replica will do nothing more. The host stops and says why.
+    Halt(Halt),
+    /// Drained: nothing more to do before `wake_at`, or before the next input.
+    Idle {
+        /// When [`crate::replica::Replica::handle_timeout`] is due.
+        wake_at: Option<Time>,
+    },
+}
+
+/// Who is to get a message.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Recipients {
+    /// This peer.
+    One(ReplicaId),
+    /// Every peer: [`crate::replica::Replica::peers`].
+    AllPeers,
+}
+
+/// Names one request to read the log.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct LoadTicket(pub(crate) u64);
+
+/// Why a replica stopped for good.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Halt {
+    /// A peer remembers a newer life of this replica: its directory was wiped, or is a copy.
+    Refused {
+        /// The peer.
+        by: ReplicaId,
+        /// The life that it remembers.
+        remembered: Incarnation,
+        /// The life that this replica believes to have.
+        own: Incarnation,
+    },
+    /// Evidence that two values were chosen in one slot. Never expected; nothing can be trusted.
+    AgreementBroken {
+        /// The slot.
+        slot: Slot,
+    },
+    /// A committed value that is to be applied is in no place where it must be.
+    LogLost {
+        /// The slot.
+        slot: Slot,
+    },
+}
+
+impl fmt::Display for Halt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused {
+                by,
+                remembered,
+                own,
+            } => write!(
+                f,
+                "{by} remembers life {remembered} of this replica, and this is life {own}: its \
+                 data directory was wiped, or is an old copy, and may have forgotten votes; give \
+                 the replica a new id, or its newest directory back"
+            ),
+            Self::AgreementBroken { slot } => write!(
+                f,
+                "two different values were chosen in {slot}: a disk, an operator or a bug broke \
+                 the promises of this cluster; stop all replicas and keep their directories"
+            ),
+            Self::LogLost { slot } => write!(
+                f,
+                "the committed value of {slot} is neither in the log nor at any peer: restore the \
+                 state machine from a snapshot"
+            ),
+        }
+    }
+}
+
+/// Why a replica could not be recovered.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum RecoverError {
+    /// A tunable is out of its bounds.
+    Config(ConfigError),
+    /// The replica is not in the membership that its directory was formatted with.
+    NotAMember(ReplicaId),
+    /// The state machine has applied less than what was trimmed from the log.
+    AppliedBelowTrim {
+        /// What the state machine has applied.
+        applied: Slot,
+        /// What was trimmed.
+        trimmed: Slot,
+    },
+}
+
+impl fmt::Display for RecoverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::NotAMember(id) => write!(f, "{id} is not in its own membership"),
+            Self::AppliedBelowTrim { applied, trimmed } => write!(
+                f,
+                "the state machine has applied up to {applied}, but the log begins after {trimmed}"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for RecoverError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Config(error) => Some(error),
+            Self::NotAMember(_) | Self::AppliedBelowTrim { .. } => None,
+        }
+    }
+}
+
+/// Commands that were certainly not proposed, handed back with the reason.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ProposeError {
+    /// The commands as they were given.
+    pub commands: Vec<Command>,
+    /// Why.
+    pub reason: NotProposed,
+}
+
+/// Why commands were not proposed.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum NotProposed {
+    /// This replica does not lead.
+    NotLeader {
+        /// Who does, as far as it knows.
+        hint: Option<ReplicaId>,
+    },
+    /// The window of slots in flight is full. Try again after the next output.
+    Busy,
+    /// The batch exceeds [`crate::config::Config::batch_bytes_max`].
+    TooLarge {
+        /// Its encoded bytes.
+        bytes: usize,
+        /// The bound.
+        bytes_max: usize,
+    },
+    /// There was no command.
+    Empty,
+    /// The replica has halted.
+    Halted,
+}
+
+impl fmt::Display for ProposeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.reason {
+            NotProposed::NotLeader { hint: Some(leader) } => {
+                write!(f, "not the leader; {leader} is")
+            }
+            NotProposed::NotLeader { hint: None } => f.write_str("not the leader; none is known"),
+            NotProposed::Busy => f.write_str("the window of slots in flight is full"),
+            NotProposed::TooLarge { bytes, bytes_max } => {
+                write!(f, "a batch of {bytes} bytes exceeds {bytes_max}")
+            }
+            NotProposed::Empty => f.write_str("a batch holds at least one command"),
+            NotProposed::Halted => f.write_str("the replica has halted"),
+        }
+    }
+}
+
+impl std::error::Error for ProposeError {}
+
+/// Where commands were proposed. If another value is chosen in this slot, they are certainly not
+/// applied, and never will be.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Proposed {
+    /// The slot.
+    pub slot: Slot,
+    /// The leader's ballot.
+    pub ballot: Ballot,
+}
+
+/// Why the log was not trimmed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TrimError {
+    /// The last slot that may be trimmed: what is applied.
+    pub applied: Slot,
+}
+
+impl fmt::Display for TrimError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "only what is applied can be trimmed: up to {}",
+            self.applied
+        )
+    }
+}
+
+impl std::error::Error for TrimError {}
+
+/// What a replica does at the moment.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Role {
+    /// Votes, and follows whoever leads.
+    Follower,
+    /// Asks for promises.
+    Candidate,
+    /// Proposes.
+    Leader,
+    /// Votes on nothing.
+    Observer,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Follower => "follower",
+            Self::Candidate => "candidate",
+            Self::Leader => "leader",
+            Self::Observer => "observer",
+        })
+    }
+}
+
+/// What can be seen of a replica from outside.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Status {
+    /// Its id.
+    pub replica: ReplicaId,
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// What it does.
+    pub role: Role,
+    /// The highest ballot it has promised.
+    pub promised: Option<Ballot>,
+    /// The ballot of the leader that it is or follows.
+    pub leader: Option<Ballot>,
+    /// The newest membership it knows.
+    pub epoch: Epoch,
+    /// Its committed prefix.
+    pub committed: Slot,
+    /// What the host said is applied.
+    pub applied: Slot,
+    /// What was trimmed.
+    pub trimmed: Slot,
+    /// Whether it could lead.
+    pub connectivity: Connectivity,
+    /// The peers it exchanges heartbeats with, both ways.
+    pub connected_peers: Vec<ReplicaId>,
+    /// Slots proposed and not chosen, as leader.
+    pub slots_in_flight: usize,
+    /// Bytes of their values.
+    pub bytes_in_flight: usize,
+    /// Write batches handed out and not proved.
+    pub writes_pending: u64,
+}
+
+/// What a replica counted in this life.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Campaigns begun.
+    pub campaigns: u64,
+    /// Campaigns won.
+    pub elections_won: u64,
+    /// Reigns ended without a restart.
+    pub step_downs: u64,
+    /// Slots in which a new leader adopted what others had accepted.
+    pub values_adopted: u64,
+    /// Slots that a new leader filled with no-ops.
+    pub gaps_filled: u64,
+    /// Accepts sent again.
+    pub retransmissions: u64,
+    /// Values learned by Fetch.
+    pub values_fetched: u64,
+    /// Values that this replica, as leader, saw chosen.
+    pub values_chosen: u64,
+    /// Messages of another cluster or group, or whose sender is not who it says.
+    pub dropped_foreign: u64,
+    /// Messages of a life that is no longer, or not yet, listened to.
+    pub dropped_stale_life: u64,
+    /// Messages under a ballot that is over, and votes already counted.
+    pub dropped_stale: u64,
+    /// Messages that a correct peer would not send.
+    pub dropped_absurd: u64,
+    /// Accepts beyond the window, left for a retransmission.
+    pub dropped_beyond_window: u64,
+}

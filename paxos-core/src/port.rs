@@ -1,0 +1,376 @@
+//! The two ports that adapters implement: [`Storage`] and [`Transport`].
+//!
+//! Owns: the contract between the core and the outside. No protocol module imports this one; the
+//! host and the simulator do. An adapter depends on `paxos-core` alone.
+//! Source: protocol.md §6 and §10; quinn's `AsyncUdpSocket` for the poll-shaped receive.
+
+use core::fmt;
+use core::task::{Context, Poll};
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+use crate::ballot::Ballot;
+use crate::durable::{Durable, WriteBatch};
+use crate::ids::{ClusterId, GroupId, Incarnation, LogClock, ReplicaId, Slot};
+use crate::membership::Membership;
+use crate::value::Value;
+
+// ---------------------------------------------------------------------------------------------
+// Storage
+
+/// What an explicit act of formatting writes into an empty directory.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Format {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The replicated log within it.
+    pub group: GroupId,
+    /// The replica whose directory it becomes.
+    pub replica: ReplicaId,
+    /// The first membership of the cluster.
+    pub membership: Membership,
+}
+
+/// Whether a directory was used before.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Start {
+    /// It was formatted and never started.
+    First,
+    /// An earlier life left something, or at least counted itself.
+    Again,
+}
+
+/// A vote read back from storage.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct RecoveredVote {
+    /// The slot.
+    pub slot: Slot,
+    /// The ballot of the last [`crate::durable::Write::Accepted`] for it.
+    pub ballot: Ballot,
+    /// The value accepted then.
+    pub value: Value,
+}
+
+/// What storage remembers of one group, with a new incarnation that is durable already.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Recovered {
+    /// What the directory was formatted with.
+    pub format: Format,
+    /// Whether this is the first life.
+    pub start: Start,
+    /// This life. Its boot counter is one above that of the last.
+    pub incarnation: Incarnation,
+    /// The highest ballot of any promise or vote.
+    pub promised: Option<Ballot>,
+    /// The highest committed prefix that was recorded.
+    pub committed: Slot,
+    /// Every slot up to this one was trimmed.
+    pub trimmed: Slot,
+    /// The votes above `committed`, in rising order of slots.
+    pub votes: Vec<RecoveredVote>,
+    /// The values recorded as chosen above `committed`, in rising order of slots.
+    pub chosen: Vec<(Slot, Value)>,
+    /// The highest clock of any batch in the log.
+    pub clock: LogClock,
+    /// The newest life seen of each peer, in rising order of peers.
+    pub peers: Vec<(ReplicaId, Incarnation)>,
+}
+
+/// A range of committed slots to read back.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct LoadRange {
+    /// The replicated log.
+    pub group: GroupId,
+    /// The first slot wanted.
+    pub from: Slot,
+    /// The last slot wanted.
+    pub through: Slot,
+    /// Stop before the values exceed this many bytes, but not before the first one.
+    pub bytes_max: usize,
+}
+
+/// Values read back.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Loaded {
+    /// The values of consecutive slots from the first one wanted; empty where that one is gone or
+    /// was never written here.
+    pub values: Vec<Value>,
+    /// Every slot up to this one was trimmed.
+    pub trimmed: Slot,
+}
+
+/// Whether there is space for more.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Room {
+    /// Everything is welcome.
+    Ample,
+    /// New commands must be refused; promises, votes in flight and trims still fit.
+    Full,
+}
+
+/// Where a storage may be called.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Blocking {
+    /// Calls wait for a device and belong on a thread of their own.
+    Device,
+    /// Calls return at once.
+    Never,
+}
+
+/// Why storage failed. Every variant but `Full` is final: the adapter is poisoned, and the replica
+/// stops.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// The directory was never formatted.
+    NotFormatted {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory was formatted before, or holds something else.
+    AlreadyFormatted {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another process, or another part of this one, uses the directory.
+    AlreadyOpen {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory belongs to another cluster, replica or group, or to another format version.
+    Mismatch {
+        /// What was found and what was expected.
+        what: String,
+    },
+    /// What was acknowledged is damaged. The replica must not vote.
+    Corrupt {
+        /// Where, and how it was found.
+        what: String,
+    },
+    /// Reading or writing failed.
+    Io {
+        /// What was attempted, with the path.
+        what: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// An earlier failure poisoned this storage; nothing after it is durable.
+    Poisoned,
+}
+
+impl fmt::Display for StorageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFormatted { path } => {
+                write!(f, "{} was never formatted for a replica", path.display())
+            }
+            Self::AlreadyFormatted { path } => {
+                write!(
+                    f,
+                    "{} is not empty: it will not be formatted again",
+                    path.display()
+                )
+            }
+            Self::AlreadyOpen { path } => {
+                write!(f, "{} is in use by another replica process", path.display())
+            }
+            Self::Mismatch { what } | Self::Corrupt { what } => f.write_str(what),
+            Self::Io { what, source } => write!(f, "{what}: {source}"),
+            Self::Poisoned => f.write_str("storage failed earlier and takes nothing more"),
+        }
+    }
+}
+
+impl std::error::Error for StorageError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::NotFormatted { .. }
+            | Self::AlreadyFormatted { .. }
+            | Self::AlreadyOpen { .. }
+            | Self::Mismatch { .. }
+            | Self::Corrupt { .. }
+            | Self::Poisoned => None,
+        }
+    }
+}
+
+/// Stable storage of one replica process, shared by all its groups. Synchronous: the host calls it
+/// on a thread of its own.
+///
+/// Everything in a batch whose [`Durable`] was returned survives the loss of power. Batches of a
+/// group survive in order: never a later one without all earlier ones.
+pub trait Storage: Send {
+    /// Reads back what earlier lives left, and makes a new incarnation with this nonce durable.
+    /// Called once, before anything else. What it returns is itself durable when it returns.
+    fn recover(&mut self, nonce: u32) -> Result<Vec<Recovered>, StorageError>;
+
+    /// Writes all batches, of however many groups, with one write and one sync, and returns their
+    /// proofs in the same order. After an error nothing is proved, ever again.
+    fn persist(&mut self, batches: Vec<WriteBatch>) -> Result<Vec<Durable>, StorageError>;
+
+    /// Reads back committed values: for each slot the one recorded as chosen, else the one last
+    /// accepted. Sees every batch that was given to [`Storage::persist`] before.
+    fn load(&mut self, range: LoadRange) -> Result<Loaded, StorageError>;
+
+    /// Whether there is space for more commands. Changes only within [`Storage::persist`].
+    fn room(&self) -> Room;
+
+    /// Whether calls wait for a device.
+    fn blocking(&self) -> Blocking;
+}
+
+// ---------------------------------------------------------------------------------------------
+// Transport
+
+/// Which queue a frame waits in. No order is kept between lanes.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Lane {
+    /// Small and urgent: never behind the others. When full, the oldest frame is dropped.
+    Control,
+    /// The log and forwarded commands. When full, the newest is refused with [`Sent::Full`].
+    Log,
+    /// Deep catch-up and snapshots, on a connection of their own.
+    Bulk,
+}
+
+/// Which part of the receiving host a frame is for.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Channel {
+    /// A [`crate::message::Message`] for the replica.
+    Core,
+    /// Between hosts: forwarded commands and read points.
+    Host,
+    /// Snapshots.
+    Snapshot,
+}
+
+/// A frame still queued is replaced by a newer one with the same lane and key.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct CoalesceKey(pub u64);
+
+/// What a transport carries: opaque bytes, in chunks that need not be copied together first.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// Which queue it waits in.
+    pub lane: Lane,
+    /// What it replaces.
+    pub key: Option<CoalesceKey>,
+    /// Whom it is for.
+    pub channel: Channel,
+    /// The bytes: the receiver gets them as one.
+    pub chunks: Vec<Bytes>,
+}
+
+impl Frame {
+    /// The number of bytes in all chunks.
+    pub fn len(&self) -> usize {
+        self.chunks.iter().map(Bytes::len).sum()
+    }
+
+    /// Whether there is no byte in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What became of a frame handed to [`Transport::send`].
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Sent {
+    /// It is queued, and may still be lost.
+    Queued,
+    /// The lane is full and the frame is gone; [`TransportEvent::Drained`] will follow.
+    Full,
+    /// There is no link to the peer and the frame is gone.
+    Down,
+    /// The frame exceeds the largest that this transport carries, and is gone.
+    TooLarge,
+}
+
+/// What a transport reports.
+#[derive(Clone, Debug)]
+pub enum TransportEvent {
+    /// A frame arrived.
+    Frame {
+        /// The authenticated sender.
+        from: ReplicaId,
+        /// Whom it is for.
+        channel: Channel,
+        /// Its bytes, in a buffer of their own.
+        bytes: Bytes,
+    },
+    /// A link to the peer is up: both sides know who the other is.
+    Up {
+        /// The authenticated peer.
+        peer: ReplicaId,
+        /// Its life, as it said itself.
+        incarnation: Incarnation,
+    },
+    /// The link to the peer is gone. Attempts go on.
+    Down {
+        /// The peer.
+        peer: ReplicaId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A peer, or somebody who claims to be one, was refused, or refused us.
+    Refused {
+        /// The peer, where it is known.
+        peer: Option<ReplicaId>,
+        /// Why, for people: says which of key, id, cluster, version or incarnation was wrong.
+        reason: String,
+    },
+    /// A lane that was full has room.
+    Drained {
+        /// The peer.
+        peer: ReplicaId,
+        /// The lane.
+        lane: Lane,
+    },
+}
+
+/// Moves opaque frames between authenticated replicas of one cluster.
+///
+/// Frames may be lost, repeated, delayed and reordered. They are never forged or altered.
+pub trait Transport: Send {
+    /// Starts with this replica's life, told to every peer before the first frame. Called once,
+    /// inside the async runtime, before anything else.
+    fn start(&mut self, incarnation: Incarnation);
+
+    /// Queues a frame. Never blocks.
+    fn send(&mut self, to: ReplicaId, frame: Frame) -> Sent;
+
+    /// The next event. Pending until there is one; `None` when the transport has stopped for good.
+    /// Cancel safe: an event is returned or stays queued.
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<TransportEvent>>;
+
+    /// What the transport counted since it was made, for metrics.
+    fn counters(&self) -> TransportCounters;
+}
+
+/// What a transport counts.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct TransportCounters {
+    /// Frames handed to the network.
+    pub frames_sent: u64,
+    /// Bytes of those frames.
+    pub bytes_sent: u64,
+    /// Frames received whole.
+    pub frames_received: u64,
+    /// Bytes of those frames.
+    pub bytes_received: u64,
+    /// Frames dropped from a full control lane, oldest first.
+    pub dropped_oldest: u64,
+    /// Frames refused because a lane was full.
+    pub refused_full: u64,
+    /// Frames refused because the peer was not linked.
+    pub refused_down: u64,
+    /// Frames replaced by a newer one of the same key.
+    pub coalesced: u64,
+    /// Links that came up.
+    pub links_up: u64,
+    /// Handshakes refused, by either side.
+    pub handshakes_refused: u64,
+}

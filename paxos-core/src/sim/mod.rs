@@ -1,0 +1,5 @@
+//! The deterministic simulator.
+
+mod batches;
+
+pub use batches::Batches;

@@ -1,0 +1,1 @@
+//! Multi-Paxos consensus as a library.

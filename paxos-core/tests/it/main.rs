@@ -1,0 +1,14 @@
+//! Tests of the core through its public surface.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed unwrap is a failed test, and its message says where"
+)]
+
+mod codec;
+mod fuzz;
+mod golden;
+mod membership;
+mod quorum;
+mod samples;
+mod values;

@@ -94,102 +94,38 @@ fn default_and_wan_configs_are_within_their_bounds() {
 
 #[test]
 fn a_config_out_of_bounds_names_its_field() {
-    let defaults = Config::default;
-    let zero = Duration::ZERO;
-    let cases = [
-        (
-            "heartbeat_interval",
-            Config {
-                heartbeat_interval: zero,
-                ..defaults()
-            },
-        ),
-        (
-            "heartbeat_interval",
-            Config {
-                heartbeat_interval: Duration::from_millis(167),
-                ..defaults()
-            },
-        ),
-        (
-            "election_jitter",
-            Config {
-                election_jitter: zero,
-                ..defaults()
-            },
-        ),
-        (
-            "disk_stall",
-            Config {
-                disk_stall: zero,
-                ..defaults()
-            },
-        ),
-        (
-            "retransmit_interval",
-            Config {
-                retransmit_interval: zero,
-                ..defaults()
-            },
-        ),
-        (
-            "fetch_timeout",
-            Config {
-                fetch_timeout: zero,
-                ..defaults()
-            },
-        ),
-        (
-            "batch_bytes_max",
-            Config {
-                batch_bytes_max: 0,
-                ..defaults()
-            },
-        ),
-        (
-            "batch_bytes_max",
-            Config {
-                batch_bytes_max: PAGE_BYTES_LIMIT + 1,
-                ..defaults()
-            },
-        ),
-        (
-            "page_bytes_max",
-            Config {
-                page_bytes_max: 0,
-                ..defaults()
-            },
-        ),
-        (
-            "page_bytes_max",
-            Config {
-                page_bytes_max: PAGE_BYTES_LIMIT + 1,
-                ..defaults()
-            },
-        ),
-        (
-            "window_bytes_max",
-            Config {
-                window_bytes_max: 1,
-                ..defaults()
-            },
-        ),
-        (
-            "apply_slots_max",
-            Config {
-                apply_slots_max: 0,
-                ..defaults()
-            },
-        ),
-        (
-            "apply_bytes_max",
-            Config {
-                apply_bytes_max: 0,
-                ..defaults()
-            },
-        ),
+    let cases: [(&str, fn(&mut Config)); 13] = [
+        ("heartbeat_interval", |config| {
+            config.heartbeat_interval = Duration::ZERO
+        }),
+        ("heartbeat_interval", |config| {
+            config.heartbeat_interval = Duration::from_millis(167)
+        }),
+        ("election_jitter", |config| {
+            config.election_jitter = Duration::ZERO
+        }),
+        ("disk_stall", |config| config.disk_stall = Duration::ZERO),
+        ("retransmit_interval", |config| {
+            config.retransmit_interval = Duration::ZERO
+        }),
+        ("fetch_timeout", |config| {
+            config.fetch_timeout = Duration::ZERO
+        }),
+        ("batch_bytes_max", |config| config.batch_bytes_max = 0),
+        ("batch_bytes_max", |config| {
+            config.batch_bytes_max = PAGE_BYTES_LIMIT + 1
+        }),
+        ("page_bytes_max", |config| config.page_bytes_max = 0),
+        ("page_bytes_max", |config| {
+            config.page_bytes_max = PAGE_BYTES_LIMIT + 1
+        }),
+        ("window_bytes_max", |config| config.window_bytes_max = 1),
+        ("apply_slots_max", |config| config.apply_slots_max = 0),
+        ("apply_bytes_max", |config| config.apply_bytes_max = 0),
     ];
-    for (field, config) in cases {
+    for (field, break_it) in cases {
+        let mut config = Config::default();
+        break_it(&mut config);
         assert_eq!(config.check().map_err(|error| error.field), Err(field));
     }
 }

@@ -31,7 +31,9 @@ fn broken(reference: &str) -> Option<String> {
     let text = read(path);
     let found = match name {
         "compile_fail" => text.contains("```compile_fail"),
-        "lint" => path.ends_with(".toml"),
+        "lint" => std::path::Path::new(path)
+            .extension()
+            .is_some_and(|kind| kind == "toml"),
         name => is_test(&text, name),
     };
     (!found).then(|| format!("`{reference}`: {path} has no test of this name"))

@@ -153,10 +153,7 @@ impl Membership {
     }
 
     /// A first membership: these voters, majorities, the default window.
-    pub fn voters_only(
-        voters: impl IntoIterator<Item = ReplicaId>,
-    ) -> Result<Self, MembershipError> {
-        let voters = voters.into_iter().map(Member::new).collect();
+    pub fn majority(voters: Vec<Member>) -> Result<Self, MembershipError> {
         Self::new(
             Epoch::FIRST,
             voters,
@@ -164,6 +161,13 @@ impl Membership {
             QuorumRule::Majority,
             WINDOW_DEFAULT,
         )
+    }
+
+    /// [`Membership::majority`] for transports that need neither addresses nor keys.
+    pub fn voters_only(
+        voters: impl IntoIterator<Item = ReplicaId>,
+    ) -> Result<Self, MembershipError> {
+        Self::majority(voters.into_iter().map(Member::new).collect())
     }
 
     /// Its number.

@@ -2,9 +2,16 @@
 
 #![allow(
     clippy::unwrap_used,
-    reason = "a failed unwrap is a failed test, and says where"
+    reason = "a failed unwrap is a failed test, and its message says where"
 )]
 
 mod athens;
 mod bed;
+mod codec;
+mod fuzz;
+mod golden;
+mod membership;
 mod paper;
+mod quorum;
+mod samples;
+mod values;

@@ -129,8 +129,9 @@ fn run(seed: u64) -> (usize, usize) {
             fs.crash(random.below(u64::MAX >> 33));
             continue;
         };
-        let survivors = (proved..=attempted.len())
-            .find(|count| expected(&attempted[..*count], story.slot) == (found.clone(), loaded.clone()));
+        let survivors = (proved..=attempted.len()).find(|count| {
+            expected(&attempted[..*count], story.slot) == (found.clone(), loaded.clone())
+        });
         let Some(survivors) = survivors else {
             let attempted = attempted.len();
             panic!("seed {seed}: not one of the prefixes of {proved} to {attempted}: {found:?}")

@@ -83,7 +83,10 @@ pub(crate) async fn keep(shared: Arc<Shared>, peer: Arc<Peer>) {
                 backoff.reset();
             }
         } else {
-            match attempt(&shared, &peer).await {
+            peer.set_dialling(true);
+            let attempted = attempt(&shared, &peer).await;
+            peer.set_dialling(false);
+            match attempted {
                 Ok(()) => continue,
                 Err(close) => {
                     shared.refused(Some(peer.id), &close);

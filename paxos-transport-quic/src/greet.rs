@@ -4,7 +4,9 @@
 //! Invariants:
 //! 1. A link is up only after both sides said who they are and agreed. Completion of the TLS
 //!    handshake proves nothing to the dialling side: the other judges its key later.
-//! 2. The whole of it takes a bounded time, whatever the other side does.
+//! 2. Where both sides dial at once, the side with the greater id lets its own connection come up
+//!    first, so that as a rule no link is ever replaced by another of the same life.
+//! 3. The whole of it takes a bounded time, whatever the other side does.
 
 use std::sync::Arc;
 
@@ -18,8 +20,9 @@ use tokio::time::timeout;
 
 use crate::close::Close;
 use crate::endpoint::Purpose;
+use crate::inbox::Gate;
 use crate::lanes::{accept_lane, open_lane, receive_lane, send_lane};
-use crate::peer::{Candidate, Installed, Peer};
+use crate::peer::{Candidate, Installed, Peer, retire};
 use crate::shared::Shared;
 use crate::tls::{self, ALPN_BULK};
 use crate::wire::{Code, Greeting, HEADER_LEN, Hello};
@@ -96,6 +99,9 @@ async fn greet_dialler(shared: &Arc<Shared>, connection: &Connection) -> Result<
         ));
         return Ok(());
     }
+    if owner < shared.replica {
+        let _ = timeout(shared.limits.initial_rtt * 3, peer.dialled()).await;
+    }
     let candidate = Candidate {
         connection: connection.clone(),
         hello,
@@ -150,7 +156,17 @@ pub(crate) async fn greet_dialled(
         pin,
         dialled_by: shared.replica,
     };
-    let installed = shared.install(peer, candidate)?;
+    let installed = match shared.install(peer, candidate) {
+        Ok(installed) => installed,
+        Err(close) if close.code == Some(Code::Superseded) => {
+            if let Some(gate) = peer.gate(hello.incarnation) {
+                linger(shared, peer, connection, receive, &gate);
+                return Ok(());
+            }
+            return Err(close);
+        }
+        Err(close) => return Err(close),
+    };
     let streams = Streams {
         control,
         log,
@@ -158,6 +174,36 @@ pub(crate) async fn greet_dialled(
     };
     run(shared, peer, connection, installed, streams);
     Ok(())
+}
+
+/// Receives on a connection that lost to another for as long as the peer may not know of it.
+fn linger(
+    shared: &Arc<Shared>,
+    peer: &Arc<Peer>,
+    connection: &Connection,
+    control: RecvStream,
+    gate: &Arc<Gate>,
+) {
+    let receive = |stream, lane| {
+        let (shared, peer) = (Arc::clone(shared), Arc::clone(peer));
+        receive_lane(
+            shared,
+            peer,
+            connection.clone(),
+            stream,
+            lane,
+            Arc::clone(gate),
+        )
+    };
+    tokio::spawn(receive(control, Lane::Control));
+    let (shared, peer) = (Arc::clone(shared), Arc::clone(peer));
+    let (accepting, gate) = (connection.clone(), Arc::clone(gate));
+    tokio::spawn(async move {
+        if let Ok((Lane::Log, stream)) = accept_lane(&accepting).await {
+            receive_lane(shared, peer, accepting, stream, Lane::Log, gate).await;
+        }
+    });
+    retire(connection.clone());
 }
 
 /// Greets a peer on a connection for the bulk lane, and returns the stream to send on.
@@ -226,7 +272,7 @@ async fn watch(
     shared: &Arc<Shared>,
     peer: &Arc<Peer>,
     connection: &Connection,
-    gate: Arc<crate::inbox::Gate>,
+    gate: Arc<Gate>,
 ) -> Close {
     let close = match accept_lane(connection).await {
         Ok((Lane::Log, stream)) => {

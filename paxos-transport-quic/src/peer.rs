@@ -73,6 +73,7 @@ pub(crate) struct Peer {
     pub(crate) credits: [Arc<Credit>; 3],
     link: Mutex<Option<Link>>,
     linked: watch::Sender<bool>,
+    dialling: watch::Sender<bool>,
     /// The largest frame that both sides carry.
     frame_max: AtomicU32,
 }
@@ -92,6 +93,7 @@ impl Peer {
             credits: [credit(), credit(), credit()],
             link: Mutex::new(None),
             linked: watch::Sender::new(false),
+            dialling: watch::Sender::new(false),
             frame_max: AtomicU32::new(0),
         })
     }
@@ -113,6 +115,25 @@ impl Peer {
     /// Tells whether there is a link, and each change of it.
     pub(crate) fn watch(&self) -> watch::Receiver<bool> {
         self.linked.subscribe()
+    }
+
+    /// Says whether this side dials at the moment.
+    pub(crate) fn set_dialling(&self, dialling: bool) {
+        self.dialling.send_replace(dialling);
+    }
+
+    /// Waits until this side does not dial. Cancel safe.
+    pub(crate) async fn dialled(&self) {
+        let mut dialling = self.dialling.subscribe();
+        // The sender lives as long as `self`, so that waiting cannot fail.
+        let _ = dialling.wait_for(|dialling| !dialling).await;
+    }
+
+    /// The gate of the link to this life, if there is one.
+    pub(crate) fn gate(&self, incarnation: Incarnation) -> Option<Arc<Gate>> {
+        let slot = self.link();
+        let link = slot.as_ref().filter(|link| link.incarnation == incarnation);
+        link.map(|link| Arc::clone(&link.gate))
     }
 
     /// Makes the candidate the link, or says why not. `numbers` gives numbers never used before.
@@ -261,7 +282,7 @@ impl Peer {
 }
 
 /// Closes a connection whose place another took, after what is under way on it had time to arrive.
-fn retire(connection: Connection) {
+pub(crate) fn retire(connection: Connection) {
     tracing::debug!(remote = %connection.remote_address(), "connection superseded");
     tokio::spawn(async move {
         tokio::time::sleep(SUPERSEDED_GRACE).await;

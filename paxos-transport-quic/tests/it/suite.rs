@@ -12,7 +12,7 @@ use paxos_core::port::{Channel, Frame, Lane, Sent, Transport, TransportEvent};
 use crate::support::{self, PATIENCE};
 
 /// Runs the suite over two transports of one cluster that were not started yet.
-pub async fn run<T: Transport>(one: &mut T, other: &mut T, ids: (ReplicaId, ReplicaId)) {
+pub(crate) async fn run<T: Transport>(one: &mut T, other: &mut T, ids: (ReplicaId, ReplicaId)) {
     let lives = (Incarnation::new(3, 1), Incarnation::new(4, 2));
     one.start(lives.0);
     other.start(lives.1);
@@ -85,12 +85,14 @@ async fn frames_keep_order_and_content<T: Transport>(
     assert!(counts.values().all(|count| *count == 200));
 }
 
-async fn chunks_arrive_as_one<T: Transport>(
-    from: &mut T,
-    to: &mut T,
-    ids: (ReplicaId, ReplicaId),
-) {
-    for sizes in [&[][..], &[0], &[1, 0, 2], &[5000, 3, 100_000, 1], &[1 << 20]] {
+async fn chunks_arrive_as_one<T: Transport>(from: &mut T, to: &mut T, ids: (ReplicaId, ReplicaId)) {
+    for sizes in [
+        &[][..],
+        &[0],
+        &[1, 0, 2],
+        &[5000, 3, 100_000, 1],
+        &[1 << 20],
+    ] {
         let chunks: Vec<_> = sizes
             .iter()
             .zip(1_u8..)

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use paxos_core::ids::{ClusterId, Epoch, GroupId, Incarnation, ReplicaId};
 use paxos_core::membership::{Member, Membership, WINDOW_DEFAULT};
-use paxos_core::port::{Channel, CoalesceKey, Format, Frame, Lane, Sent, Transport, TransportEvent};
+use paxos_core::port::{
+    Channel, CoalesceKey, Format, Frame, Lane, Sent, Transport, TransportEvent,
+};
 use paxos_core::quorum::QuorumRule;
 use paxos_transport_quic::{Identity, Limits, QuicError, QuicHandle, QuicOptions, QuicTransport};
 
@@ -171,7 +173,10 @@ impl Host {
 
     pub(crate) async fn up(&mut self, peer: u16) -> Incarnation {
         self.wait(&format!("the link to {peer}"), |event| match event {
-            TransportEvent::Up { peer: up, incarnation } if *up == id(peer) => Some(*incarnation),
+            TransportEvent::Up {
+                peer: up,
+                incarnation,
+            } if *up == id(peer) => Some(*incarnation),
             _ => None,
         })
         .await

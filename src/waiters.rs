@@ -78,6 +78,7 @@ impl<W: Waiter> Waiters<W> {
     }
 
     /// How many wait.
+    #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         self.waiting
     }

@@ -63,11 +63,7 @@ impl Client {
             let size = 8 + rng.below(24) as usize;
             let mut payload = vec![self.id.number() as u8; size];
             payload[..8].copy_from_slice(&self.last.to_le_bytes());
-            Command::apply(
-                self.id,
-                RequestNumber::new(self.last),
-                Bytes::from(payload),
-            )
+            Command::apply(self.id, RequestNumber::new(self.last), Bytes::from(payload))
         };
         ((0..count).map(command).collect(), true)
     }

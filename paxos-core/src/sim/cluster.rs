@@ -122,7 +122,10 @@ impl Cluster {
         };
         let node = |number| {
             let replica = ReplicaId::new(number);
-            let storage = make(Format { replica, ..format.clone() });
+            let storage = make(Format {
+                replica,
+                ..format.clone()
+            });
             let skew = u64::from(options.clock_skew);
             let clock = Clock {
                 origin: rng.below(1_000_000_000_000),
@@ -347,7 +350,10 @@ impl Cluster {
 
     /// Gives a replica that is down a newly formatted directory, as no operator should.
     pub fn wipe(&mut self, id: ReplicaId) {
-        assert!(self.node(id).replica.is_none(), "only what is down is wiped");
+        assert!(
+            self.node(id).replica.is_none(),
+            "only what is down is wiped"
+        );
         let mut format = self.format.clone();
         format.replica = id;
         let node = self.node_mut(id);

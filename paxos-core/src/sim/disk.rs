@@ -163,7 +163,10 @@ impl Storage for SimDisk {
 
 impl CrashStorage for SimDisk {
     fn crash(&mut self, unproved: Vec<WriteBatch>, rng: &mut Rng) {
-        let writes = unproved.iter().map(|batch| batch.writes().len()).sum::<usize>();
+        let writes = unproved
+            .iter()
+            .map(|batch| batch.writes().len())
+            .sum::<usize>();
         let survivors = rng.between(0, writes as u64) as usize;
         for write in unproved.iter().flat_map(WriteBatch::writes).take(survivors) {
             self.write(write);

@@ -49,7 +49,9 @@ impl Cluster {
                 let message = packet.open();
                 self.totals.delivered += 1;
                 self.log(id, Event::Receive(from, packet));
-                self.input(id, |replica, now| replica.handle_message(from, message, now));
+                self.input(id, |replica, now| {
+                    replica.handle_message(from, message, now)
+                });
             }
             Due::Disk(..) => self.disk_is_done(id),
             Due::Timer(..) => {
@@ -115,7 +117,9 @@ impl Cluster {
 
     /// After a replica's outputs: looks at it, and starts its disk.
     fn settle(&mut self, id: ReplicaId) {
-        let Some(status) = self.status(id) else { return };
+        let Some(status) = self.status(id) else {
+            return;
+        };
         self.check.observed(id, &status);
         let node = self.node_mut(id);
         if node.crash_when_writing && node.is_writing() {
@@ -157,7 +161,8 @@ impl Cluster {
     fn halt(&mut self, id: ReplicaId, halt: Halt) {
         self.log(id, Event::Halt);
         if !matches!(halt, Halt::Refused { .. }) {
-            self.check.fail(Invariant::NoHalt, || format!("{id}: {halt}"));
+            self.check
+                .fail(Invariant::NoHalt, || format!("{id}: {halt}"));
         }
         self.crash(id);
         self.node_mut(id).halted = Some(halt);
@@ -277,7 +282,9 @@ impl Cluster {
         let loaded = self.node_mut(id).storage.load(range);
         let loaded = loaded.expect("simulated storage reads");
         self.log(id, Event::Loaded(loaded.values.len()));
-        self.input(id, |replica, now| replica.handle_loaded(ticket, loaded, now));
+        self.input(id, |replica, now| {
+            replica.handle_loaded(ticket, loaded, now)
+        });
     }
 
     fn client_acts(&mut self, place: usize) {
@@ -344,7 +351,10 @@ fn join(mut chunks: Vec<Bytes>) -> Bytes {
 
 /// Every count of the lives that go on.
 pub(super) fn count_living(cluster: &mut Cluster) {
-    let living = cluster.nodes.iter().filter_map(|node: &Node| node.replica.as_ref());
+    let living = cluster
+        .nodes
+        .iter()
+        .filter_map(|node: &Node| node.replica.as_ref());
     for replica in living {
         cluster.totals.count(&replica.counters());
     }

@@ -56,9 +56,8 @@ impl Plan {
         let options = draw_options(seed, limits, &mut rng);
         let end = Time::ZERO.after(rng.duration(ms(1500), ms(3500)));
         let mut faults = vec![(Time::ZERO, Fault::Weather(draw_weather(&mut rng)))];
-        let any = |rng: &mut Rng| {
-            ReplicaId::new(rng.between(1, u64::from(options.replicas)) as u16)
-        };
+        let any =
+            |rng: &mut Rng| ReplicaId::new(rng.between(1, u64::from(options.replicas)) as u16);
         let when = |rng: &mut Rng| Time::from_nanos(rng.between(100_000_000, end.nanos() - 1));
         for _ in 0..rng.between(1, 4) {
             let (at, id, down) = (when(&mut rng), any(&mut rng), rng.duration(ms(5), ms(900)));
@@ -96,7 +95,13 @@ impl Plan {
 }
 
 fn draw_weather(rng: &mut Rng) -> Weather {
-    let some = |rng: &mut Rng, most| if rng.chance(500) { rng.below(most) as u32 } else { 0 };
+    let some = |rng: &mut Rng, most| {
+        if rng.chance(500) {
+            rng.below(most) as u32
+        } else {
+            0
+        }
+    };
     let delay_min = rng.duration(Duration::ZERO, ms(5));
     Weather {
         loss: some(rng, 300),

@@ -110,7 +110,11 @@ pub fn run_seed_on(
 fn course(cluster: &mut Cluster, plan: &Plan, limits: &Limits) {
     for number in 0..limits.clients {
         let share = limits.commands / limits.clients;
-        let first = if number == 0 { limits.commands % limits.clients } else { 0 };
+        let first = if number == 0 {
+            limits.commands % limits.clients
+        } else {
+            0
+        };
         cluster.clients.push(Client::new(number + 1, share + first));
         cluster.queue(Time::ZERO, Due::Client(number as usize));
     }
@@ -179,7 +183,10 @@ impl Cluster {
             let status = self.status(*id)?;
             (status.role == Role::Leader).then_some((status.leader, *id))
         };
-        self.ids().filter_map(|id| leads(&id)).max().map(|(_, id)| id)
+        self.ids()
+            .filter_map(|id| leads(&id))
+            .max()
+            .map(|(_, id)| id)
     }
 
     fn describe(&self) -> String {
@@ -204,7 +211,8 @@ impl Cluster {
 
     fn no_progress(&mut self, what: &str) {
         let detail = self.describe();
-        self.check.fail(Invariant::Progress, || format!("{what}: {detail}"));
+        self.check
+            .fail(Invariant::Progress, || format!("{what}: {detail}"));
     }
 }
 
@@ -235,7 +243,9 @@ fn serves_again(cluster: &mut Cluster) {
     });
     if !served {
         let timeouts = SERVE_WITHIN;
-        cluster.no_progress(&format!("no new command chosen within {timeouts} election timeouts"));
+        cluster.no_progress(&format!(
+            "no new command chosen within {timeouts} election timeouts"
+        ));
     }
 }
 
@@ -252,7 +262,11 @@ fn converges(cluster: &mut Cluster) {
         cluster.clients.iter().all(Client::is_done) && is_at_rest(cluster)
     });
     if !done {
-        let open = cluster.clients.iter().filter(|client| !client.is_done()).count();
+        let open = cluster
+            .clients
+            .iter()
+            .filter(|client| !client.is_done())
+            .count();
         cluster.no_progress(&format!("not converged, {open} clients wait"));
     }
 }
@@ -280,7 +294,9 @@ fn rests(cluster: &mut Cluster) {
     let before = leaders(cluster);
     cluster.run_for(cluster.options.election_timeout() * REST);
     let after = leaders(cluster);
-    let one = after.iter().all(|ballot| ballot.is_some() && *ballot == after[0]);
+    let one = after
+        .iter()
+        .all(|ballot| ballot.is_some() && *ballot == after[0]);
     if before != after || !one {
         cluster.no_progress(&format!("no stable leader: {before:?}, then {after:?}"));
     }

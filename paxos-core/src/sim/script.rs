@@ -112,7 +112,9 @@ impl Script {
         self.expect("the others follow", 4, |cluster| {
             let ids = cluster.ids();
             let leads = |status: Status| {
-                status.leader.is_some_and(|ballot| ballot.leader() == ReplicaId::new(id))
+                status
+                    .leader
+                    .is_some_and(|ballot| ballot.leader() == ReplicaId::new(id))
                     && status.connected_peers.len() + 1 == usize::from(cluster.options().replicas)
             };
             ids.filter_map(|id| cluster.status(id)).all(leads)
@@ -235,6 +237,9 @@ fn leader_among(cluster: &Cluster, among: impl Fn(u16) -> bool) -> Option<u16> {
         let leads = status.role == Role::Leader && status.connectivity == Connectivity::Quorum;
         leads.then_some((status.leader, id.number()))
     };
-    let leaders = cluster.ids().filter(|id| among(id.number())).filter_map(leads);
+    let leaders = cluster
+        .ids()
+        .filter(|id| among(id.number()))
+        .filter_map(leads);
     leaders.max().map(|(_, id)| id)
 }

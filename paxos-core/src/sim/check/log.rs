@@ -73,7 +73,10 @@ impl Check {
 
     /// The state after this slot; every replica that was there had this one.
     pub fn state_at(&self, slot: Slot) -> u64 {
-        self.slots.get(&slot).and_then(|history| history.state).unwrap_or_default()
+        self.slots
+            .get(&slot)
+            .and_then(|history| history.state)
+            .unwrap_or_default()
     }
 
     /// A replica handed a value to its state machine.
@@ -116,11 +119,12 @@ impl Check {
             || format!("{by} goes from {before} back to {}", status.committed),
         );
         self.require_prefix(by, status.committed, "takes");
-        self.require(
-            status.applied <= applied,
-            Invariant::AppliedInOrder,
-            || format!("{by} says it applied {}, handed out is {applied}", status.applied),
-        );
+        self.require(status.applied <= applied, Invariant::AppliedInOrder, || {
+            format!(
+                "{by} says it applied {}, handed out is {applied}",
+                status.applied
+            )
+        });
         self.require(
             status.promised >= durable,
             Invariant::PromiseMonotonic,

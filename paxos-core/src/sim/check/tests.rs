@@ -230,7 +230,13 @@ fn two_values_chosen_in_one_slot_break_agreement() {
     world.choose(1, slot(1));
     let b = ballot(2, 3);
     // As if replica 2 had forgotten its vote: the rule that forbids the Accept is switched off.
-    world.check.slots.get_mut(&slot(1)).unwrap().proposed.push((b, Value::Noop));
+    world
+        .check
+        .slots
+        .get_mut(&slot(1))
+        .unwrap()
+        .proposed
+        .push((b, Value::Noop));
     world.vote(3, slot(1), b, &Value::Noop);
     world.assert_whole();
     world.vote(2, slot(1), b, &Value::Noop);
@@ -364,7 +370,14 @@ fn what_is_sent_before_it_is_durable_is_seen() {
     let _unproved = world.write(2, vec![accepted_write(slot(1), b)]);
     world.assert_whole();
     let (first, last) = (slot(1), slot(1));
-    world.send(2, Accepted { ballot: b, first, last });
+    world.send(
+        2,
+        Accepted {
+            ballot: b,
+            first,
+            last,
+        },
+    );
     world.assert_broken(Invariant::DurableBeforeSent);
 
     let mut world = World::new();
@@ -517,13 +530,17 @@ fn more_in_flight_than_the_window_is_seen() {
 fn a_rejected_command_in_the_log_is_seen_whichever_comes_first() {
     let mut world = World::new();
     world.choose(1, slot(1));
-    world.check.rejected(ClientId::new(1), RequestNumber::new(1));
+    world
+        .check
+        .rejected(ClientId::new(1), RequestNumber::new(1));
     world.assert_broken(Invariant::RejectedStaysOut);
 
     let mut world = World::new();
     let b = ballot(1, 1);
     world.submit(1, slot(1), b);
-    world.check.rejected(ClientId::new(1), RequestNumber::new(1));
+    world
+        .check
+        .rejected(ClientId::new(1), RequestNumber::new(1));
     world.promise(&[1, 2], b);
     world.accept(b, slot(1), &value(1));
     world.vote(1, slot(1), b, &value(1));

@@ -3,11 +3,14 @@
 //! Owns: [`Client`]. Every command is unique and, once it may have been proposed, never sent again:
 //! it ends as committed, rejected (certainly not in the log, for ever) or unknown.
 
+use core::time::Duration;
+
 use bytes::Bytes;
 
+use super::cluster::{Cluster, Due};
 use super::rng::Rng;
-use crate::ids::{ClientId, ReplicaId, RequestNumber, Time};
-use crate::output::Proposed;
+use crate::ids::{ClientId, ReplicaId, RequestNumber, Slot, Time};
+use crate::output::{NotProposed, Proposed};
 use crate::value::{Command, Value};
 
 /// Commands on their way through one life of one replica.
@@ -81,5 +84,84 @@ impl Client {
     /// Nothing more to send, nothing unresolved.
     pub(super) fn is_done(&self) -> bool {
         self.left == 0 && self.waiting.is_empty() && self.attempts.is_empty()
+    }
+}
+
+impl Cluster {
+    /// A replica applied a slot: whoever proposed there through it knows what became of it.
+    pub(super) fn resolve_attempts(&mut self, id: ReplicaId, slot: Slot, value: &Value) {
+        for client in &mut self.clients {
+            let here = |attempt: &mut Attempt| attempt.at == id && attempt.proposed.slot == slot;
+            for attempt in client.attempts.extract_if(.., here) {
+                let count = attempt.commands.len() as u64;
+                if attempt.is_in(value) {
+                    self.totals.committed += count;
+                } else {
+                    self.totals.rejected += count;
+                    for command in &attempt.commands {
+                        self.check.rejected(command.client, command.request);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The client of a process that is gone never hears what became of its commands.
+    pub(super) fn forget_attempts(&mut self, id: ReplicaId) {
+        for client in &mut self.clients {
+            let here = |attempt: &mut Attempt| attempt.at == id;
+            for attempt in client.attempts.extract_if(.., here) {
+                self.totals.unknown += attempt.commands.len() as u64;
+            }
+        }
+    }
+
+    pub(super) fn client_acts(&mut self, place: usize) {
+        let (now, replicas) = (self.now, self.options.replicas);
+        let patience = self.options.election_timeout() * 8;
+        let client = &mut self.clients[place];
+        let late = |attempt: &mut Attempt| now.since(attempt.since) > patience;
+        for attempt in client.attempts.extract_if(.., late) {
+            self.totals.unknown += attempt.commands.len() as u64;
+        }
+        let (commands, new) = client.next(&mut self.rng);
+        if !commands.is_empty() {
+            self.totals.commands += if new { commands.len() as u64 } else { 0 };
+            let at = self.clients[place].target(replicas, &mut self.rng);
+            self.client_asks(place, at, commands);
+        }
+        if !self.clients[place].is_done() {
+            let pause_max = if self.under_faults { 250 } else { 40 };
+            let pause = Duration::from_millis(self.rng.between(5, pause_max));
+            self.queue(now.after(pause), Due::Client(place));
+        }
+    }
+
+    fn client_asks(&mut self, place: usize, at: ReplicaId, commands: Vec<Command>) {
+        let since = self.now;
+        match self.propose(at, commands.clone()) {
+            None => {
+                self.clients[place].hint = None;
+                self.clients[place].waiting = commands;
+            }
+            Some(Ok(proposed)) => {
+                if self.under_faults {
+                    self.totals.commands_under_faults += commands.len() as u64;
+                }
+                self.clients[place].attempts.push(Attempt {
+                    commands,
+                    at,
+                    proposed,
+                    since,
+                });
+            }
+            Some(Err(error)) => {
+                let client = &mut self.clients[place];
+                if let NotProposed::NotLeader { hint } = error.reason {
+                    client.hint = hint;
+                }
+                client.waiting = error.commands;
+            }
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! How what is due happens, and how outputs are executed.
 
 use super::check::Invariant;
-use super::client::Attempt;
 use super::cluster::{Cluster, Due};
 use super::kind::Kind;
 use super::network::Fate;
@@ -11,7 +10,7 @@ use crate::codec;
 use crate::durable::WriteBatch;
 use crate::ids::{ReplicaId, Slot, Time};
 use crate::message::{Body, Message};
-use crate::output::{Halt, LoadTicket, NotProposed, Output, Recipients};
+use crate::output::{Halt, LoadTicket, Output, Recipients};
 use crate::port::LoadRange;
 use crate::replica::Replica;
 use crate::value::Value;
@@ -212,30 +211,7 @@ impl Cluster {
         self.log(id, Event::Apply(slot));
         self.check.applied(id, slot, value);
         self.node_mut(id).applied = slot;
-        for client in &mut self.clients {
-            let here = |attempt: &mut Attempt| attempt.at == id && attempt.proposed.slot == slot;
-            for attempt in client.attempts.extract_if(.., here) {
-                let count = attempt.commands.len() as u64;
-                if attempt.is_in(value) {
-                    self.totals.committed += count;
-                } else {
-                    self.totals.rejected += count;
-                    for command in &attempt.commands {
-                        self.check.rejected(command.client, command.request);
-                    }
-                }
-            }
-        }
-    }
-
-    /// The client of a process that is gone never hears what became of its commands.
-    pub(super) fn forget_attempts(&mut self, id: ReplicaId) {
-        for client in &mut self.clients {
-            let here = |attempt: &mut Attempt| attempt.at == id;
-            for attempt in client.attempts.extract_if(.., here) {
-                self.totals.unknown += attempt.commands.len() as u64;
-            }
-        }
+        self.resolve_attempts(id, slot, value);
     }
 
     fn disk_is_done(&mut self, id: ReplicaId) {
@@ -285,55 +261,6 @@ impl Cluster {
         self.input(id, |replica, now| {
             replica.handle_loaded(ticket, loaded, now)
         });
-    }
-
-    fn client_acts(&mut self, place: usize) {
-        let (now, replicas) = (self.now, self.options.replicas);
-        let patience = self.options.election_timeout() * 8;
-        let client = &mut self.clients[place];
-        let late = |attempt: &mut Attempt| now.since(attempt.since) > patience;
-        for attempt in client.attempts.extract_if(.., late) {
-            self.totals.unknown += attempt.commands.len() as u64;
-        }
-        let (commands, new) = client.next(&mut self.rng);
-        if !commands.is_empty() {
-            self.totals.commands += if new { commands.len() as u64 } else { 0 };
-            let at = self.clients[place].target(replicas, &mut self.rng);
-            self.client_asks(place, at, commands);
-        }
-        if !self.clients[place].is_done() {
-            let pause_max = if self.under_faults { 250 } else { 40 };
-            let pause = Duration::from_millis(self.rng.between(5, pause_max));
-            self.queue(now.after(pause), Due::Client(place));
-        }
-    }
-
-    fn client_asks(&mut self, place: usize, at: ReplicaId, commands: Vec<crate::value::Command>) {
-        let since = self.now;
-        match self.propose(at, commands.clone()) {
-            None => {
-                self.clients[place].hint = None;
-                self.clients[place].waiting = commands;
-            }
-            Some(Ok(proposed)) => {
-                if self.under_faults {
-                    self.totals.commands_under_faults += commands.len() as u64;
-                }
-                self.clients[place].attempts.push(Attempt {
-                    commands,
-                    at,
-                    proposed,
-                    since,
-                });
-            }
-            Some(Err(error)) => {
-                let client = &mut self.clients[place];
-                if let NotProposed::NotLeader { hint } = error.reason {
-                    client.hint = hint;
-                }
-                client.waiting = error.commands;
-            }
-        }
     }
 }
 

@@ -17,6 +17,7 @@ mod disk;
 mod drive;
 mod fault;
 mod kind;
+mod life;
 mod network;
 mod node;
 mod options;

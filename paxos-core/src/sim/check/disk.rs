@@ -170,12 +170,12 @@ impl Check {
             Invariant::RecoveryExact,
             || format!("{by} recovers an older life or committed prefix"),
         );
-        let Some(voter) = self.membership.voter_index(by) else {
+        let Some(seat) = self.membership.voter_index(by) else {
             return;
         };
         let mut lost = None;
         for (slot, history) in self.slots.range(recovered.committed.next()..) {
-            let votes = history.votes.iter().filter(|v| v.voters.contains(voter));
+            let votes = history.votes.iter().filter(|v| v.voters.contains(seat));
             let highest = votes.map(|vote| vote.ballot).max();
             let found = recovered.votes.iter().find(|vote| vote.slot == *slot);
             if found.map(|vote| vote.ballot) < highest && !wiped {

@@ -49,7 +49,7 @@ impl Check {
         let ballot = promise.ballot;
         self.require_promise(by, ballot, "Promise");
         self.require_prefix(by, promise.committed, "promises");
-        let Some(voter) = self.membership.voter_index(by) else {
+        let Some(seat) = self.membership.voter_index(by) else {
             return;
         };
         for entry in &promise.entries {
@@ -60,9 +60,7 @@ impl Check {
                     let durable = history.is_some_and(|history| {
                         let mut votes = history.votes.iter();
                         votes.any(|vote| {
-                            vote.ballot == *at
-                                && vote.voters.contains(voter)
-                                && vote.value == *value
+                            vote.ballot == *at && vote.voters.contains(seat) && vote.value == *value
                         })
                     });
                     self.require(durable, Invariant::DurableBeforeSent, || {
@@ -73,7 +71,7 @@ impl Check {
                 SlotState::Unknown(_) => {}
             }
         }
-        if let Some(slot) = self.untold(voter, promise) {
+        if let Some(slot) = self.untold(seat, promise) {
             self.fail(Invariant::PromiseComplete, || {
                 format!("{by} promises {ballot} and keeps its vote in {slot} to itself")
             });
@@ -81,7 +79,7 @@ impl Check {
     }
 
     /// A slot in which the promiser voted below the ballot and of which the page says less.
-    fn untold(&self, voter: usize, promise: &Promise) -> Option<Slot> {
+    fn untold(&self, seat: usize, promise: &Promise) -> Option<Slot> {
         let from = promise.from.max(promise.committed.next());
         if from > promise.through {
             return None;
@@ -89,7 +87,7 @@ impl Check {
         let mut entries = promise.entries.iter().peekable();
         for (slot, history) in self.slots.range(from..=promise.through) {
             let votes = history.votes.iter();
-            let below = votes.filter(|v| v.voters.contains(voter) && v.ballot < promise.ballot);
+            let below = votes.filter(|v| v.voters.contains(seat) && v.ballot < promise.ballot);
             let Some(highest) = below.map(|vote| vote.ballot).max() else {
                 continue;
             };
@@ -127,25 +125,25 @@ impl Check {
     /// more, and among its votes below `ballot` the highest is for this value, or there is none.
     pub(super) fn check_safe(&mut self, slot: Slot, ballot: Ballot, value: &Value) {
         let quorums = self.membership.quorums();
-        let voters = self.membership.voters().iter();
-        let highest: Vec<Option<Option<Ballot>>> = voters
+        let members = self.membership.voters().iter();
+        let highest: Vec<Option<Option<Ballot>>> = members
             .enumerate()
-            .map(|(voter, member)| {
+            .map(|(seat, member)| {
                 let replica = &self.replicas[usize::from(member.id.number()) - 1];
                 // Nothing below a promise that is on disk is voted for again.
                 (replica.durable_promised >= Some(ballot)).then(|| {
                     let votes = self.slots.get(&slot).map(|history| &history.votes);
                     let votes = votes.into_iter().flatten();
-                    let below = votes.filter(|v| v.ballot < ballot && v.voters.contains(voter));
+                    let below = votes.filter(|v| v.ballot < ballot && v.voters.contains(seat));
                     below.map(|vote| vote.ballot).max()
                 })
             })
             .collect();
         let permitted = |limit: Option<Ballot>| {
             let mut set = VoterSet::EMPTY;
-            for (voter, vote) in highest.iter().enumerate() {
+            for (seat, vote) in highest.iter().enumerate() {
                 if vote.is_some_and(|vote| vote <= limit) {
-                    set.insert(voter);
+                    set.insert(seat);
                 }
             }
             quorums.is_prepare_quorum(set)
@@ -162,7 +160,7 @@ impl Check {
     }
 
     fn sent_accepted(&mut self, by: ReplicaId, accepted: &Accepted) {
-        let Some(voter) = self.membership.voter_index(by) else {
+        let Some(seat) = self.membership.voter_index(by) else {
             return;
         };
         let ballot = accepted.ballot;
@@ -171,7 +169,7 @@ impl Check {
             let history = self.slots.get(&slot);
             let durable = history.is_some_and(|history| {
                 let mut votes = history.votes.iter();
-                votes.any(|vote| vote.ballot == ballot && vote.voters.contains(voter))
+                votes.any(|vote| vote.ballot == ballot && vote.voters.contains(seat))
             });
             self.require(durable, Invariant::DurableBeforeSent, || {
                 format!("{by} says it accepted {slot} at {ballot}; its disk does not hold that")

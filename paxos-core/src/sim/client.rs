@@ -139,7 +139,7 @@ impl Cluster {
 
     fn client_asks(&mut self, place: usize, at: ReplicaId, commands: Vec<Command>) {
         let since = self.now;
-        match self.propose(at, commands.clone()) {
+        match self.propose(at, &commands) {
             None => {
                 self.clients[place].hint = None;
                 self.clients[place].waiting = commands;

@@ -18,7 +18,7 @@ use super::options::Options;
 use super::report::Totals;
 use super::rng::Rng;
 use super::trace::{Event, Packet, Trace};
-use crate::ids::{ClusterId, Epoch, GroupId, ReplicaId, Slot, Time};
+use crate::ids::{ClusterId, Epoch, GroupId, ReplicaId, Time};
 use crate::membership::{Member, Membership};
 use crate::output::{Halt, ProposeError, Proposed, Status};
 use crate::port::Format;
@@ -277,9 +277,9 @@ impl Cluster {
     pub fn propose(
         &mut self,
         id: ReplicaId,
-        commands: Vec<Command>,
+        commands: &[Command],
     ) -> Option<Result<Proposed, ProposeError>> {
-        for command in &commands {
+        for command in commands {
             self.check.submitted(command);
         }
         let now = self.now;
@@ -289,10 +289,10 @@ impl Cluster {
         }
         let clock = node.clock;
         let replica = node.replica.as_mut()?;
-        let result = replica.propose(commands.clone(), clock.wall(now), clock.local(now));
+        let result = replica.propose(commands.to_vec(), clock.wall(now), clock.local(now));
         match &result {
             Ok(proposed) => {
-                self.check.proposed(id, &commands, *proposed);
+                self.check.proposed(id, commands, *proposed);
                 self.log(id, Event::Propose(proposed.slot));
             }
             Err(_) => self.log(id, Event::Refuse),

@@ -49,7 +49,7 @@ impl Cluster {
                 self.totals.delivered += 1;
                 self.log(id, Event::Receive(from, packet));
                 self.input(id, |replica, now| {
-                    replica.handle_message(from, message, now)
+                    replica.handle_message(from, message, now);
                 });
             }
             Due::Disk(..) => self.disk_is_done(id),
@@ -181,16 +181,16 @@ impl Cluster {
             Packet::Shared(Arc::new(message))
         };
         match to {
-            Recipients::One(peer) => self.post(from, peer, kind, packet),
+            Recipients::One(peer) => self.post(from, peer, kind, &packet),
             Recipients::AllPeers => {
                 for peer in self.ids().filter(|peer| *peer != from) {
-                    self.post(from, peer, kind, packet.clone());
+                    self.post(from, peer, kind, &packet);
                 }
             }
         }
     }
 
-    fn post(&mut self, from: ReplicaId, to: ReplicaId, kind: Kind, packet: Packet) {
+    fn post(&mut self, from: ReplicaId, to: ReplicaId, kind: Kind, packet: &Packet) {
         let fate = self.network.fate(from, to, kind);
         let (word, delays) = match fate {
             Fate::Cut => (" (cut)", [None, None]),
@@ -259,7 +259,7 @@ impl Cluster {
         let loaded = loaded.expect("simulated storage reads");
         self.log(id, Event::Loaded(loaded.values.len()));
         self.input(id, |replica, now| {
-            replica.handle_loaded(ticket, loaded, now)
+            replica.handle_loaded(ticket, loaded, now);
         });
     }
 }

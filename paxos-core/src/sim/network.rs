@@ -188,16 +188,12 @@ impl Network {
                 bits >> bit & 1 == 1
             }
         };
-        let mut cuts = self.cuts.clone();
-        for a in 0..self.replicas {
-            for b in 0..self.replicas {
-                let (from, to) = (ReplicaId::new(a as u16 + 1), ReplicaId::new(b as u16 + 1));
-                if a != b && is_cut(from, to) {
-                    cuts[a] |= 1 << b;
-                }
+        let ids = || (1..=self.replicas as u16).map(ReplicaId::new);
+        for (from, row) in ids().zip(&mut self.cuts) {
+            for to in ids().filter(|to| *to != from && is_cut(from, *to)) {
+                *row |= 1 << place(to);
             }
         }
-        self.cuts = cuts;
     }
 
     /// Whether a message from one to the other would meet a cut.

@@ -235,7 +235,7 @@ fn serves_again(cluster: &mut Cluster) {
             request += 1;
             let number = RequestNumber::new(request);
             let command = Command::apply(PROBE, number, Bytes::from_static(b"probe"));
-            if let Some(Ok(proposed)) = cluster.propose(id, vec![command]) {
+            if let Some(Ok(proposed)) = cluster.propose(id, &[command]) {
                 asked.push((id, proposed.slot, number));
             }
         }

@@ -133,7 +133,7 @@ impl Script {
         self.requests += 1;
         let request = RequestNumber::new(self.requests);
         let command = Command::apply(CLIENT, request, Bytes::copy_from_slice(payload));
-        let result = self.cluster.propose(ReplicaId::new(at), vec![command]);
+        let result = self.cluster.propose(ReplicaId::new(at), &[command]);
         self.assert_safe();
         result.unwrap_or_else(|| self.fail(&format!("replica {at} does not answer")))
     }

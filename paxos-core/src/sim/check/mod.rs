@@ -191,17 +191,17 @@ impl Check {
             return;
         };
         let history = self.slots.entry(slot).or_default();
-        let vote = match history.votes.iter().position(|vote| vote.ballot == ballot) {
-            Some(place) => &mut history.votes[place],
-            None => {
-                history.votes.push(Vote {
-                    ballot,
-                    value: value.clone(),
-                    voters: VoterSet::EMPTY,
-                });
-                history.votes.last_mut().expect("it was just pushed")
-            }
-        };
+        let known = history.votes.iter().position(|vote| vote.ballot == ballot);
+        let place = known.unwrap_or_else(|| {
+            let (value, voters) = (value.clone(), VoterSet::EMPTY);
+            history.votes.push(Vote {
+                ballot,
+                value,
+                voters,
+            });
+            history.votes.len() - 1
+        });
+        let vote = &mut history.votes[place];
         vote.voters.insert(voter);
         let (same, voters) = (vote.value == *value, vote.voters);
         self.require(same, Invariant::OneValuePerBallot, || {

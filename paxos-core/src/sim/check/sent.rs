@@ -94,9 +94,8 @@ impl Check {
             while entries.next_if(|entry| entry.slot < *slot).is_some() {}
             let told = entries.next_if(|entry| entry.slot == *slot);
             let holds = told.is_some_and(|entry| match &entry.state {
-                SlotState::Accepted(ballot, _) => *ballot >= highest,
+                SlotState::Accepted(ballot, _) | SlotState::Unknown(ballot) => *ballot >= highest,
                 SlotState::Chosen(_) => true,
-                SlotState::Unknown(ballot) => *ballot >= highest,
             });
             if !holds {
                 return Some(*slot);

@@ -124,6 +124,8 @@ impl Cluster {
         for attempt in client.attempts.extract_if(.., late) {
             self.totals.unknown += attempt.commands.len() as u64;
         }
+        self.trim();
+        let client = &mut self.clients[place];
         let (commands, new) = client.next(&mut self.rng);
         if !commands.is_empty() {
             self.totals.commands += if new { commands.len() as u64 } else { 0 };

@@ -173,3 +173,86 @@ impl CrashStorage for SimDisk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+    use crate::ids::{ClusterId, Epoch, GroupId};
+    use crate::membership::Membership;
+    use crate::message::Origin;
+    use crate::sim::Batches;
+
+    const ME: ReplicaId = ReplicaId::new(1);
+
+    fn disk() -> (SimDisk, Batches) {
+        let format = Format {
+            cluster: ClusterId::new(1),
+            group: GroupId::new(1),
+            replica: ME,
+            membership: Membership::voters_only([ME]).unwrap(),
+        };
+        let batches = Batches::new(Origin {
+            cluster: format.cluster,
+            group: format.group,
+            epoch: Epoch::FIRST,
+            replica: ME,
+            incarnation: Incarnation::new(1, 0),
+        });
+        (SimDisk::new(format), batches)
+    }
+
+    fn vote(slot: u64) -> Write {
+        Write::Accepted {
+            slot: Slot::new(slot),
+            ballot: Ballot::new(slot, ME),
+            value: Value::Noop,
+        }
+    }
+
+    #[test]
+    fn a_crash_keeps_what_was_proved_and_any_prefix_of_the_rest() {
+        let mut kept = [false; 5];
+        for seed in 0..200 {
+            let (mut disk, mut batches) = disk();
+            assert_eq!(disk.recover(0).unwrap()[0].start, Start::First);
+            let proofs = disk.persist(vec![batches.batch(vec![vote(1)])]).unwrap();
+            assert_eq!(proofs[0].through().number(), 1);
+            let unproved = vec![
+                batches.batch(vec![vote(2), vote(3)]),
+                batches.batch(vec![vote(4), vote(5)]),
+            ];
+            disk.crash(unproved, &mut Rng::new(seed));
+            let recovered = disk.recover(0).unwrap().remove(0);
+            assert_eq!(recovered.start, Start::Again);
+            assert_eq!(recovered.incarnation.boot(), 2);
+            let slots: Vec<_> = recovered.votes.iter().map(|v| v.slot.number()).collect();
+            let count = slots.len() as u64;
+            assert_eq!(slots, (1..=count).collect::<Vec<_>>());
+            assert_eq!(recovered.promised, Some(Ballot::new(count, ME)));
+            kept[slots.len() - 1] = true;
+        }
+        assert_eq!(kept, [true; 5], "every prefix survives at some seed");
+    }
+
+    #[test]
+    fn loading_stops_at_the_limit_of_bytes_and_at_the_first_hole() {
+        let (mut disk, mut batches) = disk();
+        let writes = [1, 2, 4].map(vote).to_vec();
+        let _proofs = disk.persist(vec![batches.batch(writes)]).unwrap();
+        let mut count = |from, through| {
+            let range = LoadRange {
+                group: GroupId::new(1),
+                from: Slot::new(from),
+                through: Slot::new(through),
+                bytes_max: 0,
+            };
+            disk.load(range).unwrap().values.len()
+        };
+        assert_eq!(
+            (count(1, 4), count(2, 2), count(3, 4), count(4, 9)),
+            (2, 1, 0, 1)
+        );
+    }
+}

@@ -156,6 +156,7 @@ fn draw_options(seed: u64, limits: &Limits, rng: &mut Rng) -> Options {
     } else {
         rng.duration(ms(10), ms(100))
     };
+    let machine = *rng.pick(&[Machine::Volatile, Machine::Durable]);
     Options {
         quorums,
         window,
@@ -163,7 +164,8 @@ fn draw_options(seed: u64, limits: &Limits, rng: &mut Rng) -> Options {
         disk_delay_max,
         apply_delay_max: rng.duration(Duration::ZERO, ms(20)),
         clock_skew: rng.below(20_000) as u32,
-        machine: *rng.pick(&[Machine::Volatile, Machine::Durable]),
+        machine,
+        trim: machine == Machine::Durable && rng.chance(500),
         codec: limits.codec,
         trace_capacity: limits.trace_capacity,
         ..Options::new(seed, replicas as u16)

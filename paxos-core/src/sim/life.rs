@@ -2,8 +2,10 @@
 
 use core::time::Duration;
 
+use super::check::Invariant;
 use super::cluster::{Cluster, Due};
 use super::disk::SimDisk;
+use super::node::Node;
 use super::options::Machine;
 use super::trace::Event;
 use crate::ids::{ReplicaId, Slot};
@@ -70,6 +72,38 @@ impl Cluster {
         self.check.wiped(id);
     }
 
+    /// Where the options say so: each state machine that is up makes durable what it holds, and what
+    /// all hold durably is trimmed.
+    pub(super) fn trim(&mut self) {
+        if !self.options.trim {
+            return;
+        }
+        let now = self.now;
+        let is_up = |node: &Node| node.replica.is_some() && node.paused_until <= now;
+        for node in self.nodes.iter_mut().filter(|node| is_up(node)) {
+            node.applied_durable = node.applied_said;
+        }
+        let held = self.nodes.iter().map(|node| node.applied_durable).min();
+        let through = held.unwrap_or_default();
+        for id in self.ids() {
+            let node = self.node_mut(id);
+            if through <= node.trimmed || !is_up(node) {
+                continue;
+            }
+            node.trimmed = through;
+            let trimmed = node
+                .replica
+                .as_mut()
+                .map_or(Ok(()), |replica| replica.trim(through));
+            if let Err(error) = trimmed {
+                let detail = || format!("{id} refuses to trim {through}: {error}");
+                self.check.fail(Invariant::AppliedInOrder, detail);
+            }
+            self.totals.trims += 1;
+            self.drain(id);
+        }
+    }
+
     pub(super) fn start(&mut self, id: ReplicaId) {
         let nonce = self.rng.bits() as u32;
         let seed = self.rng.bits();
@@ -86,6 +120,7 @@ impl Cluster {
         let mut recovered = recovered.expect("simulated storage recovers");
         let recovered = recovered.pop().expect("storage holds one group");
         let boot = recovered.incarnation.boot();
+        node.trimmed = recovered.trimmed;
         let bytes_max = node.config.window_bytes_max;
         self.check.recovered(id, &recovered, applied, bytes_max);
         let local = node.clock.local(now);

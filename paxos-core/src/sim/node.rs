@@ -74,6 +74,7 @@ pub(super) struct Node {
     pub(super) applying: bool,
     /// What a durable state machine gives back after a crash at least.
     pub(super) applied_durable: Slot,
+    pub(super) trimmed: Slot,
 }
 
 impl Node {
@@ -95,6 +96,7 @@ impl Node {
             applied_said: Slot::ZERO,
             applying: false,
             applied_durable: Slot::ZERO,
+            trimmed: Slot::ZERO,
         }
     }
 

@@ -37,6 +37,9 @@ pub struct Options {
     pub clock_skew: u32,
     /// What a crash leaves of the state machine.
     pub machine: Machine,
+    /// Whether what all state machines hold durably is trimmed from the logs. Only with
+    /// [`Machine::Durable`]: a volatile machine needs the whole log.
+    pub trim: bool,
     /// Whether messages travel as bytes through the codec, or as they are.
     pub codec: bool,
     /// How many events the trace remembers.
@@ -56,6 +59,7 @@ impl Options {
             apply_delay_max: Duration::from_millis(1),
             clock_skew: 0,
             machine: Machine::Volatile,
+            trim: false,
             codec: true,
             trace_capacity: 400,
         }

@@ -45,6 +45,8 @@ pub struct Totals {
     pub values_fetched: u64,
     /// Reads of the log.
     pub loads: u64,
+    /// Trims of a log.
+    pub trims: u64,
     /// Messages delivered.
     pub delivered: u64,
     /// Messages lost, by kind.
@@ -82,6 +84,7 @@ impl Totals {
         self.retransmissions += other.retransmissions;
         self.values_fetched += other.values_fetched;
         self.loads += other.loads;
+        self.trims += other.trims;
         self.delivered += other.delivered;
         for kind in Kind::ALL {
             self.lost[kind.index()] += other.lost[kind.index()];
@@ -89,7 +92,7 @@ impl Totals {
         }
     }
 
-    fn rows(&self) -> [(&'static str, u64); 18] {
+    fn rows(&self) -> [(&'static str, u64); 19] {
         [
             ("seeds", self.seeds),
             ("events", self.events),
@@ -108,6 +111,7 @@ impl Totals {
             ("retransmissions", self.retransmissions),
             ("fetched values", self.values_fetched),
             ("loads", self.loads),
+            ("trims", self.trims),
             ("messages delivered", self.delivered),
         ]
     }

@@ -56,13 +56,14 @@ impl World {
             batches: Vec::new(),
         };
         for number in 1..=3 {
-            world.batches.push(Batches::new(world.origin(number)));
-            world.recover(number, world.recovered(number, 1));
+            world.batches.push(Batches::new(World::origin(number)));
+            let recovered = world.recovered(number, 1);
+            world.recover(number, &recovered);
         }
         world
     }
 
-    fn origin(&self, replica: u16) -> Origin {
+    fn origin(replica: u16) -> Origin {
         Origin {
             cluster: ClusterId::new(1),
             group: GroupId::new(1),
@@ -92,9 +93,9 @@ impl World {
         }
     }
 
-    fn recover(&mut self, replica: u16, recovered: Recovered) {
+    fn recover(&mut self, replica: u16, recovered: &Recovered) {
         let bytes_max = 1000;
-        (self.check).recovered(id(replica), &recovered, Slot::ZERO, bytes_max);
+        (self.check).recovered(id(replica), recovered, Slot::ZERO, bytes_max);
     }
 
     /// Hands a batch out, without a proof.
@@ -133,7 +134,7 @@ impl World {
     }
 
     fn send(&mut self, replica: u16, body: impl Into<Body>) {
-        let origin = self.origin(replica);
+        let origin = Self::origin(replica);
         let body = body.into();
         let message = Message { origin, body };
         self.check.sent(id(replica), &message, Slot::ZERO);
@@ -164,7 +165,7 @@ impl World {
         assert_eq!(self.check.chosen(at), Some(value));
     }
 
-    fn status(&self, replica: u16) -> Status {
+    fn status(replica: u16) -> Status {
         Status {
             replica: id(replica),
             incarnation: Incarnation::new(1, 0),
@@ -289,7 +290,7 @@ fn a_ballot_of_two_lives_is_seen() {
         promised: Some(ballot(1, 1)),
         ..world.recovered(1, 2)
     };
-    world.recover(1, recovered);
+    world.recover(1, &recovered);
     world.assert_whole();
     world.send(1, prepare(ballot(1, 1)));
     world.assert_broken(Invariant::BallotUnique);
@@ -320,12 +321,12 @@ fn a_promise_that_goes_back_is_seen_in_memory_and_on_disk() {
     let mut world = World::new();
     world.promise(&[2], ballot(3, 1));
     let recovered = world.recovered(2, 2);
-    world.recover(2, recovered);
+    world.recover(2, &recovered);
     world.assert_broken(Invariant::PromiseMonotonic);
 
     let mut world = World::new();
     world.promise(&[2], ballot(10, 1));
-    let status = world.status(2);
+    let status = World::status(2);
     world.check.observed(id(2), &status);
     world.assert_broken(Invariant::PromiseMonotonic);
 }
@@ -466,7 +467,7 @@ fn a_committed_prefix_that_is_not_chosen_is_seen() {
 fn a_committed_prefix_that_shrinks_is_seen() {
     let mut world = World::new();
     world.choose(1, slot(1));
-    let mut status = world.status(1);
+    let mut status = World::status(1);
     status.committed = slot(1);
     world.check.observed(id(1), &status);
     world.assert_whole();
@@ -509,13 +510,13 @@ fn states_that_differ_at_one_slot_are_seen() {
 #[test]
 fn more_in_flight_than_the_window_is_seen() {
     let mut world = World::new();
-    let mut status = world.status(1);
+    let mut status = World::status(1);
     status.slots_in_flight = 257;
     world.check.observed(id(1), &status);
     world.assert_broken(Invariant::WindowBound);
 
     let mut world = World::new();
-    let mut status = world.status(1);
+    let mut status = World::status(1);
     status.bytes_in_flight = 1001;
     world.check.observed(id(1), &status);
     world.assert_broken(Invariant::WindowBound);
@@ -589,7 +590,7 @@ fn a_storage_that_loses_or_invents_a_vote_is_seen() {
             votes: found,
             ..world.recovered(2, 2)
         };
-        world.recover(2, recovered);
+        world.recover(2, &recovered);
         world.assert_broken(Invariant::RecoveryExact);
     }
 }
@@ -598,6 +599,6 @@ fn a_storage_that_loses_or_invents_a_vote_is_seen() {
 fn a_life_that_is_not_newer_is_seen() {
     let mut world = World::new();
     let recovered = world.recovered(2, 1);
-    world.recover(2, recovered);
+    world.recover(2, &recovered);
     world.assert_broken(Invariant::RecoveryExact);
 }

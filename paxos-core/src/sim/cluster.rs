@@ -292,7 +292,9 @@ impl Cluster {
         let result = replica.propose(commands.to_vec(), clock.wall(now), clock.local(now));
         match &result {
             Ok(proposed) => {
+                let status = replica.status();
                 self.check.proposed(id, commands, *proposed);
+                self.check.admitted(id, &status);
                 self.log(id, Event::Propose(proposed.slot));
             }
             Err(_) => self.log(id, Event::Refuse),

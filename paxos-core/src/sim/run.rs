@@ -259,7 +259,8 @@ fn converges(cluster: &mut Cluster) {
             return false;
         }
         next = cluster.now.after(poll);
-        cluster.clients.iter().all(Client::is_done) && is_at_rest(cluster)
+        let agreed = agreed_leader(cluster).is_some();
+        agreed && cluster.clients.iter().all(Client::is_done) && is_at_rest(cluster)
     });
     if !done {
         let open = cluster
@@ -285,19 +286,19 @@ fn is_at_rest(cluster: &Cluster) -> bool {
     })
 }
 
+/// The ballot that every replica follows.
+fn agreed_leader(cluster: &Cluster) -> Option<Ballot> {
+    let mut leaders = cluster.ids().map(|id| cluster.status(id)?.leader);
+    let first = leaders.next()??;
+    leaders.all(|leader| leader == Some(first)).then_some(first)
+}
+
 /// Nobody disturbs the leader, and nothing is left in flight.
 fn rests(cluster: &mut Cluster) {
-    let leaders = |cluster: &Cluster| -> Vec<Option<Ballot>> {
-        let leader = |id| cluster.status(id).and_then(|status| status.leader);
-        cluster.ids().map(leader).collect()
-    };
-    let before = leaders(cluster);
+    let before = agreed_leader(cluster);
     cluster.run_for(cluster.options.election_timeout() * REST);
-    let after = leaders(cluster);
-    let one = after
-        .iter()
-        .all(|ballot| ballot.is_some() && *ballot == after[0]);
-    if before != after || !one {
+    let after = agreed_leader(cluster);
+    if before != after {
         cluster.no_progress(&format!("no stable leader: {before:?}, then {after:?}"));
     }
     if !is_at_rest(cluster) {

@@ -62,8 +62,9 @@ fn n03_promise_never_decreases() {
     let old = script.status(1).leader;
     // The old leader goes on under its ballot while the others move on, then all is told at once.
     script.isolate(1);
-    script.expect_leader_among(4, |leader| leader != 1);
+    let leader = script.expect_leader_among(4, |leader| leader != 1);
     script.heal();
+    script.propose(leader, b"new").unwrap();
     let mut highest = [None; 3];
     let mut lowered = None;
     script.expect("the old leader promises the new ballot", 4, |cluster| {
@@ -136,6 +137,9 @@ fn n05_applied_strictly_one_after_another() {
         );
     }
     // The retransmission closes the gap; the observer checks that each slot follows the last.
+    script.expect("the gap is closed", 2, |cluster| {
+        cluster.check().chosen_prefix() >= second
+    });
     script.expect_applied(&[1, 2, 3], 2);
     assert_eq!(script.payloads(first), [b"first"]);
     assert_eq!(script.status(1).applied, second);

@@ -518,7 +518,7 @@ fn more_in_flight_than_the_window_is_seen() {
     let mut world = World::new();
     let mut status = World::status(1);
     status.bytes_in_flight = 1001;
-    world.check.observed(id(1), &status);
+    world.check.admitted(id(1), &status);
     world.assert_broken(Invariant::WindowBound);
 
     let mut world = World::new();

@@ -164,6 +164,9 @@ impl Shared {
     /// Makes a greeted connection the link, if its key still is the peer's.
     pub(crate) fn install(&self, peer: &Peer, candidate: Candidate) -> Result<Installed, Close> {
         let pin = candidate.pin;
+        if let Some(reason) = candidate.connection.close_reason() {
+            return Err(reason.into());
+        }
         let number = || self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
         let installed = peer.install(candidate, &self.limits, &self.inbox, number)?;
         if installed.new_life.is_some() {

@@ -154,15 +154,16 @@ impl Transport for QuicTransport {
             .incarnation
             .set(incarnation)
             .expect("a transport is started once");
-        for endpoint in &self.shared.endpoints {
-            endpoint.set_server_config(Some(server.clone()));
-            let accepting = accept(Arc::clone(&self.shared), endpoint.clone());
-            self.acceptors.push(tokio::spawn(accepting).abort_handle());
-        }
         let roster = self.shared.roster.current();
         let peers = roster.members().filter(|id| *id != self.shared.replica);
         for id in peers {
             add_peer(&self.shared, id);
+        }
+        // Whoever dials us from here on is known as a peer.
+        for endpoint in &self.shared.endpoints {
+            endpoint.set_server_config(Some(server.clone()));
+            let accepting = accept(Arc::clone(&self.shared), endpoint.clone());
+            self.acceptors.push(tokio::spawn(accepting).abort_handle());
         }
     }
 

@@ -11,7 +11,11 @@ use crate::value::Value;
 fn promise_of(write: &Write) -> Option<Ballot> {
     match write {
         Write::Promised(ballot) | Write::Accepted { ballot, .. } => Some(*ballot),
-        Write::Chosen { .. } | Write::Committed(_) | Write::Trimmed(_) | Write::Peer { .. } => None,
+        Write::Chosen { .. }
+        | Write::Committed(_)
+        | Write::Trimmed(_)
+        | Write::Refused { .. }
+        | Write::Peer { .. } => None,
     }
 }
 
@@ -60,7 +64,7 @@ impl Check {
                     format!("{by} trims {slot} but applied {applied}")
                 });
             }
-            Write::Peer { .. } => {}
+            Write::Peer { .. } | Write::Refused { .. } => {}
         }
     }
 
@@ -101,7 +105,11 @@ impl Check {
             Write::Committed(slot) => {
                 replica.durable_committed = replica.durable_committed.max(*slot);
             }
-            Write::Promised(_) | Write::Chosen { .. } | Write::Trimmed(_) | Write::Peer { .. } => {}
+            Write::Promised(_)
+            | Write::Chosen { .. }
+            | Write::Trimmed(_)
+            | Write::Refused { .. }
+            | Write::Peer { .. } => {}
         }
     }
 

@@ -181,6 +181,9 @@ impl World {
             slots_in_flight: 0,
             bytes_in_flight: 0,
             writes_pending: 0,
+            slots_being_applied: 0,
+            values_ahead: 0,
+            votes_held: 0,
         }
     }
 

@@ -109,10 +109,7 @@ impl Check {
     /// Reports a broken invariant, unless an earlier one was.
     pub fn fail(&mut self, invariant: Invariant, detail: impl FnOnce() -> String) {
         if self.violation.is_none() {
-            self.violation = Some(Violation {
-                invariant,
-                detail: detail(),
-            });
+            self.violation = Some(Violation { invariant, detail: detail() });
         }
     }
 
@@ -180,9 +177,7 @@ impl Check {
     fn check_clock(&mut self, slot: Slot, ballot: Ballot, value: &Value) {
         let Value::Batch(batch) = value else { return };
         let before = self.slots.range(..slot).filter_map(|(_, history)| {
-            let known = history
-                .chosen_at
-                .is_some_and(|chosen_at| chosen_at <= ballot);
+            let known = history.chosen_at.is_some_and(|chosen_at| chosen_at <= ballot);
             match &history.chosen {
                 Some(Value::Batch(batch)) if known => Some(batch.clock()),
                 Some(Value::Batch(_) | Value::Noop | Value::Membership(_)) | None => None,
@@ -219,11 +214,7 @@ impl Check {
         let known = history.votes.iter().position(|vote| vote.ballot == ballot);
         let place = known.unwrap_or_else(|| {
             let (value, voters) = (value.clone(), VoterSet::EMPTY);
-            history.votes.push(Vote {
-                ballot,
-                value,
-                voters,
-            });
+            history.votes.push(Vote { ballot, value, voters });
             history.votes.len() - 1
         });
         let vote = &mut history.votes[place];

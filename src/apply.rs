@@ -207,6 +207,8 @@ impl<M: StateMachine> Applier<M> {
             self.skipped = Some(slot);
         } else {
             self.tell_skipped();
+            let meters = &self.side.shared.meters;
+            meters.commands_applied.add(count as u64);
             let clock = batch.clock();
             let batch = Batch {
                 slot,

@@ -80,7 +80,10 @@ fn parse() -> Result<Args, String> {
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value"));
-        let number = |text: String| text.parse::<usize>().map_err(|_| format!("{text} is no number"));
+        let number = |text: String| {
+            text.parse::<usize>()
+                .map_err(|_| format!("{text} is no number"))
+        };
         match word.as_str() {
             "--replicas" => args.replicas = number(value()?)?.clamp(1, 9) as u16,
             "--clients" => args.clients = number(value()?)?.clamp(1, 65_536),

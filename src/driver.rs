@@ -110,7 +110,19 @@ impl<W: Waiter> Driver<W> {
             self.arm(now);
             poll_fn(|cx| self.poll_intake(cx)).await;
             self.shared.meters.wakes.add(1);
+            if self.others_are_coming() {
+                // Whoever was answered together asks again together: those tasks are ready, and
+                // run before this one goes on. That makes one batch of what would be many.
+                tokio::task::yield_now().await;
+                let _ = poll_fn(|cx| Poll::Ready(self.poll_intake(cx))).await;
+            }
         }
+    }
+
+    /// Whether more requests wait than were seen, while some that were seen are to be batched.
+    fn others_are_coming(&self) -> bool {
+        let seen = self.intake.requests.len();
+        seen > 0 && self.shared.waiting() > seen
     }
 
     /// Acts upon everything that was taken in.

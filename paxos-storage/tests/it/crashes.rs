@@ -3,7 +3,7 @@
 
 use paxos_core::durable::Write;
 use paxos_core::ids::{Incarnation, ReplicaId, Slot};
-use paxos_core::port::{Recovered, StorageError};
+use paxos_core::port::{Recovered, Storage, StorageError};
 use paxos_core::value::Value;
 use paxos_storage::MemoryStorage;
 use paxos_storage::sim::SimFs;
@@ -69,27 +69,38 @@ impl Story {
     }
 }
 
+/// No two are equal, so that a fact that is lost cannot hide behind another.
 fn some_value(random: &mut Random) -> Value {
+    let seed = random.below(u64::MAX >> 33);
     match random.below(12) {
-        0 => Value::Noop,
-        1 => value(random.below(250), 20_000 + random.below(60_000) as usize),
-        _ => value(random.below(250), random.below(1500) as usize),
+        0 => value(seed, 20_000 + random.below(60_000) as usize),
+        _ => value(seed, random.below(1500) as usize),
     }
 }
 
+/// Every value that can be loaded, holes or not.
+fn load_all(log: &mut Open<impl Storage>, last: u64) -> Result<Vec<(u64, Value)>, StorageError> {
+    let first = log.recovered.trimmed.next().number();
+    let mut all = Vec::new();
+    for slot in first..=last {
+        let values = log.try_load(slot, slot)?.values;
+        all.extend(values.into_iter().map(|value| (slot, value)));
+    }
+    Ok(all)
+}
+
 /// What the log in memory says after these facts: its recovery, and all that can be loaded.
-fn expected(facts_so_far: &[Write]) -> (Recovered, Vec<Value>) {
+fn expected(facts_so_far: &[Write], last: u64) -> (Recovered, Vec<(u64, Value)>) {
     let mut model = Open::recover(MemoryStorage::formatted(format())).unwrap();
     model.write(facts_so_far.to_vec()).unwrap();
     let kept = model.storage.clone();
     drop(model);
     let mut model = Open::recover(kept).unwrap();
-    let from = model.recovered.trimmed.next().number();
-    let loaded = model.load(from, u64::MAX).values;
+    let loaded = load_all(&mut model, last).unwrap();
     (facts(&model.recovered), loaded)
 }
 
-/// One story of several lives; returns how many facts were lost, torn ends seen and segments used.
+/// One story of several lives; returns how many facts were lost, and how many torn ends were seen.
 fn run(seed: u64) -> (usize, usize) {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9) | 1);
     let fs = SimFs::new();
@@ -114,15 +125,16 @@ fn run(seed: u64) -> (usize, usize) {
             Err(error) => panic!("seed {seed}: {error}"),
         };
         let found = facts(&log.recovered);
-        let from = found.trimmed.next().number();
-        let Ok(loaded) = log.try_load(from, u64::MAX).map(|loaded| loaded.values) else {
+        let Ok(loaded) = load_all(&mut log, story.slot) else {
             fs.crash(random.below(u64::MAX >> 33));
             continue;
         };
-        let survivors = (proved..=attempted.len())
-            .find(|count| expected(&attempted[..*count]) == (found.clone(), loaded.clone()));
+        let survivors = (proved..=attempted.len()).find(|count| {
+            expected(&attempted[..*count], story.slot) == (found.clone(), loaded.clone())
+        });
         let Some(survivors) = survivors else {
-            panic!("seed {seed}: what was recovered is no prefix that has what was proved")
+            let attempted = attempted.len();
+            panic!("seed {seed}: not one of the prefixes of {proved} to {attempted}: {found:?}")
         };
         lost += attempted.len() - survivors;
         attempted.truncate(survivors);

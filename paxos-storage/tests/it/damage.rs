@@ -99,15 +99,12 @@ fn t14_n13_a_log_cut_at_any_byte_is_a_prefix_or_corrupt() {
             &prefixes,
             &format!("cut at {len}"),
         );
-        match found {
-            Some(count) => {
-                assert!(count >= last, "a longer log says no less: {len}");
-                last = count;
-            }
-            None => {
-                assert_eq!(last, 0, "past its head a cut log is a prefix: {len}");
-                corrupt += 1;
-            }
+        if let Some(count) = found {
+            assert!(count >= last, "a longer log says no less: {len}");
+            last = count;
+        } else {
+            assert_eq!(last, 0, "past its head a cut log is a prefix: {len}");
+            corrupt += 1;
         }
     }
     assert_eq!(last, writes.len(), "the whole log says everything");

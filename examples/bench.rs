@@ -4,6 +4,11 @@
 
 #![allow(clippy::print_stdout, reason = "the table is what this program is for")]
 #![allow(clippy::print_stderr, reason = "so is the usage")]
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "figures are shown rounded"
+)]
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -241,7 +241,7 @@ impl<M: StateMachine> Applier<M> {
         for command in batch.commands() {
             let reply = match command.kind {
                 CommandKind::Apply => replies.next(),
-                _ => None,
+                CommandKind::Barrier | _ => None,
             };
             if command.client != self.client {
                 continue;

@@ -136,7 +136,7 @@ impl<M: StateMachine> Builder<M> {
         let (requests_sender, requests) = mpsc::unbounded_channel();
         let (apply, items) = mpsc::unbounded_channel();
         let codec = Arc::clone(&self.codec);
-        let applier = Applier::new(
+        let task = Applier::new(
             machine,
             codec,
             client,
@@ -146,7 +146,7 @@ impl<M: StateMachine> Builder<M> {
             Arc::clone(&shared),
         );
         transport.start(life);
-        let applier = tokio::spawn(applier.run());
+        let task = tokio::spawn(task.run());
         let driver = Driver {
             id: format.replica,
             group: format.group,
@@ -191,7 +191,7 @@ impl<M: StateMachine> Builder<M> {
             },
             replica,
         };
-        let supervisor = supervise::<M>(driver, applier, journal_end, Arc::clone(&shared));
+        let supervisor = supervise::<M>(driver, task, journal_end, Arc::clone(&shared));
         tokio::spawn(supervisor);
         let timeout = self.options.request_timeout;
         Ok(Node::new(shared, self.codec, requests_sender, timeout))

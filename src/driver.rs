@@ -13,6 +13,7 @@ use core::task::{Context, Poll};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use paxos_core::ballot::Ballot;
 use paxos_core::config::Config;
 use paxos_core::ids::{ClientId, GroupId, Incarnation, ReplicaId, Slot, Time};
 use paxos_core::message::Message;
@@ -219,10 +220,10 @@ impl<W: Waiter> Driver<W> {
                     self.lives.remove(&peer);
                     self.forwarder.on_down(peer);
                 }
-                TransportEvent::Refused { peer, reason } => match peer {
-                    Some(peer) => tracing::warn!(%peer, reason, "link refused"),
-                    None => tracing::warn!(reason, "link refused"),
-                },
+                TransportEvent::Refused { peer, reason } => {
+                    let peer = peer.map_or("somebody".to_owned(), |peer| peer.to_string());
+                    tracing::warn!(peer, reason, "link refused");
+                }
                 // The core retransmits by itself, and dispatch tries again with every step.
                 TransportEvent::Drained { .. } => {}
             }
@@ -368,7 +369,7 @@ impl<W: Waiter> Driver<W> {
     fn refresh(&mut self) -> bool {
         let status = self.replica.status();
         let leads = status.role == Role::Leader;
-        let leader = status.leader.map(|ballot| ballot.leader());
+        let leader = status.leader.map(Ballot::leader);
         let leader = leader.filter(|leader| *leader != self.id);
         let changed = leads != self.leads || leader != self.leader;
         if changed {

@@ -204,3 +204,13 @@ async fn a_command_beyond_a_batch_is_refused_and_one_at_the_bound_is_not() {
         assert_eq!(answer, Ok(len as u64));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_node_stops_and_its_clients_are_refused() {
+    let mut cluster = Cluster::start(1).await;
+    let client = cluster.node(0).client();
+    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(1));
+    drop(cluster.nodes[0].take());
+    let outcome = soon("an answer", client.execute(Op::Mark(1))).await;
+    assert_eq!(outcome, Err(ClientError::Rejected(Rejection::Stopped)));
+}

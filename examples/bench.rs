@@ -10,27 +10,32 @@
     reason = "figures are shown rounded"
 )]
 
+use std::error::Error;
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use paxos::core::port::Storage;
+use paxos::core::membership::WINDOW_DEFAULT;
+use paxos::core::quorum::QuorumRule;
+use paxos::quic::{Identity, QuicOptions, QuicTransport};
 use paxos::storage::{MemoryStorage, Wal, WalOptions};
 use paxos::{
-    Batch, Client, ClusterId, Format, GroupId, Membership, MemoryNetwork, Node, ReplicaId,
-    StateMachine, async_trait,
+    Batch, Client, ClusterId, Epoch, Format, GroupId, Member, Membership, MemoryNetwork, Node,
+    ReplicaId, StateMachine, async_trait,
 };
 
 const USAGE: &str = "usage: bench [--replicas N] [--clients N] [--seconds S] [--payload BYTES]
-             [--storage memory|wal] [--dir DIR] [--spread] [--threads N] [--metrics] [--smoke]
+             [--storage memory|wal] [--dir DIR] [--transport memory|quic] [--spread] [--threads N] [--metrics] [--smoke]
 
   --replicas N   nodes in this process (3)
   --clients N    tasks with one command outstanding each (1024)
   --seconds S    how long to measure, after half a second of warming up (5)
   --payload B    bytes of each command (0)
   --storage wal  synced to files under DIR (a temporary directory)
+  --transport quic  mutual TLS over UDP on loopback
   --spread       clients on all nodes, not on the leader alone
   --threads N    worker threads (2)
   --metrics      print the leader's metrics too
@@ -58,12 +63,17 @@ impl StateMachine for Sink {
 
 type Payload = Vec<u8>;
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line"
+)]
 struct Args {
     replicas: u16,
     clients: usize,
     seconds: f64,
     payload: usize,
     wal: bool,
+    quic: bool,
     dir: Option<String>,
     spread: bool,
     threads: usize,
@@ -77,6 +87,7 @@ fn parse() -> Result<Args, String> {
         seconds: 5.0,
         payload: 0,
         wal: false,
+        quic: false,
         dir: None,
         spread: false,
         threads: 2,
@@ -105,7 +116,8 @@ fn parse() -> Result<Args, String> {
                 other => return Err(format!("no storage is called {other}")),
             },
             "--transport" => match value()?.as_str() {
-                "memory" => {}
+                "memory" => args.quic = false,
+                "quic" => args.quic = true,
                 other => return Err(format!("no transport here is called {other}")),
             },
             other => return Err(format!("unknown option {other}")),
@@ -149,11 +161,12 @@ async fn run(args: &Args) -> Result<(), String> {
         return Err(reason.to_string());
     }
     println!(
-        "replicas {} clients {} payload {} storage {} transport memory threads {}{}",
+        "replicas {} clients {} payload {} storage {} transport {} threads {}{}",
         args.replicas,
         args.clients,
         args.payload,
         if args.wal { "wal" } else { "memory" },
+        if args.quic { "quic" } else { "memory" },
         args.threads,
         if args.spread { " spread" } else { "" },
     );
@@ -184,25 +197,35 @@ async fn run(args: &Args) -> Result<(), String> {
     Ok(())
 }
 
+/// What one replica proves itself with, and the socket that it listens on.
+type Own = Option<(Identity, UdpSocket)>;
+
 async fn start(args: &Args, dir: &Path) -> Result<Vec<Node<Sink>>, String> {
     let network = MemoryNetwork::new();
-    let ids = || (1..=args.replicas).map(ReplicaId::new);
-    let membership = Membership::voters_only(ids()).map_err(|error| error.to_string())?;
+    let (membership, owns) = members(args).map_err(|error| error.to_string())?;
     let mut nodes = Vec::new();
-    for replica in ids() {
+    for (member, own) in membership.voters().iter().zip(owns) {
+        let replica = member.id;
         let format = Format {
             cluster: ClusterId::new(1),
             group: GroupId::default(),
             replica,
             membership: membership.clone(),
         };
-        let builder = Node::builder().transport(network.transport(replica));
+        let builder = match own {
+            None => Node::builder().transport(network.transport(replica)),
+            Some((identity, socket)) => {
+                let options = QuicOptions::new(&format, identity).socket(socket);
+                let transport = QuicTransport::new(options);
+                Node::builder().transport(transport.map_err(|error| error.to_string())?)
+            }
+        };
         let builder = if args.wal {
             let dir = dir.join(replica.number().to_string());
             let wal = Wal::open_or_format(&dir, &format, WalOptions::default());
-            with(builder, wal.map_err(|error| error.to_string())?)
+            builder.storage(wal.map_err(|error| error.to_string())?)
         } else {
-            with(builder, MemoryStorage::formatted(format))
+            builder.storage(MemoryStorage::formatted(format))
         };
         let node = builder.start(Sink(0)).await;
         nodes.push(node.map_err(|error| error.to_string())?);
@@ -210,8 +233,23 @@ async fn start(args: &Args, dir: &Path) -> Result<Vec<Node<Sink>>, String> {
     Ok(nodes)
 }
 
-fn with(builder: paxos::Builder<Sink>, storage: impl Storage + 'static) -> paxos::Builder<Sink> {
-    builder.storage(storage)
+fn members(args: &Args) -> Result<(Membership, Vec<Own>), Box<dyn Error>> {
+    let (mut voters, mut owns) = (Vec::new(), Vec::new());
+    for number in 1..=args.replicas {
+        let mut member = Member::new(ReplicaId::new(number));
+        let mut own = None;
+        if args.quic {
+            let (identity, socket) = (Identity::generate()?, UdpSocket::bind("127.0.0.1:0")?);
+            member.addresses = vec![socket.local_addr()?.to_string()];
+            member.keys = vec![identity.pin()];
+            own = Some((identity, socket));
+        }
+        voters.push(member);
+        owns.push(own);
+    }
+    let (rule, window) = (QuorumRule::Majority, WINDOW_DEFAULT);
+    let membership = Membership::new(Epoch::FIRST, voters, Vec::new(), rule, window)?;
+    Ok((membership, owns))
 }
 
 async fn leader(nodes: &[Node<Sink>]) -> usize {

@@ -98,6 +98,33 @@ pub(crate) struct Timer {
     pub(crate) close_by: Option<Time>,
 }
 
+impl<W> Intake<W> {
+    pub(crate) fn new(applied: Slot) -> Self {
+        Self {
+            events: Vec::new(),
+            requests: Vec::new(),
+            requests_closed: false,
+            done: Vec::new(),
+            jobs: Vec::new(),
+            handed: applied,
+            reported: applied,
+            unreported_bytes: 0,
+        }
+    }
+}
+
+impl Timer {
+    pub(crate) fn new(clock: Clock, now: Time) -> Self {
+        Self {
+            sleep: Box::pin(tokio::time::sleep_until(clock.instant(now))),
+            armed: None,
+            wake_at: None,
+            tended: now,
+            close_by: None,
+        }
+    }
+}
+
 impl<W: Waiter> Driver<W> {
     /// Runs until the node stops, and says why.
     pub(crate) async fn run(mut self) -> StopReason {

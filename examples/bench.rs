@@ -4,11 +4,7 @@
 
 #![allow(clippy::print_stdout, reason = "the table is what this program is for")]
 #![allow(clippy::print_stderr, reason = "so is the usage")]
-#![allow(
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "figures are shown rounded"
-)]
+#![allow(clippy::cast_precision_loss, clippy::cast_sign_loss, reason = "figures are shown rounded")]
 
 use std::error::Error;
 use std::net::UdpSocket;
@@ -63,10 +59,7 @@ impl StateMachine for Sink {
 
 type Payload = Vec<u8>;
 
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a switch of the command line"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 struct Args {
     replicas: u16,
     clients: usize,
@@ -96,10 +89,8 @@ fn parse() -> Result<Args, String> {
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value"));
-        let number = |text: String| {
-            text.parse::<usize>()
-                .map_err(|_| format!("{text} is no number"))
-        };
+        let number =
+            |text: String| text.parse::<usize>().map_err(|_| format!("{text} is no number"));
         match word.as_str() {
             "--replicas" => args.replicas = number(value()?)?.clamp(1, 9) as u16,
             "--clients" => args.clients = number(value()?)?.clamp(1, 65_536),
@@ -138,9 +129,8 @@ fn main() -> ExitCode {
         .worker_threads(args.threads)
         .enable_all()
         .build();
-    let result = runtime
-        .map_err(|error| error.to_string())
-        .and_then(|runtime| runtime.block_on(run(&args)));
+    let result =
+        runtime.map_err(|error| error.to_string()).and_then(|runtime| runtime.block_on(run(&args)));
     if let Err(error) = result {
         eprintln!("{error}");
         return ExitCode::FAILURE;
@@ -277,17 +267,10 @@ impl Measured {
 }
 
 async fn measure(args: &Args, nodes: &[Node<Sink>], leader: usize) -> Measured {
-    let (counting, ended) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicBool::new(false)),
-    );
+    let (counting, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let mut tasks = Vec::new();
     for number in 0..args.clients {
-        let place = if args.spread {
-            number % nodes.len()
-        } else {
-            leader
-        };
+        let place = if args.spread { number % nodes.len() } else { leader };
         let client = nodes[place].client();
         let (counting, ended) = (Arc::clone(&counting), Arc::clone(&ended));
         let payload = vec![7; args.payload];

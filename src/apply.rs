@@ -210,11 +210,7 @@ impl<M: StateMachine> Applier<M> {
             let meters = &self.side.shared.meters;
             meters.commands_applied.add(count as u64);
             let clock = batch.clock();
-            let batch = Batch {
-                slot,
-                clock,
-                commands,
-            };
+            let batch = Batch { slot, clock, commands };
             replies = self
                 .side
                 .drive(self.machine.apply(batch))
@@ -262,10 +258,8 @@ impl<M: StateMachine> Applier<M> {
                 continue;
             }
             let result = self.side.drive(self.machine.query(query)).await;
-            let result = result.map_err(|what| StopReason::Apply {
-                slot,
-                what: format!("in a query: {what}"),
-            })?;
+            let result = result
+                .map_err(|what| StopReason::Apply { slot, what: format!("in a query: {what}") })?;
             let _ = answer.send(Ok(result));
         }
         Ok(())

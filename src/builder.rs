@@ -120,15 +120,8 @@ impl<M: StateMachine> Builder<M> {
         let (requests_sender, requests) = mpsc::unbounded_channel();
         let (apply, items) = mpsc::unbounded_channel();
         let codec = Arc::clone(&self.codec);
-        let task = Applier::new(
-            machine,
-            codec,
-            client,
-            items,
-            done_sender,
-            clock,
-            Arc::clone(&shared),
-        );
+        let task =
+            Applier::new(machine, codec, client, items, done_sender, clock, Arc::clone(&shared));
         transport.start(life);
         let task = tokio::spawn(task.run());
         let driver = Driver {

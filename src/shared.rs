@@ -68,12 +68,7 @@ pub(crate) struct Published {
 impl Published {
     /// Before anything happened.
     pub(crate) fn first(replica: &Replica, transport: TransportCounters) -> Self {
-        Self {
-            status: replica.status(),
-            room: Room::Ample,
-            core: replica.counters(),
-            transport,
-        }
+        Self { status: replica.status(), room: Room::Ample, core: replica.counters(), transport }
     }
 }
 
@@ -101,10 +96,7 @@ impl Shared {
         published: Published,
     ) -> Self {
         let applied = published.status.applied;
-        let events = NodeEventState {
-            applied,
-            ..NodeEventState::default()
-        };
+        let events = NodeEventState { applied, ..NodeEventState::default() };
         Self {
             waiting: AtomicUsize::new(0),
             waiting_max: options.requests_max,
@@ -175,11 +167,6 @@ impl Shared {
 
     /// What was written down last; readable even if a writer panicked.
     pub(crate) fn published<T>(&self, read: impl FnOnce(&mut Published) -> T) -> T {
-        read(
-            &mut self
-                .published
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        read(&mut self.published.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

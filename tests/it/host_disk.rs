@@ -39,12 +39,7 @@ impl Storage for Device {
 
     fn persist(&mut self, batches: Vec<WriteBatch>) -> Result<Vec<Durable>, StorageError> {
         let wedged = self.hand.wedged.lock().unwrap();
-        drop(
-            self.hand
-                .freed
-                .wait_while(wedged, |wedged| *wedged)
-                .unwrap(),
-        );
+        drop(self.hand.freed.wait_while(wedged, |wedged| *wedged).unwrap());
         if self.hand.broken.load(Ordering::SeqCst) {
             return Err(StorageError::Poisoned);
         }
@@ -56,11 +51,7 @@ impl Storage for Device {
     }
 
     fn room(&self) -> Room {
-        if self.hand.full.load(Ordering::SeqCst) {
-            Room::Full
-        } else {
-            Room::Ample
-        }
+        if self.hand.full.load(Ordering::SeqCst) { Room::Full } else { Room::Ample }
     }
 
     fn blocking(&self) -> Blocking {
@@ -74,18 +65,10 @@ async fn node(
     replicas: usize,
     hand: &Arc<Hand>,
 ) -> Node<Marks> {
-    let device = Device {
-        inner: storage(place, replicas),
-        hand: Arc::clone(hand),
-    };
-    let config = Config {
-        disk_stall: Duration::from_millis(300),
-        ..config()
-    };
-    let builder = Node::builder()
-        .storage(device)
-        .transport(network.transport(id(place)))
-        .config(config);
+    let device = Device { inner: storage(place, replicas), hand: Arc::clone(hand) };
+    let config = Config { disk_stall: Duration::from_millis(300), ..config() };
+    let builder =
+        Node::builder().storage(device).transport(network.transport(id(place))).config(config);
     builder.start(Marks::default()).await.unwrap()
 }
 
@@ -119,10 +102,7 @@ async fn a_leader_whose_sync_is_wedged_makes_way_and_its_node_still_ends() {
     hands[leader].wedge(true);
     let client = nodes[leader].client().with_timeout(Duration::from_secs(20));
     let asked = tokio::spawn(async move { client.execute(Op::Mark(2)).await });
-    until("another leader", || {
-        !leads(&nodes[leader]) && nodes.iter().any(leads)
-    })
-    .await;
+    until("another leader", || !leads(&nodes[leader]) && nodes.iter().any(leads)).await;
     let other = nodes[(leader + 1) % 3].client();
     assert_eq!(soon("a reply", other.execute(Op::Mark(3))).await, Ok(1));
     assert!(nodes[leader].metrics().core.step_downs > 0);

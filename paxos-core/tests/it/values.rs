@@ -47,10 +47,7 @@ proptest! {
 
 #[test]
 fn the_first_ballot_of_a_replica_has_round_one() {
-    assert_eq!(
-        Ballot::above(None, ReplicaId::new(3)),
-        Ballot::new(1, ReplicaId::new(3))
-    );
+    assert_eq!(Ballot::above(None, ReplicaId::new(3)), Ballot::new(1, ReplicaId::new(3)));
 }
 
 #[test]
@@ -75,11 +72,7 @@ fn time_saturates() {
 
 #[test]
 fn a_batch_is_encoded_once_and_shared() {
-    let command = Command::apply(
-        ClientId::new(1),
-        RequestNumber::new(1),
-        Bytes::from_static(b"x"),
-    );
+    let command = Command::apply(ClientId::new(1), RequestNumber::new(1), Bytes::from_static(b"x"));
     let batch = Batch::new(LogClock::default(), vec![command]);
     let copy = batch.clone();
     assert_eq!(batch.encoded().as_ptr(), copy.encoded().as_ptr());
@@ -95,30 +88,16 @@ fn default_and_wan_configs_are_within_their_bounds() {
 #[test]
 fn a_config_out_of_bounds_names_its_field() {
     let cases: [(&str, fn(&mut Config)); 13] = [
-        ("heartbeat_interval", |config| {
-            config.heartbeat_interval = Duration::ZERO
-        }),
-        ("heartbeat_interval", |config| {
-            config.heartbeat_interval = Duration::from_millis(167)
-        }),
-        ("election_jitter", |config| {
-            config.election_jitter = Duration::ZERO
-        }),
+        ("heartbeat_interval", |config| config.heartbeat_interval = Duration::ZERO),
+        ("heartbeat_interval", |config| config.heartbeat_interval = Duration::from_millis(167)),
+        ("election_jitter", |config| config.election_jitter = Duration::ZERO),
         ("disk_stall", |config| config.disk_stall = Duration::ZERO),
-        ("retransmit_interval", |config| {
-            config.retransmit_interval = Duration::ZERO
-        }),
-        ("fetch_timeout", |config| {
-            config.fetch_timeout = Duration::ZERO
-        }),
+        ("retransmit_interval", |config| config.retransmit_interval = Duration::ZERO),
+        ("fetch_timeout", |config| config.fetch_timeout = Duration::ZERO),
         ("batch_bytes_max", |config| config.batch_bytes_max = 0),
-        ("batch_bytes_max", |config| {
-            config.batch_bytes_max = PAGE_BYTES_LIMIT + 1
-        }),
+        ("batch_bytes_max", |config| config.batch_bytes_max = PAGE_BYTES_LIMIT + 1),
         ("page_bytes_max", |config| config.page_bytes_max = 0),
-        ("page_bytes_max", |config| {
-            config.page_bytes_max = PAGE_BYTES_LIMIT + 1
-        }),
+        ("page_bytes_max", |config| config.page_bytes_max = PAGE_BYTES_LIMIT + 1),
         ("window_bytes_max", |config| config.window_bytes_max = 1),
         ("apply_slots_max", |config| config.apply_slots_max = 0),
         ("apply_bytes_max", |config| config.apply_bytes_max = 0),
@@ -132,12 +111,6 @@ fn a_config_out_of_bounds_names_its_field() {
 
 #[test]
 fn a_heartbeat_interval_that_overflows_is_refused_not_a_panic() {
-    let config = Config {
-        heartbeat_interval: Duration::MAX,
-        ..Config::default()
-    };
-    assert_eq!(
-        config.check().map_err(|error| error.field),
-        Err("heartbeat_interval")
-    );
+    let config = Config { heartbeat_interval: Duration::MAX, ..Config::default() };
+    assert_eq!(config.check().map_err(|error| error.field), Err("heartbeat_interval"));
 }

@@ -648,7 +648,9 @@ fn l1_chosen_by_exact_slot_and_ballot() {
 fn l2_prefix_is_contiguous() {
     let mut bed = Bed::new(1, 3);
     let own = bed.lead(&[2]);
-    ["a", "b", "c"].map(|text| bed.propose(text));
+    for text in ["a", "b", "c"] {
+        bed.propose(text);
+    }
     bed.sync();
     bed.receive(id(2), accepted(own, 3, 3));
     bed.receive(id(2), accepted(own, 1, 1));

@@ -2,7 +2,7 @@
 
 use paxos_core::config::Config;
 use paxos_core::ids::{ReplicaId, Slot, Time};
-use paxos_core::output::{Output, RecoverError};
+use paxos_core::output::{Output, RecoverError, TrimError};
 use paxos_core::replica::Replica;
 
 use crate::bed::{blank, members, slot, value};
@@ -49,6 +49,16 @@ fn r38_a_state_machine_ahead_of_the_recorded_prefix_is_given_nothing_twice() {
         }
     }
     assert_eq!(handed, [slot(5)]);
+}
+
+/// r43: Values that were decided and not yet applied were trimmed from the log (`OmniPaxos` 131).
+#[test]
+fn r43_what_is_not_applied_cannot_be_trimmed() {
+    let mut replica = recover(0, 3, 4).unwrap();
+    assert_eq!(replica.trim(slot(5)), Err(TrimError { applied: slot(4) }));
+    assert_eq!(replica.status().trimmed, Slot::ZERO);
+    assert_eq!(replica.trim(slot(4)), Ok(()));
+    assert_eq!(replica.status().trimmed, slot(4));
 }
 
 /// A directory that was formatted for a replica that its membership does not name.

@@ -5,10 +5,7 @@
 //! Each command enters as its own `Bytes` by its own call; `per_drain` of them form a batch. The
 //! wire codec and the checksum are outside, as nothing crosses a wire.
 
-#![allow(
-    missing_docs,
-    reason = "the macros of the harness make undocumented items"
-)]
+#![allow(missing_docs, reason = "the macros of the harness make undocumented items")]
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails should stop")]
 
 use std::collections::VecDeque;
@@ -71,28 +68,14 @@ impl Cluster {
             };
             let seed = u64::from(id.number());
             // A drain of 1,024 commands of 1 KiB is one batch.
-            let config = Config {
-                batch_bytes_max: 2 << 20,
-                ..Config::default()
-            };
+            let config = Config { batch_bytes_max: 2 << 20, ..Config::default() };
             let replica =
                 Replica::recover(config, recovered, Slot::ZERO, seed, Time::ZERO).unwrap();
             let (log, inbox) = (Vec::new(), VecDeque::new());
-            Node {
-                id,
-                replica,
-                log,
-                applied: 0,
-                sum: 0,
-                inbox,
-            }
+            Node { id, replica, log, applied: 0, sum: 0, inbox }
         };
-        let mut cluster = Self {
-            nodes: ids.map(node).into(),
-            now: Time::ZERO,
-            request: 0,
-            trimmed: 0,
-        };
+        let mut cluster =
+            Self { nodes: ids.map(node).into(), now: Time::ZERO, request: 0, trimmed: 0 };
         while cluster.leader().is_none() {
             cluster.now = cluster.now.after(Config::default().heartbeat_interval);
             for node in &mut cluster.nodes {
@@ -104,9 +87,7 @@ impl Cluster {
     }
 
     fn leader(&self) -> Option<usize> {
-        self.nodes
-            .iter()
-            .position(|node| node.replica.status().role == Role::Leader)
+        self.nodes.iter().position(|node| node.replica.status().role == Role::Leader)
     }
 
     /// Hands outputs over until nobody has any.
@@ -190,23 +171,13 @@ impl Cluster {
                 let request = RequestNumber::new(self.request);
                 batch.push(Command::apply(ClientId::new(1), request, payload.clone()));
             }
-            self.nodes[leader]
-                .replica
-                .propose(batch, LogClock::default(), self.now)
-                .unwrap();
+            self.nodes[leader].replica.propose(batch, LogClock::default(), self.now).unwrap();
             self.settle();
-            if self
-                .nodes
-                .iter()
-                .all(|node| node.applied - self.trimmed >= TRIM_EACH)
-            {
+            if self.nodes.iter().all(|node| node.applied - self.trimmed >= TRIM_EACH) {
                 self.trimmed += TRIM_EACH;
             }
         }
-        assert!(
-            self.nodes.iter().all(|node| node.applied == target),
-            "all three applied it all"
-        );
+        assert!(self.nodes.iter().all(|node| node.applied == target), "all three applied it all");
     }
 }
 
@@ -217,15 +188,10 @@ fn core(criterion: &mut Criterion) {
         for per_drain in [1_usize, 16, 64, 1024] {
             let mut cluster = Cluster::new();
             let count = 100_000;
-            group
-                .throughput(Throughput::Elements(count))
-                .sample_size(10);
-            group.bench_function(
-                BenchmarkId::new(format!("{bytes} B"), per_drain),
-                |bencher| {
-                    bencher.iter(|| cluster.run(count, per_drain, &payload));
-                },
-            );
+            group.throughput(Throughput::Elements(count)).sample_size(10);
+            group.bench_function(BenchmarkId::new(format!("{bytes} B"), per_drain), |bencher| {
+                bencher.iter(|| cluster.run(count, per_drain, &payload));
+            });
         }
     }
     group.finish();

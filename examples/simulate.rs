@@ -8,11 +8,7 @@
 //! Exits with 1 if a seed failed, or if many seeds never showed a fault that they must show; with
 //! 2 if the arguments make no sense.
 
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a program talks to its user"
-)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to its user")]
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -113,10 +109,7 @@ fn replay(arguments: &Arguments) -> ExitCode {
 }
 
 fn traced(seed: u64, limits: &Limits) -> Outcome {
-    let limits = Limits {
-        trace_capacity: usize::MAX,
-        ..limits.clone()
-    };
+    let limits = Limits { trace_capacity: usize::MAX, ..limits.clone() };
     run_seed(seed, &limits)
 }
 
@@ -146,9 +139,7 @@ fn run_many(arguments: &Arguments) -> ExitCode {
     thread::scope(|scope| {
         let threads: Vec<_> = (0..arguments.threads).map(|_| scope.spawn(work)).collect();
         for thread in threads {
-            let (more, seeds) = thread
-                .join()
-                .expect("a worker reports failed seeds, never panics");
+            let (more, seeds) = thread.join().expect("a worker reports failed seeds, never panics");
             totals.add(&more);
             failed.extend(seeds);
         }
@@ -156,10 +147,7 @@ fn run_many(arguments: &Arguments) -> ExitCode {
     let seconds = start.elapsed().as_secs_f64();
     println!("{totals}");
     let rate = totals.seeds as f64 / seconds;
-    println!(
-        "{} seeds in {seconds:.1} s: {rate:.0} seeds a second",
-        totals.seeds
-    );
+    println!("{} seeds in {seconds:.1} s: {rate:.0} seeds a second", totals.seeds);
     verdict(&totals, failed, &arguments.limits)
 }
 
@@ -169,19 +157,13 @@ fn verdict(totals: &Totals, mut failed: Vec<u64>, limits: &Limits) -> ExitCode {
         println!("\nthe last events of seed {seed}:");
         let trace = traced(*seed, limits).trace;
         let lines: Vec<&str> = trace.lines().collect();
-        println!(
-            "{}",
-            lines[lines.len().saturating_sub(EVENTS_SHOWN)..].join("\n")
-        );
+        println!("{}", lines[lines.len().saturating_sub(EVENTS_SHOWN)..].join("\n"));
         println!("\nfailed: {failed:?}; replay with --seed {seed} --trace");
         return ExitCode::FAILURE;
     }
     let missing = totals.missing();
     if totals.seeds >= SEEDS_TELLING && !missing.is_empty() {
-        println!(
-            "never happened, so nothing is shown about it: {}",
-            missing.join(", ")
-        );
+        println!("never happened, so nothing is shown about it: {}", missing.join(", "));
         return ExitCode::FAILURE;
     }
     println!("no invariant was broken");

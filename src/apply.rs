@@ -208,11 +208,7 @@ impl<M: StateMachine> Applier<M> {
         } else {
             self.tell_skipped();
             let clock = batch.clock();
-            let batch = Batch {
-                slot,
-                clock,
-                commands,
-            };
+            let batch = Batch { slot, clock, commands };
             replies = self
                 .side
                 .drive(self.machine.apply(batch))
@@ -260,10 +256,8 @@ impl<M: StateMachine> Applier<M> {
                 continue;
             }
             let result = self.side.drive(self.machine.query(query)).await;
-            let result = result.map_err(|what| StopReason::Apply {
-                slot,
-                what: format!("in a query: {what}"),
-            })?;
+            let result = result
+                .map_err(|what| StopReason::Apply { slot, what: format!("in a query: {what}") })?;
             let _ = answer.send(Ok(result));
         }
         Ok(())

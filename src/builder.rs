@@ -98,9 +98,7 @@ impl<M: StateMachine> Builder<M> {
     /// next start, which is harmless.
     pub async fn start(self, machine: M) -> Result<Node<M>, StartError> {
         self.options.check()?;
-        self.config
-            .check()
-            .map_err(|error| StartError::Recover(RecoverError::Config(error)))?;
+        self.config.check().map_err(|error| StartError::Recover(RecoverError::Config(error)))?;
         let storage = self.storage.ok_or(StartError::Missing("storage"))?;
         let mut transport = self.transport.ok_or(StartError::Missing("transport"))?;
         let meters = Arc::new(Meters::new());
@@ -126,25 +124,13 @@ impl<M: StateMachine> Builder<M> {
         };
         let command_bytes_max = self.config.batch_bytes_max.saturating_sub(BATCH_HEADER_LEN);
         let waiting_max = self.options.requests_max;
-        let shared = Arc::new(Shared::new(
-            waiting_max,
-            command_bytes_max,
-            meters,
-            published,
-        ));
+        let shared = Arc::new(Shared::new(waiting_max, command_bytes_max, meters, published));
         let client = client_id(format.replica, life);
         let (requests_sender, requests) = mpsc::unbounded_channel();
         let (apply, items) = mpsc::unbounded_channel();
         let codec = Arc::clone(&self.codec);
-        let applier = Applier::new(
-            machine,
-            codec,
-            client,
-            items,
-            done_sender,
-            clock,
-            Arc::clone(&shared),
-        );
+        let applier =
+            Applier::new(machine, codec, client, items, done_sender, clock, Arc::clone(&shared));
         transport.start(life);
         let applier = tokio::spawn(applier.run());
         let driver = Driver {

@@ -44,9 +44,7 @@ impl<M: StateMachine> Clone for Client<M> {
 
 impl<M: StateMachine> fmt::Debug for Client<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client")
-            .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
+        f.debug_struct("Client").field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }
 
@@ -57,12 +55,7 @@ impl<M: StateMachine> Client<M> {
         requests: mpsc::UnboundedSender<Request<ReplyTo<M>>>,
         timeout: Duration,
     ) -> Self {
-        Self {
-            shared,
-            codec,
-            requests,
-            timeout,
-        }
+        Self { shared, codec, requests, timeout }
     }
 
     /// The same client, waiting so long for each answer. An answer that does not come in time is
@@ -91,9 +84,7 @@ impl<M: StateMachine> Client<M> {
         let (answer, reply) = oneshot::channel();
         self.ask(CommandKind::Apply, payload, ReplyTo::Command(answer))?;
         // Nobody will answer: the node ended with the request in its hands.
-        reply
-            .await
-            .unwrap_or(Err(ClientError::Unknown(Uncertainty::Stopped)))
+        reply.await.unwrap_or(Err(ClientError::Unknown(Uncertainty::Stopped)))
     }
 
     /// Asks the state machine of this node, which answers from a state that includes every command
@@ -105,9 +96,7 @@ impl<M: StateMachine> Client<M> {
         let waiter = ReplyTo::Query(Box::new((query, answer)));
         self.ask(CommandKind::Barrier, Bytes::new(), waiter)?;
         // Nobody will answer: the node ended with the request in its hands.
-        reply
-            .await
-            .unwrap_or(Err(ClientError::Unknown(Uncertainty::Stopped)))
+        reply.await.unwrap_or(Err(ClientError::Unknown(Uncertainty::Stopped)))
     }
 
     fn ask(
@@ -124,12 +113,7 @@ impl<M: StateMachine> Client<M> {
             self.shared.meters.requests_busy.add(1);
             return Err(ClientError::Rejected(Rejection::Busy));
         }
-        let request = Request {
-            kind,
-            payload,
-            timeout: self.timeout,
-            waiter,
-        };
+        let request = Request { kind, payload, timeout: self.timeout, waiter };
         self.requests.send(request).map_err(|_| stopped)
     }
 }

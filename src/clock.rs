@@ -16,9 +16,7 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn start() -> Self {
-        Self {
-            origin: Instant::now(),
-        }
+        Self { origin: Instant::now() }
     }
 
     pub(crate) fn now(self) -> Time {
@@ -36,9 +34,7 @@ impl Clock {
 
 /// The wall clock. Before 1970 it reads zero; the core never lets it go back in the log.
 pub(crate) fn wall() -> LogClock {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     LogClock::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 

@@ -166,12 +166,8 @@ impl<W: Waiter> Driver<W> {
         _now: Time,
     ) -> Sent {
         let sequence = self.forwarder.next_sequence();
-        let frame = HostFrame::Forward {
-            origin: self.life,
-            target,
-            sequence,
-            batch: batch.clone(),
-        };
+        let frame =
+            HostFrame::Forward { origin: self.life, target, sequence, batch: batch.clone() };
         let sent = self.send_frame(leader, Lane::Log, &frame);
         if sent == Sent::Queued {
             self.shared.meters.forwards_sent.add(1);
@@ -181,8 +177,7 @@ impl<W: Waiter> Driver<W> {
                 deadline: parcel.deadline,
                 attempts: parcel.attempts,
             };
-            self.forwarder
-                .sent(sequence, leader, parcel.deadline, carried);
+            self.forwarder.sent(sequence, leader, parcel.deadline, carried);
         }
         sent
     }
@@ -205,25 +200,11 @@ impl<W: Waiter> Driver<W> {
     pub(crate) fn on_host_frame(&mut self, from: ReplicaId, bytes: Bytes, now: Time) {
         match frame::decode(self.group, bytes) {
             None => self.shared.meters.dropped_undecodable.add(1),
-            Some(HostFrame::Forward {
-                origin,
-                target,
-                sequence,
-                batch,
-            }) => {
-                let forwarded = Forwarded {
-                    from,
-                    origin,
-                    sequence,
-                };
+            Some(HostFrame::Forward { origin, target, sequence, batch }) => {
+                let forwarded = Forwarded { from, origin, sequence };
                 self.on_forward(forwarded, target, batch);
             }
-            Some(HostFrame::Taken {
-                origin,
-                sequence,
-                slot,
-                ..
-            }) => {
+            Some(HostFrame::Taken { origin, sequence, slot, .. }) => {
                 if origin == self.life
                     && let Some(carried) = self.forwarder.answered(from, sequence)
                 {
@@ -231,11 +212,7 @@ impl<W: Waiter> Driver<W> {
                     self.tell_slot(carried.numbers, slot);
                 }
             }
-            Some(HostFrame::Refused {
-                origin,
-                sequence,
-                reason,
-            }) => {
+            Some(HostFrame::Refused { origin, sequence, reason }) => {
                 if origin == self.life
                     && let Some(carried) = self.forwarder.answered(from, sequence)
                 {
@@ -248,11 +225,7 @@ impl<W: Waiter> Driver<W> {
 
     fn on_forward(&mut self, forwarded: Forwarded, target: Incarnation, batch: Batch) {
         self.shared.meters.forwards_received.add(1);
-        let Forwarded {
-            from,
-            origin,
-            sequence,
-        } = forwarded;
+        let Forwarded { from, origin, sequence } = forwarded;
         let client = (self.client)(from, origin);
         let honest = batch.commands().iter().all(|c| c.client == client);
         if target != self.life || !honest || !self.gate.pass(from, origin, sequence) {
@@ -326,11 +299,8 @@ impl<W: Waiter> Driver<W> {
     /// Answers those whose time is over and whose command is certainly not proposed.
     pub(crate) fn expire(&mut self, now: Time) {
         self.forwarder.expire(now);
-        let reason = if self.leads || self.leader.is_some() {
-            Rejection::Busy
-        } else {
-            Rejection::NoLeader
-        };
+        let reason =
+            if self.leads || self.leader.is_some() { Rejection::Busy } else { Rejection::NoLeader };
         let (waiters, parcels) = self.queue.expire(now);
         self.shared.release(waiters.len());
         for waiter in waiters {

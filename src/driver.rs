@@ -170,22 +170,14 @@ impl<W: Waiter> Driver<W> {
             self.timer.armed = None;
             ready = true;
         }
-        if ready {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
+        if ready { Poll::Ready(()) } else { Poll::Pending }
     }
 
     fn on_events(&mut self, now: Time) {
         let mut events = core::mem::take(&mut self.intake.events);
         for event in events.drain(..) {
             match event {
-                TransportEvent::Frame {
-                    from,
-                    channel,
-                    bytes,
-                } => match channel {
+                TransportEvent::Frame { from, channel, bytes } => match channel {
                     Channel::Core => match paxos_core::codec::decode(bytes) {
                         Ok(message) => self.replica.handle_message(from, message, now),
                         Err(error) => {

@@ -58,14 +58,7 @@ impl<P> Forwarder<P> {
 
     /// The frame is on its way. After `deadline` it is forgotten: nobody waits for it.
     pub(crate) fn sent(&mut self, sequence: u64, to: ReplicaId, deadline: Time, parcel: P) {
-        self.unanswered.insert(
-            sequence,
-            Unanswered {
-                to,
-                deadline,
-                parcel,
-            },
-        );
+        self.unanswered.insert(sequence, Unanswered { to, deadline, parcel });
     }
 
     /// The leader answered: the parcel of that frame, if it is still of interest.
@@ -107,21 +100,13 @@ impl Gate {
     /// Whether this frame is seen for the first time, and may be proposed or refused. Everything
     /// else must be met with silence.
     pub(crate) fn pass(&mut self, from: ReplicaId, life: Incarnation, sequence: u64) -> bool {
-        let fresh = Window {
-            life,
-            highest: 0,
-            seen: [0; WORDS],
-        };
+        let fresh = Window { life, highest: 0, seen: [0; WORDS] };
         let window = self.windows.entry(from).or_insert(fresh);
         if life < window.life || sequence == 0 {
             return false;
         }
         if life > window.life {
-            *window = Window {
-                life,
-                highest: 0,
-                seen: [0; WORDS],
-            };
+            *window = Window { life, highest: 0, seen: [0; WORDS] };
         }
         window.pass(sequence)
     }
@@ -181,9 +166,7 @@ mod tests {
         let mut state = 7_u64;
         let mut top = 0;
         for _ in 0..200_000 {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let draw = state >> 33;
             if draw.is_multiple_of(5) {
                 top += 1 + draw % 3 * (draw % 700);

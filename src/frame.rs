@@ -76,15 +76,9 @@ pub(crate) enum HostFrame {
 pub(crate) fn encode(group: GroupId, frame: &HostFrame) -> Vec<Bytes> {
     let mut head = BytesMut::with_capacity(64);
     let (kind, origin, sequence) = match frame {
-        HostFrame::Forward {
-            origin, sequence, ..
-        } => (1, origin, sequence),
-        HostFrame::Taken {
-            origin, sequence, ..
-        } => (2, origin, sequence),
-        HostFrame::Refused {
-            origin, sequence, ..
-        } => (3, origin, sequence),
+        HostFrame::Forward { origin, sequence, .. } => (1, origin, sequence),
+        HostFrame::Taken { origin, sequence, .. } => (2, origin, sequence),
+        HostFrame::Refused { origin, sequence, .. } => (3, origin, sequence),
     };
     head.put_u8(VERSION);
     head.put_u8(kind);
@@ -133,23 +127,13 @@ pub(crate) fn decode(group: GroupId, mut bytes: Bytes) -> Option<HostFrame> {
             let Ok(Value::Batch(batch)) = codec::decode_value(2, batch) else {
                 return None;
             };
-            HostFrame::Forward {
-                origin,
-                target,
-                sequence,
-                batch,
-            }
+            HostFrame::Forward { origin, target, sequence, batch }
         }
         2 => {
             let slot = Slot::new(u64_le(rest)?);
             let round = u64_le(rest)?;
             let leader = ReplicaId::new(u16::from_le_bytes(take(rest)?));
-            HostFrame::Taken {
-                origin,
-                sequence,
-                slot,
-                ballot: Ballot::new(round, leader),
-            }
+            HostFrame::Taken { origin, sequence, slot, ballot: Ballot::new(round, leader) }
         }
         3 => {
             let reason = match take::<1>(rest)? {
@@ -159,11 +143,7 @@ pub(crate) fn decode(group: GroupId, mut bytes: Bytes) -> Option<HostFrame> {
                 [3] => Refusal::StorageFull,
                 [_] => return None,
             };
-            HostFrame::Refused {
-                origin,
-                sequence,
-                reason,
-            }
+            HostFrame::Refused { origin, sequence, reason }
         }
         _ => return None,
     };
@@ -191,11 +171,7 @@ mod tests {
     fn frames() -> Vec<HostFrame> {
         let origin = Incarnation::new(3, 0xdead_beef);
         let command = |len| {
-            Command::apply(
-                ClientId::new(9),
-                RequestNumber::new(4),
-                Bytes::from(vec![7; len]),
-            )
+            Command::apply(ClientId::new(9), RequestNumber::new(4), Bytes::from(vec![7; len]))
         };
         let forward = |len| HostFrame::Forward {
             origin,
@@ -213,17 +189,8 @@ mod tests {
                 ballot: Ballot::new(5, ReplicaId::new(2)),
             },
         ];
-        for reason in [
-            Refusal::NotLeader,
-            Refusal::Busy,
-            Refusal::TooLarge,
-            Refusal::StorageFull,
-        ] {
-            frames.push(HostFrame::Refused {
-                origin,
-                sequence: 1,
-                reason,
-            });
+        for reason in [Refusal::NotLeader, Refusal::Busy, Refusal::TooLarge, Refusal::StorageFull] {
+            frames.push(HostFrame::Refused { origin, sequence: 1, reason });
         }
         frames
     }
@@ -251,9 +218,7 @@ mod tests {
         for _ in 0..20_000 {
             let mut bytes = good.to_vec();
             for _ in 0..3 {
-                state = state
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1);
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 let place = (state >> 33) as usize % bytes.len();
                 bytes[place] = (state >> 24) as u8;
             }

@@ -36,11 +36,8 @@ impl Histogram {
     }
 
     pub(crate) fn snapshot(&self) -> Distribution {
-        let counts: Vec<u64> = self
-            .buckets
-            .iter()
-            .map(|bucket| bucket.load(Ordering::Relaxed))
-            .collect();
+        let counts: Vec<u64> =
+            self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect();
         let max = self.max.load(Ordering::Relaxed);
         let count: u64 = counts.iter().sum();
         Distribution {

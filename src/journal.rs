@@ -59,11 +59,7 @@ impl Journal {
         match storage.blocking() {
             Blocking::Never => {
                 let recovered = storage.recover(nonce).map_err(StartError::Storage)?;
-                let desk = Desk {
-                    storage,
-                    meters,
-                    failed: false,
-                };
+                let desk = Desk { storage, meters, failed: false };
                 Ok((Self::Inline(desk), recovered, None))
             }
             Blocking::Device => {
@@ -74,11 +70,7 @@ impl Journal {
                     let result = storage.recover(nonce);
                     let failed = result.is_err();
                     if first.send(result).is_ok() && !failed {
-                        let desk = Desk {
-                            storage,
-                            meters,
-                            failed,
-                        };
+                        let desk = Desk { storage, meters, failed };
                         serve(desk, &queue, &done);
                     }
                     // The receiver may be gone: nobody waits for the end.

@@ -87,12 +87,7 @@ impl MemoryNetwork {
     /// The end of this replica. It joins when its node starts and leaves when it is dropped; a new
     /// one may take its place then.
     pub fn transport(&self, replica: ReplicaId) -> MemoryTransport {
-        MemoryTransport {
-            network: self.clone(),
-            replica,
-            serial: None,
-            arrived: VecDeque::new(),
-        }
+        MemoryTransport { network: self.clone(), replica, serial: None, arrived: VecDeque::new() }
     }
 
     /// Cuts the link between two replicas: both see it go down.
@@ -230,9 +225,7 @@ pub struct MemoryTransport {
 
 impl fmt::Debug for MemoryTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryTransport")
-            .field("replica", &self.replica)
-            .finish_non_exhaustive()
+        f.debug_struct("MemoryTransport").field("replica", &self.replica).finish_non_exhaustive()
     }
 }
 
@@ -257,12 +250,11 @@ impl MemoryTransport {
             }
             let from = *from;
             let frames = queue.frames.drain(..);
-            self.arrived
-                .extend(frames.map(|(_, channel, bytes)| TransportEvent::Frame {
-                    from,
-                    channel,
-                    bytes,
-                }));
+            self.arrived.extend(frames.map(|(_, channel, bytes)| TransportEvent::Frame {
+                from,
+                channel,
+                bytes,
+            }));
         }
         end.waker = Some(cx.waker().clone());
         for (sender, lane) in drained {

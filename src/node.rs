@@ -40,9 +40,7 @@ pub struct Node<M: StateMachine> {
 
 impl<M: StateMachine> fmt::Debug for Node<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Node")
-            .field("status", &self.status())
-            .finish_non_exhaustive()
+        f.debug_struct("Node").field("status", &self.status()).finish_non_exhaustive()
     }
 }
 
@@ -58,12 +56,7 @@ impl<M: StateMachine> Node<M> {
         requests: mpsc::UnboundedSender<Request<ReplyTo<M>>>,
         timeout: Duration,
     ) -> Self {
-        Self {
-            shared,
-            codec,
-            requests,
-            timeout,
-        }
+        Self { shared, codec, requests, timeout }
     }
 
     /// A client of this node. It outlives the node, and then answers `Rejected(Stopped)`.
@@ -75,22 +68,16 @@ impl<M: StateMachine> Node<M> {
 
     /// What can be seen of the node. Cheap: a copy of what its task wrote down last.
     pub fn status(&self) -> NodeStatus {
-        let (mut replica, room) = self
-            .shared
-            .published(|published| (published.status.clone(), published.room));
+        let (mut replica, room) =
+            self.shared.published(|published| (published.status.clone(), published.room));
         replica.applied = self.shared.applied();
-        NodeStatus {
-            replica,
-            room,
-            stopped: self.shared.stopped.borrow().clone(),
-        }
+        NodeStatus { replica, room, stopped: self.shared.stopped.borrow().clone() }
     }
 
     /// What the node counted since it started. Cheap, and consistent in each number only.
     pub fn metrics(&self) -> Metrics {
-        let (core, transport) = self
-            .shared
-            .published(|published| (published.core, published.transport));
+        let (core, transport) =
+            self.shared.published(|published| (published.core, published.transport));
         self.shared.meters.snapshot(core, transport)
     }
 

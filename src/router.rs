@@ -16,12 +16,7 @@ pub(crate) const SMALL_MAX: usize = 64 << 10;
 /// The frame of a message.
 pub(crate) fn frame(message: &Message) -> Frame {
     let chunks = codec::encode(message);
-    let mut frame = Frame {
-        lane: Lane::Control,
-        key: None,
-        channel: Channel::Core,
-        chunks,
-    };
+    let mut frame = Frame { lane: Lane::Control, key: None, channel: Channel::Core, chunks };
     let large = frame.len() > SMALL_MAX;
     (frame.lane, frame.key) = place(&message.body, message.origin.group, large);
     frame
@@ -94,27 +89,15 @@ mod tests {
             committed: Slot::ZERO,
             from: slot,
             through: Slot::MAX,
-            entries: vec![PromiseEntry {
-                slot,
-                state: SlotState::Chosen(value(len)),
-            }],
+            entries: vec![PromiseEntry { slot, state: SlotState::Chosen(value(len)) }],
         };
         assert_eq!(lane(promise(10)).0, Lane::Control);
         assert_eq!(lane(promise(SMALL_MAX)).0, Lane::Log);
-        let fetched = |len| Fetched {
-            first: slot,
-            values: vec![value(len)],
-            committed,
-            trimmed: Slot::ZERO,
-        };
+        let fetched =
+            |len| Fetched { first: slot, values: vec![value(len)], committed, trimmed: Slot::ZERO };
         assert_eq!(lane(fetched(10)).0, Lane::Log);
         assert_eq!(lane(fetched(SMALL_MAX)).0, Lane::Bulk);
-        let accept = Accept {
-            ballot,
-            committed,
-            first: slot,
-            values: vec![value(SMALL_MAX)],
-        };
+        let accept = Accept { ballot, committed, first: slot, values: vec![value(SMALL_MAX)] };
         assert_eq!(lane(accept), (Lane::Log, None));
     }
 }

@@ -85,10 +85,7 @@ impl Shared {
         published: Published,
     ) -> Self {
         let applied = published.status.applied;
-        let events = NodeEventState {
-            applied,
-            ..NodeEventState::default()
-        };
+        let events = NodeEventState { applied, ..NodeEventState::default() };
         Self {
             waiting: AtomicUsize::new(0),
             waiting_max,
@@ -159,11 +156,6 @@ impl Shared {
 
     /// What was written down last; readable even if a writer panicked.
     pub(crate) fn published<T>(&self, read: impl FnOnce(&mut Published) -> T) -> T {
-        read(
-            &mut self
-                .published
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        read(&mut self.published.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -77,12 +77,8 @@ impl<W> Parcel<W> {
     pub(crate) fn without_forwards(&mut self) -> Vec<Forwarded> {
         if !self.forwards.is_empty() {
             self.commands.truncate(self.numbers.count as usize);
-            self.bytes = BATCH_HEADER_LEN
-                + self
-                    .commands
-                    .iter()
-                    .map(Command::encoded_len)
-                    .sum::<usize>();
+            self.bytes =
+                BATCH_HEADER_LEN + self.commands.iter().map(Command::encoded_len).sum::<usize>();
         }
         core::mem::take(&mut self.forwards)
     }
@@ -130,10 +126,7 @@ impl<W> Queue<W> {
         self.pending.push_back(Pending {
             kind: request.kind,
             payload: request.payload,
-            waiting: Waiting {
-                waiter: request.waiter,
-                deadline: now.after(request.timeout),
-            },
+            waiting: Waiting { waiter: request.waiter, deadline: now.after(request.timeout) },
         });
     }
 
@@ -158,10 +151,7 @@ impl<W> Queue<W> {
 
     /// The next parcel of this node's own commands.
     pub(crate) fn next_own(&mut self, now: Time) -> Option<Parcel<W>> {
-        let due = self
-            .returned
-            .iter()
-            .position(|parcel| parcel.retry_at <= now);
+        let due = self.returned.iter().position(|parcel| parcel.retry_at <= now);
         if let Some(due) = due {
             return self.returned.remove(due);
         }
@@ -221,10 +211,7 @@ impl<W> Queue<W> {
         }
         Parcel {
             commands,
-            numbers: Numbers {
-                first,
-                count: self.next_number - first,
-            },
+            numbers: Numbers { first, count: self.next_number - first },
             waiting,
             deadline,
             forwards: Vec::new(),
@@ -298,11 +285,7 @@ mod tests {
     }
 
     fn forwarded(sequence: u64) -> Forwarded {
-        Forwarded {
-            from: ReplicaId::new(2),
-            origin: Incarnation::new(1, 1),
-            sequence,
-        }
+        Forwarded { from: ReplicaId::new(2), origin: Incarnation::new(1, 1), sequence }
     }
 
     fn foreign(count: u64) -> Batch {
@@ -357,10 +340,7 @@ mod tests {
         assert_eq!(queue.next_own(NOW).unwrap().numbers.first, 2);
         assert!(queue.next_own(NOW).is_none());
         assert_eq!(queue.retry_at(), Some(Time::from_nanos(120)));
-        assert_eq!(
-            queue.next_own(Time::from_nanos(120)).unwrap().numbers.first,
-            1
-        );
+        assert_eq!(queue.next_own(Time::from_nanos(120)).unwrap().numbers.first, 1);
     }
 
     #[test]

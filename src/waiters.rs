@@ -95,11 +95,7 @@ impl<W: Waiter> Waiters<W> {
         };
         let left = waiting.len();
         self.waiting += left;
-        let chunk = Chunk {
-            waiting: waiting.into_iter().map(Some).collect(),
-            left,
-            deadline_min,
-        };
+        let chunk = Chunk { waiting: waiting.into_iter().map(Some).collect(), left, deadline_min };
         let before = self.chunks.insert(first, chunk);
         assert!(before.is_none(), "request numbers are never reused");
     }
@@ -187,9 +183,7 @@ impl<W: Waiter> Waiters<W> {
                     continue;
                 }
                 let waiting = place.take().expect("it was just seen");
-                waiting
-                    .waiter
-                    .fail(ClientError::Unknown(Uncertainty::Timeout));
+                waiting.waiter.fail(ClientError::Unknown(Uncertainty::Timeout));
                 chunk.left -= 1;
                 self.waiting -= 1;
                 self.answered += 1;
@@ -270,10 +264,7 @@ mod tests {
         assert_eq!(*log.lock().expect("one thread"), [(2, superseded.clone())]);
         // The slot may be known only after it was applied.
         waiters.proposed(numbers(4, 1), Slot::new(7));
-        assert_eq!(
-            log.lock().expect("one thread").last(),
-            Some(&(4, superseded))
-        );
+        assert_eq!(log.lock().expect("one thread").last(), Some(&(4, superseded)));
         assert_eq!(waiters.waiting(), 1);
         waiters.settle(Slot::new(8));
         assert_eq!(waiters.waiting(), 0);

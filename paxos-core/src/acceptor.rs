@@ -57,16 +57,10 @@ impl Acceptor {
     ) -> Self {
         let mut ring = SlotRing::new();
         for (slot, vote) in votes {
-            assert!(
-                Some(vote.ballot) <= promised,
-                "a recovered vote implies its promise"
-            );
+            assert!(Some(vote.ballot) <= promised, "a recovered vote implies its promise");
             ring.insert(slot, vote);
         }
-        Self {
-            promised,
-            votes: ring,
-        }
+        Self { promised, votes: ring }
     }
 
     pub(crate) fn promised(&self) -> Option<Ballot> {
@@ -106,13 +100,7 @@ impl Acceptor {
                     vote.is_none_or(|vote| vote.ballot < ballot),
                     "a vote is never above the promise"
                 );
-                self.votes.insert(
-                    slot,
-                    Vote {
-                        ballot,
-                        value: value.clone(),
-                    },
-                );
+                self.votes.insert(slot, Vote { ballot, value: value.clone() });
                 AcceptAnswer::Accepted
             }
         }

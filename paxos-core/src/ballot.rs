@@ -37,10 +37,7 @@ impl Ballot {
     #[must_use]
     pub fn above(seen: Option<Self>, leader: ReplicaId) -> Self {
         let round = seen.map_or(0, |ballot| ballot.round);
-        Self {
-            round: round.checked_add(1).expect("rounds are never exhausted"),
-            leader,
-        }
+        Self { round: round.checked_add(1).expect("rounds are never exhausted"), leader }
     }
 }
 

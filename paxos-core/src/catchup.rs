@@ -21,11 +21,7 @@ pub(crate) struct Catchup {
 
 impl Catchup {
     pub(crate) fn new() -> Self {
-        Self {
-            reported: BTreeMap::new(),
-            asked: None,
-            noticed_at: Slot::ZERO,
-        }
+        Self { reported: BTreeMap::new(), asked: None, noticed_at: Slot::ZERO }
     }
 
     /// A peer says how far its prefix reaches.
@@ -52,11 +48,8 @@ impl Catchup {
         committed: Slot,
         usable: impl Fn(ReplicaId) -> bool,
     ) -> Option<(ReplicaId, Slot)> {
-        let mut ahead: Vec<_> = self
-            .reported
-            .iter()
-            .filter(|(_, slot)| **slot > committed)
-            .collect();
+        let mut ahead: Vec<_> =
+            self.reported.iter().filter(|(_, slot)| **slot > committed).collect();
         if ahead.iter().any(|(peer, _)| usable(**peer)) {
             ahead.retain(|(peer, _)| usable(**peer));
         }
@@ -96,11 +89,7 @@ pub(crate) enum Purpose {
 
 impl Loads {
     pub(crate) fn new() -> Self {
-        Self {
-            last: 0,
-            apply: None,
-            serving: BTreeMap::new(),
-        }
+        Self { last: 0, apply: None, serving: BTreeMap::new() }
     }
 
     fn ticket(&mut self) -> LoadTicket {
@@ -136,8 +125,6 @@ impl Loads {
             self.apply = None;
             return Some(Purpose::Apply(from));
         }
-        self.serving
-            .remove(&ticket)
-            .map(|(peer, from)| Purpose::Serve(peer, from))
+        self.serving.remove(&ticket).map(|(peer, from)| Purpose::Serve(peer, from))
     }
 }

@@ -63,10 +63,7 @@ impl fmt::Display for DecodeError {
             Self::Trailing => f.write_str("bytes follow the end"),
             Self::Kind(kind) => write!(f, "unknown kind {kind}"),
             Self::CommandKind(kind, version) => {
-                write!(
-                    f,
-                    "unknown command kind {kind} version {version}: a newer release wrote it"
-                )
+                write!(f, "unknown command kind {kind} version {version}: a newer release wrote it")
             }
             Self::Field(name) => write!(f, "impossible value in field {name}"),
         }
@@ -121,10 +118,7 @@ impl Writer {
 
 /// The bytes of a message, in chunks that share its values' buffers.
 pub fn encode(message: &Message) -> Vec<Bytes> {
-    let mut writer = Writer {
-        chunks: Vec::with_capacity(2),
-        head: BytesMut::with_capacity(256),
-    };
+    let mut writer = Writer { chunks: Vec::with_capacity(2), head: BytesMut::with_capacity(256) };
     let origin = &message.origin;
     let head = &mut writer.head;
     head.put_u16_le(VERSION);
@@ -287,11 +281,7 @@ pub(crate) fn encode_batch(clock: LogClock, commands: &[Command]) -> Bytes {
         out.put_u64_le(command.acknowledged_below.number());
         out.put_slice(&command.payload);
     }
-    assert_eq!(
-        out.len(),
-        len,
-        "a batch's length is known without encoding it"
-    );
+    assert_eq!(out.len(), len, "a batch's length is known without encoding it");
     out.freeze()
 }
 
@@ -304,11 +294,7 @@ pub(crate) fn membership_len(membership: &Membership) -> usize {
     let members: usize = membership
         .members()
         .map(|member| {
-            let addresses: usize = member
-                .addresses
-                .iter()
-                .map(|address| 2 + address.len())
-                .sum();
+            let addresses: usize = member.addresses.iter().map(|address| 2 + address.len()).sum();
             4 + addresses + member.keys.len() * size_of::<KeyPin>()
         })
         .sum();
@@ -327,11 +313,7 @@ fn put_membership(out: &mut BytesMut, membership: &Membership) {
             out.put_u16_le(*prepare);
             out.put_u16_le(*accept);
         }
-        QuorumRule::Weights {
-            weights,
-            prepare,
-            accept,
-        } => {
+        QuorumRule::Weights { weights, prepare, accept } => {
             out.put_u8(2);
             out.put_u32_le(*prepare);
             out.put_u32_le(*accept);
@@ -476,11 +458,7 @@ impl Reader {
     }
 
     fn end(&self) -> Result<(), DecodeError> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(DecodeError::Trailing)
-        }
+        if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::Trailing) }
     }
 }
 
@@ -501,25 +479,12 @@ pub fn decode(bytes: Bytes) -> Result<Message, DecodeError> {
     reader.zeros(6, "reserved")?;
     let body = decode_body(kind, &mut reader)?;
     reader.end()?;
-    Ok(Message {
-        origin: Origin {
-            cluster,
-            group,
-            epoch,
-            replica,
-            incarnation,
-        },
-        body,
-    })
+    Ok(Message { origin: Origin { cluster, group, epoch, replica, incarnation }, body })
 }
 
 fn decode_body(kind: u8, reader: &mut Reader) -> Result<Body, DecodeError> {
     Ok(match kind {
-        1 => Prepare {
-            ballot: reader.ballot()?,
-            from: reader.slot()?,
-        }
-        .into(),
+        1 => Prepare { ballot: reader.ballot()?, from: reader.slot()? }.into(),
         2 => decode_promise(reader)?.into(),
         3 => {
             let ballot = reader.ballot()?;
@@ -530,13 +495,7 @@ fn decode_body(kind: u8, reader: &mut Reader) -> Result<Body, DecodeError> {
                 return Err(DecodeError::Field("values"));
             }
             within_slots(first, values.len())?;
-            Accept {
-                ballot,
-                committed,
-                first,
-                values,
-            }
-            .into()
+            Accept { ballot, committed, first, values }.into()
         }
         4 => {
             let ballot = reader.ballot()?;
@@ -544,58 +503,27 @@ fn decode_body(kind: u8, reader: &mut Reader) -> Result<Body, DecodeError> {
             if last < first || first == Slot::ZERO {
                 return Err(DecodeError::Field("last"));
             }
-            Accepted {
-                ballot,
-                first,
-                last,
-            }
-            .into()
+            Accepted { ballot, first, last }.into()
         }
-        5 => Reject {
-            refused: reader.ballot()?,
-            promised: reader.ballot()?,
-        }
-        .into(),
-        6 => Commit {
-            ballot: reader.ballot()?,
-            committed: reader.slot()?,
-        }
-        .into(),
+        5 => Reject { refused: reader.ballot()?, promised: reader.ballot()? }.into(),
+        6 => Commit { ballot: reader.ballot()?, committed: reader.slot()? }.into(),
         7 => decode_heartbeat(reader)?.into(),
-        8 => Fetch {
-            from: reader.slot()?,
-            through: reader.slot()?,
-        }
-        .into(),
+        8 => Fetch { from: reader.slot()?, through: reader.slot()? }.into(),
         9 => {
             let first = reader.slot()?;
             let committed = reader.slot()?;
             let trimmed = reader.slot()?;
             let values = reader.values()?;
             within_slots(first, values.len())?;
-            Fetched {
-                first,
-                values,
-                committed,
-                trimmed,
-            }
-            .into()
+            Fetched { first, values, committed, trimmed }.into()
         }
-        10 => Refused {
-            refused: reader.incarnation()?,
-            remembered: reader.incarnation()?,
-        }
-        .into(),
+        10 => Refused { refused: reader.incarnation()?, remembered: reader.incarnation()? }.into(),
         kind => return Err(DecodeError::Kind(kind)),
     })
 }
 
 fn within_slots(first: Slot, count: usize) -> Result<(), DecodeError> {
-    first
-        .number()
-        .checked_add(count as u64)
-        .map(|_| ())
-        .ok_or(DecodeError::Field("first"))
+    first.number().checked_add(count as u64).map(|_| ()).ok_or(DecodeError::Field("first"))
 }
 
 fn decode_promise(reader: &mut Reader) -> Result<Promise, DecodeError> {
@@ -604,23 +532,13 @@ fn decode_promise(reader: &mut Reader) -> Result<Promise, DecodeError> {
     let from = reader.slot()?;
     let through = reader.slot()?;
     let count = reader.count(9)?;
-    let entries = (0..count)
-        .map(|_| reader.entry())
-        .collect::<Result<Vec<_>, _>>()?;
-    let inside = entries
-        .iter()
-        .all(|entry| from <= entry.slot && entry.slot <= through);
+    let entries = (0..count).map(|_| reader.entry()).collect::<Result<Vec<_>, _>>()?;
+    let inside = entries.iter().all(|entry| from <= entry.slot && entry.slot <= through);
     let rising = entries.windows(2).all(|pair| pair[0].slot < pair[1].slot);
     if !inside || !rising {
         return Err(DecodeError::Field("entries"));
     }
-    Ok(Promise {
-        ballot,
-        committed,
-        from,
-        through,
-        entries,
-    })
+    Ok(Promise { ballot, committed, from, through, entries })
 }
 
 fn decode_heartbeat(reader: &mut Reader) -> Result<Heartbeat, DecodeError> {
@@ -644,15 +562,7 @@ fn decode_heartbeat(reader: &mut Reader) -> Result<Heartbeat, DecodeError> {
             })
         })
         .collect::<Result<Vec<_>, DecodeError>>()?;
-    Ok(Heartbeat {
-        sequence,
-        echoes,
-        promised,
-        leader,
-        connectivity,
-        committed,
-        durable,
-    })
+    Ok(Heartbeat { sequence, echoes, promised, leader, connectivity, committed, durable })
 }
 
 /// Reads a value of the kind that [`value_kind`] gave from the bytes that [`encode_value`] gave.
@@ -667,9 +577,7 @@ pub fn decode_value(kind: u8, bytes: Bytes) -> Result<Value, DecodeError> {
 }
 
 fn decode_batch(bytes: Bytes) -> Result<Batch, DecodeError> {
-    let mut reader = Reader {
-        rest: bytes.clone(),
-    };
+    let mut reader = Reader { rest: bytes.clone() };
     let clock = LogClock::from_millis(reader.u64()?);
     let count = reader.count(COMMAND_HEADER_LEN)?;
     if count == 0 {
@@ -705,23 +613,14 @@ pub fn decode_membership(bytes: Bytes) -> Result<Membership, DecodeError> {
     let (voters, observers) = (usize::from(reader.u16()?), usize::from(reader.u16()?));
     let rule = match reader.u8()? {
         0 => QuorumRule::Majority,
-        1 => QuorumRule::Counts {
-            prepare: reader.u16()?,
-            accept: reader.u16()?,
-        },
+        1 => QuorumRule::Counts { prepare: reader.u16()?, accept: reader.u16()? },
         2 => {
             let (prepare, accept) = (reader.u32()?, reader.u32()?);
             if voters > reader.rest.len() / 2 {
                 return Err(DecodeError::Truncated);
             }
-            let weights = (0..voters)
-                .map(|_| reader.u16())
-                .collect::<Result<_, _>>()?;
-            QuorumRule::Weights {
-                weights,
-                prepare,
-                accept,
-            }
+            let weights = (0..voters).map(|_| reader.u16()).collect::<Result<_, _>>()?;
+            QuorumRule::Weights { weights, prepare, accept }
         }
         kind => return Err(DecodeError::Kind(kind)),
     };
@@ -757,12 +656,6 @@ fn decode_member(reader: &mut Reader) -> Result<Member, DecodeError> {
             Ok(text.to_owned())
         })
         .collect::<Result<Vec<_>, DecodeError>>()?;
-    let keys = (0..keys)
-        .map(|_| reader.array())
-        .collect::<Result<Vec<KeyPin>, _>>()?;
-    Ok(Member {
-        id,
-        addresses,
-        keys,
-    })
+    let keys = (0..keys).map(|_| reader.array()).collect::<Result<Vec<KeyPin>, _>>()?;
+    Ok(Member { id, addresses, keys })
 }

@@ -101,33 +101,17 @@ impl Config {
     /// Whether every tunable is within its bounds.
     pub fn check(&self) -> Result<(), ConfigError> {
         let rule = |holds: bool, field, bound| {
-            if holds {
-                Ok(())
-            } else {
-                Err(ConfigError { field, bound })
-            }
+            if holds { Ok(()) } else { Err(ConfigError { field, bound }) }
         };
-        rule(
-            !self.heartbeat_interval.is_zero(),
-            "heartbeat_interval",
-            "above zero",
-        )?;
+        rule(!self.heartbeat_interval.is_zero(), "heartbeat_interval", "above zero")?;
         rule(
             self.heartbeat_interval <= self.election_timeout / 3,
             "heartbeat_interval",
             "at most a third of election_timeout",
         )?;
-        rule(
-            !self.election_jitter.is_zero(),
-            "election_jitter",
-            "above zero",
-        )?;
+        rule(!self.election_jitter.is_zero(), "election_jitter", "above zero")?;
         rule(!self.disk_stall.is_zero(), "disk_stall", "above zero")?;
-        rule(
-            !self.retransmit_interval.is_zero(),
-            "retransmit_interval",
-            "above zero",
-        )?;
+        rule(!self.retransmit_interval.is_zero(), "retransmit_interval", "above zero")?;
         rule(!self.fetch_timeout.is_zero(), "fetch_timeout", "above zero")?;
         rule(
             (1..=PAGE_BYTES_LIMIT).contains(&self.batch_bytes_max),

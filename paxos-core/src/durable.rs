@@ -79,11 +79,7 @@ impl WriteSequence {
     /// The batch after this one.
     #[must_use]
     pub(crate) fn next(self) -> Self {
-        Self(
-            self.0
-                .checked_add(1)
-                .expect("write sequences are never exhausted"),
-        )
+        Self(self.0.checked_add(1).expect("write sequences are never exhausted"))
     }
 
     /// The number, for logs and records.
@@ -103,11 +99,7 @@ pub struct WriteBatch {
 
 impl WriteBatch {
     pub(crate) fn new(origin: Origin, sequence: WriteSequence, writes: Vec<Write>) -> Self {
-        Self {
-            origin,
-            sequence,
-            writes,
-        }
+        Self { origin, sequence, writes }
     }
 
     /// Whose facts these are.
@@ -129,10 +121,7 @@ impl WriteBatch {
     /// survive the loss of power. The only maker of a proof: to audit an adapter, look for its
     /// calls of this.
     pub fn into_durable(self) -> Durable {
-        Durable {
-            origin: self.origin,
-            through: self.sequence,
-        }
+        Durable { origin: self.origin, through: self.sequence }
     }
 }
 

@@ -114,10 +114,7 @@ impl Incarnation {
 
     /// The inverse of [`Incarnation::bits`].
     pub const fn from_bits(bits: u64) -> Self {
-        Self {
-            boot: (bits >> 32) as u32,
-            nonce: bits as u32,
-        }
+        Self { boot: (bits >> 32) as u32, nonce: bits as u32 }
     }
 }
 
@@ -265,11 +262,7 @@ impl Time {
     #[must_use]
     pub const fn after(self, duration: Duration) -> Self {
         let nanos = duration.as_nanos();
-        let nanos = if nanos > u64::MAX as u128 {
-            u64::MAX
-        } else {
-            nanos as u64
-        };
+        let nanos = if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 };
         Self(self.0.saturating_add(nanos))
     }
 

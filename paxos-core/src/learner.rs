@@ -50,12 +50,7 @@ impl Learner {
         for (slot, value) in chosen.filter(|(slot, _)| *slot > committed) {
             ahead.insert(slot, value);
         }
-        Self {
-            committed,
-            ahead,
-            tallies: SlotRing::new(),
-            bytes_in_flight: 0,
-        }
+        Self { committed, ahead, tallies: SlotRing::new(), bytes_in_flight: 0 }
     }
 
     pub(crate) fn committed(&self) -> Slot {
@@ -86,19 +81,9 @@ impl Learner {
     /// Begins to count votes for what this leader proposes. Rule P6 is checked here: a slot is
     /// proposed once in a reign.
     pub(crate) fn open(&mut self, slot: Slot, ballot: Ballot, value: Value) {
-        assert!(
-            slot > self.committed,
-            "nothing is proposed in a committed slot"
-        );
+        assert!(slot > self.committed, "nothing is proposed in a committed slot");
         self.bytes_in_flight += value.encoded_len();
-        let old = self.tallies.insert(
-            slot,
-            Tally {
-                ballot,
-                value,
-                accepted_by: VoterSet::EMPTY,
-            },
-        );
+        let old = self.tallies.insert(slot, Tally { ballot, value, accepted_by: VoterSet::EMPTY });
         assert!(old.is_none(), "a leader proposes one value in a slot");
     }
 
@@ -110,21 +95,13 @@ impl Learner {
         ballot: Ballot,
         quorums: &QuorumSystem,
     ) -> Counted {
-        let Some(tally) = self
-            .tallies
-            .get_mut(slot)
-            .filter(|tally| tally.ballot == ballot)
-        else {
+        let Some(tally) = self.tallies.get_mut(slot).filter(|tally| tally.ballot == ballot) else {
             return Counted::Stale;
         };
         if !tally.accepted_by.insert(voter) {
             return Counted::Stale;
         }
-        if quorums.is_accept_quorum(tally.accepted_by) {
-            Counted::Chosen
-        } else {
-            Counted::New
-        }
+        if quorums.is_accept_quorum(tally.accepted_by) { Counted::Chosen } else { Counted::New }
     }
 
     /// The reign is over: its open slots are for the next leader to settle.

@@ -43,10 +43,7 @@ pub(crate) enum Verdict {
 
 impl Lives {
     pub(crate) fn recovered(peers: impl IntoIterator<Item = (ReplicaId, Incarnation)>) -> Self {
-        Self {
-            newest: peers.into_iter().collect(),
-            waiting: BTreeMap::new(),
-        }
+        Self { newest: peers.into_iter().collect(), waiting: BTreeMap::new() }
     }
 
     pub(crate) fn judge(&self, peer: ReplicaId, incarnation: Incarnation) -> Verdict {
@@ -71,13 +68,7 @@ impl Lives {
         after: WriteSequence,
     ) {
         self.newest.insert(peer, incarnation);
-        self.waiting.insert(
-            peer,
-            Waiting {
-                after,
-                held: Vec::new(),
-            },
-        );
+        self.waiting.insert(peer, Waiting { after, held: Vec::new() });
     }
 
     /// Keeps a message until its sender's life is durable. Returns false if there are too many.
@@ -97,11 +88,7 @@ impl Lives {
         &mut self,
         is_durable: impl Fn(WriteSequence) -> bool,
     ) -> Option<(ReplicaId, Vec<Message>)> {
-        let peer = *self
-            .waiting
-            .iter()
-            .find(|(_, waiting)| is_durable(waiting.after))?
-            .0;
+        let peer = *self.waiting.iter().find(|(_, waiting)| is_durable(waiting.after))?.0;
         let waiting = self.waiting.remove(&peer)?;
         Some((peer, waiting.held))
     }

@@ -54,10 +54,7 @@ impl Log {
         tail_bytes_max: usize,
         window: ApplyWindow,
     ) -> Self {
-        assert!(
-            trimmed <= applied && applied <= committed,
-            "what is applied is committed"
-        );
+        assert!(trimmed <= applied && applied <= committed, "what is applied is committed");
         Self {
             first: committed.next(),
             tail: VecDeque::new(),
@@ -91,10 +88,7 @@ impl Log {
 
     /// The next committed value.
     pub(crate) fn push(&mut self, slot: Slot, value: Value) {
-        assert!(
-            slot == self.committed().next(),
-            "the committed prefix is contiguous"
-        );
+        assert!(slot == self.committed().next(), "the committed prefix is contiguous");
         self.tail_bytes += value.encoded_len();
         self.tail.push_back(value);
         while self.tail_bytes > self.tail_bytes_max && self.tail.len() > 1 {
@@ -145,10 +139,7 @@ impl Log {
                 self.hand(slot, &value);
                 NextApply::Value(slot, value)
             }
-            None => NextApply::Load {
-                from: slot,
-                through: self.first.previous(),
-            },
+            None => NextApply::Load { from: slot, through: self.first.previous() },
         }
     }
 
@@ -169,25 +160,17 @@ impl Log {
 
     /// The state machine has applied every slot up to this one.
     pub(crate) fn on_applied(&mut self, through: Slot) {
-        assert!(
-            through <= self.handed,
-            "only what was handed out can be applied"
-        );
+        assert!(through <= self.handed, "only what was handed out can be applied");
         while self.applied < through {
             self.applied = self.applied.next();
-            self.handed_bytes -= self
-                .handed_sizes
-                .pop_front()
-                .expect("each slot handed out has a size");
+            self.handed_bytes -=
+                self.handed_sizes.pop_front().expect("each slot handed out has a size");
         }
     }
 
     /// Forgets the slots up to this one.
     pub(crate) fn trim(&mut self, through: Slot) {
-        assert!(
-            through <= self.applied,
-            "only what is applied can be trimmed"
-        );
+        assert!(through <= self.applied, "only what is applied can be trimmed");
         self.trimmed = self.trimmed.max(through);
         while self.first <= self.trimmed && !self.tail.is_empty() {
             self.pop_first();

@@ -38,11 +38,7 @@ pub struct Member {
 impl Member {
     /// A member without addresses and keys, for transports that need none.
     pub fn new(id: ReplicaId) -> Self {
-        Self {
-            id,
-            addresses: Vec::new(),
-            keys: Vec::new(),
-        }
+        Self { id, addresses: Vec::new(), keys: Vec::new() }
     }
 }
 
@@ -87,10 +83,7 @@ impl fmt::Display for MembershipError {
                  addresses and keys for each"
             ),
             Self::Address(id) => {
-                write!(
-                    f,
-                    "an address of {id} is longer than {ADDRESS_BYTES_MAX} bytes"
-                )
+                write!(f, "an address of {id} is longer than {ADDRESS_BYTES_MAX} bytes")
             }
         }
     }
@@ -134,33 +127,17 @@ impl Membership {
         let rule = sort_with_rule(&mut voters, rule);
         observers.sort_by_key(|member| member.id);
         let quorums = QuorumSystem::new(voters.len(), rule).map_err(MembershipError::Quorum)?;
-        let mut ids: Vec<_> = voters
-            .iter()
-            .chain(&observers)
-            .map(|member| member.id)
-            .collect();
+        let mut ids: Vec<_> = voters.iter().chain(&observers).map(|member| member.id).collect();
         ids.sort_unstable();
         if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(MembershipError::Duplicate(pair[0]));
         }
-        Ok(Self {
-            epoch,
-            voters,
-            observers,
-            quorums,
-            window,
-        })
+        Ok(Self { epoch, voters, observers, quorums, window })
     }
 
     /// A first membership: these voters, majorities, the default window.
     pub fn majority(voters: Vec<Member>) -> Result<Self, MembershipError> {
-        Self::new(
-            Epoch::FIRST,
-            voters,
-            Vec::new(),
-            QuorumRule::Majority,
-            WINDOW_DEFAULT,
-        )
+        Self::new(Epoch::FIRST, voters, Vec::new(), QuorumRule::Majority, WINDOW_DEFAULT)
     }
 
     /// [`Membership::majority`] for transports that need neither addresses nor keys.
@@ -203,9 +180,7 @@ impl Membership {
 
     /// The place of `id` among the voters.
     pub fn voter_index(&self, id: ReplicaId) -> Option<usize> {
-        self.voters
-            .binary_search_by_key(&id, |member| member.id)
-            .ok()
+        self.voters.binary_search_by_key(&id, |member| member.id).ok()
     }
 
     /// Whether `id` votes or observes.
@@ -221,20 +196,12 @@ impl Membership {
 
 fn sort_with_rule(voters: &mut Vec<Member>, rule: QuorumRule) -> QuorumRule {
     match rule {
-        QuorumRule::Weights {
-            weights,
-            prepare,
-            accept,
-        } if weights.len() == voters.len() => {
+        QuorumRule::Weights { weights, prepare, accept } if weights.len() == voters.len() => {
             let mut pairs: Vec<_> = voters.drain(..).zip(weights).collect();
             pairs.sort_by_key(|(member, _)| member.id);
             let weights = pairs.iter().map(|(_, weight)| *weight).collect();
             voters.extend(pairs.into_iter().map(|(member, _)| member));
-            QuorumRule::Weights {
-                weights,
-                prepare,
-                accept,
-            }
+            QuorumRule::Weights { weights, prepare, accept }
         }
         rule @ (QuorumRule::Majority | QuorumRule::Counts { .. } | QuorumRule::Weights { .. }) => {
             voters.sort_by_key(|member| member.id);

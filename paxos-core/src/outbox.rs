@@ -20,18 +20,9 @@ use crate::value::Value;
 /// replica; the batch of writes, which cannot, is made when it is handed out.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 enum Effect {
-    Send {
-        to: Recipients,
-        body: Body,
-    },
-    Load {
-        ticket: LoadTicket,
-        range: LoadRange,
-    },
-    Apply {
-        slot: Slot,
-        value: Value,
-    },
+    Send { to: Recipients, body: Body },
+    Load { ticket: LoadTicket, range: LoadRange },
+    Apply { slot: Slot, value: Value },
 }
 
 /// Who gets a gated message: peers, or this replica itself.
@@ -116,11 +107,7 @@ impl Outbox {
 
     /// The sequence that covers everything written so far.
     pub(crate) fn after_writes(&self) -> WriteSequence {
-        if self.writes.is_empty() {
-            self.handed_out
-        } else {
-            self.handed_out.next()
-        }
+        if self.writes.is_empty() { self.handed_out } else { self.handed_out.next() }
     }
 
     /// Whether everything up to this sequence is durable.
@@ -130,10 +117,7 @@ impl Outbox {
 
     /// Sends at once.
     pub(crate) fn send(&mut self, to: Recipients, message: impl SendNow) {
-        self.effects.push_back(Effect::Send {
-            to,
-            body: message.into(),
-        });
+        self.effects.push_back(Effect::Send { to, body: message.into() });
     }
 
     /// Sends when everything written so far is durable.
@@ -163,14 +147,7 @@ impl Outbox {
             return;
         }
         self.close_acknowledgement();
-        self.acknowledgement = Some((
-            to,
-            Accepted {
-                ballot,
-                first: slot,
-                last: slot,
-            },
-        ));
+        self.acknowledgement = Some((to, Accepted { ballot, first: slot, last: slot }));
     }
 
     fn close_acknowledgement(&mut self) {
@@ -226,18 +203,10 @@ impl Outbox {
         let (ours, theirs) = (self.origin, proof.origin());
         assert!(
             (ours.cluster, ours.group, ours.replica, ours.incarnation)
-                == (
-                    theirs.cluster,
-                    theirs.group,
-                    theirs.replica,
-                    theirs.incarnation
-                ),
+                == (theirs.cluster, theirs.group, theirs.replica, theirs.incarnation),
             "a proof belongs to the life of the replica that wrote"
         );
-        assert!(
-            proof.through() <= self.handed_out,
-            "only what was handed out can be durable"
-        );
+        assert!(proof.through() <= self.handed_out, "only what was handed out can be durable");
         self.proved = self.proved.max(proof.through());
         while let Some(pending) = self.pending.front()
             && pending.sequence <= self.proved
@@ -251,21 +220,11 @@ impl Outbox {
     /// Moves what the gate lets through; messages to oneself stay until they are taken.
     fn open_gate(&mut self) {
         let mut own = VecDeque::new();
-        while self
-            .gated
-            .front()
-            .is_some_and(|gated| gated.after <= self.proved)
-        {
-            let gated = self
-                .gated
-                .pop_front()
-                .expect("the front was just looked at");
+        while self.gated.front().is_some_and(|gated| gated.after <= self.proved) {
+            let gated = self.gated.pop_front().expect("the front was just looked at");
             match gated.to {
                 Addressee::Peers(to) => {
-                    self.effects.push_back(Effect::Send {
-                        to,
-                        body: gated.body,
-                    });
+                    self.effects.push_back(Effect::Send { to, body: gated.body });
                 }
                 Addressee::Own => own.push_back(gated),
             }
@@ -300,13 +259,9 @@ impl Outbox {
             return Some(Output::Persist(self.hand_out_writes(now)));
         }
         Some(match self.effects.pop_front()? {
-            Effect::Send { to, body } => Output::Send {
-                to,
-                message: Message {
-                    origin: self.origin,
-                    body,
-                },
-            },
+            Effect::Send { to, body } => {
+                Output::Send { to, message: Message { origin: self.origin, body } }
+            }
             Effect::Apply { slot, value } => Output::Apply { slot, value },
             Effect::Load { ticket, range } => Output::Load { ticket, range },
         })
@@ -324,11 +279,7 @@ impl Outbox {
             | Write::Peer { .. } => None,
         });
         let vote = votes.max();
-        self.pending.push_back(Pending {
-            sequence: self.handed_out,
-            since: now,
-            vote,
-        });
+        self.pending.push_back(Pending { sequence: self.handed_out, since: now, vote });
         WriteBatch::new(self.origin, self.handed_out, writes)
     }
 

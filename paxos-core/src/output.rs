@@ -93,11 +93,7 @@ pub enum Halt {
 impl fmt::Display for Halt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused {
-                by,
-                remembered,
-                own,
-            } => write!(
+            Self::Refused { by, remembered, own } => write!(
                 f,
                 "{by} remembers life {remembered} of this replica, and this is life {own}: its \
                  data directory was wiped, or is an old copy, and may have forgotten votes; give \
@@ -227,11 +223,7 @@ pub struct TrimError {
 
 impl fmt::Display for TrimError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "only what is applied can be trimmed: up to {}",
-            self.applied
-        )
+        write!(f, "only what is applied can be trimmed: up to {}", self.applied)
     }
 }
 

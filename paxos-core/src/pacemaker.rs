@@ -30,12 +30,7 @@ pub(crate) enum Timer {
     Fetch,
 }
 
-const TIMERS: [Timer; 4] = [
-    Timer::Heartbeat,
-    Timer::Election,
-    Timer::Retransmit,
-    Timer::Fetch,
-];
+const TIMERS: [Timer; 4] = [Timer::Heartbeat, Timer::Election, Timer::Retransmit, Timer::Fetch];
 
 /// What a peer's newest heartbeat said, and when.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -204,11 +199,7 @@ impl Pacemaker {
     pub(crate) fn next_pulse(&mut self, now: Time) -> (u64, Vec<Echo>) {
         self.sequence += 1;
         self.sent.push_back((self.sequence, now));
-        while self
-            .sent
-            .front()
-            .is_some_and(|(_, at)| now.since(*at) > self.election_timeout)
-        {
+        while self.sent.front().is_some_and(|(_, at)| now.since(*at) > self.election_timeout) {
             self.sent.pop_front();
         }
         let echoes = self
@@ -216,11 +207,7 @@ impl Pacemaker {
             .iter()
             .filter_map(|peer| {
                 let incarnation = peer.incarnation?;
-                Some(Echo {
-                    peer: peer.id,
-                    incarnation,
-                    sequence: peer.sequence,
-                })
+                Some(Echo { peer: peer.id, incarnation, sequence: peer.sequence })
             })
             .collect();
         (self.sequence, echoes)
@@ -239,11 +226,7 @@ impl Pacemaker {
             .echoes
             .iter()
             .find(|echo| echo.peer == self.own && echo.incarnation == self.incarnation)
-            .and_then(|echo| {
-                self.sent
-                    .iter()
-                    .find(|(sequence, _)| *sequence == echo.sequence)
-            })
+            .and_then(|echo| self.sent.iter().find(|(sequence, _)| *sequence == echo.sequence))
             .map(|(_, at)| *at);
         let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == from) else {
             return false;
@@ -280,31 +263,20 @@ impl Pacemaker {
 
     /// Peers connected in both directions. Rule E1.
     pub(crate) fn connected_peers(&self, now: Time) -> Vec<ReplicaId> {
-        let connected = self
-            .peers
-            .iter()
-            .filter(|peer| self.is_recent(peer.echoed, now));
+        let connected = self.peers.iter().filter(|peer| self.is_recent(peer.echoed, now));
         connected.map(|peer| peer.id).collect()
     }
 
     /// Whether anything was heard from the peer recently.
     pub(crate) fn hears(&self, id: ReplicaId, now: Time) -> bool {
-        self.peers
-            .iter()
-            .any(|peer| peer.id == id && self.is_recent(peer.heard_at, now))
+        self.peers.iter().any(|peer| peer.id == id && self.is_recent(peer.heard_at, now))
     }
 
     /// Rule E2.
     pub(crate) fn connectivity(&self, membership: &Membership, now: Time) -> Connectivity {
         let mut reached = VoterSet::EMPTY;
-        let connected = self
-            .peers
-            .iter()
-            .filter(|peer| self.is_recent(peer.echoed, now));
-        for voter in connected
-            .filter_map(|peer| peer.voter)
-            .chain(self.own_voter)
-        {
+        let connected = self.peers.iter().filter(|peer| self.is_recent(peer.echoed, now));
+        for voter in connected.filter_map(|peer| peer.voter).chain(self.own_voter) {
             reached.insert(voter);
         }
         let quorums = membership.quorums();
@@ -335,17 +307,14 @@ impl Pacemaker {
 
     /// Whether a connected peer vouches for a leader that this replica does not hear itself.
     pub(crate) fn is_vouched(&self, now: Time) -> bool {
-        self.peers
-            .iter()
-            .filter(|peer| self.is_recent(peer.echoed, now))
-            .any(|peer| {
-                self.is_recent(peer.heard_at, now)
-                    && peer.leader.is_some_and(|ballot| {
-                        ballot.leader() != peer.id
-                            && ballot.leader() != self.own
-                            && !self.denies(ballot, now)
-                    })
-            })
+        self.peers.iter().filter(|peer| self.is_recent(peer.echoed, now)).any(|peer| {
+            self.is_recent(peer.heard_at, now)
+                && peer.leader.is_some_and(|ballot| {
+                    ballot.leader() != peer.id
+                        && ballot.leader() != self.own
+                        && !self.denies(ballot, now)
+                })
+        })
     }
 
     /// Whether the replica that is vouched for said itself, recently, that it does not lead.

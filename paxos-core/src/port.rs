@@ -83,11 +83,7 @@ impl fmt::Display for StorageError {
                 write!(f, "{} was never formatted for a replica", path.display())
             }
             Self::AlreadyFormatted { path } => {
-                write!(
-                    f,
-                    "{} is not empty: it will not be formatted again",
-                    path.display()
-                )
+                write!(f, "{} is not empty: it will not be formatted again", path.display())
             }
             Self::AlreadyOpen { path } => {
                 write!(f, "{} is in use by another replica process", path.display())

@@ -111,10 +111,7 @@ impl Campaign {
         promise: Promise,
         quorums: &QuorumSystem,
     ) -> Step {
-        assert!(
-            promise.ballot == self.ballot,
-            "a promise counts for its own ballot"
-        );
+        assert!(promise.ballot == self.ballot, "a promise counts for its own ballot");
         let uncovered = self.uncovered[voter];
         if self.complete.contains(voter) || promise.from > uncovered || promise.through < uncovered
         {
@@ -134,11 +131,7 @@ impl Campaign {
             return Step::NextPage(self.uncovered[voter]);
         }
         self.complete.insert(voter);
-        if self.is_won(quorums) {
-            Step::Won
-        } else {
-            Step::Waiting
-        }
+        if self.is_won(quorums) { Step::Won } else { Step::Waiting }
     }
 
     /// Keeps the better of two reports about a slot. Returns false if they contradict each other.
@@ -180,37 +173,20 @@ impl Campaign {
 
     /// What the new leader proposes before anything else. Rules P2, P3 and P4.
     pub(crate) fn into_reign(mut self) -> Reign {
-        let last = self
-            .best
-            .last_key_value()
-            .map_or(self.committed, |(slot, _)| *slot);
-        let last = last.max(
-            self.unknown
-                .last_key_value()
-                .map_or(Slot::ZERO, |(slot, _)| *slot),
-        );
+        let last = self.best.last_key_value().map_or(self.committed, |(slot, _)| *slot);
+        let last = last.max(self.unknown.last_key_value().map_or(Slot::ZERO, |(slot, _)| *slot));
         let mut adopt = VecDeque::new();
         let mut slot = self.committed.next();
         while slot <= last {
             adopt.push_back(match self.best.remove(&slot) {
-                Some(Best::Chosen(value) | Best::Accepted(_, value)) => Adoption {
-                    slot,
-                    value,
-                    origin: AdoptedFrom::Promise,
-                },
-                None => Adoption {
-                    slot,
-                    value: Value::Noop,
-                    origin: AdoptedFrom::Gap,
-                },
+                Some(Best::Chosen(value) | Best::Accepted(_, value)) => {
+                    Adoption { slot, value, origin: AdoptedFrom::Promise }
+                }
+                None => Adoption { slot, value: Value::Noop, origin: AdoptedFrom::Gap },
             });
             slot = slot.next();
         }
-        Reign {
-            ballot: self.ballot,
-            next: slot,
-            adopt,
-        }
+        Reign { ballot: self.ballot, next: slot, adopt }
     }
 }
 
@@ -246,18 +222,10 @@ impl Reign {
 
     /// The next adopted value that may be proposed: not committed meanwhile, and within the window.
     pub(crate) fn next_adoption(&mut self, committed: Slot, limit: Slot) -> Option<Adoption> {
-        while self
-            .adopt
-            .front()
-            .is_some_and(|adoption| adoption.slot <= committed)
-        {
+        while self.adopt.front().is_some_and(|adoption| adoption.slot <= committed) {
             self.adopt.pop_front();
         }
-        if self.adopt.front()?.slot > limit {
-            None
-        } else {
-            self.adopt.pop_front()
-        }
+        if self.adopt.front()?.slot > limit { None } else { self.adopt.pop_front() }
     }
 
     /// A slot that waits to be adopted turned out to be chosen.

@@ -21,19 +21,13 @@ impl VoterSet {
 
     /// The first `count` voters.
     pub fn first(count: usize) -> Self {
-        assert!(
-            count <= VOTERS_MAX,
-            "a membership has at most {VOTERS_MAX} voters"
-        );
+        assert!(count <= VOTERS_MAX, "a membership has at most {VOTERS_MAX} voters");
         Self((1 << count) - 1)
     }
 
     /// Adds a voter; returns whether it was not there before, so that nobody is counted twice.
     pub fn insert(&mut self, voter: usize) -> bool {
-        assert!(
-            voter < VOTERS_MAX,
-            "a membership has at most {VOTERS_MAX} voters"
-        );
+        assert!(voter < VOTERS_MAX, "a membership has at most {VOTERS_MAX} voters");
         let before = self.0;
         self.0 |= 1 << voter;
         self.0 != before
@@ -145,11 +139,7 @@ impl QuorumSystem {
             QuorumRule::Counts { prepare, accept } => {
                 (voters as u64, u64::from(*prepare), u64::from(*accept))
             }
-            QuorumRule::Weights {
-                weights,
-                prepare,
-                accept,
-            } => {
+            QuorumRule::Weights { weights, prepare, accept } => {
                 if weights.len() != voters {
                     return Err(QuorumError::WeightCount(weights.len()));
                 }
@@ -181,9 +171,7 @@ impl QuorumSystem {
         match &self.rule {
             QuorumRule::Majority => self.count(set) > self.voters / 2,
             QuorumRule::Counts { prepare, .. } => self.count(set) >= usize::from(*prepare),
-            QuorumRule::Weights {
-                weights, prepare, ..
-            } => weight(weights, set) >= *prepare,
+            QuorumRule::Weights { weights, prepare, .. } => weight(weights, set) >= *prepare,
         }
     }
 
@@ -192,9 +180,7 @@ impl QuorumSystem {
         match &self.rule {
             QuorumRule::Majority => self.count(set) > self.voters / 2,
             QuorumRule::Counts { accept, .. } => self.count(set) >= usize::from(*accept),
-            QuorumRule::Weights {
-                weights, accept, ..
-            } => weight(weights, set) >= *accept,
+            QuorumRule::Weights { weights, accept, .. } => weight(weights, set) >= *accept,
         }
     }
 
@@ -208,8 +194,5 @@ impl QuorumSystem {
 }
 
 fn weight(weights: &[u16], set: VoterSet) -> u32 {
-    set.iter()
-        .filter_map(|voter| weights.get(voter))
-        .map(|weight| u32::from(*weight))
-        .sum()
+    set.iter().filter_map(|voter| weights.get(voter)).map(|weight| u32::from(*weight)).sum()
 }

@@ -86,15 +86,7 @@ impl Replica {
     ) -> Result<Self, RecoverError> {
         config.check().map_err(RecoverError::Config)?;
         let Recovered {
-            format,
-            incarnation,
-            promised,
-            trimmed,
-            votes,
-            chosen,
-            clock,
-            peers,
-            ..
+            format, incarnation, promised, trimmed, votes, chosen, clock, peers, ..
         } = recovered;
         let own = format.replica;
         if !format.membership.contains(own) {
@@ -114,15 +106,7 @@ impl Replica {
             incarnation,
         };
         let votes = votes.into_iter().filter(|vote| vote.slot > committed);
-        let votes = votes.map(|vote| {
-            (
-                vote.slot,
-                Vote {
-                    ballot: vote.ballot,
-                    value: vote.value,
-                },
-            )
-        });
+        let votes = votes.map(|vote| (vote.slot, Vote { ballot: vote.ballot, value: vote.value }));
         let acceptor = Acceptor::recovered(promised, votes);
         let window = ApplyWindow {
             slots_max: config.apply_slots_max as usize,
@@ -130,11 +114,7 @@ impl Replica {
         };
         let mut replica = Self {
             voter: membership.voter_index(own),
-            peers: membership
-                .members()
-                .map(|member| member.id)
-                .filter(|id| *id != own)
-                .collect(),
+            peers: membership.members().map(|member| member.id).filter(|id| *id != own).collect(),
             acceptor,
             learner: Learner::recovered(committed, chosen.into_iter()),
             proposer: Proposer::Idle,
@@ -181,10 +161,7 @@ impl Replica {
         match self.lives.judge(from, theirs.incarnation) {
             Verdict::Known => self.route(from, message),
             Verdict::New => {
-                self.outbox.write(Write::Peer {
-                    peer: from,
-                    incarnation: theirs.incarnation,
-                });
+                self.outbox.write(Write::Peer { peer: from, incarnation: theirs.incarnation });
                 let after = self.outbox.after_writes();
                 self.lives.remember(from, theirs.incarnation, after);
                 self.lives.hold(from, message);
@@ -199,13 +176,7 @@ impl Replica {
                 // A refusal is not answered with a refusal, or two wiped replicas never stop.
                 if !matches!(message.body, Body::Refused(_)) {
                     let refused = theirs.incarnation;
-                    self.outbox.send(
-                        Recipients::One(from),
-                        Refused {
-                            refused,
-                            remembered,
-                        },
-                    );
+                    self.outbox.send(Recipients::One(from), Refused { refused, remembered });
                 }
             }
         }
@@ -290,9 +261,7 @@ impl Replica {
     /// Forgets every slot up to this one. A snapshot that covers them must be durable.
     pub fn trim(&mut self, through: Slot) -> Result<(), TrimError> {
         if through > self.log.applied() {
-            return Err(TrimError {
-                applied: self.log.applied(),
-            });
+            return Err(TrimError { applied: self.log.applied() });
         }
         if through > self.log.trimmed() && !self.halted {
             self.log.trim(through);
@@ -313,11 +282,7 @@ impl Replica {
             }
         }
         self.outbox.poll(self.now).unwrap_or_else(|| Output::Idle {
-            wake_at: if self.halted {
-                None
-            } else {
-                self.pacemaker.wake_at()
-            },
+            wake_at: if self.halted { None } else { self.pacemaker.wake_at() },
         })
     }
 
@@ -405,9 +370,8 @@ impl Replica {
             if let Some(body) = self.outbox.next_to_self() {
                 let origin = self.outbox.origin();
                 self.route(origin.replica, Message { origin, body });
-            } else if let Some((peer, held)) = self
-                .lives
-                .take_ready(|sequence| self.outbox.is_durable(sequence))
+            } else if let Some((peer, held)) =
+                self.lives.take_ready(|sequence| self.outbox.is_durable(sequence))
             {
                 for message in held {
                     self.route(peer, message);
@@ -422,11 +386,7 @@ impl Replica {
     fn on_refused(&mut self, from: ReplicaId, refused: Refused) {
         let own = self.incarnation();
         if refused.refused == own && refused.remembered.boot() >= own.boot() {
-            self.halt(Halt::Refused {
-                by: from,
-                remembered: refused.remembered,
-                own,
-            });
+            self.halt(Halt::Refused { by: from, remembered: refused.remembered, own });
         }
     }
 
@@ -476,8 +436,6 @@ impl Replica {
 
     /// The last slot in which anything may be proposed. Rule Q3.
     fn window_end(&self) -> Slot {
-        self.learner
-            .committed()
-            .plus(u64::from(self.membership.window()))
+        self.learner.committed().plus(u64::from(self.membership.window()))
     }
 }

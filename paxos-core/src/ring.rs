@@ -18,11 +18,7 @@ pub(crate) struct SlotRing<T> {
 
 impl<T> SlotRing<T> {
     pub(crate) fn new() -> Self {
-        Self {
-            first: Slot::FIRST,
-            items: VecDeque::new(),
-            count: 0,
-        }
+        Self { first: Slot::FIRST, items: VecDeque::new(), count: 0 }
     }
 
     fn index(&self, slot: Slot) -> Option<usize> {
@@ -88,14 +84,9 @@ impl<T> SlotRing<T> {
     /// Items at or above `from`, in rising order of slots.
     pub(crate) fn iter_from(&self, from: Slot) -> impl Iterator<Item = (Slot, &T)> {
         let skip = from.distance_from(self.first) as usize;
-        self.items
-            .iter()
-            .enumerate()
-            .skip(skip)
-            .filter_map(move |(index, item)| {
-                item.as_ref()
-                    .map(|item| (self.first.plus(index as u64), item))
-            })
+        self.items.iter().enumerate().skip(skip).filter_map(move |(index, item)| {
+            item.as_ref().map(|item| (self.first.plus(index as u64), item))
+        })
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Slot, &T)> {

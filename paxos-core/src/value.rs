@@ -121,24 +121,14 @@ impl Batch {
         assert!(!commands.is_empty(), "a batch holds at least one command");
         let encoded_len =
             codec::BATCH_HEADER_LEN + commands.iter().map(Command::encoded_len).sum::<usize>();
-        Self(Arc::new(BatchBody {
-            clock,
-            commands,
-            encoded_len,
-            encoded: Memo::default(),
-        }))
+        Self(Arc::new(BatchBody { clock, commands, encoded_len, encoded: Memo::default() }))
     }
 
     /// A batch just decoded from `encoded`, which is kept to be written on as it is.
     pub(crate) fn decoded(clock: LogClock, commands: Vec<Command>, encoded: Bytes) -> Self {
         let encoded_len = encoded.len();
         let memo = Memo(OnceLock::from(encoded));
-        Self(Arc::new(BatchBody {
-            clock,
-            commands,
-            encoded_len,
-            encoded: memo,
-        }))
+        Self(Arc::new(BatchBody { clock, commands, encoded_len, encoded: memo }))
     }
 
     /// The leader's clock when the batch was made; never lower than in any earlier slot.
@@ -158,10 +148,7 @@ impl Batch {
 
     /// The bytes of the batch, made at the first call and shared from then on.
     pub fn encoded(&self) -> &Bytes {
-        self.0
-            .encoded
-            .0
-            .get_or_init(|| codec::encode_batch(self.clock(), self.commands()))
+        self.0.encoded.0.get_or_init(|| codec::encode_batch(self.clock(), self.commands()))
     }
 }
 

@@ -122,10 +122,7 @@ pub(crate) fn sync(file: &mut impl LogFile) -> io::Result<()> {
 
 /// Whether a failure says that the device, or the quota on it, is exhausted.
 pub(crate) fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The file system of the operating system. Network file systems are not supported: their locks
@@ -166,11 +163,7 @@ impl FileSystem for RealFs {
     }
 
     fn create(&self, path: &Path) -> io::Result<File> {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)
+        OpenOptions::new().read(true).write(true).create_new(true).open(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -186,12 +179,8 @@ impl FileSystem for RealFs {
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<RealLock>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(RealLock { _file: file })),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -206,9 +195,7 @@ impl FileSystem for RealFs {
     fn background(&self, job: Box<dyn FnOnce() + Send>) {
         // A job that no thread can be had for is lost with the failed call; it reports through a
         // channel, whose other end notices.
-        let _ = std::thread::Builder::new()
-            .name("paxos-wal-spare".to_owned())
-            .spawn(job);
+        let _ = std::thread::Builder::new().name("paxos-wal-spare".to_owned()).spawn(job);
     }
 }
 

@@ -38,11 +38,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    const NONE: Self = Self {
-        sequence: 0,
-        offset: 0,
-        holds: Holds::Nothing,
-    };
+    const NONE: Self = Self { sequence: 0, offset: 0, holds: Holds::Nothing };
 
     /// The place of a record at this offset of a segment.
     pub(crate) fn new(sequence: u64, offset: u64, holds: Holds) -> Self {
@@ -156,10 +152,10 @@ impl Group {
 
     /// The vote of a slot above the committed prefix.
     pub(crate) fn find_vote(&self, slot: Slot) -> Option<Place> {
-        self.hidden.get(&slot).copied().or_else(|| {
-            self.find(slot)
-                .filter(|place| place.holds == Holds::Accepted)
-        })
+        self.hidden
+            .get(&slot)
+            .copied()
+            .or_else(|| self.find(slot).filter(|place| place.holds == Holds::Accepted))
     }
 
     /// The slots above the committed prefix that the log says something of, in rising order.
@@ -183,11 +179,7 @@ impl Group {
             committed: self.committed,
             trimmed: self.trimmed,
             clock: self.clock,
-            peers: self
-                .peers
-                .iter()
-                .map(|(peer, incarnation)| (*peer, *incarnation))
-                .collect(),
+            peers: self.peers.iter().map(|(peer, incarnation)| (*peer, *incarnation)).collect(),
         }
     }
 
@@ -221,17 +213,9 @@ impl Segments {
     /// The newest segment is this one from here on.
     pub(crate) fn push(&mut self, sequence: u64, size: u64) {
         if let Some(last) = self.list.back() {
-            assert_eq!(
-                last.sequence + 1,
-                sequence,
-                "segments are numbered without gaps"
-            );
+            assert_eq!(last.sequence + 1, sequence, "segments are numbered without gaps");
         }
-        self.list.push_back(SegmentInfo {
-            sequence,
-            live: 0,
-            size,
-        });
+        self.list.push_back(SegmentInfo { sequence, live: 0, size });
     }
 
     /// The oldest segment.
@@ -267,16 +251,11 @@ impl Segments {
             return;
         }
         let segment = self.get(place.sequence);
-        segment.live = segment
-            .live
-            .checked_sub(1)
-            .expect("a place is counted once");
+        segment.live = segment.live.checked_sub(1).expect("a place is counted once");
     }
 
     fn get(&mut self, sequence: u64) -> &mut SegmentInfo {
-        let at = sequence
-            .checked_sub(self.oldest())
-            .expect("a place is in a segment that is kept");
+        let at = sequence.checked_sub(self.oldest()).expect("a place is in a segment that is kept");
         &mut self.list[at as usize]
     }
 }

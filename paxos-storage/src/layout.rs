@@ -118,10 +118,7 @@ impl SegmentHead {
     /// Reads a header, or says what is wrong with it.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, String> {
         let Some(bytes) = bytes.first_chunk::<{ SEGMENT_HEADER_LEN as usize }>() else {
-            return Err(format!(
-                "the file ends within its header, after {} bytes",
-                bytes.len()
-            ));
+            return Err(format!("the file ends within its header, after {} bytes", bytes.len()));
         };
         let (body, mut crc) = bytes.split_at(SEGMENT_CRC_AT);
         let (stored, computed) = (crc.get_u32_le(), crc32c::crc32c(body));
@@ -136,9 +133,7 @@ impl SegmentHead {
         }
         let version = rest.get_u16_le();
         if version != VERSION {
-            return Err(format!(
-                "format version {version}, this release reads {VERSION}"
-            ));
+            return Err(format!("format version {version}, this release reads {VERSION}"));
         }
         let joint = match rest.get_u8() {
             0 => Joint::First,
@@ -155,11 +150,8 @@ impl SegmentHead {
         rest.advance(4);
         let first_lsn = rest.get_u64_le();
         let born_lsn = rest.get_u64_le();
-        let previous = End {
-            offset: rest.get_u64_le(),
-            lsn: rest.get_u64_le(),
-            crc: rest.get_u32_le(),
-        };
+        let previous =
+            End { offset: rest.get_u64_le(), lsn: rest.get_u64_le(), crc: rest.get_u32_le() };
         rest.advance(4);
         let capacity = rest.get_u64_le();
         if previous.lsn.checked_add(1) != Some(first_lsn) {
@@ -280,9 +272,8 @@ pub(crate) const fn record_len(payload: usize) -> usize {
 pub(crate) fn put_record(out: &mut Vec<u8>, salt: u32, head: &RecordHead, payload: &[u8]) -> u32 {
     let start = out.len();
     let len = u32::try_from(payload.len()).expect("a value is far below 4 GiB");
-    let (round, leader) = head
-        .ballot
-        .map_or((0, 0), |ballot| (ballot.round(), ballot.leader().number()));
+    let (round, leader) =
+        head.ballot.map_or((0, 0), |ballot| (ballot.round(), ballot.leader().number()));
     let mut bytes = [0; RECORD_HEADER_LEN];
     bytes[4..8].copy_from_slice(&len.to_le_bytes());
     bytes[8] = head.kind.byte();
@@ -355,17 +346,7 @@ pub(crate) fn take_record(bytes: &[u8], salt: u32) -> Option<Record<'_>> {
     rest.advance(1);
     let boot = rest.get_u32_le();
     Some(Record {
-        head: RecordHead {
-            kind,
-            value_kind,
-            epoch,
-            lsn,
-            synced_lsn,
-            group,
-            slot,
-            ballot,
-            boot,
-        },
+        head: RecordHead { kind, value_kind, epoch, lsn, synced_lsn, group, slot, ballot, boot },
         payload: &rest[..payload_len],
         crc,
     })
@@ -418,9 +399,8 @@ impl Checkpoint {
         out.extend_from_slice(&self.oldest.to_le_bytes());
         out.extend_from_slice(&count(self.groups.len()));
         for group in &self.groups {
-            let (round, leader) = group
-                .promised
-                .map_or((0, 0), |ballot| (ballot.round(), ballot.leader().number()));
+            let (round, leader) =
+                group.promised.map_or((0, 0), |ballot| (ballot.round(), ballot.leader().number()));
             out.extend_from_slice(&group.group.number().to_le_bytes());
             out.extend_from_slice(&round.to_le_bytes());
             out.extend_from_slice(&leader.to_le_bytes());
@@ -447,14 +427,8 @@ impl Checkpoint {
         if count > rest.len() / GROUP_LEN {
             return None;
         }
-        let groups = (0..count)
-            .map(|_| take_group(rest))
-            .collect::<Option<Vec<_>>>()?;
-        rest.is_empty().then_some(Self {
-            incarnation,
-            oldest,
-            groups,
-        })
+        let groups = (0..count).map(|_| take_group(rest)).collect::<Option<Vec<_>>>()?;
+        rest.is_empty().then_some(Self { incarnation, oldest, groups })
     }
 }
 
@@ -475,27 +449,13 @@ fn take_group(rest: &mut &[u8]) -> Option<GroupCheckpoint> {
         return None;
     }
     let peers = (0..peers)
-        .map(|_| {
-            (
-                ReplicaId::new(rest.get_u16_le()),
-                Incarnation::from_bits(rest.get_u64_le()),
-            )
-        })
+        .map(|_| (ReplicaId::new(rest.get_u16_le()), Incarnation::from_bits(rest.get_u64_le())))
         .collect();
-    Some(GroupCheckpoint {
-        group,
-        promised,
-        committed,
-        trimmed,
-        clock,
-        peers,
-    })
+    Some(GroupCheckpoint { group, promised, committed, trimmed, clock, peers })
 }
 
 fn count(len: usize) -> [u8; 4] {
-    u32::try_from(len)
-        .expect("groups and peers are bounded far below 4 Gi")
-        .to_le_bytes()
+    u32::try_from(len).expect("groups and peers are bounded far below 4 Gi").to_le_bytes()
 }
 
 /// Takes a fixed number of bytes from the front of a slice.

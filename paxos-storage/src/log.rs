@@ -63,28 +63,16 @@ struct Writer {
 impl Writer {
     /// Adds a record; returns its offset in the segment.
     fn put(&mut self, head: RecordHead, payload: &[u8]) -> u64 {
-        let head = RecordHead {
-            lsn: self.end.lsn + 1,
-            synced_lsn: self.durable,
-            boot: self.boot,
-            ..head
-        };
+        let head =
+            RecordHead { lsn: self.end.lsn + 1, synced_lsn: self.durable, boot: self.boot, ..head };
         self.put_as(head, payload)
     }
 
     fn put_as(&mut self, head: RecordHead, payload: &[u8]) -> u64 {
-        assert_eq!(
-            head.lsn,
-            self.end.lsn + 1,
-            "records are numbered without gaps"
-        );
+        assert_eq!(head.lsn, self.end.lsn + 1, "records are numbered without gaps");
         let offset = self.end.offset;
         let crc = put_record(&mut self.buffer, self.salt, &head, payload);
-        self.end = End {
-            offset: offset + record_len(payload.len()) as u64,
-            lsn: head.lsn,
-            crc,
-        };
+        self.end = End { offset: offset + record_len(payload.len()) as u64, lsn: head.lsn, crc };
         offset
     }
 }
@@ -160,10 +148,7 @@ impl<F: FileSystem> Log<F> {
             end: from.previous,
             durable: from.previous.lsn,
         };
-        let need = moved
-            .iter()
-            .map(|record| record_len(record.payload.len()) as u64)
-            .sum();
+        let need = moved.iter().map(|record| record_len(record.payload.len()) as u64).sum();
         let ground = Ground {
             fs: &from.fs,
             dir: &from.dir,
@@ -199,38 +184,26 @@ impl<F: FileSystem> Log<F> {
     }
 
     fn try_persist(&mut self, batches: &[WriteBatch]) -> Result<(), StorageError> {
-        let need: u64 = batches
-            .iter()
-            .flat_map(WriteBatch::writes)
-            .map(|write| write_len(write) as u64)
-            .sum();
+        let need: u64 =
+            batches.iter().flat_map(WriteBatch::writes).map(|write| write_len(write) as u64).sum();
         if need > 0 {
             self.make_room(need)?;
             let start = self.writer.end.offset;
             for batch in batches {
                 self.gather(batch)?;
             }
-            assert_eq!(
-                self.writer.end.offset - start,
-                need,
-                "records are as long as was reckoned"
-            );
+            assert_eq!(self.writer.end.offset - start, need, "records are as long as was reckoned");
             self.flush()?;
         }
         self.free_segments()?;
-        self.spares
-            .refill()
-            .map_err(failed("cannot make a spare segment in", &self.dir))
+        self.spares.refill().map_err(failed("cannot make a spare segment in", &self.dir))
     }
 
     /// Gathers the records of a batch and takes note of them. What is noted too early is never
     /// seen: if the write fails, nothing more is read from this log.
     fn gather(&mut self, batch: &WriteBatch) -> Result<(), StorageError> {
         let origin = batch.origin();
-        let owner = Owner {
-            cluster: origin.cluster,
-            replica: origin.replica,
-        };
+        let owner = Owner { cluster: origin.cluster, replica: origin.replica };
         let group = self.groups.get_mut(&origin.group);
         let Some(group) =
             group.filter(|_| owner == self.owner && origin.incarnation == self.incarnation)
@@ -256,14 +229,7 @@ impl<F: FileSystem> Log<F> {
             ..RecordHead::of_log(Kind::Watermark, 0)
         };
         for write in batch.writes() {
-            gather_write(
-                write,
-                blank,
-                sequence,
-                group,
-                &mut self.segments,
-                &mut self.writer,
-            );
+            gather_write(write, blank, sequence, group, &mut self.segments, &mut self.writer);
         }
         Ok(())
     }
@@ -312,29 +278,21 @@ impl<F: FileSystem> Log<F> {
         }
         self.make_room(0)?;
         let free = self.segments.take_free();
-        let head = RecordHead {
-            slot: self.segments.oldest(),
-            ..RecordHead::of_log(Kind::Freed, 0)
-        };
+        let head =
+            RecordHead { slot: self.segments.oldest(), ..RecordHead::of_log(Kind::Freed, 0) };
         self.writer.put(head, &[]);
         self.flush()?;
         self.older = None;
         for segment in free {
             let path = self.dir.join(segment_name(segment.sequence));
-            self.spares
-                .recycle(&path, segment.size)
-                .map_err(failed("cannot free", &path))?;
+            self.spares.recycle(&path, segment.size).map_err(failed("cannot free", &path))?;
         }
-        self.fs
-            .sync_dir(&self.dir)
-            .map_err(failed("cannot sync", &self.dir))
+        self.fs.sync_dir(&self.dir).map_err(failed("cannot sync", &self.dir))
     }
 
     /// Starts making spares. Called when a life begins; `persist` does it from then on.
     pub(crate) fn refill(&mut self) -> Result<(), StorageError> {
-        self.spares
-            .refill()
-            .map_err(failed("cannot make a spare segment in", &self.dir))
+        self.spares.refill().map_err(failed("cannot make a spare segment in", &self.dir))
     }
 
     /// A segment that a recovery took over from is cut where its records end, so that a replica
@@ -372,11 +330,7 @@ impl<F: FileSystem> Log<F> {
     }
 
     pub(crate) fn room(&self) -> Room {
-        if self.spares.is_full() {
-            Room::Full
-        } else {
-            Room::Ample
-        }
+        if self.spares.is_full() { Room::Full } else { Room::Ample }
     }
 
     /// Reads values back.
@@ -386,10 +340,7 @@ impl<F: FileSystem> Log<F> {
                 what: format!("{} has no log in {}", range.group, self.dir.display()),
             });
         };
-        let mut loaded = Loaded {
-            values: Vec::new(),
-            trimmed: group.trimmed,
-        };
+        let mut loaded = Loaded { values: Vec::new(), trimmed: group.trimmed };
         let (mut slot, mut bytes) = (range.from, 0);
         let mut chunk = Chunk::default();
         while slot <= range.through {
@@ -420,9 +371,7 @@ impl<F: FileSystem> Log<F> {
         chunk: &mut Chunk,
     ) -> Result<(RecordHead, Value), StorageError> {
         let (file, salt) = self.segment(place.sequence)?;
-        chunk
-            .fill(file, place)
-            .map_err(failed("cannot read from", &self.segment_path(place)))?;
+        chunk.fill(file, place).map_err(failed("cannot read from", &self.segment_path(place)))?;
         let bytes = chunk.at(place);
         let corrupt = |why: &str| StorageError::Corrupt {
             what: format!(
@@ -461,11 +410,7 @@ impl<F: FileSystem> Log<F> {
                 let head = SegmentHead::decode(&head).map_err(|why| StorageError::Corrupt {
                     what: format!("{}, offset 0: {why}", path.display()),
                 })?;
-                OlderSegment {
-                    sequence,
-                    file,
-                    salt: head.salt(),
-                }
+                OlderSegment { sequence, file, salt: head.salt() }
             }
         };
         let older = self.older.insert(older);
@@ -514,13 +459,8 @@ impl<F: FileSystem> Ground<'_, F> {
                 what: format!("one call brings {need} bytes, a segment holds {CAPACITY_MAX}"),
             });
         }
-        let spare = spares
-            .take(least)
-            .map_err(failed("cannot make a segment in", self.dir))?;
-        let mut file = self
-            .fs
-            .open(&spare)
-            .map_err(failed("cannot open", &spare))?;
+        let spare = spares.take(least).map_err(failed("cannot make a segment in", self.dir))?;
+        let mut file = self.fs.open(&spare).map_err(failed("cannot open", &spare))?;
         let capacity = file.size().map_err(failed("cannot measure", &spare))?;
         assert!(capacity >= least, "a spare has the size it was made with");
         let head = SegmentHead {
@@ -538,18 +478,9 @@ impl<F: FileSystem> Ground<'_, F> {
         writer.buffer.clear();
         writer.durable = writer.end.lsn;
         let path = self.dir.join(segment_name(self.sequence));
-        self.fs
-            .rename(&spare, &path)
-            .map_err(failed("cannot name", &path))?;
-        self.fs
-            .sync_dir(self.dir)
-            .map_err(failed("cannot sync", self.dir))?;
-        let current = Current {
-            file,
-            path,
-            sequence: self.sequence,
-            capacity,
-        };
+        self.fs.rename(&spare, &path).map_err(failed("cannot name", &path))?;
+        self.fs.sync_dir(self.dir).map_err(failed("cannot sync", self.dir))?;
+        let current = Current { file, path, sequence: self.sequence, capacity };
         Ok((current, offsets))
     }
 }
@@ -561,10 +492,7 @@ fn fill_head(
     checkpoint: &[u8],
     moved: &[Moved],
 ) -> Vec<u64> {
-    assert!(
-        writer.buffer.is_empty(),
-        "a segment begins when the one before is written"
-    );
+    assert!(writer.buffer.is_empty(), "a segment begins when the one before is written");
     head.encode(&mut writer.buffer);
     writer.salt = head.salt();
     writer.end.offset = SEGMENT_HEADER_LEN;
@@ -572,11 +500,8 @@ fn fill_head(
     let offsets = moved
         .iter()
         .map(|record| {
-            let head = RecordHead {
-                lsn: writer.end.lsn + 1,
-                synced_lsn: writer.durable,
-                ..record.head
-            };
+            let head =
+                RecordHead { lsn: writer.end.lsn + 1, synced_lsn: writer.durable, ..record.head };
             writer.put_as(head, &record.payload)
         })
         .collect();
@@ -595,10 +520,7 @@ fn checkpoint(
     Checkpoint {
         incarnation,
         oldest: segments.oldest(),
-        groups: groups
-            .iter()
-            .map(|(id, group)| group.checkpoint(*id))
-            .collect(),
+        groups: groups.iter().map(|(id, group)| group.checkpoint(*id)).collect(),
     }
 }
 
@@ -623,18 +545,11 @@ fn gather_write(
     let of_kind = |kind| RecordHead { kind, ..blank };
     match write {
         Write::Promised(ballot) => {
-            let head = RecordHead {
-                ballot: Some(*ballot),
-                ..of_kind(Kind::Promised)
-            };
+            let head = RecordHead { ballot: Some(*ballot), ..of_kind(Kind::Promised) };
             writer.put(head, &[]);
             group.promise(*ballot);
         }
-        Write::Accepted {
-            slot,
-            ballot,
-            value,
-        } => {
+        Write::Accepted { slot, ballot, value } => {
             let head = RecordHead {
                 slot: slot.number(),
                 ballot: Some(*ballot),
@@ -647,28 +562,19 @@ fn gather_write(
             group.place(*slot, place, segments);
         }
         Write::Chosen { slot, value } => {
-            let head = RecordHead {
-                slot: slot.number(),
-                ..of_kind(Kind::Chosen)
-            };
+            let head = RecordHead { slot: slot.number(), ..of_kind(Kind::Chosen) };
             let offset = put_value(writer, head, value);
             note_value(group, value);
             let place = Place::new(sequence, offset, Holds::Chosen);
             group.place(*slot, place, segments);
         }
         Write::Committed(through) => {
-            let head = RecordHead {
-                slot: through.number(),
-                ..of_kind(Kind::Committed)
-            };
+            let head = RecordHead { slot: through.number(), ..of_kind(Kind::Committed) };
             writer.put(head, &[]);
             group.commit(*through, segments);
         }
         Write::Trimmed(through) => {
-            let head = RecordHead {
-                slot: through.number(),
-                ..of_kind(Kind::Trimmed)
-            };
+            let head = RecordHead { slot: through.number(), ..of_kind(Kind::Trimmed) };
             writer.put(head, &[]);
             group.trim(*through, segments);
         }
@@ -680,10 +586,7 @@ fn gather_write(
 }
 
 fn put_value(writer: &mut Writer, head: RecordHead, value: &Value) -> u64 {
-    let head = RecordHead {
-        value_kind: value_kind(value),
-        ..head
-    };
+    let head = RecordHead { value_kind: value_kind(value), ..head };
     match value {
         Value::Noop => writer.put(head, &[]),
         Value::Membership(membership) => writer.put(head, &encode_membership(membership)),
@@ -719,11 +622,7 @@ impl Chunk {
             let left = file.size()?.saturating_sub(place.offset());
             bytes = read_up_to(file, place.offset(), len.min(left as usize))?;
         }
-        *self = Self {
-            sequence: place.sequence,
-            offset: place.offset(),
-            bytes: bytes.into(),
-        };
+        *self = Self { sequence: place.sequence, offset: place.offset(), bytes: bytes.into() };
         Ok(())
     }
 

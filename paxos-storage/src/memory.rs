@@ -94,9 +94,7 @@ impl MemoryStorage {
     }
 
     fn log(&self) -> MutexGuard<'_, MemoryLog> {
-        self.log
-            .lock()
-            .expect("no call of the log panics while it holds the lock")
+        self.log.lock().expect("no call of the log panics while it holds the lock")
     }
 
     fn running(&self) -> Result<MutexGuard<'_, MemoryLog>, StorageError> {
@@ -112,11 +110,7 @@ impl MemoryLog {
     fn take(&mut self, write: &Write) {
         match write {
             Write::Promised(ballot) => self.promised = self.promised.max(Some(*ballot)),
-            Write::Accepted {
-                slot,
-                ballot,
-                value,
-            } => {
+            Write::Accepted { slot, ballot, value } => {
                 self.promised = self.promised.max(Some(*ballot));
                 self.saw(value);
                 if let Some(entry) = self.entry(*slot) {
@@ -189,11 +183,7 @@ impl MemoryLog {
         let far = self.far.iter().map(|(slot, entry)| (*slot, entry));
         let mut recovered = Recovered {
             format: self.format.clone(),
-            start: if self.boot == 1 {
-                Start::First
-            } else {
-                Start::Again
-            },
+            start: if self.boot == 1 { Start::First } else { Start::Again },
             incarnation: self.incarnation,
             promised: self.promised,
             committed: self.committed,
@@ -205,11 +195,7 @@ impl MemoryLog {
         };
         for (slot, entry) in near.chain(far).filter(|(slot, _)| *slot > self.committed) {
             if let Some((ballot, value)) = &entry.accepted {
-                recovered.votes.push(RecoveredVote {
-                    slot,
-                    ballot: *ballot,
-                    value: value.clone(),
-                });
+                recovered.votes.push(RecoveredVote { slot, ballot: *ballot, value: value.clone() });
             }
             if let Some(value) = &entry.chosen {
                 recovered.chosen.push((slot, value.clone()));
@@ -272,10 +258,7 @@ impl Storage for MemoryStorage {
 
     fn load(&mut self, range: LoadRange) -> Result<Loaded, StorageError> {
         let log = self.running()?;
-        let mut loaded = Loaded {
-            values: Vec::new(),
-            trimmed: log.trimmed,
-        };
+        let mut loaded = Loaded { values: Vec::new(), trimmed: log.trimmed };
         let (mut slot, mut bytes) = (range.from, 0);
         while slot <= range.through {
             let entry = log.find(slot).filter(|_| range.group == log.format.group);

@@ -101,16 +101,7 @@ impl Meta {
         }
         let membership = decode_membership(Bytes::copy_from_slice(rest))
             .map_err(|error| MetaError::Damaged(format!("its membership: {error}")))?;
-        Ok(Self {
-            format: Format {
-                cluster,
-                group,
-                replica,
-                membership,
-            },
-            boot,
-            newest,
-        })
+        Ok(Self { format: Format { cluster, group, replica, membership }, boot, newest })
     }
 
     /// Reads META of a directory; `None` if there is none.

@@ -83,11 +83,8 @@ pub(crate) fn recover<F: FileSystem>(
 
 /// Makes the first, short segment of an empty directory. Durable when it returns.
 pub(crate) fn found<F: FileSystem>(fs: &F, dir: &Path, meta: &Meta) -> Result<(), StorageError> {
-    let options = WalOptions {
-        segment_bytes: SEGMENT_HEADER_LEN,
-        prewrite: false,
-        ..WalOptions::default()
-    };
+    let options =
+        WalOptions { segment_bytes: SEGMENT_HEADER_LEN, prewrite: false, ..WalOptions::default() };
     let from = Beginning {
         fs: fs.clone(),
         dir: dir.to_owned(),
@@ -104,10 +101,7 @@ pub(crate) fn found<F: FileSystem>(fs: &F, dir: &Path, meta: &Meta) -> Result<()
 }
 
 fn owner_of(meta: &Meta) -> Owner {
-    Owner {
-        cluster: meta.format.cluster,
-        replica: meta.format.replica,
-    }
+    Owner { cluster: meta.format.cluster, replica: meta.format.replica }
 }
 
 fn open_spares<F: FileSystem>(
@@ -200,10 +194,8 @@ impl<F: FileSystem> Reading<'_, F> {
             .take_while(|(found, expected)| *found == expected)
             .count();
         let run = &sequences[sequences.len() - run..];
-        let heads = run
-            .iter()
-            .map(|sequence| self.read_head(*sequence))
-            .collect::<Result<Vec<_>, _>>()?;
+        let heads =
+            run.iter().map(|sequence| self.read_head(*sequence)).collect::<Result<Vec<_>, _>>()?;
         for (at, head) in heads.iter().enumerate() {
             let bytes = self.read_segment(head.sequence)?;
             self.segments.push(head.sequence, bytes.len() as u64);
@@ -280,10 +272,7 @@ impl<F: FileSystem> Reading<'_, F> {
     ) -> Result<Scan, StorageError> {
         let salt = head.salt();
         let mut scan = Scan {
-            end: End {
-                offset: SEGMENT_HEADER_LEN,
-                ..head.previous
-            },
+            end: End { offset: SEGMENT_HEADER_LEN, ..head.previous },
             ending: Ending::Open,
             vouched: head.born_lsn,
         };
@@ -306,11 +295,8 @@ impl<F: FileSystem> Reading<'_, F> {
                 });
             }
             scan.vouched = scan.vouched.max(record.head.synced_lsn);
-            scan.end = End {
-                offset: offset + record.len() as u64,
-                lsn: record.head.lsn,
-                crc: record.crc,
-            };
+            scan.end =
+                End { offset: offset + record.len() as u64, lsn: record.head.lsn, crc: record.crc };
             if next.is_none() {
                 records.push((offset, record));
             }
@@ -381,11 +367,7 @@ impl<F: FileSystem> Reading<'_, F> {
         successor: Successor,
         vouched: u64,
     ) -> Result<(), StorageError> {
-        let present = if vouched > scan.end.lsn {
-            Vouched::Missing
-        } else {
-            Vouched::Present
-        };
+        let present = if vouched > scan.end.lsn { Vouched::Missing } else { Vouched::Present };
         match judge(scan.ending, successor, present) {
             Verdict::Continue | Verdict::End => Ok(()),
             Verdict::Corrupt(why) => Err(StorageError::Corrupt {
@@ -431,18 +413,9 @@ impl<F: FileSystem> Reading<'_, F> {
         let moved = after
             .iter()
             .filter(|(_, record)| is_moved(record))
-            .map(|(_, record)| Moved {
-                head: record.head,
-                payload: record.payload.to_vec(),
-            })
+            .map(|(_, record)| Moved { head: record.head, payload: record.payload.to_vec() })
             .collect();
-        Ok(Tail {
-            first,
-            sequence: head.sequence,
-            durable,
-            moved,
-            torn,
-        })
+        Ok(Tail { first, sequence: head.sequence, durable, moved, torn })
     }
 }
 
@@ -510,10 +483,7 @@ fn save_torn<F: FileSystem>(
     torn: &Torn,
 ) -> Result<(), StorageError> {
     let names = fs.list(dir).map_err(failed("cannot list", dir))?;
-    let old: Vec<_> = names
-        .iter()
-        .filter(|name| name.strip_suffix(".torn").is_some())
-        .collect();
+    let old: Vec<_> = names.iter().filter(|name| name.strip_suffix(".torn").is_some()).collect();
     let name = format!("{:016x}-{:016x}.torn", tail.sequence, torn.lsn);
     let surplus = (old.len() + 1).saturating_sub(TORN_FILES_MAX);
     let same = old.iter().filter(|old| ***old == name);
@@ -546,11 +516,7 @@ fn report<F: FileSystem>(
     let group = log.group(id).expect("the formatted group has a log");
     let mut recovered = Recovered {
         format: meta.format.clone(),
-        start: if meta.boot == 1 {
-            Start::First
-        } else {
-            Start::Again
-        },
+        start: if meta.boot == 1 { Start::First } else { Start::Again },
         incarnation,
         promised: group.promised,
         committed: group.committed,
@@ -564,9 +530,7 @@ fn report<F: FileSystem>(
         .undecided()
         .into_iter()
         .map(|slot| {
-            let chosen = group
-                .find(slot)
-                .filter(|place| place.holds == Holds::Chosen);
+            let chosen = group.find(slot).filter(|place| place.holds == Holds::Chosen);
             (slot, group.find_vote(slot), chosen)
         })
         .collect();
@@ -575,11 +539,7 @@ fn report<F: FileSystem>(
         if let Some(place) = vote {
             let (head, value) = log.read(id, slot, place, &mut chunk)?;
             let ballot = head.ballot.expect("an Accepted record names its ballot");
-            recovered.votes.push(RecoveredVote {
-                slot,
-                ballot,
-                value,
-            });
+            recovered.votes.push(RecoveredVote { slot, ballot, value });
         }
         if let Some(place) = chosen {
             let (_, value) = log.read(id, slot, place, &mut chunk)?;

@@ -206,17 +206,12 @@ impl SimFs {
         });
         disk.names.insert(path.to_owned(), inode);
         disk.durable_names.insert(path.to_owned(), inode);
-        disk.inodes[inode] = Inode {
-            cache: bytes.clone(),
-            durable: bytes,
-            dirty: BTreeSet::new(),
-        };
+        disk.inodes[inode] = Inode { cache: bytes.clone(), durable: bytes, dirty: BTreeSet::new() };
     }
 }
 
 fn lock(disk: &Mutex<Disk>) -> MutexGuard<'_, Disk> {
-    disk.lock()
-        .expect("no call of the simulated disk panics while it holds the lock")
+    disk.lock().expect("no call of the simulated disk panics while it holds the lock")
 }
 
 fn broken() -> io::Error {
@@ -264,10 +259,7 @@ impl Disk {
     }
 
     fn used(&self) -> u64 {
-        self.names
-            .values()
-            .map(|inode| self.inodes[*inode].cache.len() as u64)
-            .sum()
+        self.names.values().map(|inode| self.inodes[*inode].cache.len() as u64).sum()
     }
 
     fn find(&self, path: &Path) -> io::Result<usize> {
@@ -379,12 +371,7 @@ impl FileSystem for SimFs {
         disk.inodes.push(Inode::default());
         let inode = disk.inodes.len() - 1;
         disk.name(Naming::Link(path.to_owned(), inode));
-        Ok(SimFile {
-            disk: Arc::clone(&self.disk),
-            path: path.to_owned(),
-            inode,
-            life: disk.life,
-        })
+        Ok(SimFile { disk: Arc::clone(&self.disk), path: path.to_owned(), inode, life: disk.life })
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -422,11 +409,7 @@ impl FileSystem for SimFs {
         if !disk.locks.insert(path.to_owned()) {
             return Ok(None);
         }
-        Ok(Some(SimLock {
-            disk: Arc::clone(&self.disk),
-            path: path.to_owned(),
-            life: disk.life,
-        }))
+        Ok(Some(SimLock { disk: Arc::clone(&self.disk), path: path.to_owned(), life: disk.life }))
     }
 
     fn wait(&self, _duration: Duration) {}
@@ -448,11 +431,7 @@ impl Drop for SimLock {
 impl SimFile {
     fn alive(&self) -> io::Result<MutexGuard<'_, Disk>> {
         let disk = lock(&self.disk);
-        if disk.life == self.life {
-            Ok(disk)
-        } else {
-            Err(broken())
-        }
+        if disk.life == self.life { Ok(disk) } else { Err(broken()) }
     }
 }
 
@@ -478,10 +457,7 @@ impl LogFile for SimFile {
         let (start, end) = (offset as usize, offset as usize + len);
         let size = disk.inodes[self.inode].cache.len();
         let more = end.saturating_sub(size) as u64;
-        if disk
-            .capacity
-            .is_some_and(|most| more > 0 && disk.used() + more > most)
-        {
+        if disk.capacity.is_some_and(|most| more > 0 && disk.used() + more > most) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let inode = &mut disk.inodes[self.inode];

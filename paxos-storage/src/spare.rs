@@ -143,8 +143,7 @@ impl<F: FileSystem> Spares<F> {
     fn finish_making(&mut self) -> io::Result<()> {
         let made = self.making.take().map(|receiver| receiver.recv());
         // Where no thread could be had, nothing was made.
-        made.and_then(Result::ok)
-            .map_or(Ok(()), |made| self.made(made))
+        made.and_then(Result::ok).map_or(Ok(()), |made| self.made(made))
     }
 
     fn made(&mut self, made: io::Result<u64>) -> io::Result<()> {
@@ -193,10 +192,7 @@ fn spare_name(number: u64) -> String {
 }
 
 fn spare_number(name: &str) -> Option<u64> {
-    name.strip_prefix("spare-")?
-        .strip_suffix(".tmp")?
-        .parse()
-        .ok()
+    name.strip_prefix("spare-")?.strip_suffix(".tmp")?.parse().ok()
 }
 
 /// Makes one spare under a temporary name first, so that no half-made one is ever taken for it.

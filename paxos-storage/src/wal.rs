@@ -50,11 +50,7 @@ pub struct WalOptions {
 
 impl Default for WalOptions {
     fn default() -> Self {
-        Self {
-            segment_bytes: 64 << 20,
-            spares: 2,
-            prewrite: true,
-        }
+        Self { segment_bytes: 64 << 20, spares: 2, prewrite: true }
     }
 }
 
@@ -175,15 +171,11 @@ impl<F: FileSystem> Wal<F> {
         let dir = dir.as_ref();
         options.check()?;
         if !fs.exists(dir).map_err(failed("cannot look for", dir))? {
-            return Err(StorageError::NotFormatted {
-                path: dir.to_owned(),
-            });
+            return Err(StorageError::NotFormatted { path: dir.to_owned() });
         }
         let lock = lock(&fs, dir)?;
         let Some(meta) = read_meta(&fs, dir)? else {
-            return Err(StorageError::NotFormatted {
-                path: dir.to_owned(),
-            });
+            return Err(StorageError::NotFormatted { path: dir.to_owned() });
         };
         Self::with_meta(fs, dir, lock, meta, format, options)
     }
@@ -229,14 +221,7 @@ impl<F: FileSystem> Wal<F> {
                 ),
             });
         }
-        Ok(Self {
-            fs,
-            dir: dir.to_owned(),
-            options,
-            meta,
-            life: Life::Before,
-            _lock: lock,
-        })
+        Ok(Self { fs, dir: dir.to_owned(), options, meta, life: Life::Before, _lock: lock })
     }
 
     /// Formats a directory whose lock is held. META comes last: without it nothing was formatted,
@@ -251,23 +236,15 @@ impl<F: FileSystem> Wal<F> {
         let log_dir = dir.join(LOG_DIR);
         for name in fs.list(dir).map_err(failed("cannot list", dir))? {
             if ![LOCK, META_TMP, LOG_DIR].contains(&name.as_str()) {
-                return Err(StorageError::AlreadyFormatted {
-                    path: dir.to_owned(),
-                });
+                return Err(StorageError::AlreadyFormatted { path: dir.to_owned() });
             }
         }
-        fs.create_dir(&log_dir)
-            .map_err(failed("cannot create", &log_dir))?;
+        fs.create_dir(&log_dir).map_err(failed("cannot create", &log_dir))?;
         clear_first_attempt(&fs, dir, &log_dir)?;
-        let meta = Meta {
-            format: format.clone(),
-            boot: 0,
-            newest: 1,
-        };
+        let meta = Meta { format: format.clone(), boot: 0, newest: 1 };
         replay::found(&fs, &log_dir, &meta)?;
         fs.sync_dir(dir).map_err(failed("cannot sync", dir))?;
-        meta.write(&fs, dir)
-            .map_err(failed("cannot write META in", dir))?;
+        meta.write(&fs, dir).map_err(failed("cannot write META in", dir))?;
         Self::with_meta(fs, dir, lock, meta, format, options)
     }
 
@@ -275,9 +252,7 @@ impl<F: FileSystem> Wal<F> {
         self_test()?;
         let log_dir = self.dir.join(LOG_DIR);
         // A process that died may have left names that are not durable; what is counted on must be.
-        self.fs
-            .sync_dir(&log_dir)
-            .map_err(failed("cannot sync", &log_dir))?;
+        self.fs.sync_dir(&log_dir).map_err(failed("cannot sync", &log_dir))?;
         let newest = replay::sequences(&self.fs, &log_dir)?.last().copied();
         let boot = self.meta.boot.checked_add(1);
         self.meta.boot = boot.ok_or_else(|| StorageError::Mismatch {
@@ -285,9 +260,7 @@ impl<F: FileSystem> Wal<F> {
         })?;
         let before = self.meta.newest;
         self.meta.newest = before.max(newest.unwrap_or(0));
-        self.meta
-            .write(&self.fs, &self.dir)
-            .map_err(failed("cannot write META in", &self.dir))?;
+        self.meta.write(&self.fs, &self.dir).map_err(failed("cannot write META in", &self.dir))?;
         let incarnation = Incarnation::new(self.meta.boot, nonce);
         let (log, recovered) =
             replay::recover(&self.fs, &log_dir, &self.meta, incarnation, &self.options)?;
@@ -370,9 +343,7 @@ fn lock<F: FileSystem>(fs: &F, dir: &Path) -> Result<F::Lock, StorageError> {
             fs.wait(LOCK_PAUSE);
         }
     }
-    Err(StorageError::AlreadyOpen {
-        path: dir.to_owned(),
-    })
+    Err(StorageError::AlreadyOpen { path: dir.to_owned() })
 }
 
 fn read_meta<F: FileSystem>(fs: &F, dir: &Path) -> Result<Option<Meta>, StorageError> {
@@ -385,9 +356,9 @@ fn read_meta<F: FileSystem>(fs: &F, dir: &Path) -> Result<Option<Meta>, StorageE
                 crate::layout::VERSION
             ),
         },
-        MetaError::Damaged(why) => StorageError::Corrupt {
-            what: format!("META in {}: {why}", dir.display()),
-        },
+        MetaError::Damaged(why) => {
+            StorageError::Corrupt { what: format!("META in {}: {why}", dir.display()) }
+        }
     })
 }
 
@@ -400,9 +371,7 @@ fn clear_first_attempt<F: FileSystem>(
     for name in fs.list(log_dir).map_err(failed("cannot list", log_dir))? {
         let first = crate::log::segment_name(1);
         if name != first && name.strip_suffix(".tmp").is_none() {
-            return Err(StorageError::AlreadyFormatted {
-                path: dir.to_owned(),
-            });
+            return Err(StorageError::AlreadyFormatted { path: dir.to_owned() });
         }
         let path = log_dir.join(name);
         fs.remove(&path).map_err(failed("cannot remove", &path))?;
@@ -415,7 +384,5 @@ fn self_test() -> Result<(), StorageError> {
     if crc32c::crc32c(b"123456789") == 0xe306_9283 {
         return Ok(());
     }
-    Err(StorageError::Mismatch {
-        what: "this processor computes CRC-32C wrongly".to_owned(),
-    })
+    Err(StorageError::Mismatch { what: "this processor computes CRC-32C wrongly".to_owned() })
 }

@@ -2,14 +2,8 @@
 //! on the log lane, large ones on the bulk lane, and the round trip of one on the control lane.
 //!
 //! `cargo run --release -p paxos-transport-quic --example throughput [-- SECONDS]`
-#![allow(
-    clippy::print_stdout,
-    reason = "it is a program that prints its measurement"
-)]
-#![allow(
-    clippy::cast_precision_loss,
-    reason = "rates are printed with two digits"
-)]
+#![allow(clippy::print_stdout, reason = "it is a program that prints its measurement")]
+#![allow(clippy::cast_precision_loss, reason = "rates are printed with two digits")]
 
 use std::error::Error;
 use std::future::poll_fn;
@@ -28,9 +22,7 @@ const TWO: ReplicaId = ReplicaId::new(2);
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let seconds = std::env::args()
-        .nth(1)
-        .map_or(Ok(2.0), |text| text.parse())?;
+    let seconds = std::env::args().nth(1).map_or(Ok(2.0), |text| text.parse())?;
     let time = Duration::from_secs_f64(seconds);
     let (mut one, mut two) = pair()?;
     one.start(Incarnation::new(1, 1));
@@ -38,12 +30,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     while !matches!(next(&mut one).await, TransportEvent::Up { .. }) {}
     while !matches!(next(&mut two).await, TransportEvent::Up { .. }) {}
     round_trips(&mut one, &mut two, time).await;
-    for (lane, bytes) in [
-        (Lane::Log, 100),
-        (Lane::Log, 1024),
-        (Lane::Log, 64 << 10),
-        (Lane::Bulk, 256 << 10),
-    ] {
+    for (lane, bytes) in
+        [(Lane::Log, 100), (Lane::Log, 1024), (Lane::Log, 64 << 10), (Lane::Bulk, 256 << 10)]
+    {
         (one, two) = flood(one, two, lane, bytes, time).await?;
     }
     Ok(())
@@ -80,18 +69,11 @@ fn pair() -> Result<(QuicTransport, QuicTransport), Box<dyn Error>> {
 }
 
 async fn next(transport: &mut QuicTransport) -> TransportEvent {
-    poll_fn(|cx| transport.poll_event(cx))
-        .await
-        .expect("a running transport has events")
+    poll_fn(|cx| transport.poll_event(cx)).await.expect("a running transport has events")
 }
 
 fn frame(lane: Lane, bytes: &Bytes) -> Frame {
-    Frame {
-        lane,
-        key: None,
-        channel: Channel::Core,
-        chunks: vec![bytes.clone()],
-    }
+    Frame { lane, key: None, channel: Channel::Core, chunks: vec![bytes.clone()] }
 }
 
 async fn round_trips(one: &mut QuicTransport, two: &mut QuicTransport, time: Duration) {
@@ -108,11 +90,7 @@ async fn round_trips(one: &mut QuicTransport, two: &mut QuicTransport, time: Dur
     }
     taken.sort_unstable();
     let at = |part: usize| taken[taken.len() * part / 100];
-    println!(
-        "control 100 B: round trip p50 {:?} p99 {:?}",
-        at(50),
-        at(99)
-    );
+    println!("control 100 B: round trip p50 {:?} p99 {:?}", at(50), at(99));
 }
 
 async fn flood(

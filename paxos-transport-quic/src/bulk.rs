@@ -30,17 +30,11 @@ pub(crate) fn welcome(
     match &mut *peer.link() {
         Some(link) if link.incarnation == hello.incarnation => {
             if let Some(old) = link.bulk_in.replace(connection.clone()) {
-                old.close(
-                    Code::Superseded.number(),
-                    b"another connection took its place",
-                );
+                old.close(Code::Superseded.number(), b"another connection took its place");
             }
             Ok(Arc::clone(&link.gate))
         }
-        Some(_) | None => Err(Close::ours(
-            Code::NotLinked,
-            "no link to this life of the peer",
-        )),
+        Some(_) | None => Err(Close::ours(Code::NotLinked, "no link to this life of the peer")),
     }
 }
 

@@ -31,19 +31,11 @@ pub(crate) struct Close {
 impl Close {
     /// This side ends it.
     pub(crate) fn ours(code: Code, text: impl Into<String>) -> Self {
-        Self {
-            code: Some(code),
-            by_peer: false,
-            text: text.into(),
-        }
+        Self { code: Some(code), by_peer: false, text: text.into() }
     }
 
     pub(crate) fn lost(text: impl Into<String>) -> Self {
-        Self {
-            code: None,
-            by_peer: false,
-            text: text.into(),
-        }
+        Self { code: None, by_peer: false, text: text.into() }
     }
 
     pub(crate) fn is_refusal(&self) -> bool {
@@ -61,19 +53,11 @@ impl From<ConnectionError> for Close {
             },
             ConnectionError::ConnectionClosed(close) => {
                 let (code, text) = crypto(close.error_code.into(), clean(&close.reason));
-                Self {
-                    code,
-                    by_peer: true,
-                    text,
-                }
+                Self { code, by_peer: true, text }
             }
             ConnectionError::TransportError(error) => {
                 let (code, text) = crypto(error.code.into(), clean(error.reason.as_bytes()));
-                Self {
-                    code,
-                    by_peer: false,
-                    text,
-                }
+                Self { code, by_peer: false, text }
             }
             ConnectionError::VersionMismatch => Self {
                 code: Some(Code::Version),
@@ -89,18 +73,14 @@ impl From<ConnectionError> for Close {
 }
 
 fn crypto(code: u64, text: String) -> (Option<Code>, String) {
-    let Some(alert) = CRYPTO_ERRORS
-        .contains(&code)
-        .then(|| code - CRYPTO_ERRORS.start)
-    else {
+    let Some(alert) = CRYPTO_ERRORS.contains(&code).then(|| code - CRYPTO_ERRORS.start) else {
         return (None, text);
     };
     match alert {
         ALERT_CERTIFICATE_UNKNOWN => (Some(Code::Key), pin_text(&text)),
-        ALERT_NO_APPLICATION_PROTOCOL => (
-            Some(Code::Version),
-            "no common version of the protocol between replicas".into(),
-        ),
+        ALERT_NO_APPLICATION_PROTOCOL => {
+            (Some(Code::Version), "no common version of the protocol between replicas".into())
+        }
         _ => (Some(Code::Key), format!("TLS failed: {text}")),
     }
 }

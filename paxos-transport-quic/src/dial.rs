@@ -113,7 +113,18 @@ fn log_failure(peer: &Peer, close: &Close, logged: &mut Option<Instant>) {
 
 /// Connects and greets once.
 async fn attempt(shared: &Arc<Shared>, peer: &Arc<Peer>) -> Result<(), Close> {
-    let connection = connect(shared, peer, Purpose::Main).await?;
+    let mut linked = peer.watch();
+    // Until Hello is said, the peer does not know of this attempt, and a link that the peer made
+    // meanwhile is as good: two connections at once would have to replace each other.
+    let connection = tokio::select! {
+        biased;
+        _ = linked.wait_for(|linked| *linked) => return Ok(()),
+        connection = connect(shared, peer, Purpose::Main) => connection?,
+    };
+    if *linked.borrow() {
+        connection.close(Code::Superseded.number(), b"linked meanwhile");
+        return Ok(());
+    }
     let limit = shared.limits.handshake_timeout;
     let greeted = timeout(limit, greet::greet_dialled(shared, peer, &connection)).await;
     let result = greeted.unwrap_or_else(|_| {

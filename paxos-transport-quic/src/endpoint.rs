@@ -15,10 +15,7 @@ use crate::options::{Limits, QuicError};
 
 /// Binds every address that `name` stands for.
 pub(crate) fn bind(name: &str) -> Result<Vec<UdpSocket>, QuicError> {
-    let resolved = |source| QuicError::Address {
-        address: name.to_owned(),
-        source,
-    };
+    let resolved = |source| QuicError::Address { address: name.to_owned(), source };
     let mut addresses: Vec<SocketAddr> = name.to_socket_addrs().map_err(resolved)?.collect();
     addresses.sort_unstable();
     addresses.dedup();
@@ -40,10 +37,7 @@ fn bind_one(address: SocketAddr) -> Result<UdpSocket, QuicError> {
         if source.kind() == io::ErrorKind::AddrInUse {
             QuicError::InUse { address }
         } else {
-            QuicError::Socket {
-                address: address.to_string(),
-                source,
-            }
+            QuicError::Socket { address: address.to_string(), source }
         }
     })
 }
@@ -64,12 +58,8 @@ pub(crate) fn endpoint(socket: UdpSocket, limits: &Limits) -> Result<Endpoint, Q
         tracing::debug!(address = %name, %error, "socket buffers keep their size");
     }
     let runtime = quinn::default_runtime().ok_or(QuicError::NoRuntime)?;
-    Endpoint::new(EndpointConfig::default(), None, socket, runtime).map_err(|source| {
-        QuicError::Socket {
-            address: name,
-            source,
-        }
-    })
+    Endpoint::new(EndpointConfig::default(), None, socket, runtime)
+        .map_err(|source| QuicError::Socket { address: name, source })
 }
 
 /// The endpoint to reach `remote` from: one of its family, else one that serves both.
@@ -95,12 +85,9 @@ pub(crate) enum Purpose {
 /// The parameters of a connection.
 pub(crate) fn transport_config(limits: &Limits, purpose: Purpose) -> Arc<TransportConfig> {
     let mut ack = AckFrequencyConfig::default();
-    ack.max_ack_delay(Some(limits.ack_delay_max))
-        .ack_eliciting_threshold(VarInt::from_u32(2));
-    let idle = limits
-        .idle_timeout
-        .try_into()
-        .expect("the timeout was checked to be at most an hour");
+    ack.max_ack_delay(Some(limits.ack_delay_max)).ack_eliciting_threshold(VarInt::from_u32(2));
+    let idle =
+        limits.idle_timeout.try_into().expect("the timeout was checked to be at most an hour");
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(0))

@@ -52,10 +52,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, incoming: Incoming) {
     };
     let greeted = match timeout(limit, greet_dialler(&shared, &connection)).await {
         Ok(greeted) => greeted,
-        Err(_) => Err(Close::ours(
-            Code::Timeout,
-            format!("no Hello within {limit:?}"),
-        )),
+        Err(_) => Err(Close::ours(Code::Timeout, format!("no Hello within {limit:?}"))),
     };
     if let Err(close) = greeted {
         let code = close.code.unwrap_or(Code::Protocol);
@@ -74,10 +71,7 @@ async fn greet_dialler(shared: &Arc<Shared>, connection: &Connection) -> Result<
         Purpose::Bulk => Lane::Bulk,
     };
     if lane != expected {
-        return Err(Close::ours(
-            Code::Protocol,
-            "the first stream has another lane",
-        ));
+        return Err(Close::ours(Code::Protocol, "the first stream has another lane"));
     }
     let hello = read_hello(&mut receive, Greeting::Hello).await?;
     shared.check(&hello, owner)?;
@@ -89,25 +83,13 @@ async fn greet_dialler(shared: &Arc<Shared>, connection: &Connection) -> Result<
         let gate = bulk::welcome(&peer, &hello, connection)?;
         let _ack = open_lane(connection, Lane::Bulk, &ack).await?;
         let (shared, connection) = (Arc::clone(shared), connection.clone());
-        tokio::spawn(receive_lane(
-            shared,
-            peer,
-            connection,
-            receive,
-            Lane::Bulk,
-            gate,
-        ));
+        tokio::spawn(receive_lane(shared, peer, connection, receive, Lane::Bulk, gate));
         return Ok(());
     }
     if owner < shared.replica {
         let _ = timeout(shared.limits.initial_rtt * 3, peer.dialled()).await;
     }
-    let candidate = Candidate {
-        connection: connection.clone(),
-        hello,
-        pin,
-        dialled_by: owner,
-    };
+    let candidate = Candidate { connection: connection.clone(), hello, pin, dialled_by: owner };
     let installed = shared.install(&peer, candidate)?;
     let opened = async {
         let control = open_lane(connection, Lane::Control, &ack).await?;
@@ -116,11 +98,7 @@ async fn greet_dialler(shared: &Arc<Shared>, connection: &Connection) -> Result<
     };
     match opened.await {
         Ok((control, log)) => {
-            let streams = Streams {
-                control,
-                log,
-                receive,
-            };
+            let streams = Streams { control, log, receive };
             run(shared, &peer, connection, installed, streams);
             Ok(())
         }
@@ -142,20 +120,13 @@ pub(crate) async fn greet_dialled(
     let control = open_lane(connection, Lane::Control, &hello).await?;
     let (lane, mut receive) = accept_lane(connection).await?;
     if lane != Lane::Control {
-        return Err(Close::ours(
-            Code::Protocol,
-            "the first stream has another lane",
-        ));
+        return Err(Close::ours(Code::Protocol, "the first stream has another lane"));
     }
     let hello = read_hello(&mut receive, Greeting::Ack).await?;
     shared.check(&hello, owner)?;
     let log = open_lane(connection, Lane::Log, &[]).await?;
-    let candidate = Candidate {
-        connection: connection.clone(),
-        hello,
-        pin,
-        dialled_by: shared.replica,
-    };
+    let candidate =
+        Candidate { connection: connection.clone(), hello, pin, dialled_by: shared.replica };
     let installed = match shared.install(peer, candidate) {
         Ok(installed) => installed,
         Err(close) if close.code == Some(Code::Superseded) => {
@@ -167,11 +138,7 @@ pub(crate) async fn greet_dialled(
         }
         Err(close) => return Err(close),
     };
-    let streams = Streams {
-        control,
-        log,
-        receive,
-    };
+    let streams = Streams { control, log, receive };
     run(shared, peer, connection, installed, streams);
     Ok(())
 }
@@ -186,14 +153,7 @@ fn linger(
 ) {
     let receive = |stream, lane| {
         let (shared, peer) = (Arc::clone(shared), Arc::clone(peer));
-        receive_lane(
-            shared,
-            peer,
-            connection.clone(),
-            stream,
-            lane,
-            Arc::clone(gate),
-        )
+        receive_lane(shared, peer, connection.clone(), stream, lane, Arc::clone(gate))
     };
     tokio::spawn(receive(control, Lane::Control));
     let (shared, peer) = (Arc::clone(shared), Arc::clone(peer));
@@ -292,9 +252,8 @@ async fn watch(
 fn owner(shared: &Shared, connection: &Connection) -> Result<(ReplicaId, KeyPin), Close> {
     let unknown = || Close::ours(Code::Key, "its key is not pinned for any member");
     let identity = connection.peer_identity().ok_or_else(unknown)?;
-    let certificates = identity
-        .downcast::<Vec<CertificateDer<'static>>>()
-        .map_err(|_| unknown())?;
+    let certificates =
+        identity.downcast::<Vec<CertificateDer<'static>>>().map_err(|_| unknown())?;
     let pin = certificates
         .first()
         .and_then(|certificate| tls::pin_of(certificate).ok())

@@ -144,10 +144,8 @@ impl Identity {
             return Err(IdentityError::TooLarge { path: path.into() });
         }
         let pem = io::read_to_string(file).map_err(failed("read key file"))?;
-        let key = KeyPair::from_pem(&pem).map_err(|source| IdentityError::Malformed {
-            path: path.into(),
-            source,
-        })?;
+        let key = KeyPair::from_pem(&pem)
+            .map_err(|source| IdentityError::Malformed { path: path.into(), source })?;
         Self::from_key(key)
     }
 
@@ -190,11 +188,7 @@ impl Identity {
         let params = CertificateParams::new(vec![tls::SERVER_NAME.into()]).map_err(generate)?;
         let certificate = params.self_signed(&key).map_err(generate)?.der().clone();
         let pin = tls::pin_of(&certificate).expect("a certificate made here parses");
-        Ok(Self {
-            key,
-            certificate,
-            pin,
-        })
+        Ok(Self { key, certificate, pin })
     }
 
     /// Writes the key beside `path` and links it there, which fails where something stands already.
@@ -219,11 +213,7 @@ impl Identity {
 }
 
 fn io_error(what: &'static str, path: &Path, source: io::Error) -> IdentityError {
-    IdentityError::Io {
-        what,
-        path: path.into(),
-        source,
-    }
+    IdentityError::Io { what, path: path.into(), source }
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -240,14 +230,7 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 fn refuse_exposed(path: &Path, metadata: &fs::Metadata) -> Result<(), IdentityError> {
     let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o7777;
     let of_others = mode & 0o077;
-    if of_others == 0 {
-        Ok(())
-    } else {
-        Err(IdentityError::Exposed {
-            path: path.into(),
-            mode,
-        })
-    }
+    if of_others == 0 { Ok(()) } else { Err(IdentityError::Exposed { path: path.into(), mode }) }
 }
 
 /// Where files have no mode, the directory's access rules are the operator's to set.

@@ -33,11 +33,7 @@ pub(crate) struct Credit {
 
 impl Credit {
     pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self {
-            used: AtomicUsize::new(0),
-            limit,
-            freed: Notify::new(),
-        })
+        Arc::new(Self { used: AtomicUsize::new(0), limit, freed: Notify::new() })
     }
 
     /// Waits until there is room for a batch. Cancel safe.
@@ -148,12 +144,7 @@ impl Inbox {
         // An empty frame costs memory as well.
         let bytes = frames.iter().map(|(_, bytes)| bytes.len() + 64).sum();
         credit.used.fetch_add(bytes, Ordering::AcqRel);
-        let frames = Frames {
-            from,
-            rest: frames,
-            bytes,
-            credit: Arc::clone(credit),
-        };
+        let frames = Frames { from, rest: frames, bytes, credit: Arc::clone(credit) };
         let mut state = self.lock();
         let open = !gate.0.load(Ordering::Relaxed);
         if open {
@@ -181,11 +172,7 @@ pub(crate) struct Outlet {
 
 impl Outlet {
     pub(crate) fn new(inbox: Arc<Inbox>) -> Self {
-        Self {
-            inbox,
-            taken: VecDeque::new(),
-            current: None,
-        }
+        Self { inbox, taken: VecDeque::new(), current: None }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<TransportEvent>> {
@@ -193,11 +180,7 @@ impl Outlet {
             if let Some(current) = &mut self.current {
                 if let Some((channel, bytes)) = current.rest.pop_front() {
                     let from = current.from;
-                    let frame = TransportEvent::Frame {
-                        from,
-                        channel,
-                        bytes,
-                    };
+                    let frame = TransportEvent::Frame { from, channel, bytes };
                     return Poll::Ready(Some(frame));
                 }
                 self.current = None;

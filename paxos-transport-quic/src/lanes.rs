@@ -50,15 +50,10 @@ pub(crate) async fn open_lane(
     greeting: &[u8],
 ) -> Result<SendStream, Close> {
     let mut stream = connection.open_uni().await?;
-    stream
-        .set_priority(priority(lane))
-        .map_err(|_| Close::lost("the stream is closed"))?;
+    stream.set_priority(priority(lane)).map_err(|_| Close::lost("the stream is closed"))?;
     let mut bytes = wire::prelude(lane).to_vec();
     bytes.extend_from_slice(greeting);
-    stream
-        .write_all(&bytes)
-        .await
-        .map_err(|error| write_close(connection, &error))?;
+    stream.write_all(&bytes).await.map_err(|error| write_close(connection, &error))?;
     Ok(stream)
 }
 
@@ -99,14 +94,9 @@ pub(crate) async fn write(
         batch.push(frame);
     }
     let mut chunks = batch.finish();
-    stream
-        .write_all_chunks(&mut chunks)
-        .await
-        .map_err(|error| write_close(connection, &error))?;
+    stream.write_all_chunks(&mut chunks).await.map_err(|error| write_close(connection, &error))?;
     let counts = &shared.counts;
-    counts
-        .frames_sent
-        .fetch_add(count as u64, Ordering::Relaxed);
+    counts.frames_sent.fetch_add(count as u64, Ordering::Relaxed);
     let bytes = taken.bytes - count * wire::HEADER_LEN;
     counts.bytes_sent.fetch_add(bytes as u64, Ordering::Relaxed);
     Ok(())
@@ -184,12 +174,8 @@ async fn receive(
         }
         let bytes: usize = frames.iter().map(|(_, bytes)| bytes.len()).sum();
         let counts = &shared.counts;
-        counts
-            .frames_received
-            .fetch_add(frames.len() as u64, Ordering::Relaxed);
-        counts
-            .bytes_received
-            .fetch_add(bytes as u64, Ordering::Relaxed);
+        counts.frames_received.fetch_add(frames.len() as u64, Ordering::Relaxed);
+        counts.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
         if !shared.inbox.push_frames(gate, peer.id, frames, credit) {
             return Ok(());
         }

@@ -181,14 +181,8 @@ impl Limits {
                 self.control_bytes_max > 0 && self.log_bytes_max > 0 && self.bulk_bytes_max > 0,
                 "control_bytes_max, log_bytes_max and bulk_bytes_max must be above zero",
             ),
-            (
-                self.lane_frames_max > 0,
-                "lane_frames_max must be above zero",
-            ),
-            (
-                self.receive_bytes_max > 0,
-                "receive_bytes_max must be above zero",
-            ),
+            (self.lane_frames_max > 0, "lane_frames_max must be above zero"),
+            (self.receive_bytes_max > 0, "receive_bytes_max must be above zero"),
             (
                 self.stream_window >= 16 << 10 && self.connection_window >= self.stream_window,
                 "stream_window must be at least 16 KiB, and connection_window at least that",
@@ -273,10 +267,7 @@ impl fmt::Display for QuicError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotMember(id) => write!(f, "{id} does not stand in the membership"),
-            Self::OwnKey {
-                replica,
-                fingerprint,
-            } => write!(
+            Self::OwnKey { replica, fingerprint } => write!(
                 f,
                 "the key of this identity, {fingerprint}, is not among those pinned for {replica}"
             ),

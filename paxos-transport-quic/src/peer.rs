@@ -99,9 +99,7 @@ impl Peer {
     }
 
     pub(crate) fn queue(&self, lane: Lane) -> MutexGuard<'_, LaneQueue> {
-        self.queues[lane_index(lane)]
-            .lock()
-            .expect("no holder of this lock panics")
+        self.queues[lane_index(lane)].lock().expect("no holder of this lock panics")
     }
 
     pub(crate) fn link(&self) -> MutexGuard<'_, Option<Link>> {
@@ -173,10 +171,8 @@ impl Peer {
         };
         let connection_number = numbers();
         let incarnation = candidate.hello.incarnation;
-        self.frame_max.store(
-            limits.frame_bytes_max.min(candidate.hello.frame_max),
-            Ordering::Relaxed,
-        );
+        self.frame_max
+            .store(limits.frame_bytes_max.min(candidate.hello.frame_max), Ordering::Relaxed);
         let mut link = Link {
             connection_number,
             life_number: connection_number,
@@ -206,10 +202,7 @@ impl Peer {
                     events.push(self.down(format!("incarnation {incarnation} replaced it")));
                 }
                 self.queue(Lane::Bulk).open(link.life_number);
-                events.push(TransportEvent::Up {
-                    peer: self.id,
-                    incarnation,
-                });
+                events.push(TransportEvent::Up { peer: self.id, incarnation });
             }
         }
         // Whoever hears that the link is up can send at once.
@@ -257,10 +250,7 @@ impl Peer {
     }
 
     fn down(&self, reason: String) -> TransportEvent {
-        TransportEvent::Down {
-            peer: self.id,
-            reason,
-        }
+        TransportEvent::Down { peer: self.id, reason }
     }
 
     /// Closes everything that belongs to the link. Its gate is closed with the event.
@@ -287,9 +277,6 @@ pub(crate) fn retire(connection: Connection) {
     tracing::debug!(remote = %connection.remote_address(), "connection superseded");
     tokio::spawn(async move {
         tokio::time::sleep(SUPERSEDED_GRACE).await;
-        connection.close(
-            Code::Superseded.number(),
-            b"another connection took its place",
-        );
+        connection.close(Code::Superseded.number(), b"another connection took its place");
     });
 }

@@ -55,11 +55,7 @@ pub(crate) struct Pushed {
 
 impl Pushed {
     const fn refused(sent: Sent) -> Self {
-        Self {
-            sent,
-            dropped: 0,
-            coalesced: false,
-        }
+        Self { sent, dropped: 0, coalesced: false }
     }
 }
 
@@ -140,11 +136,7 @@ impl LaneQueue {
             self.bytes = bytes;
             *old = frame;
             let dropped = self.shrink_to(self.bytes_max);
-            return Pushed {
-                sent: Sent::Queued,
-                dropped,
-                coalesced: true,
-            };
+            return Pushed { sent: Sent::Queued, dropped, coalesced: true };
         }
         let fits = |queue: &Self| {
             queue.frames.is_empty()
@@ -168,11 +160,7 @@ impl LaneQueue {
         self.frames.push_back(frame);
         self.bytes += cost;
         self.wake();
-        Pushed {
-            sent: Sent::Queued,
-            dropped,
-            coalesced: false,
-        }
+        Pushed { sent: Sent::Queued, dropped, coalesced: false }
     }
 
     /// Takes frames, at least one, until they reach `bytes`; pending until there is one. `None`
@@ -249,8 +237,7 @@ impl Batch {
 
     pub(crate) fn push(&mut self, frame: Frame) {
         let len = u32::try_from(frame.len()).expect("frames are bounded far below 4 GiB");
-        self.gathered
-            .extend_from_slice(&wire::header(len, frame.channel));
+        self.gathered.extend_from_slice(&wire::header(len, frame.channel));
         for chunk in frame.chunks {
             if chunk.len() < GATHER_BELOW {
                 self.gathered.extend_from_slice(&chunk);

@@ -131,11 +131,7 @@ impl Shared {
         if hello.version != wire::VERSION {
             return refuse(
                 Code::Version,
-                format!(
-                    "protocol version {} meets version {}",
-                    hello.version,
-                    wire::VERSION
-                ),
+                format!("protocol version {} meets version {}", hello.version, wire::VERSION),
             );
         }
         if hello.cluster != self.cluster {
@@ -147,10 +143,7 @@ impl Shared {
         if hello.replica != owner {
             return refuse(
                 Code::Replica,
-                format!(
-                    "it says it is {}, and its key is that of {owner}",
-                    hello.replica
-                ),
+                format!("it says it is {}, and its key is that of {owner}", hello.replica),
             );
         }
         Ok(())
@@ -164,6 +157,9 @@ impl Shared {
     /// Makes a greeted connection the link, if its key still is the peer's.
     pub(crate) fn install(&self, peer: &Peer, candidate: Candidate) -> Result<Installed, Close> {
         let pin = candidate.pin;
+        if let Some(reason) = candidate.connection.close_reason() {
+            return Err(reason.into());
+        }
         let number = || self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
         let installed = peer.install(candidate, &self.limits, &self.inbox, number)?;
         if installed.new_life.is_some() {
@@ -171,9 +167,8 @@ impl Shared {
         }
         // Looked up after the link can be seen, so that a change of membership at this very moment
         // is noticed here or by the one who makes it.
-        let known = self
-            .peer(peer.id)
-            .is_some_and(|known| core::ptr::eq(Arc::as_ptr(&known), peer));
+        let known =
+            self.peer(peer.id).is_some_and(|known| core::ptr::eq(Arc::as_ptr(&known), peer));
         if !known || self.roster.current().owner(&pin) != Some(peer.id) {
             let close = Close::ours(Code::Key, "its key was removed from the membership");
             peer.lost(installed.connection_number, &close, &self.inbox);
@@ -187,14 +182,8 @@ impl Shared {
         let Some(code) = close.code.filter(|code| code.is_refusal()) else {
             return;
         };
-        self.counts
-            .handshakes_refused
-            .fetch_add(1, Ordering::Relaxed);
-        let kind = Reported {
-            peer,
-            code,
-            by_peer: close.by_peer,
-        };
+        self.counts.handshakes_refused.fetch_add(1, Ordering::Relaxed);
+        let kind = Reported { peer, code, by_peer: close.by_peer };
         let now = Instant::now();
         {
             let mut reported = self.reported.lock().expect("no holder of this lock panics");

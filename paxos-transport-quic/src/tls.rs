@@ -84,10 +84,7 @@ impl Roster {
             }
             addresses.insert(member.id, member.addresses.clone());
         }
-        Ok(Self {
-            owner_by_pin,
-            addresses,
-        })
+        Ok(Self { owner_by_pin, addresses })
     }
 
     pub(crate) fn owner(&self, pin: &KeyPin) -> Option<ReplicaId> {
@@ -140,10 +137,7 @@ pub(crate) fn pin_of(certificate: &CertificateDer<'_>) -> Result<KeyPin, Error> 
     let suite = TLS13_AES_128_GCM_SHA256
         .tls13()
         .ok_or_else(|| Error::General("the suite named TLS 1.3 is not one".into()))?;
-    let digest = suite
-        .common
-        .hash_provider
-        .hash(&parsed.subject_public_key_info());
+    let digest = suite.common.hash_provider.hash(&parsed.subject_public_key_info());
     KeyPin::try_from(digest.as_ref()).map_err(|_| Error::General("SHA-256 has 32 bytes".into()))
 }
 
@@ -246,9 +240,7 @@ impl Verifier {
     }
 
     fn schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -265,8 +257,7 @@ impl ServerCertVerifier for Verifier {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.judge(end_entity)
-            .map(|()| ServerCertVerified::assertion())
+        self.judge(end_entity).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -303,8 +294,7 @@ impl ClientCertVerifier for Verifier {
         _intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.judge(end_entity)
-            .map(|()| ClientCertVerified::assertion())
+        self.judge(end_entity).map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

@@ -72,9 +72,7 @@ impl fmt::Debug for QuicTransport {
 
 impl fmt::Debug for QuicHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QuicHandle")
-            .field("replica", &self.shared.replica)
-            .finish_non_exhaustive()
+        f.debug_struct("QuicHandle").field("replica", &self.shared.replica).finish_non_exhaustive()
     }
 }
 
@@ -83,15 +81,8 @@ impl QuicTransport {
     ///
     /// Call it within a tokio runtime whose time and network drivers are on, and keep that runtime.
     pub fn new(options: QuicOptions) -> Result<Self, QuicError> {
-        let QuicOptions {
-            cluster,
-            replica,
-            membership,
-            identity,
-            listen,
-            mut sockets,
-            limits,
-        } = options;
+        let QuicOptions { cluster, replica, membership, identity, listen, mut sockets, limits } =
+            options;
         limits.check()?;
         let roster = Roster::new(&membership).map_err(QuicError::Roster)?;
         if !roster.contains(replica) {
@@ -123,12 +114,7 @@ impl QuicTransport {
         let server = endpoint::server_config(crypto, &limits);
         let shared = Shared::new(cluster, replica, identity, limits, roster, endpoints);
         let outlet = Outlet::new(Arc::clone(&shared.inbox));
-        Ok(Self {
-            shared: Arc::new(shared),
-            outlet,
-            server: Some(server),
-            acceptors: Vec::new(),
-        })
+        Ok(Self { shared: Arc::new(shared), outlet, server: Some(server), acceptors: Vec::new() })
     }
 
     /// The address of the first socket: tells the port where any was asked for.
@@ -141,38 +127,30 @@ impl QuicTransport {
 
     /// A handle that stays useful when a host has taken the transport.
     pub fn handle(&self) -> QuicHandle {
-        QuicHandle {
-            shared: Arc::clone(&self.shared),
-        }
+        QuicHandle { shared: Arc::clone(&self.shared) }
     }
 }
 
 impl Transport for QuicTransport {
     fn start(&mut self, incarnation: Incarnation) {
         let server = self.server.take().expect("a transport is started once");
-        self.shared
-            .incarnation
-            .set(incarnation)
-            .expect("a transport is started once");
-        for endpoint in &self.shared.endpoints {
-            endpoint.set_server_config(Some(server.clone()));
-            let accepting = accept(Arc::clone(&self.shared), endpoint.clone());
-            self.acceptors.push(tokio::spawn(accepting).abort_handle());
-        }
+        self.shared.incarnation.set(incarnation).expect("a transport is started once");
         let roster = self.shared.roster.current();
         let peers = roster.members().filter(|id| *id != self.shared.replica);
         for id in peers {
             add_peer(&self.shared, id);
         }
+        // Whoever dials us from here on is known as a peer.
+        for endpoint in &self.shared.endpoints {
+            endpoint.set_server_config(Some(server.clone()));
+            let accepting = accept(Arc::clone(&self.shared), endpoint.clone());
+            self.acceptors.push(tokio::spawn(accepting).abort_handle());
+        }
     }
 
     fn send(&mut self, to: ReplicaId, frame: Frame) -> Sent {
         let counts = &self.shared.counts;
-        let peers = self
-            .shared
-            .peers
-            .read()
-            .expect("no holder of this lock panics");
+        let peers = self.shared.peers.read().expect("no holder of this lock panics");
         let Some(Entry { peer, .. }) = peers.get(&to) else {
             counts.refused_down.fetch_add(1, Ordering::Relaxed);
             return Sent::Down;
@@ -188,9 +166,7 @@ impl Transport for QuicTransport {
             Sent::Queued | Sent::TooLarge => {}
         }
         if pushed.dropped > 0 {
-            counts
-                .dropped_oldest
-                .fetch_add(pushed.dropped, Ordering::Relaxed);
+            counts.dropped_oldest.fetch_add(pushed.dropped, Ordering::Relaxed);
             tracing::debug!(peer = %to, dropped = pushed.dropped, "control lane is full");
         }
         if pushed.coalesced {
@@ -213,11 +189,7 @@ impl Drop for QuicTransport {
         for task in self.acceptors.drain(..) {
             task.abort();
         }
-        let mut peers = self
-            .shared
-            .peers
-            .write()
-            .expect("no holder of this lock panics");
+        let mut peers = self.shared.peers.write().expect("no holder of this lock panics");
         let close = Close::ours(Code::Shutdown, "the replica stops");
         for entry in peers.values() {
             if let Some(dialer) = &entry.dialer {
@@ -240,10 +212,7 @@ impl QuicHandle {
     pub fn set_membership(&self, membership: &Membership) -> Result<(), RosterError> {
         let roster = Roster::new(membership)?;
         let shared = &self.shared;
-        let wanted: Vec<_> = roster
-            .members()
-            .filter(|id| *id != shared.replica)
-            .collect();
+        let wanted: Vec<_> = roster.members().filter(|id| *id != shared.replica).collect();
         shared.roster.replace(roster);
         if shared.incarnation.get().is_none() {
             return Ok(());
@@ -254,9 +223,7 @@ impl QuicHandle {
             let close = Close::ours(Code::Key, "its key was removed from the membership");
             for entry in peers.values() {
                 let id = entry.peer.id;
-                entry.peer.cut(&close, &shared.inbox, |link| {
-                    roster.owner(&link.pin) != Some(id)
-                });
+                entry.peer.cut(&close, &shared.inbox, |link| roster.owner(&link.pin) != Some(id));
             }
             peers.retain(|id, entry| {
                 let stays = wanted.contains(id);
@@ -274,11 +241,7 @@ impl QuicHandle {
 
     /// The links that are up, in rising order of peers.
     pub fn links(&self) -> Vec<LinkStatus> {
-        let peers = self
-            .shared
-            .peers
-            .read()
-            .expect("no holder of this lock panics");
+        let peers = self.shared.peers.read().expect("no holder of this lock panics");
         let status = |entry: &Entry| {
             let slot = entry.peer.link();
             let link = slot.as_ref()?;
@@ -315,10 +278,7 @@ fn add_peer(shared: &Arc<Shared>, id: ReplicaId) {
     peers.entry(id).or_insert_with(|| {
         let peer = Peer::new(id, &shared.limits);
         let dialing = dial::keep(Arc::clone(shared), Arc::clone(&peer));
-        Entry {
-            peer,
-            dialer: Some(tokio::spawn(dialing).abort_handle()),
-        }
+        Entry { peer, dialer: Some(tokio::spawn(dialing).abort_handle()) }
     });
 }
 

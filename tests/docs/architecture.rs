@@ -11,16 +11,9 @@ fn architecture_is_short() {
 #[test]
 fn architecture_names_every_folder_of_code() {
     let text = read("ARCHITECTURE.md");
-    for folder in [
-        "paxos-core/src/sim/",
-        "paxos-storage/src/",
-        "paxos-transport-quic/src/",
-        "src/",
-    ] {
-        assert!(
-            text.contains(&format!("`{folder}`")),
-            "{folder} is not on the map"
-        );
+    for folder in ["paxos-core/src/sim/", "paxos-storage/src/", "paxos-transport-quic/src/", "src/"]
+    {
+        assert!(text.contains(&format!("`{folder}`")), "{folder} is not on the map");
     }
 }
 

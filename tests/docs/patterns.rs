@@ -74,9 +74,5 @@ fn patterns_rows_name_files_and_checks_that_exist() {
         let of_check = references::faults_of(check);
         faults.extend(of_check.into_iter().map(|fault| format!("{name}: {fault}")));
     }
-    assert!(
-        faults.is_empty(),
-        "docs/patterns.md:\n{}",
-        faults.join("\n")
-    );
+    assert!(faults.is_empty(), "docs/patterns.md:\n{}", faults.join("\n"));
 }

@@ -8,9 +8,7 @@ const LINES_MAX: usize = 60;
 /// The contents of the first fenced block of this language.
 fn first_block(text: &str, language: &str) -> String {
     let fence = format!("```{language}\n");
-    let (_, rest) = text
-        .split_once(&fence)
-        .expect("the document has such a block");
+    let (_, rest) = text.split_once(&fence).expect("the document has such a block");
     let (block, _) = rest.split_once("```\n").expect("the block ends");
     block.to_owned()
 }
@@ -34,21 +32,13 @@ fn quickstart_has_at_most_sixty_lines_of_code() {
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with("//"))
         .count();
-    assert!(
-        lines <= LINES_MAX,
-        "{lines} lines of code, at most {LINES_MAX}"
-    );
+    assert!(lines <= LINES_MAX, "{lines} lines of code, at most {LINES_MAX}");
 }
 
 #[test]
 fn documents_link_to_files_that_exist() {
     let mut faults = Vec::new();
-    for document in [
-        "README.md",
-        "ARCHITECTURE.md",
-        "CONTRIBUTING.md",
-        "CHANGELOG.md",
-    ] {
+    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
         let text = read(document);
         for link in text.split("](").skip(1) {
             let target = link.split([')', '#']).next().unwrap();

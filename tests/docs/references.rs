@@ -31,9 +31,7 @@ fn broken(reference: &str) -> Option<String> {
     let text = read(path);
     let found = match name {
         "compile_fail" => text.contains("```compile_fail"),
-        "lint" => std::path::Path::new(path)
-            .extension()
-            .is_some_and(|kind| kind == "toml"),
+        "lint" => std::path::Path::new(path).extension().is_some_and(|kind| kind == "toml"),
         name => is_test(&text, name),
     };
     (!found).then(|| format!("`{reference}`: {path} has no test of this name"))
@@ -59,17 +57,12 @@ fn is_test(text: &str, name: &str) -> bool {
 /// of work; a reference may be followed by `; waits for: …` for the rest of a story.
 pub(crate) fn faults_of(cell: &str) -> Vec<String> {
     let mut faults = Vec::new();
-    let references: Vec<_> = quoted(cell)
-        .into_iter()
-        .filter(|text| text.contains("::"))
-        .collect();
+    let references: Vec<_> = quoted(cell).into_iter().filter(|text| text.contains("::")).collect();
     faults.extend(references.iter().filter_map(|reference| broken(reference)));
     if let Some((_, waits)) = cell.split_once("waits for: ") {
         let known = PIECES.iter().any(|piece| waits.starts_with(piece));
         if !known {
-            faults.push(format!(
-                "waits for something that is no piece of work: {waits}"
-            ));
+            faults.push(format!("waits for something that is no piece of work: {waits}"));
         }
     } else if let Some((_, why)) = cell.split_once("does not apply: ") {
         if why.len() < 10 {

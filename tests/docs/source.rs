@@ -113,12 +113,7 @@ pub(crate) fn table_rows(text: &str) -> Vec<Vec<String>> {
         .filter(|line| {
             line.starts_with('|') && !line.starts_with("|--") && !line.starts_with("| --")
         })
-        .map(|line| {
-            line.trim_matches('|')
-                .split('|')
-                .map(|cell| cell.trim().to_owned())
-                .collect()
-        })
+        .map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect())
         .collect()
 }
 

@@ -17,24 +17,14 @@ const LONG_FUNCTIONS: [(&str, &str, usize, &str); 6] = [
         90,
         "one arm for each message, in the order of their kinds",
     ),
-    (
-        "paxos-core/src/replica.rs",
-        "recover",
-        85,
-        "names every field of the replica once",
-    ),
+    ("paxos-core/src/replica.rs", "recover", 85, "names every field of the replica once"),
     (
         "paxos-transport-quic/src/peer.rs",
         "install",
         90,
         "tells two connections apart, case by case",
     ),
-    (
-        "src/builder.rs",
-        "start",
-        100,
-        "connects the parts of a node, each once",
-    ),
+    ("src/builder.rs", "start", 100, "connects the parts of a node, each once"),
     (
         "tests/kv/commands.rs",
         "commands_answer_as_redis_does",
@@ -154,14 +144,9 @@ fn tidy_safety_modules_never_see_time() {
     });
     assert!(sources.len() >= 2, "the safety modules are found");
     let faults = lines_where(&sources, |_, line| {
-        ["Time", "Duration", "Instant", "LogClock"]
-            .iter()
-            .any(|word| mentions(line, word))
+        ["Time", "Duration", "Instant", "LogClock"].iter().any(|word| mentions(line, word))
     });
-    assert_none(
-        &faults,
-        "acceptor, learner, quorum and ballot never see time",
-    );
+    assert_none(&faults, "acceptor, learner, quorum and ballot never see time");
 }
 
 #[test]
@@ -169,24 +154,11 @@ fn tidy_the_core_does_no_io_and_has_no_threads() {
     let mut sources = within("paxos-core/src/");
     sources.retain(|source| !source.path.contains("/src/sim/"));
     let faults = lines_where(&sources, |_, line| {
-        let std_io = [
-            "std::net",
-            "std::fs",
-            "std::thread",
-            "std::env",
-            "std::process",
-        ];
+        let std_io = ["std::net", "std::fs", "std::thread", "std::env", "std::process"];
         std_io.iter().any(|path| line.contains(path))
-            || [
-                "HashMap",
-                "HashSet",
-                "async",
-                "await",
-                "Instant",
-                "SystemTime",
-            ]
-            .iter()
-            .any(|word| mentions(line, word))
+            || ["HashMap", "HashSet", "async", "await", "Instant", "SystemTime"]
+                .iter()
+                .any(|word| mentions(line, word))
     });
     assert_none(&faults, "the core is sans-IO and deterministic");
 }
@@ -198,10 +170,7 @@ fn tidy_adapters_know_the_core_alone() {
             .iter()
             .any(|word| mentions(line, word))
     });
-    assert_none(
-        &storage,
-        "the storage is synchronous and knows the core alone",
-    );
+    assert_none(&storage, "the storage is synchronous and knows the core alone");
     // A transport moves opaque frames: it neither decodes nor builds a message.
     let transport = lines_where(&within("paxos-transport-quic/src/"), |_, line| {
         ["paxos", "paxos_storage", "Ballot", "Slot", "Message"]
@@ -225,12 +194,8 @@ fn tidy_only_storages_vouch_for_durability() {
 
 #[test]
 fn tidy_nothing_is_left_to_be_done() {
-    let markers = [
-        concat!("TO", "DO"),
-        concat!("FIX", "ME"),
-        concat!("XX", "X"),
-        concat!("HA", "CK"),
-    ];
+    let markers =
+        [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X"), concat!("HA", "CK")];
     let mut faults = Vec::new();
     for source in all() {
         for (number, line) in (1..).zip(source.text.lines()) {
@@ -252,10 +217,7 @@ fn tidy_code_is_ascii() {
 }
 
 #[test]
-#[expect(
-    clippy::print_stderr,
-    reason = "names files that grow, without failing"
-)]
+#[expect(clippy::print_stderr, reason = "names files that grow, without failing")]
 fn tidy_files_are_short() {
     let mut faults = Vec::new();
     for source in all() {
@@ -306,11 +268,9 @@ fn tidy_functions_are_short() {
             if lines <= FUNCTION_LINES_MAX {
                 continue;
             }
-            let exception = LONG_FUNCTIONS
-                .iter()
-                .position(|(path, function, lines_max, _)| {
-                    *path == source.path && *function == name && lines <= *lines_max
-                });
+            let exception = LONG_FUNCTIONS.iter().position(|(path, function, lines_max, _)| {
+                *path == source.path && *function == name && lines <= *lines_max
+            });
             match exception {
                 Some(at) => used[at] = true,
                 None => faults.push(format!("{}: fn {name} has {lines} lines", source.path)),

@@ -40,10 +40,7 @@ fn rows() -> BTreeMap<String, String> {
         let check = row.last().unwrap().clone();
         assert!(row.len() == 3, "{name} has three cells");
         assert!(!row[1].is_empty(), "{name} tells its story");
-        assert!(
-            rows.insert(name.clone(), check).is_none(),
-            "{name} stands twice"
-        );
+        assert!(rows.insert(name.clone(), check).is_none(), "{name} stands twice");
     }
     rows
 }
@@ -65,14 +62,8 @@ fn verification_rows_name_tests_that_exist() {
         .into_iter()
         .flat_map(|(name, check)| {
             let faults = references::faults_of(&check);
-            faults
-                .into_iter()
-                .map(move |fault| format!("{name}: {fault}"))
+            faults.into_iter().map(move |fault| format!("{name}: {fault}"))
         })
         .collect();
-    assert!(
-        faults.is_empty(),
-        "docs/verification.md:\n{}",
-        faults.join("\n")
-    );
+    assert!(faults.is_empty(), "docs/verification.md:\n{}", faults.join("\n"));
 }

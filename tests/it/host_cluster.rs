@@ -15,10 +15,7 @@ async fn every_node_takes_commands_and_answers_from_a_state_that_includes_them()
         for place in 0..3 {
             let client = cluster.node(place).client();
             let marked = client.execute(Op::Mark(5));
-            assert_eq!(
-                soon("a reply", marked).await,
-                Ok(3 * (round - 1) + place as u64 + 1)
-            );
+            assert_eq!(soon("a reply", marked).await, Ok(3 * (round - 1) + place as u64 + 1));
             let elsewhere = cluster.node((place + 1) % 3).client();
             let seen = soon("an answer", elsewhere.query(5)).await;
             assert_eq!(seen, Ok(3 * (round - 1) + place as u64 + 1));
@@ -32,10 +29,7 @@ async fn every_node_takes_commands_and_answers_from_a_state_that_includes_them()
     assert!(table.contains("commands_proposed") && table.contains("round us"));
     let follower = cluster.node((leader + 1) % 3).metrics();
     assert!(follower.forwards_sent > 0);
-    assert_eq!(
-        follower.forwards_refused + follower.forwards_taken,
-        follower.forwards_sent
-    );
+    assert_eq!(follower.forwards_refused + follower.forwards_taken, follower.forwards_sent);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,10 +61,7 @@ async fn a_cluster_of_one_works() {
     let cluster = Cluster::start(1).await;
     let client = cluster.node(0).client();
     for count in 1..=50 {
-        assert_eq!(
-            soon("a reply", client.execute(Op::Mark(1))).await,
-            Ok(count)
-        );
+        assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(count));
     }
 }
 
@@ -79,10 +70,7 @@ async fn a_restart_with_the_same_storage_continues() {
     let mut cluster = Cluster::start(3).await;
     let client = cluster.node(0).client();
     for count in 1..=30 {
-        assert_eq!(
-            soon("a reply", client.execute(Op::Mark(1))).await,
-            Ok(count)
-        );
+        assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(count));
     }
     for place in 0..3 {
         let node = cluster.nodes[place].take().unwrap();
@@ -152,10 +140,7 @@ async fn shutdown_finishes_what_was_asked_for() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn too_many_requests_are_refused_and_too_late_ones_are_certain() {
-    let options = NodeOptions {
-        requests_max: 4,
-        ..NodeOptions::default()
-    };
+    let options = NodeOptions { requests_max: 4, ..NodeOptions::default() };
     let mut cluster = Cluster::with(3, options).await;
     drop(cluster.nodes[0].take());
     drop(cluster.nodes[1].take());
@@ -164,15 +149,11 @@ async fn too_many_requests_are_refused_and_too_late_ones_are_certain() {
         !alone.watch().borrow().is_leader && alone.watch().borrow().leader.is_none()
     })
     .await;
-    let client = alone
-        .client()
-        .with_timeout(std::time::Duration::from_millis(300));
+    let client = alone.client().with_timeout(std::time::Duration::from_millis(300));
     let mut asked = Vec::new();
     for name in 0..4 {
         let client = client.clone();
-        asked.push(tokio::spawn(
-            async move { client.execute(Op::Mark(name)).await },
-        ));
+        asked.push(tokio::spawn(async move { client.execute(Op::Mark(name)).await }));
     }
     until("a full list", || alone.metrics().requests_pending == 4).await;
     let busy = Err(ClientError::Rejected(Rejection::Busy));

@@ -19,10 +19,7 @@ async fn mark_names(
 ) -> Outcomes {
     let mut tasks = Vec::new();
     for worker in 0..30 {
-        let client = cluster
-            .node(worker as usize % 3)
-            .client()
-            .with_timeout(timeout);
+        let client = cluster.node(worker as usize % 3).client().with_timeout(timeout);
         tasks.push(tokio::spawn(async move {
             let mut outcomes = Outcomes::new();
             for name in (worker..names).step_by(30) {
@@ -42,10 +39,7 @@ async fn mark_names(
 /// Checks every outcome against the state of every replica, once they have settled.
 async fn check(cluster: &Cluster, outcomes: &Outcomes) {
     for place in 0..3 {
-        let client = cluster
-            .node(place)
-            .client()
-            .with_timeout(Duration::from_secs(20));
+        let client = cluster.node(place).client().with_timeout(Duration::from_secs(20));
         for (name, outcome) in outcomes {
             let seen = soon("an answer", client.query(*name)).await;
             let seen = seen.unwrap_or_else(|error| panic!("no answer: {error}"));
@@ -73,9 +67,7 @@ async fn repeated_and_reordered_frames_apply_nothing_twice() {
     let done = outcomes.values().filter(|outcome| outcome.is_ok()).count();
     assert!(done > 1400, "only {done} were applied");
     check(&cluster, &outcomes).await;
-    let ignored: u64 = (0..3)
-        .map(|place| cluster.node(place).metrics().forwards_ignored)
-        .sum();
+    let ignored: u64 = (0..3).map(|place| cluster.node(place).metrics().forwards_ignored).sum();
     assert!(ignored > 0, "no forwarded frame was repeated");
 }
 
@@ -83,12 +75,7 @@ async fn repeated_and_reordered_frames_apply_nothing_twice() {
 async fn lost_frames_leave_no_wrong_answer() {
     let cluster = Cluster::start(3).await;
     cluster.leader().await;
-    cluster.network.set_faults(MemoryFaults {
-        loss: 5,
-        duplication: 10,
-        reorder: 5,
-        seed: 12,
-    });
+    cluster.network.set_faults(MemoryFaults { loss: 5, duplication: 10, reorder: 5, seed: 12 });
     let outcomes = mark_names(&cluster, 600, Duration::from_secs(2), async {}).await;
     cluster.network.set_faults(MemoryFaults::default());
     let done = outcomes.values().filter(|outcome| outcome.is_ok()).count();
@@ -101,10 +88,7 @@ async fn the_loss_of_the_leader_loses_nothing_acknowledged() {
     let cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;
     let disturb = async {
-        until("some work", || {
-            cluster.node(leader).metrics().commands_applied > 200
-        })
-        .await;
+        until("some work", || cluster.node(leader).metrics().commands_applied > 200).await;
         cluster.network.isolate(id(leader));
         let others: Vec<_> = (0..3).filter(|place| *place != leader).collect();
         let next = cluster.leader_among(&others).await;
@@ -152,10 +136,7 @@ async fn a_command_whose_slot_went_to_another_is_superseded() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proposed_command_whose_time_is_over_is_unknown_and_may_apply_later() {
-    let options = NodeOptions {
-        requests_max: 100,
-        ..NodeOptions::default()
-    };
+    let options = NodeOptions { requests_max: 100, ..NodeOptions::default() };
     let cluster = Cluster::with(3, options).await;
     let leader = cluster.leader().await;
     let client = cluster.node(leader).client();
@@ -167,10 +148,7 @@ async fn a_proposed_command_whose_time_is_over_is_unknown_and_may_apply_later() 
     cluster.network.heal();
     let seen = soon("an answer", client.query(2)).await;
     assert!(seen == Ok(0) || seen == Ok(1), "{seen:?}");
-    until("nobody waiting", || {
-        cluster.node(leader).metrics().requests_waiting == 0
-    })
-    .await;
+    until("nobody waiting", || cluster.node(leader).metrics().requests_waiting == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -178,18 +156,12 @@ async fn commands_of_a_follower_survive_a_change_of_leader() {
     let cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;
     let others: Vec<_> = (0..3).filter(|place| *place != leader).collect();
-    let client = cluster
-        .node(others[0])
-        .client()
-        .with_timeout(Duration::from_secs(20));
+    let client = cluster.node(others[0]).client().with_timeout(Duration::from_secs(20));
     assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(1));
     cluster.network.isolate(id(leader));
     // It waits for the next leader, as no frame can have left for the old one.
     assert_eq!(soon("a reply", client.execute(Op::Mark(2))).await, Ok(1));
     cluster.network.heal();
-    let back = cluster
-        .node(leader)
-        .client()
-        .with_timeout(Duration::from_secs(20));
+    let back = cluster.node(leader).client().with_timeout(Duration::from_secs(20));
     assert_eq!(soon("an answer", back.query(2)).await, Ok(1));
 }

@@ -42,9 +42,7 @@ fn frame(lane: Lane, key: Option<u64>, text: &str) -> Frame {
         lane,
         key: key.map(CoalesceKey),
         channel: Channel::Core,
-        chunks: [one, other]
-            .map(|part| Bytes::from(part.to_owned()))
-            .to_vec(),
+        chunks: [one, other].map(|part| Bytes::from(part.to_owned())).to_vec(),
     }
 }
 
@@ -61,15 +59,9 @@ fn control_comes_first_and_a_key_replaces() {
     ] {
         assert_eq!(a.send(B, frame(lane, key, text)), Sent::Queued);
     }
-    assert_eq!(
-        events(&mut b),
-        ["new", "plain", "log one", "log two", "bulk"]
-    );
+    assert_eq!(events(&mut b), ["new", "plain", "log one", "log two", "bulk"]);
     assert_eq!(a.counters().coalesced, 1);
-    assert_eq!(
-        (a.counters().frames_sent, b.counters().frames_received),
-        (6, 5)
-    );
+    assert_eq!((a.counters().frames_sent, b.counters().frames_received), (6, 5));
 }
 
 #[test]
@@ -120,12 +112,7 @@ fn what_is_cut_or_gone_or_too_large_does_not_arrive() {
 fn faults_are_as_frequent_as_they_are_asked_for() {
     let network = MemoryNetwork::new();
     let (mut a, mut b) = linked(&network);
-    network.set_faults(MemoryFaults {
-        loss: 20,
-        duplication: 30,
-        reorder: 10,
-        seed: 5,
-    });
+    network.set_faults(MemoryFaults { loss: 20, duplication: 30, reorder: 10, seed: 5 });
     for number in 0..3000 {
         let _ = a.send(B, frame(Lane::Log, None, &number.to_string()));
         if number % 1000 == 999 {

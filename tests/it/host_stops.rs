@@ -12,10 +12,7 @@ use paxos::{
 use crate::support::{Cluster, Marks, Op, config, id, soon, storage};
 
 fn builder(network: &MemoryNetwork, storage: &MemoryStorage) -> Builder<Marks> {
-    Node::builder()
-        .storage(storage.clone())
-        .transport(network.transport(id(0)))
-        .config(config())
+    Node::builder().storage(storage.clone()).transport(network.transport(id(0))).config(config())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -85,10 +82,7 @@ async fn a_command_that_does_not_decode_stops_the_node() {
     let builder = builder(&network, &storage).codec(Newer);
     let node = builder.start(Marks::default()).await.unwrap();
     let refused = node.client().execute(Op::Trap).await;
-    assert!(
-        matches!(refused, Err(ClientError::Rejected(_))),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(ClientError::Rejected(_))), "{refused:?}");
     let outcome = soon("an answer", node.client().execute(Op::Mark(1))).await;
     assert_eq!(outcome, Err(ClientError::Unknown(Uncertainty::Stopped)));
     let reason = soon("the end", node.stopped()).await;
@@ -119,27 +113,12 @@ async fn a_start_that_cannot_be_says_why() {
     let start = |builder: Builder<Marks>| async { builder.start(Marks::default()).await };
     let error = start(Node::builder()).await.unwrap_err();
     assert!(matches!(error, StartError::Missing("storage")), "{error}");
-    let error = start(Node::builder().storage(storage.clone()))
-        .await
-        .unwrap_err();
+    let error = start(Node::builder().storage(storage.clone())).await.unwrap_err();
     assert!(matches!(error, StartError::Missing("transport")), "{error}");
-    let options = NodeOptions {
-        requests_max: 0,
-        ..NodeOptions::default()
-    };
-    let error = start(builder(&network, &storage).options(options))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, StartError::Options("requests_max")),
-        "{error}"
-    );
-    let config = Config {
-        heartbeat_interval: Duration::from_secs(9),
-        ..Config::default()
-    };
-    let error = start(builder(&network, &storage).config(config))
-        .await
-        .unwrap_err();
+    let options = NodeOptions { requests_max: 0, ..NodeOptions::default() };
+    let error = start(builder(&network, &storage).options(options)).await.unwrap_err();
+    assert!(matches!(error, StartError::Options("requests_max")), "{error}");
+    let config = Config { heartbeat_interval: Duration::from_secs(9), ..Config::default() };
+    let error = start(builder(&network, &storage).config(config)).await.unwrap_err();
     assert!(error.to_string().contains("heartbeat_interval"), "{error}");
 }

@@ -120,9 +120,7 @@ impl Cluster {
     pub(crate) async fn with(replicas: usize, options: NodeOptions) -> Self {
         let mut cluster = Self {
             network: MemoryNetwork::new(),
-            storages: (0..replicas)
-                .map(|place| storage(place, replicas))
-                .collect(),
+            storages: (0..replicas).map(|place| storage(place, replicas)).collect(),
             nodes: (0..replicas).map(|_| None).collect(),
             options,
         };
@@ -162,14 +160,10 @@ impl Cluster {
     pub(crate) async fn leader_among(&self, places: &[usize]) -> usize {
         let mut leader = None;
         until("a leader", || {
-            let ballots: Vec<_> = places
-                .iter()
-                .map(|place| self.node(*place).watch().borrow().leader)
-                .collect();
-            leader = places
-                .iter()
-                .copied()
-                .find(|place| self.node(*place).watch().borrow().is_leader);
+            let ballots: Vec<_> =
+                places.iter().map(|place| self.node(*place).watch().borrow().leader).collect();
+            leader =
+                places.iter().copied().find(|place| self.node(*place).watch().borrow().is_leader);
             leader.is_some() && ballots.iter().all(|ballot| *ballot == ballots[0])
         })
         .await;

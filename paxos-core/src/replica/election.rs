@@ -69,10 +69,7 @@ impl Replica {
     ) {
         let now = self.now;
         let led_before = self.pacemaker.heard_leader(now);
-        if !self
-            .pacemaker
-            .on_heartbeat(from, incarnation, heartbeat, now)
-        {
+        if !self.pacemaker.on_heartbeat(from, incarnation, heartbeat, now) {
             self.counters.dropped_stale += 1;
             return;
         }
@@ -118,22 +115,15 @@ impl Replica {
         let seen = self.acceptor.promised().max(self.pacemaker.seen());
         let ballot = Ballot::above(seen, self.outbox.replica());
         let answer = self.acceptor.prepare(ballot);
-        assert!(
-            answer == PrepareAnswer::Promised,
-            "a new ballot is above every promise"
-        );
+        assert!(answer == PrepareAnswer::Promised, "a new ballot is above every promise");
         self.counters.campaigns += 1;
         self.outbox.write(Write::Promised(ballot));
-        let campaign = Campaign::new(
-            ballot,
-            self.learner.committed(),
-            self.membership.voters().len(),
-        );
+        let campaign =
+            Campaign::new(ballot, self.learner.committed(), self.membership.voters().len());
         let from = campaign.from();
         self.proposer = Proposer::Preparing(campaign);
         if !self.peers.is_empty() {
-            self.outbox
-                .send_after_durable(Recipients::AllPeers, Prepare { ballot, from });
+            self.outbox.send_after_durable(Recipients::AllPeers, Prepare { ballot, from });
         }
         let own = self.promise_page(ballot, from, usize::MAX);
         self.outbox.send_to_self(own);
@@ -161,8 +151,7 @@ impl Replica {
             Step::Absurd => self.counters.dropped_absurd += 1,
             Step::NextPage(next) => {
                 let prepare = Prepare { ballot, from: next };
-                self.outbox
-                    .send_after_durable(Recipients::One(from), prepare);
+                self.outbox.send_after_durable(Recipients::One(from), prepare);
             }
             Step::Waiting => {}
             Step::Won => self.begin_reign(),
@@ -197,8 +186,7 @@ impl Replica {
                 && member.id != self.outbox.replica()
             {
                 let prepare = Prepare { ballot, from };
-                self.outbox
-                    .send_after_durable(Recipients::One(member.id), prepare);
+                self.outbox.send_after_durable(Recipients::One(member.id), prepare);
             }
         }
         self.pacemaker.arm_retransmit(self.now);

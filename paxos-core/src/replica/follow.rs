@@ -14,10 +14,7 @@ use crate::value::Value;
 
 impl Replica {
     pub(super) fn on_prepare(&mut self, from: ReplicaId, prepare: Prepare) {
-        let Prepare {
-            ballot,
-            from: first,
-        } = prepare;
+        let Prepare { ballot, from: first } = prepare;
         if ballot.leader() != from || first == Slot::ZERO {
             self.counters.dropped_absurd += 1;
             return;
@@ -25,13 +22,7 @@ impl Replica {
         self.pacemaker.see(Some(ballot));
         match self.acceptor.prepare(ballot) {
             PrepareAnswer::Rejected(promised) => {
-                self.outbox.send(
-                    Recipients::One(from),
-                    Reject {
-                        refused: ballot,
-                        promised,
-                    },
-                );
+                self.outbox.send(Recipients::One(from), Reject { refused: ballot, promised });
                 return;
             }
             PrepareAnswer::Promised => {
@@ -43,8 +34,7 @@ impl Replica {
             PrepareAnswer::PromisedBefore => {}
         }
         let promise = self.promise_page(ballot, first, self.config.page_bytes_max);
-        self.outbox
-            .send_after_durable(Recipients::One(from), promise);
+        self.outbox.send_after_durable(Recipients::One(from), promise);
     }
 
     /// Rule P7: whoever promises a higher ballot stops leading under its own.
@@ -87,22 +77,11 @@ impl Replica {
             }
             entries.push(PromiseEntry { slot, state });
         }
-        Promise {
-            ballot,
-            committed,
-            from: first,
-            through,
-            entries,
-        }
+        Promise { ballot, committed, from: first, through, entries }
     }
 
     pub(super) fn on_accept(&mut self, from: ReplicaId, accept: Accept) {
-        let Accept {
-            ballot,
-            committed,
-            first,
-            values,
-        } = accept;
+        let Accept { ballot, committed, first, values } = accept;
         if ballot.leader() != from {
             self.counters.dropped_absurd += 1;
             return;
@@ -111,13 +90,7 @@ impl Replica {
         if let Some(promised) = self.acceptor.promised()
             && promised > ballot
         {
-            self.outbox.send(
-                Recipients::One(from),
-                Reject {
-                    refused: ballot,
-                    promised,
-                },
-            );
+            self.outbox.send(Recipients::One(from), Reject { refused: ballot, promised });
             return;
         }
         self.obey(ballot);
@@ -150,11 +123,7 @@ impl Replica {
         }
         match self.acceptor.accept(ballot, slot, value) {
             AcceptAnswer::Accepted => {
-                self.outbox.write(Write::Accepted {
-                    slot,
-                    ballot,
-                    value: value.clone(),
-                });
+                self.outbox.write(Write::Accepted { slot, ballot, value: value.clone() });
                 self.outbox.acknowledge(ballot, slot);
                 true
             }
@@ -176,12 +145,7 @@ impl Replica {
         let values = self.log.run(first, committed, self.config.page_bytes_max);
         if !values.is_empty() {
             let trimmed = self.log.trimmed();
-            let fetched = Fetched {
-                first,
-                values,
-                committed,
-                trimmed,
-            };
+            let fetched = Fetched { first, values, committed, trimmed };
             self.outbox.send(Recipients::One(from), fetched);
         }
     }

@@ -18,10 +18,7 @@ impl Replica {
         let Proposer::Leading(reign) = &mut self.proposer else {
             unreachable!("only a leader proposes");
         };
-        assert!(
-            reign.take_next() == slot,
-            "the slot is the one that was looked up"
-        );
+        assert!(reign.take_next() == slot, "the slot is the one that was looked up");
         self.open(slot, ballot, &value);
         self.send_accept(Recipients::AllPeers, ballot, slot, vec![value]);
     }
@@ -30,15 +27,10 @@ impl Replica {
     fn open(&mut self, slot: Slot, ballot: Ballot, value: &Value) {
         self.learner.open(slot, ballot, value.clone());
         assert!(
-            self.acceptor
-                .vote(slot)
-                .is_none_or(|vote| vote.ballot < ballot),
+            self.acceptor.vote(slot).is_none_or(|vote| vote.ballot < ballot),
             "a leader proposes one value in a slot"
         );
-        assert!(
-            self.vote(ballot, slot, value),
-            "a leader's own window is within its acceptor's"
-        );
+        assert!(self.vote(ballot, slot, value), "a leader's own window is within its acceptor's");
     }
 
     fn send_accept(&mut self, to: Recipients, ballot: Ballot, first: Slot, values: Vec<Value>) {
@@ -49,15 +41,7 @@ impl Replica {
         if to == Recipients::AllPeers {
             self.told = committed;
         }
-        self.outbox.send(
-            to,
-            Accept {
-                ballot,
-                committed,
-                first,
-                values,
-            },
-        );
+        self.outbox.send(to, Accept { ballot, committed, first, values });
     }
 
     /// Proposes what promises named, as far as the window allows, in as few messages as the page
@@ -98,15 +82,9 @@ impl Replica {
     }
 
     pub(super) fn on_accepted(&mut self, from: ReplicaId, accepted: Accepted) {
-        let Accepted {
-            ballot,
-            first,
-            last,
-        } = accepted;
-        let (Some(voter), true) = (
-            self.membership.voter_index(from),
-            self.is_leading_at(ballot),
-        ) else {
+        let Accepted { ballot, first, last } = accepted;
+        let (Some(voter), true) = (self.membership.voter_index(from), self.is_leading_at(ballot))
+        else {
             self.counters.dropped_stale += 1;
             return;
         };
@@ -115,10 +93,7 @@ impl Replica {
         let last = last.min(self.window_end());
         let mut slot = first;
         while slot <= last {
-            match self
-                .learner
-                .count(voter, slot, ballot, self.membership.quorums())
-            {
+            match self.learner.count(voter, slot, ballot, self.membership.quorums()) {
                 Counted::New => {}
                 Counted::Stale => self.counters.dropped_stale += 1,
                 Counted::Chosen => {
@@ -146,8 +121,7 @@ impl Replica {
         if self.told < committed && !self.peers.is_empty() {
             self.told = committed;
             let ballot = reign.ballot();
-            self.outbox
-                .send(Recipients::AllPeers, Commit { ballot, committed });
+            self.outbox.send(Recipients::AllPeers, Commit { ballot, committed });
         }
     }
 

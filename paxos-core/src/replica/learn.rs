@@ -83,20 +83,13 @@ impl Replica {
             return;
         }
         // Rule P8: whoever proposed another value there was deposed without noticing.
-        if self
-            .learner
-            .tally(slot)
-            .is_some_and(|tally| tally.value != value)
-        {
+        if self.learner.tally(slot).is_some_and(|tally| tally.value != value) {
             self.step_down();
         }
         if let Proposer::Leading(reign) = &mut self.proposer {
             reign.settle(slot);
         }
-        let voted = self
-            .acceptor
-            .vote(slot)
-            .is_some_and(|vote| vote.value == value);
+        let voted = self.acceptor.vote(slot).is_some_and(|vote| vote.value == value);
         match self.learner.choose(slot, value.clone()) {
             Ok(true) => {
                 self.counters.values_fetched += 1;
@@ -155,12 +148,7 @@ impl Replica {
 
     fn load_range(&self, from: Slot, through: Slot) -> LoadRange {
         let group = self.outbox.origin().group;
-        LoadRange {
-            group,
-            from,
-            through,
-            bytes_max: self.config.page_bytes_max,
-        }
+        LoadRange { group, from, through, bytes_max: self.config.page_bytes_max }
     }
 
     /// A range of the log that was asked for with [`crate::output::Output::Load`].
@@ -174,12 +162,7 @@ impl Replica {
             Some(Purpose::Serve(peer, first)) => {
                 let committed = self.learner.committed();
                 let trimmed = self.log.trimmed().max(loaded.trimmed);
-                let fetched = Fetched {
-                    first,
-                    values: loaded.values,
-                    committed,
-                    trimmed,
-                };
+                let fetched = Fetched { first, values: loaded.values, committed, trimmed };
                 self.outbox.send(Recipients::One(peer), fetched);
             }
             Some(Purpose::Apply(first)) => {
@@ -247,26 +230,15 @@ impl Replica {
             return;
         }
         let now = self.now;
-        let choice = self
-            .catchup
-            .choose(own, |peer| self.pacemaker.hears(peer, now));
+        let choice = self.catchup.choose(own, |peer| self.pacemaker.hears(peer, now));
         if let Some((peer, through)) = choice {
-            self.outbox.send(
-                Recipients::One(peer),
-                Fetch {
-                    from: own.next(),
-                    through,
-                },
-            );
+            self.outbox.send(Recipients::One(peer), Fetch { from: own.next(), through });
         }
     }
 
     /// The disk has caught up: so may the log.
     pub(super) fn continue_fetch(&mut self) {
-        let lag = self
-            .catchup
-            .target()
-            .distance_from(self.learner.committed());
+        let lag = self.catchup.target().distance_from(self.learner.committed());
         if lag > u64::from(self.membership.window())
             && !self.catchup.is_asked()
             && self.outbox.writes_pending() <= FETCH_WRITES_MAX
@@ -284,12 +256,7 @@ impl Replica {
         }
         let trimmed = self.log.trimmed();
         if first <= trimmed {
-            let fetched = Fetched {
-                first,
-                values: Vec::new(),
-                committed,
-                trimmed,
-            };
+            let fetched = Fetched { first, values: Vec::new(), committed, trimmed };
             self.outbox.send(Recipients::One(from), fetched);
         } else if first < self.log.first() {
             let through = through.min(self.log.first().previous());
@@ -298,23 +265,13 @@ impl Replica {
             }
         } else {
             let values = self.log.run(first, through, self.config.page_bytes_max);
-            let fetched = Fetched {
-                first,
-                values,
-                committed,
-                trimmed,
-            };
+            let fetched = Fetched { first, values, committed, trimmed };
             self.outbox.send(Recipients::One(from), fetched);
         }
     }
 
     pub(super) fn on_fetched(&mut self, from: ReplicaId, fetched: Fetched) {
-        let Fetched {
-            first,
-            values,
-            committed,
-            ..
-        } = fetched;
+        let Fetched { first, values, committed, .. } = fetched;
         let before = self.learner.committed();
         let mut slot = first;
         for value in values {

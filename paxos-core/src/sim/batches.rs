@@ -15,10 +15,7 @@ pub struct Batches {
 impl Batches {
     /// The batches of this origin, from the first.
     pub fn new(origin: Origin) -> Self {
-        Self {
-            origin,
-            last: WriteSequence::default(),
-        }
+        Self { origin, last: WriteSequence::default() }
     }
 
     /// The next batch.

@@ -74,11 +74,7 @@ impl Client {
     /// Whom to ask: mostly who is believed to lead.
     pub(super) fn target(&self, replicas: u16, rng: &mut Rng) -> ReplicaId {
         let any = ReplicaId::new(rng.between(1, u64::from(replicas)) as u16);
-        if rng.chance(800) {
-            self.hint.unwrap_or(any)
-        } else {
-            any
-        }
+        if rng.chance(800) { self.hint.unwrap_or(any) } else { any }
     }
 
     /// Nothing more to send, nothing unresolved.
@@ -150,12 +146,7 @@ impl Cluster {
                 if self.under_faults {
                     self.totals.commands_under_faults += commands.len() as u64;
                 }
-                self.clients[place].attempts.push(Attempt {
-                    commands,
-                    at,
-                    proposed,
-                    since,
-                });
+                self.clients[place].attempts.push(Attempt { commands, at, proposed, since });
             }
             Some(Err(error)) => {
                 let client = &mut self.clients[place];

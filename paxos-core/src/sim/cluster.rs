@@ -27,11 +27,7 @@ use crate::value::Command;
 /// What is due at some time.
 #[derive(Debug)]
 pub(super) enum Due {
-    Deliver {
-        from: ReplicaId,
-        to: ReplicaId,
-        packet: Packet,
-    },
+    Deliver { from: ReplicaId, to: ReplicaId, packet: Packet },
     Disk(ReplicaId, u32),
     Timer(ReplicaId, u32),
     Applied(ReplicaId, u32),
@@ -103,10 +99,7 @@ impl Cluster {
         options: Options,
         mut make: impl FnMut(Format) -> Box<dyn CrashStorage>,
     ) -> Self {
-        assert!(
-            (1..=9).contains(&options.replicas),
-            "a simulated cluster has 1 to 9 replicas"
-        );
+        assert!((1..=9).contains(&options.replicas), "a simulated cluster has 1 to 9 replicas");
         let mut rng = Rng::new(options.seed);
         let voters = (1..=options.replicas).map(|number| Member::new(ReplicaId::new(number)));
         let rule = options.quorums.clone();
@@ -121,10 +114,7 @@ impl Cluster {
         };
         let node = |number| {
             let replica = ReplicaId::new(number);
-            let storage = make(Format {
-                replica,
-                ..format.clone()
-            });
+            let storage = make(Format { replica, ..format.clone() });
             let skew = u64::from(options.clock_skew);
             let clock = Clock {
                 origin: rng.below(1_000_000_000_000),

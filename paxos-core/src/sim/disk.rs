@@ -60,11 +60,7 @@ impl SimDisk {
     fn write(&mut self, write: &Write) {
         match write {
             Write::Promised(ballot) => self.promised = self.promised.max(Some(*ballot)),
-            Write::Accepted {
-                slot,
-                ballot,
-                value,
-            } => {
+            Write::Accepted { slot, ballot, value } => {
                 self.promised = self.promised.max(Some(*ballot));
                 self.read_clock(value);
                 self.votes.insert(*slot, (*ballot, value.clone()));
@@ -94,11 +90,7 @@ impl SimDisk {
 
 impl Storage for SimDisk {
     fn recover(&mut self, nonce: u32) -> Result<Vec<Recovered>, StorageError> {
-        let start = if self.boot == 0 {
-            Start::First
-        } else {
-            Start::Again
-        };
+        let start = if self.boot == 0 { Start::First } else { Start::Again };
         self.boot += 1;
         let above = self.committed.next();
         Ok(vec![Recovered {
@@ -146,10 +138,7 @@ impl Storage for SimDisk {
             values.push(value.clone());
             slot = slot.next();
         }
-        Ok(Loaded {
-            values,
-            trimmed: self.trimmed,
-        })
+        Ok(Loaded { values, trimmed: self.trimmed })
     }
 
     fn room(&self) -> Room {
@@ -163,10 +152,7 @@ impl Storage for SimDisk {
 
 impl CrashStorage for SimDisk {
     fn crash(&mut self, unproved: Vec<WriteBatch>, rng: &mut Rng) {
-        let writes = unproved
-            .iter()
-            .map(|batch| batch.writes().len())
-            .sum::<usize>();
+        let writes = unproved.iter().map(|batch| batch.writes().len()).sum::<usize>();
         let survivors = rng.between(0, writes as u64) as usize;
         for write in unproved.iter().flat_map(WriteBatch::writes).take(survivors) {
             self.write(write);
@@ -204,11 +190,7 @@ mod tests {
     }
 
     fn vote(slot: u64) -> Write {
-        Write::Accepted {
-            slot: Slot::new(slot),
-            ballot: Ballot::new(slot, ME),
-            value: Value::Noop,
-        }
+        Write::Accepted { slot: Slot::new(slot), ballot: Ballot::new(slot, ME), value: Value::Noop }
     }
 
     #[test]
@@ -219,10 +201,8 @@ mod tests {
             assert_eq!(disk.recover(0).unwrap()[0].start, Start::First);
             let proofs = disk.persist(vec![batches.batch(vec![vote(1)])]).unwrap();
             assert_eq!(proofs[0].through().number(), 1);
-            let unproved = vec![
-                batches.batch(vec![vote(2), vote(3)]),
-                batches.batch(vec![vote(4), vote(5)]),
-            ];
+            let unproved =
+                vec![batches.batch(vec![vote(2), vote(3)]), batches.batch(vec![vote(4), vote(5)])];
             disk.crash(unproved, &mut Rng::new(seed));
             let recovered = disk.recover(0).unwrap().remove(0);
             assert_eq!(recovered.start, Start::Again);
@@ -250,9 +230,6 @@ mod tests {
             };
             disk.load(range).unwrap().values.len()
         };
-        assert_eq!(
-            (count(1, 4), count(2, 2), count(3, 4), count(4, 9)),
-            (2, 1, 0, 1)
-        );
+        assert_eq!((count(1, 4), count(2, 2), count(3, 4), count(4, 9)), (2, 1, 0, 1));
     }
 }

@@ -109,9 +109,7 @@ impl Cluster {
                 }
             }
         }
-        self.check.fail(Invariant::Progress, || {
-            format!("the outputs of {id} never end")
-        });
+        self.check.fail(Invariant::Progress, || format!("the outputs of {id} never end"));
     }
 
     /// After a replica's outputs: looks at it, and starts its disk.
@@ -160,8 +158,7 @@ impl Cluster {
     fn halt(&mut self, id: ReplicaId, halt: Halt) {
         self.log(id, Event::Halt);
         if !matches!(halt, Halt::Refused { .. }) {
-            self.check
-                .fail(Invariant::NoHalt, || format!("{id}: {halt}"));
+            self.check.fail(Invariant::NoHalt, || format!("{id}: {halt}"));
         }
         self.crash(id);
         self.node_mut(id).halted = Some(halt);
@@ -278,10 +275,7 @@ fn join(mut chunks: Vec<Bytes>) -> Bytes {
 
 /// Every count of the lives that go on.
 pub(super) fn count_living(cluster: &mut Cluster) {
-    let living = cluster
-        .nodes
-        .iter()
-        .filter_map(|node: &Node| node.replica.as_ref());
+    let living = cluster.nodes.iter().filter_map(|node: &Node| node.replica.as_ref());
     for replica in living {
         cluster.totals.count(&replica.counters());
     }

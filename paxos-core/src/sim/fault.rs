@@ -85,22 +85,13 @@ impl Plan {
         faults.push((when(&mut rng), Fault::Weather(draw_weather(&mut rng))));
         faults.sort_by_key(|(at, _)| *at);
         let forced = |kind| (kind, rng.below(6) as u32, rng.below(6) as u32);
-        Self {
-            forced: Kind::ALL.into_iter().map(forced).collect(),
-            options,
-            faults,
-            end,
-        }
+        Self { forced: Kind::ALL.into_iter().map(forced).collect(), options, faults, end }
     }
 }
 
 fn draw_weather(rng: &mut Rng) -> Weather {
     let some = |rng: &mut Rng, most| {
-        if rng.chance(500) {
-            rng.below(most) as u32
-        } else {
-            0
-        }
+        if rng.chance(500) { rng.below(most) as u32 } else { 0 }
     };
     let delay_min = rng.duration(Duration::ZERO, ms(5));
     Weather {
@@ -124,10 +115,7 @@ fn draw_shape(replicas: u16, rng: &mut Rng) -> Shape {
         }
         3 => Shape::OneWay(one, other),
         4 => Shape::QuorumLoss { hub: one },
-        5 => Shape::Constrained {
-            leader: one,
-            hub: other,
-        },
+        5 => Shape::Constrained { leader: one, hub: other },
         6 => Shape::Chained(one, other),
         _ if rng.chance(500) => Shape::Bridge(one),
         _ => Shape::Directed(rng.bits() & rng.bits()),
@@ -144,18 +132,12 @@ fn draw_options(seed: u64, limits: &Limits, rng: &mut Rng) -> Options {
         QuorumRule::Majority
     } else {
         let accept = rng.between(1, replicas) as u16;
-        QuorumRule::Counts {
-            prepare: replicas as u16 + 1 - accept,
-            accept,
-        }
+        QuorumRule::Counts { prepare: replicas as u16 + 1 - accept, accept }
     };
     let window = *rng.pick(&[2, 3, 4, 8, 16, 64, 256]);
     let config = draw_config(rng);
-    let disk_delay_max = if rng.chance(700) {
-        rng.duration(ms(1), ms(10))
-    } else {
-        rng.duration(ms(10), ms(100))
-    };
+    let disk_delay_max =
+        if rng.chance(700) { rng.duration(ms(1), ms(10)) } else { rng.duration(ms(10), ms(100)) };
     let machine = *rng.pick(&[Machine::Volatile, Machine::Durable]);
     Options {
         quorums,
@@ -175,18 +157,11 @@ fn draw_options(seed: u64, limits: &Limits, rng: &mut Rng) -> Options {
 fn draw_config(rng: &mut Rng) -> Config {
     let heartbeat = rng.duration(ms(30), ms(80));
     let election_timeout = heartbeat * rng.between(3, 6) as u32;
-    let jitter = if rng.chance(150) {
-        ms(1)
-    } else {
-        rng.duration(election_timeout / 4, election_timeout)
-    };
+    let jitter =
+        if rng.chance(150) { ms(1) } else { rng.duration(election_timeout / 4, election_timeout) };
     let batch_bytes_max = 512;
     let tiny = |rng: &mut Rng, low, high, usual: usize| {
-        if rng.chance(500) {
-            rng.between(low, high) as usize
-        } else {
-            usual
-        }
+        if rng.chance(500) { rng.between(low, high) as usize } else { usual }
     };
     let usual = Config::default();
     Config {

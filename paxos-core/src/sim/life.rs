@@ -60,10 +60,7 @@ impl Cluster {
 
     /// Gives a replica that is down a newly formatted directory, as no operator should.
     pub fn wipe(&mut self, id: ReplicaId) {
-        assert!(
-            self.node(id).replica.is_none(),
-            "only what is down is wiped"
-        );
+        assert!(self.node(id).replica.is_none(), "only what is down is wiped");
         let mut format = self.format.clone();
         format.replica = id;
         let node = self.node_mut(id);
@@ -91,10 +88,7 @@ impl Cluster {
                 continue;
             }
             node.trimmed = through;
-            let trimmed = node
-                .replica
-                .as_mut()
-                .map_or(Ok(()), |replica| replica.trim(through));
+            let trimmed = node.replica.as_mut().map_or(Ok(()), |replica| replica.trim(through));
             if let Err(error) = trimmed {
                 let detail = || format!("{id} refuses to trim {through}: {error}");
                 self.check.fail(Invariant::AppliedInOrder, detail);

@@ -273,10 +273,7 @@ mod tests {
     fn shapes_leave_exactly_the_links_of_their_definition() {
         let quorum_loss = Shape::QuorumLoss { hub: id(3) };
         assert_eq!(links(&quorum_loss, 5), [(1, 3), (2, 3), (3, 4), (3, 5)]);
-        let constrained = Shape::Constrained {
-            leader: id(1),
-            hub: id(3),
-        };
+        let constrained = Shape::Constrained { leader: id(1), hub: id(3) };
         assert_eq!(links(&constrained, 5), [(2, 3), (3, 4), (3, 5)]);
         assert_eq!(links(&Shape::Chained(id(1), id(2)), 3), [(1, 3), (2, 3)]);
         assert_eq!(links(&Shape::Isolate(id(2)), 3), [(1, 3)]);
@@ -290,19 +287,14 @@ mod tests {
         let mut network = Network::new(2, Rng::new(0));
         network.shape(&Shape::OneWay(id(1), id(2)));
         assert_eq!(network.fate(id(1), id(2), Kind::Commit), Fate::Cut);
-        assert!(matches!(
-            network.fate(id(2), id(1), Kind::Commit),
-            Fate::Once(_)
-        ));
+        assert!(matches!(network.fate(id(2), id(1), Kind::Commit), Fate::Once(_)));
     }
 
     #[test]
     fn what_is_forced_happens_once() {
         let mut network = Network::new(2, Rng::new(0));
         network.force(Kind::Accept, 1, 1);
-        let fates: Vec<_> = (0..5)
-            .map(|_| network.fate(id(1), id(2), Kind::Accept))
-            .collect();
+        let fates: Vec<_> = (0..5).map(|_| network.fate(id(1), id(2), Kind::Accept)).collect();
         assert!(matches!(fates[0], Fate::Once(_)));
         assert_eq!(fates[1], Fate::Lost);
         let twice = fates.iter().filter(|f| matches!(f, Fate::Twice(..)));

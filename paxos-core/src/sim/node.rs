@@ -122,10 +122,7 @@ mod tests {
     #[test]
     fn a_clock_has_reached_what_its_alarm_was_set_to() {
         for rate in [900_000, 999_999, 1_000_000, 1_000_001, 1_100_000] {
-            let clock = Clock {
-                origin: 12_345,
-                rate,
-            };
+            let clock = Clock { origin: 12_345, rate };
             for nanos in [12_345, 12_346, 1_000_003, 999_999_999_999] {
                 let local = Time::from_nanos(nanos);
                 assert!(clock.local(clock.global(local)) >= local, "{rate} {nanos}");

@@ -156,10 +156,7 @@ mod tests {
 
     #[test]
     fn a_total_that_is_zero_is_missing_and_sums_add_up() {
-        let mut totals = Totals {
-            crashes: 2,
-            ..Totals::default()
-        };
+        let mut totals = Totals { crashes: 2, ..Totals::default() };
         totals.lost[Kind::Fetch.index()] = 3;
         let other = totals.clone();
         totals.add(&other);

@@ -84,9 +84,6 @@ mod tests {
         assert_eq!(drawn.iter().min(), Some(&3));
         assert_eq!(drawn.iter().max(), Some(&6));
         let hits = (0..10_000).filter(|_| rng.chance(250)).count();
-        assert!(
-            (2200..2800).contains(&hits),
-            "{hits} of 10,000 at a quarter"
-        );
+        assert!((2200..2800).contains(&hits), "{hits} of 10,000 at a quarter");
     }
 }

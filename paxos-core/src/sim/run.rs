@@ -48,13 +48,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            replicas_max: 5,
-            clients: 3,
-            commands: 100,
-            codec: true,
-            trace_capacity: 0,
-        }
+        Self { replicas_max: 5, clients: 3, commands: 100, codec: true, trace_capacity: 0 }
     }
 }
 
@@ -110,11 +104,7 @@ pub fn run_seed_on(
 fn course(cluster: &mut Cluster, plan: &Plan, limits: &Limits) {
     for number in 0..limits.clients {
         let share = limits.commands / limits.clients;
-        let first = if number == 0 {
-            limits.commands % limits.clients
-        } else {
-            0
-        };
+        let first = if number == 0 { limits.commands % limits.clients } else { 0 };
         cluster.clients.push(Client::new(number + 1, share + first));
         cluster.queue(Time::ZERO, Due::Client(number as usize));
     }
@@ -183,10 +173,7 @@ impl Cluster {
             let status = self.status(*id)?;
             (status.role == Role::Leader).then_some((status.leader, *id))
         };
-        self.ids()
-            .filter_map(|id| leads(&id))
-            .max()
-            .map(|(_, id)| id)
+        self.ids().filter_map(|id| leads(&id)).max().map(|(_, id)| id)
     }
 
     fn describe(&self) -> String {
@@ -211,8 +198,7 @@ impl Cluster {
 
     fn no_progress(&mut self, what: &str) {
         let detail = self.describe();
-        self.check
-            .fail(Invariant::Progress, || format!("{what}: {detail}"));
+        self.check.fail(Invariant::Progress, || format!("{what}: {detail}"));
     }
 }
 
@@ -243,9 +229,7 @@ fn serves_again(cluster: &mut Cluster) {
     });
     if !served {
         let timeouts = SERVE_WITHIN;
-        cluster.no_progress(&format!(
-            "no new command chosen within {timeouts} election timeouts"
-        ));
+        cluster.no_progress(&format!("no new command chosen within {timeouts} election timeouts"));
     }
 }
 
@@ -263,11 +247,7 @@ fn converges(cluster: &mut Cluster) {
         agreed && cluster.clients.iter().all(Client::is_done) && is_at_rest(cluster)
     });
     if !done {
-        let open = cluster
-            .clients
-            .iter()
-            .filter(|client| !client.is_done())
-            .count();
+        let open = cluster.clients.iter().filter(|client| !client.is_done()).count();
         cluster.no_progress(&format!("not converged, {open} clients wait"));
     }
 }

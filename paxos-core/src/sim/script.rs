@@ -34,10 +34,7 @@ impl Script {
 
     /// A calm cluster with these options.
     pub fn with(options: Options) -> Self {
-        Self {
-            cluster: Cluster::new(options),
-            requests: 0,
-        }
+        Self { cluster: Cluster::new(options), requests: 0 }
     }
 
     /// The cluster beneath.
@@ -95,9 +92,7 @@ impl Script {
 
     /// Runs until one of these leads.
     pub fn expect_leader_among(&mut self, timeouts: u32, among: impl Fn(u16) -> bool) -> u16 {
-        self.expect("a leader", timeouts, |cluster| {
-            leader_among(cluster, &among).is_some()
-        });
+        self.expect("a leader", timeouts, |cluster| leader_among(cluster, &among).is_some());
         leader_among(&self.cluster, &among).expect("it was there just before")
     }
 
@@ -112,9 +107,7 @@ impl Script {
         self.expect("the others follow", 4, |cluster| {
             let ids = cluster.ids();
             let leads = |status: Status| {
-                status
-                    .leader
-                    .is_some_and(|ballot| ballot.leader() == ReplicaId::new(id))
+                status.leader.is_some_and(|ballot| ballot.leader() == ReplicaId::new(id))
                     && status.connected_peers.len() + 1 == usize::from(cluster.options().replicas)
             };
             ids.filter_map(|id| cluster.status(id)).all(leads)
@@ -237,9 +230,6 @@ fn leader_among(cluster: &Cluster, among: impl Fn(u16) -> bool) -> Option<u16> {
         let leads = status.role == Role::Leader && status.connectivity == Connectivity::Quorum;
         leads.then_some((status.leader, id.number()))
     };
-    let leaders = cluster
-        .ids()
-        .filter(|id| among(id.number()))
-        .filter_map(leads);
+    let leaders = cluster.ids().filter(|id| among(id.number())).filter_map(leads);
     leaders.max().map(|(_, id)| id)
 }

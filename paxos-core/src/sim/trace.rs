@@ -79,11 +79,9 @@ impl Event {
             Self::Start(boot, slot) => (1, u64::from(*boot), slot.number()),
             Self::Crash(count) => (2, *count as u64, 0),
             Self::Pause(until) => (3, until.nanos(), 0),
-            Self::Send(to, packet, fate) => (
-                4,
-                u64::from(to.number()) << 8 | fate.len() as u64,
-                sum(packet),
-            ),
+            Self::Send(to, packet, fate) => {
+                (4, u64::from(to.number()) << 8 | fate.len() as u64, sum(packet))
+            }
             // Its bytes were counted when it was sent.
             Self::Receive(from, _) => (5, u64::from(from.number()), 0),
             Self::Persist(sequence, count) => (6, *sequence, *count as u64),
@@ -155,12 +153,7 @@ pub struct Trace {
 impl Trace {
     /// A trace that remembers the last `capacity` events.
     pub fn new(capacity: usize) -> Self {
-        Self {
-            ring: VecDeque::with_capacity(capacity.min(4096)),
-            capacity,
-            hash: 0,
-            events: 0,
-        }
+        Self { ring: VecDeque::with_capacity(capacity.min(4096)), capacity, hash: 0, events: 0 }
     }
 
     /// Something happened at this replica, or to the whole cluster.

@@ -46,14 +46,8 @@ impl Story {
             *recipients == Recipients::AllPeers || *recipients == Recipients::One(receiver)
         };
         let sent = &self.bed(from).sent;
-        let found = sent
-            .iter()
-            .rev()
-            .find(|(to, body)| meant(to) && body.name() == kind);
-        let body = found
-            .unwrap_or_else(|| panic!("{from} sent no {kind} to {to}"))
-            .1
-            .clone();
+        let found = sent.iter().rev().find(|(to, body)| meant(to) && body.name() == kind);
+        let body = found.unwrap_or_else(|| panic!("{from} sent no {kind} to {to}")).1.clone();
         self.tell(&format!("  {from} -> {to}: {}", describe(&body)));
         let sender = id(server(from));
         self.bed(to).receive(sender, body);
@@ -74,26 +68,13 @@ fn describe(body: &Body) -> String {
         }
         Body::Accept(accept) => {
             let values: Vec<_> = accept.values.iter().map(text).collect();
-            format!(
-                "Accept {} slot {} {}",
-                accept.ballot,
-                accept.first.number(),
-                values.join(", ")
-            )
+            format!("Accept {} slot {} {}", accept.ballot, accept.first.number(), values.join(", "))
         }
         Body::Accepted(accepted) => {
-            format!(
-                "Accepted {} slot {}",
-                accepted.ballot,
-                accepted.last.number()
-            )
+            format!("Accepted {} slot {}", accepted.ballot, accepted.last.number())
         }
         Body::Commit(commit) => {
-            format!(
-                "Commit {} through slot {}",
-                commit.ballot,
-                commit.committed.number()
-            )
+            format!("Commit {} through slot {}", commit.ballot, commit.committed.number())
         }
         Body::Reject(_)
         | Body::Heartbeat(_)
@@ -106,10 +87,7 @@ fn describe(body: &Body) -> String {
 #[test]
 fn athens_the_books_walk_through() {
     let beds = (1..=5).map(|own| Bed::new(own, 5)).collect();
-    let mut story = Story {
-        beds,
-        transcript: String::new(),
-    };
+    let mut story = Story { beds, transcript: String::new() };
 
     story.tell("alice asks Athens");
     story.campaign("Athens", ["Byzantium", "Cyrene"]);
@@ -148,11 +126,7 @@ fn athens_the_books_walk_through() {
         story.deliver(peer, "Byzantium", "Accepted");
     }
     let carol = story.bed("Byzantium").propose("carol");
-    assert_eq!(
-        carol.slot,
-        slot(2),
-        "slot 1 is taken: carol is never proposed in it"
-    );
+    assert_eq!(carol.slot, slot(2), "slot 1 is taken: carol is never proposed in it");
     story.bed("Byzantium").sync();
     for peer in ["Cyrene", "Delphi"] {
         story.deliver("Byzantium", peer, "Commit");
@@ -160,9 +134,7 @@ fn athens_the_books_walk_through() {
     story.tell("slot 1 at the end");
     for name in NAMES {
         let applied = story.bed(name).applied.clone();
-        let value = applied
-            .first()
-            .map_or("nothing yet".to_owned(), |(_, value)| text(value));
+        let value = applied.first().map_or("nothing yet".to_owned(), |(_, value)| text(value));
         story.tell(&format!("  {name:<9} {value}"));
     }
 

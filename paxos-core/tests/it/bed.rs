@@ -36,11 +36,7 @@ pub(crate) fn ballot(round: u64, leader: u16) -> Ballot {
 
 pub(crate) fn command(text: &str) -> Command {
     let request = RequestNumber::new(text.bytes().fold(7, |sum, byte| sum * 31 + u64::from(byte)));
-    Command::apply(
-        ClientId::new(1),
-        request,
-        Bytes::copy_from_slice(text.as_bytes()),
-    )
+    Command::apply(ClientId::new(1), request, Bytes::copy_from_slice(text.as_bytes()))
 }
 
 pub(crate) fn value(text: &str) -> Value {
@@ -52,14 +48,8 @@ pub(crate) fn text(value: &Value) -> String {
         Value::Noop => "no-op".to_owned(),
         Value::Membership(_) => "membership".to_owned(),
         Value::Batch(batch) => {
-            let payloads = batch
-                .commands()
-                .iter()
-                .map(|command| command.payload.to_vec());
-            payloads
-                .map(|bytes| String::from_utf8(bytes).unwrap())
-                .collect::<Vec<_>>()
-                .join("+")
+            let payloads = batch.commands().iter().map(|command| command.payload.to_vec());
+            payloads.map(|bytes| String::from_utf8(bytes).unwrap()).collect::<Vec<_>>().join("+")
         }
     }
 }
@@ -101,19 +91,11 @@ pub(crate) fn remembered(own: u16, membership: &Membership, writes: &[Write]) ->
             Write::Promised(ballot) => {
                 recovered.promised = recovered.promised.max(Some(*ballot));
             }
-            Write::Accepted {
-                slot,
-                ballot,
-                value,
-            } => {
+            Write::Accepted { slot, ballot, value } => {
                 recovered.promised = recovered.promised.max(Some(*ballot));
                 recovered.votes.retain(|vote| vote.slot != *slot);
                 let (slot, ballot, value) = (*slot, *ballot, value.clone());
-                recovered.votes.push(RecoveredVote {
-                    slot,
-                    ballot,
-                    value,
-                });
+                recovered.votes.push(RecoveredVote { slot, ballot, value });
             }
             Write::Chosen { slot, value } => recovered.chosen.push((*slot, value.clone())),
             Write::Committed(slot) => recovered.committed = *slot,
@@ -238,10 +220,7 @@ impl Bed {
     }
 
     pub(crate) fn receive(&mut self, from: ReplicaId, body: impl Into<Body>) {
-        let message = Message {
-            origin: self.origin_of(from),
-            body: body.into(),
-        };
+        let message = Message { origin: self.origin_of(from), body: body.into() };
         self.replica.handle_message(from, message, self.now);
         self.drain();
     }
@@ -261,10 +240,7 @@ impl Bed {
                 incarnation: self.replica.incarnation(),
                 sequence: self.pulse,
             };
-            let mut heartbeat = Heartbeat {
-                echoes: vec![echo],
-                ..self.idle_heartbeat()
-            };
+            let mut heartbeat = Heartbeat { echoes: vec![echo], ..self.idle_heartbeat() };
             change(*peer, &mut heartbeat);
             self.receive(id(*peer), heartbeat);
         }
@@ -316,30 +292,19 @@ impl Bed {
 
     /// The messages of one kind that left.
     pub(crate) fn sent_of<T>(&self, pick: impl Fn(&Body) -> Option<T>) -> Vec<T> {
-        self.sent
-            .iter()
-            .filter_map(|(_, body)| pick(body))
-            .collect()
+        self.sent.iter().filter_map(|(_, body)| pick(body)).collect()
     }
 
     pub(crate) fn accepts(&self) -> Vec<Accept> {
-        self.sent_of(|body| {
-            if let Body::Accept(accept) = body {
-                Some(accept.clone())
-            } else {
-                None
-            }
-        })
+        self.sent_of(
+            |body| {
+                if let Body::Accept(accept) = body { Some(accept.clone()) } else { None }
+            },
+        )
     }
 
     pub(crate) fn promises(&self) -> Vec<Promise> {
-        self.sent_of(|body| {
-            if let Body::Promise(page) = body {
-                Some(page.clone())
-            } else {
-                None
-            }
-        })
+        self.sent_of(|body| if let Body::Promise(page) = body { Some(page.clone()) } else { None })
     }
 
     pub(crate) fn has_sent(&self, name: &str) -> bool {
@@ -354,29 +319,14 @@ pub(crate) fn promise(
     committed: Slot,
     entries: Vec<PromiseEntry>,
 ) -> Promise {
-    Promise {
-        ballot,
-        committed,
-        from: slot(from),
-        through: Slot::MAX,
-        entries,
-    }
+    Promise { ballot, committed, from: slot(from), through: Slot::MAX, entries }
 }
 
 pub(crate) fn accept(ballot: Ballot, first: u64, texts: &[&str], committed: u64) -> Accept {
     let values = texts.iter().map(|text| value(text)).collect();
-    Accept {
-        ballot,
-        committed: slot(committed),
-        first: slot(first),
-        values,
-    }
+    Accept { ballot, committed: slot(committed), first: slot(first), values }
 }
 
 pub(crate) fn accepted(ballot: Ballot, first: u64, last: u64) -> Accepted {
-    Accepted {
-        ballot,
-        first: slot(first),
-        last: slot(last),
-    }
+    Accepted { ballot, first: slot(first), last: slot(last) }
 }

@@ -163,10 +163,7 @@ fn a_claim_of_four_gib_is_refused_in_every_length() {
     for at in [8, BATCH_HEADER_LEN + 4] {
         let mut claiming = batch.to_vec();
         claiming[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert_eq!(
-            codec::decode_value(2, claiming.into()),
-            Err(DecodeError::Truncated)
-        );
+        assert_eq!(codec::decode_value(2, claiming.into()), Err(DecodeError::Truncated));
     }
     let heartbeat = &stored["message/Heartbeat-alone"];
     let promise = &stored["message/Promise-empty"];
@@ -181,10 +178,7 @@ fn a_claim_of_four_gib_is_refused_in_every_length() {
     for at in [8, 10] {
         let mut claiming = membership.to_vec();
         claiming[at..at + 2].copy_from_slice(&u16::MAX.to_le_bytes());
-        assert_eq!(
-            codec::decode_membership(claiming.into()),
-            Err(DecodeError::Truncated)
-        );
+        assert_eq!(codec::decode_membership(claiming.into()), Err(DecodeError::Truncated));
     }
 }
 
@@ -197,11 +191,7 @@ fn another_format_version_is_refused() {
         for version in [0, VERSION - 1, VERSION + 1, u16::MAX] {
             let mut other = bytes.to_vec();
             other[..2].copy_from_slice(&version.to_le_bytes());
-            assert_eq!(
-                codec::decode(other.into()),
-                Err(DecodeError::Version(version)),
-                "{name}"
-            );
+            assert_eq!(codec::decode(other.into()), Err(DecodeError::Version(version)), "{name}");
         }
     }
 }
@@ -216,10 +206,7 @@ fn fields_that_no_sender_writes_are_refused() {
     };
     // Flags and reserved bytes.
     for at in [3, 42, 47] {
-        assert!(matches!(
-            with("message/Prepare", at, &[1]),
-            Err(DecodeError::Field(_))
-        ));
+        assert!(matches!(with("message/Prepare", at, &[1]), Err(DecodeError::Field(_))));
     }
     // An Accept in slot 0, and one whose slots would overflow.
     let first = HEADER_LEN + 10 + 8;
@@ -252,10 +239,7 @@ fn fields_that_no_sender_writes_are_refused() {
 fn a_command_of_a_newer_release_is_named() {
     let mut batch = golden::stored()["value/batch"].to_vec();
     batch[BATCH_HEADER_LEN + 1] = 2;
-    assert_eq!(
-        codec::decode_value(2, batch.into()),
-        Err(DecodeError::CommandKind(0, 2))
-    );
+    assert_eq!(codec::decode_value(2, batch.into()), Err(DecodeError::CommandKind(0, 2)));
 }
 
 #[test]

@@ -30,9 +30,8 @@ impl Random {
 }
 
 fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| {
-        text.parse().expect("FUZZ_CASES and FUZZ_SEED are numbers")
-    })
+    std::env::var(name)
+        .map_or(default, |text| text.parse().expect("FUZZ_CASES and FUZZ_SEED are numbers"))
 }
 
 /// Runs `case` for each seed, with the seed in the panic's output.

@@ -38,10 +38,7 @@ fn unhex(text: &str) -> Bytes {
 /// The names and bytes that the file must hold.
 fn encoded() -> BTreeMap<String, Bytes> {
     let messages = samples::messages().into_iter().map(|(name, message)| {
-        (
-            format!("message/{name}"),
-            codec::encode(&message).concat().into(),
-        )
+        (format!("message/{name}"), codec::encode(&message).concat().into())
     });
     let values = samples::values()
         .into_iter()
@@ -94,9 +91,7 @@ fn golden_bytes_decode_to_the_samples() {
 
 /// The kinds that a decoder knows: those for which it does not answer "unknown kind".
 fn known_kinds(decode: impl Fn(u8) -> Option<DecodeError>) -> Vec<u8> {
-    (0..=u8::MAX)
-        .filter(|kind| decode(*kind) != Some(DecodeError::Kind(*kind)))
-        .collect()
+    (0..=u8::MAX).filter(|kind| decode(*kind) != Some(DecodeError::Kind(*kind))).collect()
 }
 
 #[test]
@@ -120,10 +115,8 @@ fn golden_file_has_every_message_kind() {
 #[test]
 fn golden_file_has_every_value_kind_and_quorum_rule() {
     let known = known_kinds(|kind| codec::decode_value(kind, Bytes::new()).err());
-    let mut present: Vec<u8> = samples::values()
-        .iter()
-        .map(|(_, value)| codec::value_kind(value))
-        .collect();
+    let mut present: Vec<u8> =
+        samples::values().iter().map(|(_, value)| codec::value_kind(value)).collect();
     present.sort_unstable();
     present.dedup();
     assert_eq!(present, known);
@@ -180,9 +173,5 @@ fn golden_file_has_every_slot_state_and_command_kind() {
     let Value::Batch(batch) = codec::decode_value(2, first).unwrap() else {
         panic!("kind 2 is a batch");
     };
-    assert_eq!(
-        batch.commands().len(),
-        known.len(),
-        "one command of each kind"
-    );
+    assert_eq!(batch.commands().len(), known.len(), "one command of each kind");
 }

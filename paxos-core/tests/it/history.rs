@@ -69,9 +69,7 @@ fn n03_promise_never_decreases() {
     let mut lowered = None;
     script.expect("the old leader promises the new ballot", 4, |cluster| {
         for replica in 1..=3_u16 {
-            let promised = cluster
-                .status(id(replica))
-                .and_then(|status| status.promised);
+            let promised = cluster.status(id(replica)).and_then(|status| status.promised);
             let before = &mut highest[usize::from(replica) - 1];
             if promised < *before {
                 lowered = Some((replica, *before, promised));
@@ -131,15 +129,10 @@ fn n05_applied_strictly_one_after_another() {
     let (first, second) = gap(&mut script);
     for replica in 1..=3 {
         let status = script.status(replica);
-        assert!(
-            status.applied < first && status.committed < first,
-            "{status:?}"
-        );
+        assert!(status.applied < first && status.committed < first, "{status:?}");
     }
     // The retransmission closes the gap; the observer checks that each slot follows the last.
-    script.expect("the gap is closed", 2, |cluster| {
-        cluster.check().chosen_prefix() >= second
-    });
+    script.expect("the gap is closed", 2, |cluster| cluster.check().chosen_prefix() >= second);
     script.expect_applied(&[1, 2, 3], 2);
     assert_eq!(script.payloads(first), [b"first"]);
     assert_eq!(script.status(1).applied, second);
@@ -216,19 +209,12 @@ fn n08_unknown_outcome() {
     script.drop_kind(Kind::Accepted, None, Some(1));
     let slot = script.propose(1, b"maybe").unwrap().slot;
     script.run_for(MOMENT);
-    assert!(
-        script.status(1).committed < slot,
-        "the leader knows nothing"
-    );
+    assert!(script.status(1).committed < slot, "the leader knows nothing");
     script.crash(1);
     script.drop_nothing();
     let leader = script.expect_leader_among(4, |leader| leader != 1);
     script.commit(leader, b"after", 2);
-    assert_eq!(
-        script.payloads(slot),
-        [b"maybe"],
-        "it was chosen all the same"
-    );
+    assert_eq!(script.payloads(slot), [b"maybe"], "it was chosen all the same");
     script.restart(1);
     script.expect_applied(&[1, 2, 3], 4);
 
@@ -265,9 +251,7 @@ fn n09_accept_quorum_denied_is_never_acknowledged() {
     }
     script.drop_nothing();
     script.expect("it is committed with a quorum", 4, |cluster| {
-        cluster
-            .status(id(1))
-            .is_some_and(|status| status.committed >= slot)
+        cluster.status(id(1)).is_some_and(|status| status.committed >= slot)
     });
     assert_eq!(script.payloads(slot), [b"denied"]);
 }
@@ -277,10 +261,8 @@ fn n09_accept_quorum_denied_is_never_acknowledged() {
 #[test]
 fn n10_quorums_intersect_for_even_counts_too() {
     for voters in 1..=9_u16 {
-        let counts = (1..=voters).map(|accept| QuorumRule::Counts {
-            prepare: voters + 1 - accept,
-            accept,
-        });
+        let counts =
+            (1..=voters).map(|accept| QuorumRule::Counts { prepare: voters + 1 - accept, accept });
         for rule in counts.chain([QuorumRule::Majority]) {
             let system = QuorumSystem::new(usize::from(voters), rule.clone()).unwrap();
             let sets = || (0..1_u32 << voters).map(set_of);
@@ -290,10 +272,7 @@ fn n10_quorums_intersect_for_even_counts_too() {
                         && other.len() + accept.len() == usize::from(voters)
                 });
                 let rest = rest.unwrap();
-                assert!(
-                    !system.is_prepare_quorum(rest),
-                    "{rule:?}: {accept:?} and {rest:?}"
-                );
+                assert!(!system.is_prepare_quorum(rest), "{rule:?}: {accept:?} and {rest:?}");
             }
         }
     }

@@ -22,10 +22,7 @@ use crate::bed::{
 const HEARTBEAT: Duration = Duration::from_millis(100);
 
 fn entry(at: u64, state: SlotState) -> PromiseEntry {
-    PromiseEntry {
-        slot: slot(at),
-        state,
-    }
+    PromiseEntry { slot: slot(at), state }
 }
 
 fn voted(at: u64, round: u64, leader: u16, text: &str) -> PromiseEntry {
@@ -42,14 +39,10 @@ fn v1_clock_never_goes_back() {
     bed.lead(&[2]);
     for (given, expected) in [(100, 100), (40, 100), (120, 120)] {
         let clock = LogClock::from_millis(given);
-        bed.replica
-            .propose(vec![command("a")], clock, bed.now)
-            .unwrap();
+        bed.replica.propose(vec![command("a")], clock, bed.now).unwrap();
         bed.drain();
         let accepts = bed.accepts();
-        let Value::Batch(batch) = &accepts.last().unwrap().values[0] else {
-            panic!("a batch")
-        };
+        let Value::Batch(batch) = &accepts.last().unwrap().values[0] else { panic!("a batch") };
         assert_eq!(batch.clock(), LogClock::from_millis(expected));
     }
 }
@@ -62,13 +55,7 @@ fn v2_deposed_leader_never_moves_a_value() {
     let first = bed.lead(&[2]);
     bed.propose("once");
     bed.sync();
-    bed.receive(
-        id(3),
-        Reject {
-            refused: first,
-            promised: ballot(9, 3),
-        },
-    );
+    bed.receive(id(3), Reject { refused: first, promised: ballot(9, 3) });
     assert_eq!(bed.role(), Role::Follower);
     bed.take_sent();
     // It leads again, and slot 1 turns out to hold something else.
@@ -76,11 +63,7 @@ fn v2_deposed_leader_never_moves_a_value() {
     bed.sync();
     let taken = vec![voted(1, 9, 3, "other")];
     bed.receive(id(3), promise(again, 1, Slot::ZERO, taken));
-    let proposed: Vec<_> = bed
-        .accepts()
-        .into_iter()
-        .flat_map(|accept| accept.values)
-        .collect();
+    let proposed: Vec<_> = bed.accepts().into_iter().flat_map(|accept| accept.values).collect();
     assert_eq!(proposed.iter().map(text).collect::<Vec<_>>(), ["other"]);
 }
 
@@ -93,11 +76,9 @@ fn q1_quorums_intersect() {
         let system = QuorumSystem::new(voters, QuorumRule::Majority).unwrap();
         for bits in 0..1_u32 << voters {
             let mut set = VoterSet::EMPTY;
-            (0..voters)
-                .filter(|voter| bits & (1 << voter) != 0)
-                .for_each(|voter| {
-                    set.insert(voter);
-                });
+            (0..voters).filter(|voter| bits & (1 << voter) != 0).for_each(|voter| {
+                set.insert(voter);
+            });
             let rest = VoterSet::first(voters).without(set);
             assert!(!(system.is_prepare_quorum(set) && system.is_accept_quorum(rest)));
         }
@@ -134,9 +115,7 @@ fn q3_window_bounds_what_is_in_flight() {
     for number in 1..=8 {
         assert_eq!(bed.propose("a").slot, slot(number));
     }
-    let refused = bed
-        .replica
-        .propose(vec![command("b")], LogClock::default(), bed.now);
+    let refused = bed.replica.propose(vec![command("b")], LogClock::default(), bed.now);
     assert_eq!(refused.unwrap_err().reason, NotProposed::Busy);
     bed.sync();
     bed.receive(id(2), accepted(own, 1, 1));
@@ -145,15 +124,9 @@ fn q3_window_bounds_what_is_in_flight() {
     let mut bed = Bed::new(1, 3);
     let own = bed.campaign(&[2]);
     bed.sync();
-    bed.receive(
-        id(2),
-        promise(own, 1, Slot::ZERO, vec![voted(12, 1, 2, "far")]),
-    );
-    let highest = bed
-        .accepts()
-        .iter()
-        .map(|accept| accept.first.plus(accept.values.len() as u64 - 1))
-        .max();
+    bed.receive(id(2), promise(own, 1, Slot::ZERO, vec![voted(12, 1, 2, "far")]));
+    let highest =
+        bed.accepts().iter().map(|accept| accept.first.plus(accept.values.len() as u64 - 1)).max();
     assert_eq!(highest, Some(slot(8)));
 }
 
@@ -164,17 +137,8 @@ fn q3_window_bounds_what_is_in_flight() {
 fn d1_promise_waits_for_the_disk() {
     let mut bed = Bed::new(1, 3);
     bed.receive(id(2), accept(ballot(1, 2), 1, &["a"], 0));
-    bed.receive(
-        id(3),
-        Prepare {
-            ballot: ballot(2, 3),
-            from: slot(1),
-        },
-    );
-    assert!(
-        !bed.has_sent("Promise"),
-        "neither the vote nor the promise is durable"
-    );
+    bed.receive(id(3), Prepare { ballot: ballot(2, 3), from: slot(1) });
+    assert!(!bed.has_sent("Promise"), "neither the vote nor the promise is durable");
     bed.sync();
     assert_eq!(bed.promises()[0].entries, [voted(1, 1, 2, "a")]);
     assert!(bed.disk.contains(&Write::Promised(ballot(2, 3))));
@@ -190,17 +154,9 @@ fn d2_accepted_waits_for_the_disk() {
     bed.receive(id(2), accept(ballot(1, 2), 1, &["a", "b"], 0));
     assert!(!bed.has_sent("Accepted"));
     bed.sync();
-    let sent: Vec<_> = bed.sent_of(|body| {
-        if let Body::Accepted(accepted) = body {
-            Some(*accepted)
-        } else {
-            None
-        }
-    });
-    assert_eq!(
-        sent,
-        [accepted(ballot(1, 2), 1, 2), accepted(ballot(1, 2), 1, 2)]
-    );
+    let sent: Vec<_> = bed
+        .sent_of(|body| if let Body::Accepted(accepted) = body { Some(*accepted) } else { None });
+    assert_eq!(sent, [accepted(ballot(1, 2), 1, 2), accepted(ballot(1, 2), 1, 2)]);
 }
 
 /// **D3** A Prepare leaves only when its sender's own promise of the ballot is durable, so that no
@@ -224,11 +180,7 @@ fn d4_own_votes_wait_for_the_disk() {
     let mut bed = Bed::new(1, 3);
     let own = bed.campaign(&[2]);
     bed.receive(id(2), promise(own, 1, Slot::ZERO, Vec::new()));
-    assert_eq!(
-        bed.role(),
-        Role::Candidate,
-        "its own promise is not durable"
-    );
+    assert_eq!(bed.role(), Role::Candidate, "its own promise is not durable");
     bed.sync();
     assert_eq!(bed.role(), Role::Leader);
     bed.propose("a");
@@ -244,30 +196,16 @@ fn d5_new_life_is_remembered_before_it_is_answered() {
     let mut bed = Bed::new(1, 3);
     let mut origin = bed.origin_of(id(2));
     origin.incarnation = Incarnation::new(2, 5);
-    let fetch = paxos_core::message::Fetch {
-        from: slot(1),
-        through: slot(1),
-    };
-    let prepare = Prepare {
-        ballot: ballot(1, 2),
-        from: slot(1),
-    };
+    let fetch = paxos_core::message::Fetch { from: slot(1), through: slot(1) };
+    let prepare = Prepare { ballot: ballot(1, 2), from: slot(1) };
     for body in [Body::Fetch(fetch), Body::Prepare(prepare)] {
-        bed.replica
-            .handle_message(id(2), Message { origin, body }, bed.now);
+        bed.replica.handle_message(id(2), Message { origin, body }, bed.now);
     }
     bed.drain();
     assert_eq!(bed.pending.len(), 1);
-    assert!(
-        bed.sent.is_empty(),
-        "nothing is answered yet: {:?}",
-        bed.sent
-    );
+    assert!(bed.sent.is_empty(), "nothing is answered yet: {:?}", bed.sent);
     bed.sync();
-    assert!(bed.disk.contains(&Write::Peer {
-        peer: id(2),
-        incarnation: origin.incarnation
-    }));
+    assert!(bed.disk.contains(&Write::Peer { peer: id(2), incarnation: origin.incarnation }));
     assert!(bed.has_sent("Promise"));
 }
 
@@ -279,31 +217,13 @@ fn d5_new_life_is_remembered_before_it_is_answered() {
 fn a1_promise_never_goes_back() {
     let mut bed = Bed::new(1, 3);
     for round in [3, 3, 5] {
-        bed.receive(
-            id(2),
-            Prepare {
-                ballot: ballot(round, 2),
-                from: slot(1),
-            },
-        );
+        bed.receive(id(2), Prepare { ballot: ballot(round, 2), from: slot(1) });
         bed.sync();
         assert_eq!(bed.promises().last().unwrap().ballot, ballot(round, 2));
     }
-    bed.receive(
-        id(3),
-        Prepare {
-            ballot: ballot(4, 3),
-            from: slot(1),
-        },
-    );
-    let reject = Reject {
-        refused: ballot(4, 3),
-        promised: ballot(5, 2),
-    };
-    assert_eq!(
-        bed.sent.last(),
-        Some(&(Recipients::One(id(3)), reject.into()))
-    );
+    bed.receive(id(3), Prepare { ballot: ballot(4, 3), from: slot(1) });
+    let reject = Reject { refused: ballot(4, 3), promised: ballot(5, 2) };
+    assert_eq!(bed.sent.last(), Some(&(Recipients::One(id(3)), reject.into())));
     assert_eq!(bed.replica.status().promised, Some(ballot(5, 2)));
 }
 
@@ -316,14 +236,8 @@ fn a2_accept_respects_and_raises_the_promise() {
     assert_eq!(bed.replica.status().promised, Some(ballot(4, 2)));
     bed.sync();
     bed.receive(id(3), accept(ballot(3, 3), 2, &["b"], 0));
-    let reject = Reject {
-        refused: ballot(3, 3),
-        promised: ballot(4, 2),
-    };
-    assert_eq!(
-        bed.sent.last(),
-        Some(&(Recipients::One(id(3)), reject.into()))
-    );
+    let reject = Reject { refused: ballot(3, 3), promised: ballot(4, 2) };
+    assert_eq!(bed.sent.last(), Some(&(Recipients::One(id(3)), reject.into())));
     bed.sync();
     assert!(
         !bed.disk
@@ -338,10 +252,7 @@ fn a3_one_value_at_one_ballot() {
     let mut bed = Bed::new(1, 3);
     bed.receive(id(2), accept(ballot(1, 2), 1, &["a"], 0));
     bed.receive(id(2), accept(ballot(1, 2), 1, &["b"], 0));
-    assert!(
-        bed.halted.is_some(),
-        "two values at one ballot prove that a promise was broken"
-    );
+    assert!(bed.halted.is_some(), "two values at one ballot prove that a promise was broken");
 }
 
 /// **A4** A promise names the promiser's committed prefix and everything it accepted or knows to be
@@ -352,21 +263,11 @@ fn a4_promise_names_everything() {
     bed.receive(id(2), accept(ballot(1, 2), 1, &["a", "b", "c"], 0));
     bed.receive(id(2), accept(ballot(1, 2), 6, &["f"], 1));
     bed.sync();
-    bed.receive(
-        id(3),
-        Prepare {
-            ballot: ballot(2, 3),
-            from: slot(1),
-        },
-    );
+    bed.receive(id(3), Prepare { ballot: ballot(2, 3), from: slot(1) });
     bed.sync();
     let page = bed.promises().pop().unwrap();
     assert_eq!((page.committed, page.through), (slot(1), Slot::MAX));
-    let named: Vec<_> = page
-        .entries
-        .iter()
-        .map(|entry| entry.slot.number())
-        .collect();
+    let named: Vec<_> = page.entries.iter().map(|entry| entry.slot.number()).collect();
     assert_eq!(named, [2, 3, 6]);
 }
 
@@ -381,17 +282,9 @@ fn a5_committed_slot_is_answered_with_its_value() {
     bed.receive(id(3), accept(ballot(2, 3), 1, &["a"], 0));
     bed.sync();
     assert!(!bed.has_sent("Accepted"));
-    let fetched = bed.sent_of(|body| {
-        if let Body::Fetched(f) = body {
-            Some(f.clone())
-        } else {
-            None
-        }
-    });
-    assert_eq!(
-        fetched[0].values.iter().map(text).collect::<Vec<_>>(),
-        ["a"]
-    );
+    let fetched =
+        bed.sent_of(|body| if let Body::Fetched(f) = body { Some(f.clone()) } else { None });
+    assert_eq!(fetched[0].values.iter().map(text).collect::<Vec<_>>(), ["a"]);
 }
 
 /// **A6** An acceptor takes no vote beyond twice the window above its committed prefix.
@@ -400,16 +293,9 @@ fn a6_far_votes_are_refused() {
     let mut bed = Bed::new(1, 3);
     bed.receive(id(2), accept(ballot(1, 2), 16, &["a", "b"], 0));
     bed.sync();
-    let votes: Vec<_> = bed
-        .disk
-        .iter()
-        .filter(|write| matches!(write, Write::Accepted { .. }))
-        .collect();
-    assert_eq!(
-        votes.len(),
-        1,
-        "slot 16 is within twice the window of 8, slot 17 is not"
-    );
+    let votes: Vec<_> =
+        bed.disk.iter().filter(|write| matches!(write, Write::Accepted { .. })).collect();
+    assert_eq!(votes.len(), 1, "slot 16 is within twice the window of 8, slot 17 is not");
     assert_eq!(bed.replica.counters().dropped_beyond_window, 1);
 }
 
@@ -434,22 +320,12 @@ fn p1_promise_counts_when_it_is_whole() {
     assert_eq!(bed.role(), Role::Candidate, "slots 1 to 3 are not covered");
     bed.receive(id(2), page(1, slot(2), vec![voted(2, 1, 2, "b")]));
     assert_eq!(bed.role(), Role::Candidate);
-    let asked = Prepare {
-        ballot: own,
-        from: slot(3),
-    };
+    let asked = Prepare { ballot: own, from: slot(3) };
     assert_eq!(bed.take_sent(), [(Recipients::One(id(2)), asked.into())]);
     bed.receive(id(2), page(3, Slot::MAX, Vec::new()));
     assert_eq!(bed.role(), Role::Leader);
-    let proposed: Vec<_> = bed
-        .accepts()
-        .into_iter()
-        .flat_map(|accept| accept.values)
-        .collect();
-    assert_eq!(
-        proposed.iter().map(text).collect::<Vec<_>>(),
-        ["no-op", "b"]
-    );
+    let proposed: Vec<_> = bed.accepts().into_iter().flat_map(|accept| accept.values).collect();
+    assert_eq!(proposed.iter().map(text).collect::<Vec<_>>(), ["no-op", "b"]);
 }
 
 /// **P2** A new leader proposes, in each slot above the highest committed prefix that was reported
@@ -464,28 +340,15 @@ fn p2_new_leader_adopts() {
     bed.sync();
     let own = bed.campaign(&[2, 3]);
     bed.sync();
-    let second = vec![
-        voted(1, 3, 5, "higher"),
-        voted(2, 4, 5, "lower"),
-        voted(6, 1, 5, "six"),
-    ];
-    let third = vec![
-        voted(1, 1, 2, "lowest"),
-        entry(4, SlotState::Chosen(value("chosen"))),
-    ];
+    let second = vec![voted(1, 3, 5, "higher"), voted(2, 4, 5, "lower"), voted(6, 1, 5, "six")];
+    let third = vec![voted(1, 1, 2, "lowest"), entry(4, SlotState::Chosen(value("chosen")))];
     bed.receive(id(2), promise(own, 1, Slot::ZERO, second));
     bed.receive(id(3), promise(own, 1, Slot::ZERO, third));
     assert_eq!(bed.role(), Role::Leader);
     let accepts = bed.accepts();
-    assert_eq!(
-        (accepts.len(), accepts[0].first, accepts[0].ballot),
-        (1, slot(1), own)
-    );
+    assert_eq!((accepts.len(), accepts[0].first, accepts[0].ballot), (1, slot(1), own));
     let proposed: Vec<_> = accepts[0].values.iter().map(text).collect();
-    assert_eq!(
-        proposed,
-        ["higher", "own high", "no-op", "chosen", "no-op", "six"]
-    );
+    assert_eq!(proposed, ["higher", "own high", "no-op", "chosen", "no-op", "six"]);
 }
 
 /// **P3** A new leader proposes nothing in a slot at or below a committed prefix that was reported:
@@ -495,21 +358,13 @@ fn p3_reported_prefix_is_fetched() {
     let mut bed = Bed::new(1, 3);
     let own = bed.campaign(&[2]);
     bed.sync();
-    bed.receive(
-        id(2),
-        promise(own, 1, slot(3), vec![voted(4, 1, 2, "four")]),
-    );
+    bed.receive(id(2), promise(own, 1, slot(3), vec![voted(4, 1, 2, "four")]));
     assert_eq!(bed.role(), Role::Leader);
     assert_eq!(bed.accepts()[0].first, slot(4));
     bed.pass(HEARTBEAT);
     assert!(bed.has_sent("Fetch"));
     let values = ["a", "b", "c"].map(value).into();
-    let fetched = Fetched {
-        first: slot(1),
-        values,
-        committed: slot(3),
-        trimmed: Slot::ZERO,
-    };
+    let fetched = Fetched { first: slot(1), values, committed: slot(3), trimmed: Slot::ZERO };
     bed.receive(id(2), fetched);
     assert_eq!(bed.committed(), slot(3));
     let lowest = bed.accepts().iter().map(|accept| accept.first).min();
@@ -522,10 +377,7 @@ fn p4_new_commands_come_above_everything_named() {
     let mut bed = Bed::new(1, 3);
     let own = bed.campaign(&[2]);
     bed.sync();
-    bed.receive(
-        id(2),
-        promise(own, 1, slot(2), vec![voted(5, 1, 2, "five")]),
-    );
+    bed.receive(id(2), promise(own, 1, slot(2), vec![voted(5, 1, 2, "five")]));
     assert_eq!(bed.propose("new").slot, slot(6));
 }
 
@@ -538,11 +390,7 @@ fn p5_unknown_slot_needs_other_promises() {
     bed.sync();
     let lost = vec![entry(2, SlotState::Unknown(ballot(1, 2)))];
     bed.receive(id(2), promise(own, 1, Slot::ZERO, lost));
-    assert_eq!(
-        bed.role(),
-        Role::Candidate,
-        "replica 2 says nothing of slot 2"
-    );
+    assert_eq!(bed.role(), Role::Candidate, "replica 2 says nothing of slot 2");
     bed.receive(id(3), promise(own, 1, Slot::ZERO, Vec::new()));
     assert_eq!(bed.role(), Role::Leader);
 }
@@ -565,10 +413,7 @@ fn p6_one_value_under_one_ballot() {
             assert_eq!((accept.ballot, text(value).as_str()), (own, expected));
         }
     }
-    assert!(
-        bed.accepts().len() > 3,
-        "what is not accepted is sent again"
-    );
+    assert!(bed.accepts().len() > 3, "what is not accepted is sent again");
 }
 
 /// **P7** A replica that promises a ballot above its own stops leading and campaigning at once.
@@ -576,19 +421,9 @@ fn p6_one_value_under_one_ballot() {
 fn p7_promising_more_ends_the_reign() {
     for lead in [false, true] {
         let mut bed = Bed::new(1, 3);
-        let own = if lead {
-            bed.lead(&[2])
-        } else {
-            bed.campaign(&[2])
-        };
+        let own = if lead { bed.lead(&[2]) } else { bed.campaign(&[2]) };
         let higher = ballot(own.round() + 1, 3);
-        bed.receive(
-            id(3),
-            Prepare {
-                ballot: higher,
-                from: slot(1),
-            },
-        );
+        bed.receive(id(3), Prepare { ballot: higher, from: slot(1) });
         assert_eq!(bed.role(), Role::Follower);
         bed.sync();
         assert_eq!(bed.replica.status().promised, Some(higher));
@@ -605,25 +440,14 @@ fn p8_deposed_leader_sends_no_watermark() {
     bed.sync();
     bed.take_sent();
     let values = vec![value("theirs")];
-    bed.receive(
-        id(3),
-        Fetched {
-            first: slot(1),
-            values,
-            committed: slot(1),
-            trimmed: Slot::ZERO,
-        },
-    );
+    bed.receive(id(3), Fetched { first: slot(1), values, committed: slot(1), trimmed: Slot::ZERO });
     assert_eq!((bed.role(), bed.committed()), (Role::Follower, slot(1)));
     bed.sync();
     for (_, body) in bed.take_sent() {
         assert!(!matches!(body, Body::Commit(Commit { ballot, .. }) if ballot == own));
         assert!(!matches!(body, Body::Heartbeat(heartbeat) if heartbeat.leader == Some(own)));
     }
-    assert!(bed.disk.contains(&Write::Chosen {
-        slot: slot(1),
-        value: value("theirs")
-    }));
+    assert!(bed.disk.contains(&Write::Chosen { slot: slot(1), value: value("theirs") }));
 }
 
 // --- the learner
@@ -657,13 +481,7 @@ fn l2_prefix_is_contiguous() {
     assert_eq!(bed.committed(), slot(1));
     bed.receive(id(2), accepted(own, 2, 2));
     assert_eq!(bed.committed(), slot(3));
-    bed.receive(
-        id(3),
-        Commit {
-            ballot: ballot(9, 3),
-            committed: slot(1),
-        },
-    );
+    bed.receive(id(3), Commit { ballot: ballot(9, 3), committed: slot(1) });
     assert_eq!(bed.committed(), slot(3));
 }
 
@@ -674,37 +492,15 @@ fn l3_watermark_counts_at_its_own_ballot() {
     let mut bed = Bed::new(1, 3);
     bed.receive(id(2), accept(ballot(1, 2), 1, &["old"], 0));
     bed.sync();
-    bed.receive(
-        id(3),
-        Commit {
-            ballot: ballot(2, 3),
-            committed: slot(1),
-        },
-    );
-    assert_eq!(
-        bed.committed(),
-        Slot::ZERO,
-        "what was accepted at ballot 1.2 may not be chosen"
-    );
+    bed.receive(id(3), Commit { ballot: ballot(2, 3), committed: slot(1) });
+    assert_eq!(bed.committed(), Slot::ZERO, "what was accepted at ballot 1.2 may not be chosen");
     bed.receive(id(3), accept(ballot(2, 3), 1, &["new"], 0));
     assert_eq!(bed.committed(), slot(1));
-    assert_eq!(
-        bed.applied
-            .iter()
-            .map(|(_, value)| text(value))
-            .collect::<Vec<_>>(),
-        ["new"]
-    );
+    assert_eq!(bed.applied.iter().map(|(_, value)| text(value)).collect::<Vec<_>>(), ["new"]);
     // Only the leader of a ballot speaks for it.
     let mut bed = Bed::new(1, 3);
     bed.receive(id(2), accept(ballot(1, 2), 1, &["a"], 0));
-    bed.receive(
-        id(3),
-        Commit {
-            ballot: ballot(1, 2),
-            committed: slot(1),
-        },
-    );
+    bed.receive(id(3), Commit { ballot: ballot(1, 2), committed: slot(1) });
     assert_eq!(bed.committed(), Slot::ZERO);
 }
 
@@ -712,36 +508,16 @@ fn l3_watermark_counts_at_its_own_ballot() {
 #[test]
 fn l4_missing_values_are_fetched() {
     let mut bed = Bed::new(1, 3);
-    bed.receive(
-        id(2),
-        Commit {
-            ballot: ballot(1, 2),
-            committed: slot(2),
-        },
-    );
+    bed.receive(id(2), Commit { ballot: ballot(1, 2), committed: slot(2) });
     bed.sync();
     bed.pass(HEARTBEAT);
-    let asked = paxos_core::message::Fetch {
-        from: slot(1),
-        through: slot(2),
-    };
+    let asked = paxos_core::message::Fetch { from: slot(1), through: slot(2) };
     assert!(bed.sent.contains(&(Recipients::One(id(2)), asked.into())));
     let values = vec![value("a"), value("b")];
-    bed.receive(
-        id(2),
-        Fetched {
-            first: slot(1),
-            values,
-            committed: slot(2),
-            trimmed: Slot::ZERO,
-        },
-    );
+    bed.receive(id(2), Fetched { first: slot(1), values, committed: slot(2), trimmed: Slot::ZERO });
     bed.sync();
     assert_eq!(bed.committed(), slot(2));
-    assert!(bed.disk.contains(&Write::Chosen {
-        slot: slot(2),
-        value: value("b")
-    }));
+    assert!(bed.disk.contains(&Write::Chosen { slot: slot(2), value: value("b") }));
 }
 
 /// **L5** Values are applied in slot order, each slot once in a life of the state machine.
@@ -754,11 +530,8 @@ fn l5_applied_in_order_and_once() {
         bed.receive(id(2), accept(ballot(1, 2), 1, &["a"], 2));
         bed.receive(id(2), accept(ballot(1, 2), 1, &["a", "b"], 2));
     }
-    let applied: Vec<_> = bed
-        .applied
-        .iter()
-        .map(|(at, value)| (at.number(), text(value)))
-        .collect();
+    let applied: Vec<_> =
+        bed.applied.iter().map(|(at, value)| (at.number(), text(value))).collect();
     assert_eq!(applied, [(1, "a".to_owned()), (2, "b".to_owned())]);
 }
 
@@ -775,25 +548,15 @@ fn e1_connected_by_echo() {
             heartbeat.echoes.clear();
         }
     });
-    assert_eq!(
-        bed.replica.status().connected_peers,
-        [id(2)],
-        "replica 3 does not hear this one"
-    );
+    assert_eq!(bed.replica.status().connected_peers, [id(2)], "replica 3 does not hear this one");
     // An echo of another life says nothing about this one.
     bed.hear(&[3], |_, heartbeat| {
         let echo = heartbeat.echoes[0];
-        heartbeat.echoes = vec![Echo {
-            incarnation: Incarnation::new(9, 9),
-            ..echo
-        }];
+        heartbeat.echoes = vec![Echo { incarnation: Incarnation::new(9, 9), ..echo }];
     });
     assert_eq!(bed.replica.status().connected_peers, [id(2)]);
     bed.pass(Config::default().election_timeout + HEARTBEAT);
-    assert!(
-        bed.replica.status().connected_peers.is_empty(),
-        "the echo has grown old"
-    );
+    assert!(bed.replica.status().connected_peers.is_empty(), "the echo has grown old");
 }
 
 /// **E2** A replica is quorum-connected if itself and the voters connected to it contain both a
@@ -802,14 +565,9 @@ fn e1_connected_by_echo() {
 fn e2_connected_to_both_quorums() {
     let membership = paxos_core::membership::Membership::new(
         paxos_core::ids::Epoch::FIRST,
-        (1..=4)
-            .map(|number| paxos_core::membership::Member::new(id(number)))
-            .collect(),
+        (1..=4).map(|number| paxos_core::membership::Member::new(id(number))).collect(),
         Vec::new(),
-        QuorumRule::Counts {
-            prepare: 3,
-            accept: 2,
-        },
+        QuorumRule::Counts { prepare: 3, accept: 2 },
         8,
     );
     let mut bed = Bed::start(blank(1, &membership.unwrap()), Config::default());
@@ -840,16 +598,10 @@ fn e3_who_may_campaign() {
         true
     };
     assert!(quiet(&[], |_| None), "not connected");
-    assert!(
-        quiet(&[2, 3], |peer| (peer == 2).then_some((1, 2))),
-        "a leader is heard"
-    );
+    assert!(quiet(&[2, 3], |peer| (peer == 2).then_some((1, 2))), "a leader is heard");
     assert!(quiet(&[3], |_| Some((1, 2))), "replica 3 hears the leader");
     assert!(!quiet(&[2, 3], |_| None), "nobody leads");
-    assert!(
-        !quiet(&[3], |_| Some((1, 1))),
-        "nobody needs to vouch for this replica itself"
-    );
+    assert!(!quiet(&[3], |_| Some((1, 1))), "nobody needs to vouch for this replica itself");
 }
 
 /// **E4** A leader that is not quorum-connected, or whose oldest write has waited for its disk
@@ -919,10 +671,7 @@ fn e6_timers_are_random() {
             }
         }
     }
-    assert!(
-        begins.len() > 10,
-        "different seeds campaign at different times: {begins:?}"
-    );
+    assert!(begins.len() > 10, "different seeds campaign at different times: {begins:?}");
 }
 
 // --- the document

@@ -51,10 +51,7 @@ fn a_hub_whose_log_lags_wins_a_constrained_election() {
         }
         let prefix = script.status(1).committed;
         assert!(script.status(hub).committed < prefix, "the hub lags");
-        script.shape(&Shape::Constrained {
-            leader: id(1),
-            hub: id(hub),
-        });
+        script.shape(&Shape::Constrained { leader: id(1), hub: id(hub) });
         let leader = progress_within(&mut script, 4, |leader| leader == hub);
         assert_eq!(leader, hub);
         assert!(script.status(hub).committed > prefix);
@@ -97,10 +94,7 @@ fn a_replica_that_comes_back_does_not_disturb_the_leader() {
         script.isolate(away);
         script.run_timeouts(6);
         script.commit(1, b"without it", 1);
-        assert!(
-            script.status(away).promised <= ballot,
-            "alone it must not campaign"
-        );
+        assert!(script.status(away).promised <= ballot, "alone it must not campaign");
         script.heal();
         script.run_timeouts(6);
         script.commit(1, b"with it", 1);
@@ -132,9 +126,7 @@ fn a_leader_that_nobody_hears_is_replaced_and_steps_down() {
     script.cut_one_way(1, 3);
     progress_within(&mut script, 4, |leader| leader != 1);
     script.expect("the mute leader steps down", 4, |cluster| {
-        cluster
-            .status(id(1))
-            .is_some_and(|status| status.role != Role::Leader)
+        cluster.status(id(1)).is_some_and(|status| status.role != Role::Leader)
     });
 }
 

@@ -14,9 +14,7 @@ fn set(bits: u32) -> VoterSet {
 }
 
 fn quorums(voters: usize, is_quorum: impl Fn(VoterSet) -> bool) -> Vec<u32> {
-    (0..1_u32 << voters)
-        .filter(|bits| is_quorum(set(*bits)))
-        .collect()
+    (0..1_u32 << voters).filter(|bits| is_quorum(set(*bits))).collect()
 }
 
 /// Compares every prepare quorum with every accept quorum.
@@ -27,11 +25,7 @@ fn assert_all_pairs_intersect(system: &QuorumSystem) {
     assert!(!accept.is_empty(), "all voters are an accept quorum");
     for first in &prepare {
         for second in &accept {
-            assert_ne!(
-                first & second,
-                0,
-                "{system:?}: {first:b} and {second:b} are disjoint"
-            );
+            assert_ne!(first & second, 0, "{system:?}: {first:b} and {second:b} are disjoint");
         }
     }
 }
@@ -46,16 +40,8 @@ fn n10_half_of_an_even_cluster_is_no_quorum() {
         let enough = voters / 2 + 1;
         for count in 0..=voters {
             let set = VoterSet::first(count);
-            assert_eq!(
-                system.is_prepare_quorum(set),
-                count >= enough,
-                "{count} of {voters}"
-            );
-            assert_eq!(
-                system.is_accept_quorum(set),
-                count >= enough,
-                "{count} of {voters}"
-            );
+            assert_eq!(system.is_prepare_quorum(set), count >= enough, "{count} of {voters}");
+            assert_eq!(system.is_accept_quorum(set), count >= enough, "{count} of {voters}");
         }
     }
 }
@@ -97,12 +83,8 @@ fn weight_shapes(voters: u16) -> Vec<Vec<u16>> {
     vec![
         (0..voters).map(|_| 1).collect(),
         (0..voters).map(|voter| voter + 1).collect(),
-        (0..voters)
-            .map(|voter| if voter == 0 { voters } else { 1 })
-            .collect(),
-        (0..voters)
-            .map(|voter| voter % 2 + u16::from(voters == 1))
-            .collect(),
+        (0..voters).map(|voter| if voter == 0 { voters } else { 1 }).collect(),
+        (0..voters).map(|voter| voter % 2 + u16::from(voters == 1)).collect(),
         (0..voters).map(|voter| 1 << voter.min(4)).collect(),
     ]
 }
@@ -114,10 +96,7 @@ fn assert_complements_hold_no_quorum(system: &QuorumSystem) {
     for bits in 0..=all {
         let prepare = system.is_prepare_quorum(set(bits));
         let rest_accepts = system.is_accept_quorum(set(all & !bits));
-        assert!(
-            !(prepare && rest_accepts),
-            "{system:?}: {bits:b} and its complement"
-        );
+        assert!(!(prepare && rest_accepts), "{system:?}: {bits:b} and its complement");
         for voter in 0..system.voters() {
             let more = set(bits | 1 << voter);
             assert!(!prepare || system.is_prepare_quorum(more));
@@ -133,15 +112,8 @@ fn weights_intersect_for_one_to_nine_voters_or_cannot_be_built() {
             let total: u32 = weights.iter().copied().map(u32::from).sum();
             // All thresholds are too many for large totals: those around the bound matter.
             for prepare in 0..=total + 1 {
-                for accept in (total.saturating_sub(prepare)..)
-                    .take(3)
-                    .chain([0, total + 1])
-                {
-                    let rule = QuorumRule::Weights {
-                        weights: weights.clone(),
-                        prepare,
-                        accept,
-                    };
+                for accept in (total.saturating_sub(prepare)..).take(3).chain([0, total + 1]) {
+                    let rule = QuorumRule::Weights { weights: weights.clone(), prepare, accept };
                     let reachable = (1..=total).contains(&prepare) && (1..=total).contains(&accept);
                     match QuorumSystem::new(usize::from(voters), rule) {
                         Ok(system) => {
@@ -212,10 +184,6 @@ fn voters_are_one_to_thirty_one() {
 
 #[test]
 fn the_number_of_weights_is_the_number_of_voters() {
-    let rule = QuorumRule::Weights {
-        weights: vec![1, 1],
-        prepare: 2,
-        accept: 2,
-    };
+    let rule = QuorumRule::Weights { weights: vec![1, 1], prepare: 2, accept: 2 };
     assert_eq!(QuorumSystem::new(3, rule), Err(QuorumError::WeightCount(2)));
 }

@@ -6,8 +6,7 @@ use paxos_core::sim::{Limits, Totals, run_seed};
 
 fn from_env(name: &str, usual: u64) -> u64 {
     env::var(name).map_or(usual, |text| {
-        text.parse()
-            .unwrap_or_else(|_| panic!("{name} is a number, not {text}"))
+        text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text}"))
     })
 }
 
@@ -32,10 +31,7 @@ fn no_seed_breaks_an_invariant_and_together_they_show_every_fault() {
 
 #[test]
 fn seven_and_nine_replicas_do_as_well() {
-    let limits = Limits {
-        replicas_max: 9,
-        ..Limits::default()
-    };
+    let limits = Limits { replicas_max: 9, ..Limits::default() };
     for seed in 0..20 {
         let outcome = run_seed(seed, &limits);
         assert_eq!(outcome.violation, None, "seed {seed} with up to 9 replicas");
@@ -45,10 +41,7 @@ fn seven_and_nine_replicas_do_as_well() {
 #[test]
 fn the_same_seed_gives_the_same_run_to_the_last_event() {
     for seed in 0..20 {
-        let (one, two) = (
-            run_seed(seed, &Limits::default()),
-            run_seed(seed, &Limits::default()),
-        );
+        let (one, two) = (run_seed(seed, &Limits::default()), run_seed(seed, &Limits::default()));
         assert_eq!(one.hash, two.hash, "seed {seed}");
         assert_eq!(one.totals, two.totals, "seed {seed}");
         let other = run_seed(seed + 1, &Limits::default());
@@ -58,10 +51,7 @@ fn the_same_seed_gives_the_same_run_to_the_last_event() {
 
 #[test]
 fn a_trace_tells_what_happened_and_does_not_change_it() {
-    let limits = Limits {
-        trace_capacity: 100,
-        ..Limits::default()
-    };
+    let limits = Limits { trace_capacity: 100, ..Limits::default() };
     let (silent, told) = (run_seed(3, &Limits::default()), run_seed(3, &limits));
     assert_eq!(silent.hash, told.hash);
     assert_eq!(silent.trace, "");

@@ -11,9 +11,8 @@ fn recover(trimmed: u64, committed: u64, applied: u64) -> Result<Replica, Recove
     let mut recovered = blank(1, &members(3, 8));
     recovered.trimmed = slot(trimmed);
     recovered.committed = slot(committed);
-    recovered.chosen = (committed + 1..=committed + 2)
-        .map(|at| (slot(at), value("known")))
-        .collect();
+    recovered.chosen =
+        (committed + 1..=committed + 2).map(|at| (slot(at), value("known"))).collect();
     Replica::recover(Config::default(), recovered, slot(applied), 7, Time::ZERO)
 }
 
@@ -23,10 +22,7 @@ fn recover(trimmed: u64, committed: u64, applied: u64) -> Result<Replica, Recove
 fn p26_a_state_machine_below_the_trim_is_refused() {
     assert_eq!(
         recover(5, 9, 4).err(),
-        Some(RecoverError::AppliedBelowTrim {
-            applied: slot(4),
-            trimmed: slot(5),
-        })
+        Some(RecoverError::AppliedBelowTrim { applied: slot(4), trimmed: slot(5) })
     );
     assert!(recover(5, 9, 5).is_ok());
 }
@@ -66,8 +62,5 @@ fn r43_what_is_not_applied_cannot_be_trimmed() {
 fn a_replica_outside_its_own_membership_is_refused() {
     let recovered = blank(4, &members(3, 8));
     let refused = Replica::recover(Config::default(), recovered, Slot::ZERO, 7, Time::ZERO);
-    assert_eq!(
-        refused.err(),
-        Some(RecoverError::NotAMember(ReplicaId::new(4)))
-    );
+    assert_eq!(refused.err(), Some(RecoverError::NotAMember(ReplicaId::new(4))));
 }

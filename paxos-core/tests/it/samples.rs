@@ -53,15 +53,8 @@ pub(crate) fn memberships() -> Vec<(&'static str, Membership)> {
         Membership::new(Epoch::new(4), voters(), observers, rule, 64)
             .expect("the quorums intersect")
     };
-    let counts = QuorumRule::Counts {
-        prepare: 3,
-        accept: 1,
-    };
-    let weights = QuorumRule::Weights {
-        weights: vec![3, 1, 1],
-        prepare: 3,
-        accept: 3,
-    };
+    let counts = QuorumRule::Counts { prepare: 3, accept: 1 };
+    let weights = QuorumRule::Weights { weights: vec![3, 1, 1], prepare: 3, accept: 3 };
     vec![
         ("majority", of(QuorumRule::Majority, Vec::new())),
         ("counts", of(counts, vec![member(9, &["nine:1"], &[])])),
@@ -83,23 +76,14 @@ pub(crate) fn batch() -> Batch {
         acknowledged_below: RequestNumber::new(8),
         payload: Bytes::new(),
     };
-    Batch::new(
-        LogClock::from_millis(1_700_000_000_123),
-        vec![apply, barrier],
-    )
+    Batch::new(LogClock::from_millis(1_700_000_000_123), vec![apply, barrier])
 }
 
 /// A value of each kind, and a membership of each quorum rule.
 pub(crate) fn values() -> Vec<(String, Value)> {
-    let mut values = vec![
-        ("noop".into(), Value::Noop),
-        ("batch".into(), Value::Batch(batch())),
-    ];
+    let mut values = vec![("noop".into(), Value::Noop), ("batch".into(), Value::Batch(batch()))];
     for (rule, membership) in memberships() {
-        values.push((
-            format!("membership-{rule}"),
-            Value::Membership(Arc::new(membership)),
-        ));
+        values.push((format!("membership-{rule}"), Value::Membership(Arc::new(membership))));
     }
     values
 }
@@ -108,11 +92,7 @@ pub(crate) fn values() -> Vec<(String, Value)> {
 pub(crate) fn messages() -> Vec<(String, Message)> {
     let all_values: Vec<Value> = values().into_iter().map(|(_, value)| value).collect();
     let bodies: Vec<Body> = vec![
-        Prepare {
-            ballot: ballot(5, 2),
-            from: Slot::new(11),
-        }
-        .into(),
+        Prepare { ballot: ballot(5, 2), from: Slot::new(11) }.into(),
         promise().into(),
         Accept {
             ballot: ballot(5, 2),
@@ -121,28 +101,11 @@ pub(crate) fn messages() -> Vec<(String, Message)> {
             values: all_values.clone(),
         }
         .into(),
-        Accepted {
-            ballot: ballot(5, 2),
-            first: Slot::new(11),
-            last: Slot::new(13),
-        }
-        .into(),
-        Reject {
-            refused: ballot(5, 2),
-            promised: ballot(6, 1),
-        }
-        .into(),
-        Commit {
-            ballot: ballot(5, 2),
-            committed: Slot::new(13),
-        }
-        .into(),
+        Accepted { ballot: ballot(5, 2), first: Slot::new(11), last: Slot::new(13) }.into(),
+        Reject { refused: ballot(5, 2), promised: ballot(6, 1) }.into(),
+        Commit { ballot: ballot(5, 2), committed: Slot::new(13) }.into(),
         heartbeat().into(),
-        Fetch {
-            from: Slot::new(11),
-            through: Slot::new(20),
-        }
-        .into(),
+        Fetch { from: Slot::new(11), through: Slot::new(20) }.into(),
         Fetched {
             first: Slot::new(11),
             values: all_values,
@@ -150,24 +113,15 @@ pub(crate) fn messages() -> Vec<(String, Message)> {
             trimmed: Slot::new(9),
         }
         .into(),
-        Refused {
-            refused: Incarnation::new(1, 2),
-            remembered: Incarnation::new(3, 4),
-        }
-        .into(),
+        Refused { refused: Incarnation::new(1, 2), remembered: Incarnation::new(3, 4) }.into(),
     ];
-    let mut messages: Vec<_> = bodies
-        .into_iter()
-        .map(|body| (body.name().to_owned(), body))
-        .collect();
+    let mut messages: Vec<_> =
+        bodies.into_iter().map(|body| (body.name().to_owned(), body)).collect();
     messages.extend(sparse_bodies());
     messages
         .into_iter()
         .map(|(name, body)| {
-            let message = Message {
-                origin: origin(),
-                body,
-            };
+            let message = Message { origin: origin(), body };
             (name, message)
         })
         .collect()
@@ -185,14 +139,8 @@ fn promise() -> Promise {
                 slot: Slot::new(11),
                 state: SlotState::Accepted(ballot(4, 1), Value::Batch(batch())),
             },
-            PromiseEntry {
-                slot: Slot::new(13),
-                state: SlotState::Chosen(Value::Noop),
-            },
-            PromiseEntry {
-                slot: Slot::new(14),
-                state: SlotState::Unknown(ballot(3, 3)),
-            },
+            PromiseEntry { slot: Slot::new(13), state: SlotState::Chosen(Value::Noop) },
+            PromiseEntry { slot: Slot::new(14), state: SlotState::Unknown(ballot(3, 3)) },
         ],
     }
 }
@@ -215,10 +163,7 @@ fn heartbeat() -> Heartbeat {
 }
 
 fn sparse_bodies() -> Vec<(String, Body)> {
-    let promise = Promise {
-        entries: Vec::new(),
-        ..promise()
-    };
+    let promise = Promise { entries: Vec::new(), ..promise() };
     let heartbeat = Heartbeat {
         echoes: Vec::new(),
         promised: None,
@@ -298,24 +243,15 @@ fn rules(voters: u16) -> impl Strategy<Value = QuorumRule> {
 pub(crate) fn any_membership() -> impl Strategy<Value = Membership> {
     let members = (1_u16..=9, 0_u16..4).prop_flat_map(|(voters, observers)| {
         let count = usize::from(voters + observers);
-        let contacts = vec(
-            (
-                vec("[a-z.]{0,20}:[0-9]{1,5}", 0..3),
-                vec(any::<[u8; 32]>(), 0..3),
-            ),
-            count,
-        );
+        let contacts =
+            vec((vec("[a-z.]{0,20}:[0-9]{1,5}", 0..3), vec(any::<[u8; 32]>(), 0..3)), count);
         (Just(voters), contacts, rules(voters))
     });
     (members, any::<u32>(), 1_u32..1000).prop_map(|((voters, contacts, rule), epoch, window)| {
         let mut members: Vec<Member> = contacts
             .into_iter()
             .zip(1..)
-            .map(|((addresses, keys), id)| Member {
-                id: ReplicaId::new(id * 3),
-                addresses,
-                keys,
-            })
+            .map(|((addresses, keys), id)| Member { id: ReplicaId::new(id * 3), addresses, keys })
             .collect();
         let observers = members.split_off(usize::from(voters));
         Membership::new(Epoch::new(epoch), members, observers, rule, window)
@@ -345,21 +281,14 @@ fn promises() -> impl Strategy<Value = Promise> {
                 .into_iter()
                 .map(|(gap, state)| {
                     slot += gap;
-                    PromiseEntry {
-                        slot: Slot::new(slot),
-                        state,
-                    }
+                    PromiseEntry { slot: Slot::new(slot), state }
                 })
                 .collect();
             Promise {
                 ballot,
                 committed,
                 from: Slot::new(from),
-                through: if last_page {
-                    Slot::MAX
-                } else {
-                    Slot::new(slot)
-                },
+                through: if last_page { Slot::MAX } else { Slot::new(slot) },
                 entries,
             }
         },
@@ -382,11 +311,7 @@ fn heartbeats() -> impl Strategy<Value = Heartbeat> {
                 .collect(),
             promised,
             leader,
-            connectivity: if connected {
-                Connectivity::Quorum
-            } else {
-                Connectivity::Partial
-            },
+            connectivity: if connected { Connectivity::Quorum } else { Connectivity::Partial },
             committed,
             durable,
         },
@@ -399,13 +324,7 @@ fn bodies() -> impl Strategy<Value = Body> {
         (ballots(), slots()).prop_map(|(ballot, from)| Prepare { ballot, from }.into()),
         promises().prop_map(Body::Promise),
         (ballots(), slots(), first(), vec(any_value(), 1..4)).prop_map(
-            |(ballot, committed, first, values)| Accept {
-                ballot,
-                committed,
-                first,
-                values,
-            }
-            .into()
+            |(ballot, committed, first, values)| Accept { ballot, committed, first, values }.into()
         ),
         (ballots(), first(), 0_u64..1000).prop_map(|(ballot, first, more)| Accepted {
             ballot,
@@ -418,13 +337,8 @@ fn bodies() -> impl Strategy<Value = Body> {
         heartbeats().prop_map(Body::Heartbeat),
         (slots(), slots()).prop_map(|(from, through)| Fetch { from, through }.into()),
         (first(), vec(any_value(), 0..4), slots(), slots()).prop_map(
-            |(first, values, committed, trimmed)| Fetched {
-                first,
-                values,
-                committed,
-                trimmed,
-            }
-            .into()
+            |(first, values, committed, trimmed)| Fetched { first, values, committed, trimmed }
+                .into()
         ),
         (incarnations(), incarnations()).prop_map(|(refused, remembered)| Refused {
             refused,
@@ -435,23 +349,15 @@ fn bodies() -> impl Strategy<Value = Body> {
 }
 
 pub(crate) fn any_message() -> impl Strategy<Value = Message> {
-    let whose = (
-        any::<u128>(),
-        any::<u64>(),
-        any::<u32>(),
-        any::<u16>(),
-        incarnations(),
-    );
-    (whose, bodies()).prop_map(
-        |((cluster, group, epoch, replica, incarnation), body)| Message {
-            origin: Origin {
-                cluster: ClusterId::new(cluster),
-                group: GroupId::new(group),
-                epoch: Epoch::new(epoch),
-                replica: ReplicaId::new(replica),
-                incarnation,
-            },
-            body,
+    let whose = (any::<u128>(), any::<u64>(), any::<u32>(), any::<u16>(), incarnations());
+    (whose, bodies()).prop_map(|((cluster, group, epoch, replica, incarnation), body)| Message {
+        origin: Origin {
+            cluster: ClusterId::new(cluster),
+            group: GroupId::new(group),
+            epoch: Epoch::new(epoch),
+            replica: ReplicaId::new(replica),
+            incarnation,
         },
-    )
+        body,
+    })
 }

@@ -47,10 +47,7 @@ proptest! {
 
 #[test]
 fn the_first_ballot_of_a_replica_has_round_one() {
-    assert_eq!(
-        Ballot::above(None, ReplicaId::new(3)),
-        Ballot::new(1, ReplicaId::new(3))
-    );
+    assert_eq!(Ballot::above(None, ReplicaId::new(3)), Ballot::new(1, ReplicaId::new(3)));
 }
 
 #[test]
@@ -75,11 +72,7 @@ fn time_saturates() {
 
 #[test]
 fn a_batch_is_encoded_once_and_shared() {
-    let command = Command::apply(
-        ClientId::new(1),
-        RequestNumber::new(1),
-        Bytes::from_static(b"x"),
-    );
+    let command = Command::apply(ClientId::new(1), RequestNumber::new(1), Bytes::from_static(b"x"));
     let batch = Batch::new(LogClock::default(), vec![command]);
     let copy = batch.clone();
     assert_eq!(batch.encoded().as_ptr(), copy.encoded().as_ptr());
@@ -136,12 +129,6 @@ fn a_config_out_of_bounds_names_its_field() {
 
 #[test]
 fn a_heartbeat_interval_that_overflows_is_refused_not_a_panic() {
-    let config = Config {
-        heartbeat_interval: Duration::MAX,
-        ..Config::default()
-    };
-    assert_eq!(
-        config.check().map_err(|error| error.field),
-        Err("heartbeat_interval")
-    );
+    let config = Config { heartbeat_interval: Duration::MAX, ..Config::default() };
+    assert_eq!(config.check().map_err(|error| error.field), Err("heartbeat_interval"));
 }

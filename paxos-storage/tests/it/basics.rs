@@ -26,14 +26,8 @@ fn the_real_disk_gives_back_what_was_written() {
             accepted(2, 4, Value::Noop),
             accepted(3, 4, membership.clone()),
             Write::Committed(Slot::new(2)),
-            Write::Peer {
-                peer: ReplicaId::new(3),
-                incarnation: Incarnation::new(9, 9),
-            },
-            Write::Chosen {
-                slot: Slot::new(3),
-                value: value(60, 10),
-            },
+            Write::Peer { peer: ReplicaId::new(3), incarnation: Incarnation::new(9, 9) },
+            Write::Chosen { slot: Slot::new(3), value: value(60, 10) },
         ])
         .unwrap();
     drop(first);
@@ -64,12 +58,7 @@ fn a_load_stops_at_holes_and_at_the_bound_but_not_before_the_first_value() {
     assert_eq!(log.load(4, 5).values.len(), 0);
     assert_eq!(log.load(5, 5).values, [value(5, 1000)]);
     for (bytes_max, expected) in [(0, 1), (1044, 1), (2087, 1), (2088, 2), (9999, 3)] {
-        let range = LoadRange {
-            group: GROUP,
-            from: Slot::FIRST,
-            through: Slot::MAX,
-            bytes_max,
-        };
+        let range = LoadRange { group: GROUP, from: Slot::FIRST, through: Slot::MAX, bytes_max };
         let loaded = log.storage.load(range).unwrap();
         assert_eq!(loaded.values.len(), expected, "{bytes_max}");
     }
@@ -92,9 +81,8 @@ fn many_batches_of_one_call_are_one_write_and_one_sync() {
     use paxos_storage::sim::SimOp;
     let fs = SimFs::new();
     let mut log = open(&fs).unwrap();
-    let batches = (1..=100)
-        .map(|slot| log.batches.batch(vec![accepted(slot, 1, value(slot, 64))]))
-        .collect();
+    let batches =
+        (1..=100).map(|slot| log.batches.batch(vec![accepted(slot, 1, value(slot, 64))])).collect();
     let _ = fs.trace();
     let proofs = log.storage.persist(batches).unwrap();
     let calls: Vec<_> = fs.trace().into_iter().map(|(op, _)| op).collect();
@@ -108,11 +96,7 @@ fn a_hole_of_a_billion_slots_costs_nothing() {
     let fs = SimFs::new();
     let mut log = open(&fs).unwrap();
     let far = 1_000_000_000;
-    log.write(vec![
-        accepted(1, 1, value(1, 1)),
-        accepted(far, 1, value(2, 1)),
-    ])
-    .unwrap();
+    log.write(vec![accepted(1, 1, value(1, 1)), accepted(far, 1, value(2, 1))]).unwrap();
     drop(log);
     let mut log = open(&fs).unwrap();
     assert_eq!(log.recovered.votes.len(), 2);
@@ -147,10 +131,7 @@ fn opening_refuses_what_is_not_its_own() {
     other.cluster = ClusterId::new(1);
     let error = Wal::open(&dir, &other, small()).unwrap_err();
     assert!(matches!(error, StorageError::Mismatch { .. }));
-    assert!(
-        error.to_string().contains("belongs to cluster 0000"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("belongs to cluster 0000"), "{error}");
     other = format();
     other.replica = ReplicaId::new(1);
     let error = Wal::open_or_format(&dir, &other, small()).unwrap_err();
@@ -159,19 +140,10 @@ fn opening_refuses_what_is_not_its_own() {
     std::fs::create_dir(&strange).unwrap();
     std::fs::write(strange.join("letter.txt"), "dear").unwrap();
     let refused = Wal::open_or_format(&strange, &format(), small());
-    assert!(matches!(
-        refused,
-        Err(StorageError::AlreadyFormatted { .. })
-    ));
-    let bad = WalOptions {
-        segment_bytes: 5000,
-        ..small()
-    };
+    assert!(matches!(refused, Err(StorageError::AlreadyFormatted { .. })));
+    let bad = WalOptions { segment_bytes: 5000, ..small() };
     let error = Wal::open(&dir, &format(), bad).unwrap_err();
-    assert!(
-        error.to_string().starts_with("segment_bytes must be"),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("segment_bytes must be"), "{error}");
 }
 
 #[test]
@@ -199,10 +171,7 @@ fn a_batch_of_another_life_is_refused() {
     let mut log = open(&fs).unwrap();
     let stale = batches.batch(vec![Write::Promised(ballot(1))]);
     let refused = log.storage.persist(vec![stale]).unwrap_err();
-    assert!(
-        matches!(refused, StorageError::Mismatch { .. }),
-        "{refused}"
-    );
+    assert!(matches!(refused, StorageError::Mismatch { .. }), "{refused}");
     let after = log.write(vec![]).unwrap_err();
     assert!(matches!(after, StorageError::Poisoned));
 }

@@ -53,10 +53,7 @@ impl Story {
             5..=7 => {
                 let slot = self.trimmed + 1 + random.below(self.slot - self.trimmed + 3);
                 self.slot = self.slot.max(slot);
-                Write::Chosen {
-                    slot: Slot::new(slot),
-                    value: some_value(random),
-                }
+                Write::Chosen { slot: Slot::new(slot), value: some_value(random) }
             }
             _ => {
                 let back = random.below(4).min(self.slot - self.trimmed);
@@ -139,11 +136,8 @@ fn run(seed: u64) -> (usize, usize) {
         lost += attempted.len() - survivors;
         attempted.truncate(survivors);
         proved = survivors;
-        torn = fs
-            .files()
-            .iter()
-            .filter(|path| path.extension().is_some_and(|e| e == "torn"))
-            .count();
+        torn =
+            fs.files().iter().filter(|path| path.extension().is_some_and(|e| e == "torn")).count();
         fs.cut_power_after(random.below(60));
         for _ in 0..40 {
             let count = random.below(8) as usize;

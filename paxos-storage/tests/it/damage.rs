@@ -55,11 +55,8 @@ fn survivors(
     what: &str,
 ) -> Option<usize> {
     let path = newest_segment(fs);
-    let before: Vec<_> = fs
-        .files()
-        .into_iter()
-        .map(|path| (path.clone(), fs.contents(&path).unwrap()))
-        .collect();
+    let before: Vec<_> =
+        fs.files().into_iter().map(|path| (path.clone(), fs.contents(&path).unwrap())).collect();
     let copy = SimFs::new();
     for dir in ["/data", "/data/wal"] {
         paxos_storage::fs::FileSystem::create_dir(&copy, dir.as_ref()).unwrap();
@@ -93,12 +90,7 @@ fn t14_n13_a_log_cut_at_any_byte_is_a_prefix_or_corrupt() {
     let mut last = 0;
     let mut corrupt = 0;
     for len in 0..=used + 8 {
-        let found = survivors(
-            &fs,
-            bytes[..len].to_vec(),
-            &prefixes,
-            &format!("cut at {len}"),
-        );
+        let found = survivors(&fs, bytes[..len].to_vec(), &prefixes, &format!("cut at {len}"));
         if let Some(count) = found {
             assert!(count >= last, "a longer log says no less: {len}");
             last = count;
@@ -108,10 +100,7 @@ fn t14_n13_a_log_cut_at_any_byte_is_a_prefix_or_corrupt() {
         }
     }
     assert_eq!(last, writes.len(), "the whole log says everything");
-    assert!(
-        corrupt > 4096,
-        "a segment without its head is corrupt: {corrupt}"
-    );
+    assert!(corrupt > 4096, "a segment without its head is corrupt: {corrupt}");
 }
 
 /// One flipped bit in the middle of a log of acknowledged records must never be read as its end:
@@ -154,10 +143,7 @@ fn t14_after_a_clean_close_no_flip_in_a_record_goes_unnoticed() {
     for byte in 4096..used.next_multiple_of(8) - 64 {
         let mut damaged = bytes.clone();
         damaged[byte] ^= 1;
-        assert_eq!(
-            survivors(&fs, damaged, &prefixes, &format!("byte {byte}")),
-            None
-        );
+        assert_eq!(survivors(&fs, damaged, &prefixes, &format!("byte {byte}")), None);
     }
 }
 
@@ -171,20 +157,13 @@ fn t15_a_recycled_segment_full_of_valid_old_records_gives_none_of_them() {
     // Enough rounds that every file was used several times.
     while !newest_segment(&fs).to_string_lossy().contains("00a.wal") {
         slot += 1;
-        log.write(vec![accepted(slot, slot, value(slot, 900))])
+        log.write(vec![accepted(slot, slot, value(slot, 900))]).unwrap();
+        log.write(vec![Write::Committed(Slot::new(slot)), Write::Trimmed(Slot::new(slot - 1))])
             .unwrap();
-        log.write(vec![
-            Write::Committed(Slot::new(slot)),
-            Write::Trimmed(Slot::new(slot - 1)),
-        ])
-        .unwrap();
     }
     let bytes = fs.contents(newest_segment(&fs)).unwrap();
     let filled = bytes.iter().rposition(|byte| *byte != 0).unwrap();
-    assert!(
-        filled > bytes.len() - 4096,
-        "the file is full of old records"
-    );
+    assert!(filled > bytes.len() - 4096, "the file is full of old records");
     fs.crash(1);
     let mut log = open(&fs).unwrap();
     assert_eq!(log.recovered.promised, Some(ballot(slot)));
@@ -220,8 +199,7 @@ fn a_missing_segment_is_corruption() {
     let fs = SimFs::new();
     let mut log = open(&fs).unwrap();
     for slot in 1..200 {
-        log.write(vec![accepted(slot, 1, value(slot, 2000))])
-            .unwrap();
+        log.write(vec![accepted(slot, 1, value(slot, 2000))]).unwrap();
     }
     drop(log);
     let segments: Vec<_> = fs
@@ -241,11 +219,7 @@ fn a_missing_segment_is_corruption() {
             Err(StorageError::Corrupt { .. }) => {}
             // The newest was written in this life alone, and nothing older names it.
             Ok(_) if newest => {}
-            other => panic!(
-                "{}: {:?}",
-                missing.display(),
-                other.map(|log| log.recovered)
-            ),
+            other => panic!("{}: {:?}", missing.display(), other.map(|log| log.recovered)),
         }
     }
 }

@@ -23,9 +23,7 @@ fn t17_wal_3_a_failed_sync_or_write_poisons_for_ever() {
         log.write(vec![accepted(1, 1, value(1, 3000))]).unwrap();
         fs.fail(op, 0, ErrorKind::Other);
         let error = log.write(vec![accepted(2, 1, value(2, 3000))]).unwrap_err();
-        let StorageError::Io { what, .. } = &error else {
-            panic!("{error}")
-        };
+        let StorageError::Io { what, .. } = &error else { panic!("{error}") };
         assert!(what.contains("/data/wal/"), "names the file: {what}");
         let _ = fs.trace();
         for _ in 0..3 {
@@ -86,10 +84,8 @@ fn t18_the_tail_is_durable_again_before_the_first_answer() {
     assert_eq!(recovered[0].promised, Some(ballot(5)));
     let newest = newest_segment(&fs);
     assert!(fs.is_durable(&newest));
-    let named = calls
-        .iter()
-        .position(|(op, path)| *op == SimOp::Rename && *path == newest)
-        .unwrap();
+    let named =
+        calls.iter().position(|(op, path)| *op == SimOp::Rename && *path == newest).unwrap();
     let before = &calls[..named];
     assert_eq!(before.last().unwrap().0, SimOp::Sync, "synced, then named");
     assert_eq!(calls[named + 1].0, SimOp::SyncDir, "and the name as well");
@@ -115,26 +111,19 @@ fn t19_a_full_disk_refuses_commands_and_takes_promises_and_recovers_after_a_trim
     let mut slot = 1;
     while log.storage.room() == Room::Ample {
         slot += 1;
-        log.write(vec![accepted(slot, 1, value(slot, 1000))])
-            .unwrap();
+        log.write(vec![accepted(slot, 1, value(slot, 1000))]).unwrap();
         assert!(slot < 200, "a full disk is noticed when a spare is made");
     }
     // What must be written still fits.
     log.write(vec![Write::Promised(ballot(8))]).unwrap();
     for _ in 0..10 {
         slot += 1;
-        log.write(vec![accepted(slot, 8, value(slot, 1000))])
-            .unwrap();
+        log.write(vec![accepted(slot, 8, value(slot, 1000))]).unwrap();
     }
     assert_eq!(log.storage.room(), Room::Full);
     let through = Slot::new(slot);
-    log.write(vec![Write::Committed(through), Write::Trimmed(through)])
-        .unwrap();
-    assert_eq!(
-        log.storage.room(),
-        Room::Ample,
-        "the freed segment is a spare"
-    );
+    log.write(vec![Write::Committed(through), Write::Trimmed(through)]).unwrap();
+    assert_eq!(log.storage.room(), Room::Ample, "the freed segment is a spare");
     drop(log);
     let log = open(&fs).unwrap();
     assert_eq!(log.recovered.promised, Some(ballot(8)));
@@ -150,8 +139,7 @@ fn t19_space_freed_by_others_is_noticed() {
     let mut slot = 0;
     while log.storage.room() == Room::Ample {
         slot += 1;
-        log.write(vec![accepted(slot, 1, value(slot, 1000))])
-            .unwrap();
+        log.write(vec![accepted(slot, 1, value(slot, 1000))]).unwrap();
     }
     log.storage.persist(Vec::new()).unwrap();
     assert_eq!(log.storage.room(), Room::Full);
@@ -206,8 +194,7 @@ fn interrupted_and_short_writes_go_on() {
     fs.disturb();
     let mut log = open(&fs).unwrap();
     for slot in 1..50 {
-        log.write(vec![accepted(slot, 1, value(slot, 3000))])
-            .unwrap();
+        log.write(vec![accepted(slot, 1, value(slot, 3000))]).unwrap();
     }
     fs.crash(5);
     let mut log = open(&fs).unwrap();
@@ -234,17 +221,13 @@ fn a_record_damaged_while_the_log_runs_is_corrupt_when_it_is_read() {
 #[test]
 fn without_prewriting_everything_is_kept_as_well() {
     let fs = SimFs::new();
-    let options = WalOptions {
-        prewrite: false,
-        ..small()
-    };
+    let options = WalOptions { prewrite: false, ..small() };
     let open = || {
         Open::recover(Wal::open_or_format_on(fs.clone(), "/d", &format(), options.clone()).unwrap())
     };
     let mut log = open().unwrap();
     for slot in 1..200 {
-        log.write(vec![accepted(slot, 1, value(slot, 1000))])
-            .unwrap();
+        log.write(vec![accepted(slot, 1, value(slot, 1000))]).unwrap();
     }
     fs.crash(9);
     assert_eq!(open().unwrap().load(1, 999).values.len(), 199);

@@ -36,23 +36,14 @@ fn the_bytes_of_a_small_log_are_pinned() {
     log.write(vec![
         Write::Promised(ballot(2)),
         accepted(1, 2, value(5, 3)),
-        Write::Chosen {
-            slot: Slot::new(2),
-            value: Value::Noop,
-        },
+        Write::Chosen { slot: Slot::new(2), value: Value::Noop },
         Write::Committed(Slot::new(2)),
-        Write::Peer {
-            peer: ReplicaId::new(3),
-            incarnation: Incarnation::new(1, 2),
-        },
+        Write::Peer { peer: ReplicaId::new(3), incarnation: Incarnation::new(1, 2) },
     ])
     .unwrap();
     log.write(vec![Write::Trimmed(Slot::FIRST)]).unwrap();
     drop(log);
-    let first = fs
-        .files()
-        .into_iter()
-        .find(|path| path.ends_with("0000000000000001.wal"));
+    let first = fs.files().into_iter().find(|path| path.ends_with("0000000000000001.wal"));
     // The first segment holds nothing that lives after the trim, and the trim freed it.
     assert_eq!(first, None);
     let mut found = dump("META", &fs.contents("/data/META").unwrap());

@@ -15,12 +15,7 @@ fn a_crash_keeps_what_was_proved_and_silences_the_old_life() {
     let mut first = Open::recover(kept.clone()).unwrap();
     assert_eq!(first.recovered.start, Start::First);
     assert_eq!(first.storage.blocking(), Blocking::Never);
-    first
-        .write(vec![
-            accepted(1, 2, value(1, 1)),
-            Write::Promised(ballot(3)),
-        ])
-        .unwrap();
+    first.write(vec![accepted(1, 2, value(1, 1)), Write::Promised(ballot(3))]).unwrap();
     kept.crash();
     let dead = first.write(vec![accepted(2, 3, value(2, 2))]);
     assert!(matches!(dead, Err(StorageError::Poisoned)));
@@ -55,10 +50,7 @@ fn chosen_wins_and_trim_frees_and_far_slots_are_kept() {
         accepted(1, 1, value(1, 1)),
         accepted(2, 1, value(2, 1)),
         accepted(far, 1, value(3, 1)),
-        Write::Chosen {
-            slot: Slot::new(2),
-            value: Value::Noop,
-        },
+        Write::Chosen { slot: Slot::new(2), value: Value::Noop },
         accepted(2, 2, value(4, 1)),
     ])
     .unwrap();

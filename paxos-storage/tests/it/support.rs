@@ -28,11 +28,7 @@ pub(crate) fn format() -> Format {
 }
 
 pub(crate) fn small() -> WalOptions {
-    WalOptions {
-        segment_bytes: SEGMENT_BYTES_MIN,
-        spares: 1,
-        prewrite: true,
-    }
+    WalOptions { segment_bytes: SEGMENT_BYTES_MIN, spares: 1, prewrite: true }
 }
 
 /// A storage with what its recovery gave and the numbering of its writes.
@@ -52,11 +48,7 @@ impl<S: Storage> Open<S> {
             replica: recovered.format.replica,
             incarnation: recovered.incarnation,
         };
-        Ok(Self {
-            storage,
-            recovered,
-            batches: Batches::new(origin),
-        })
+        Ok(Self { storage, recovered, batches: Batches::new(origin) })
     }
 
     pub(crate) fn write(&mut self, writes: Vec<Write>) -> Result<(), StorageError> {
@@ -101,11 +93,7 @@ pub(crate) fn value(seed: u64, len: usize) -> Value {
 }
 
 pub(crate) fn accepted(slot: u64, round: u64, value: Value) -> Write {
-    Write::Accepted {
-        slot: Slot::new(slot),
-        ballot: ballot(round),
-        value,
-    }
+    Write::Accepted { slot: Slot::new(slot), ballot: ballot(round), value }
 }
 
 /// The path of the newest segment.

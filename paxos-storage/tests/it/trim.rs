@@ -17,21 +17,16 @@ fn t21_seg_3_a_trim_never_loses_a_promise() {
         let peer = (ReplicaId::new(1), Incarnation::new(4, 4));
         log.write(vec![
             Write::Promised(ballot(1_000)),
-            Write::Peer {
-                peer: peer.0,
-                incarnation: peer.1,
-            },
+            Write::Peer { peer: peer.0, incarnation: peer.1 },
             accepted(1, 1, value(255, 10)),
         ])
         .unwrap();
         let first_files = fs.files();
         for slot in 2..400 {
-            log.write(vec![accepted(slot, 1, value(slot % 200, 1000))])
-                .unwrap();
+            log.write(vec![accepted(slot, 1, value(slot % 200, 1000))]).unwrap();
         }
         let through = Slot::new(390);
-        log.write(vec![Write::Committed(through), Write::Trimmed(through)])
-            .unwrap();
+        log.write(vec![Write::Committed(through), Write::Trimmed(through)]).unwrap();
         let segment = |path: &&std::path::PathBuf| path.extension().is_some_and(|e| e == "wal");
         for old in first_files.iter().filter(segment) {
             assert!(fs.contents(old).is_none(), "{} was freed", old.display());
@@ -76,8 +71,7 @@ fn an_undecided_vote_pins_its_segment() {
         log.write(vec![accepted(slot, 1, value(1, 1000))]).unwrap();
     }
     let through = Slot::new(299);
-    log.write(vec![Write::Committed(through), Write::Trimmed(through)])
-        .unwrap();
+    log.write(vec![Write::Committed(through), Write::Trimmed(through)]).unwrap();
     drop(log);
     let log = open(&fs).unwrap();
     assert_eq!(log.recovered.votes.len(), 1);

@@ -98,11 +98,7 @@ struct HelloFields {
 }
 
 fn hello() -> HelloFields {
-    HelloFields {
-        version: 1,
-        replica: 2,
-        cluster: support::CLUSTER.bits(),
-    }
+    HelloFields { version: 1, replica: 2, cluster: support::CLUSTER.bits() }
 }
 
 /// A prelude and a Hello, written by hand from docs/format-quic.md.
@@ -225,10 +221,7 @@ async fn t03_no_ticket_is_given_and_no_early_data_taken() {
         let quic = QuicClientConfig::try_from(crypto.clone()).unwrap();
         let config = quinn::ClientConfig::new(Arc::new(quic));
         let name = "replica.paxos.internal";
-        let connecting = attack
-            .endpoint
-            .connect_with(config, attack.target, name)
-            .unwrap();
+        let connecting = attack.endpoint.connect_with(config, attack.target, name).unwrap();
         let Err(connecting) = connecting.into_0rtt() else {
             panic!("early data is possible");
         };
@@ -251,30 +244,9 @@ async fn t03_no_ticket_is_given_and_no_early_data_taken() {
 async fn a_hello_that_lies_is_refused_with_its_reason() {
     let mut attack = Attack::new(&Limits::default());
     let cases = [
-        (
-            HelloFields {
-                replica: 1,
-                ..hello()
-            },
-            "wrong replica id",
-            "it says it is replica 1",
-        ),
-        (
-            HelloFields {
-                cluster: 5,
-                ..hello()
-            },
-            "wrong cluster",
-            "cluster 0000",
-        ),
-        (
-            HelloFields {
-                version: 9,
-                ..hello()
-            },
-            "wrong version",
-            "protocol version 9",
-        ),
+        (HelloFields { replica: 1, ..hello() }, "wrong replica id", "it says it is replica 1"),
+        (HelloFields { cluster: 5, ..hello() }, "wrong cluster", "cluster 0000"),
+        (HelloFields { version: 9, ..hello() }, "wrong version", "protocol version 9"),
     ];
     for (fields, kind, text) in cases {
         let connection = attack.connect().await;
@@ -293,14 +265,8 @@ async fn a_hello_that_lies_is_refused_with_its_reason() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_major_version_is_told_apart_by_its_alpn() {
     let mut attack = Attack::new(&Limits::default());
-    let error = attack
-        .connect_with(attack.crypto(b"paxos/9"))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, ConnectionError::ConnectionClosed(_)),
-        "{error}"
-    );
+    let error = attack.connect_with(attack.crypto(b"paxos/9")).await.unwrap_err();
+    assert!(matches!(error, ConnectionError::ConnectionClosed(_)), "{error}");
     let (_, reason) = attack.host.refused("wrong version").await;
     assert!(reason.contains("no common version"), "{reason}");
 }
@@ -332,9 +298,7 @@ async fn t08_broken_frames_end_the_link_with_a_reason() {
     connection.close(0_u32.into(), b"");
     attack.host.down(2).await;
     let events = attack.host.all_within(Duration::from_millis(20)).await;
-    let frames = events
-        .iter()
-        .filter(|event| matches!(event, TransportEvent::Frame { .. }));
+    let frames = events.iter().filter(|event| matches!(event, TransportEvent::Frame { .. }));
     assert_eq!(frames.count(), 0);
 }
 
@@ -373,10 +337,7 @@ async fn frames_in_any_pieces_are_put_together_and_ignorable_ones_skipped() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t08_a_slow_hello_is_cut_off_and_delays_nobody() {
-    let limits = Limits {
-        handshake_timeout: Duration::from_millis(400),
-        ..Limits::default()
-    };
+    let limits = Limits { handshake_timeout: Duration::from_millis(400), ..Limits::default() };
     let mut attack = Attack::new(&limits);
     let began = Instant::now();
     let silent = attack.connect().await;
@@ -405,10 +366,7 @@ async fn bulk_without_a_link_is_turned_away() {
     stream.write_all(&opening(2, &hello())).await.unwrap();
     assert!(closed(&connection).await.contains("no link to this life"));
     assert_eq!(attack.host.transport.counters().links_up, 0);
-    assert_eq!(
-        attack.host.send(2, frame(Lane::Log, &b"nobody"[..])),
-        Sent::Down
-    );
+    assert_eq!(attack.host.send(2, frame(Lane::Log, &b"nobody"[..])), Sent::Down);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -423,9 +381,7 @@ async fn a_flood_of_handshakes_is_bounded_and_passes() {
     for _ in 0..40 {
         let crypto = QuicClientConfig::try_from(attack.crypto(b"paxos/1")).unwrap();
         let config = quinn::ClientConfig::new(Arc::new(crypto));
-        let connecting = attack
-            .endpoint
-            .connect_with(config, attack.target, "x.internal");
+        let connecting = attack.endpoint.connect_with(config, attack.target, "x.internal");
         flood.push(tokio::spawn(connecting.unwrap().into_future()));
     }
     let handle = attack.host.handle.clone();
@@ -436,10 +392,7 @@ async fn a_flood_of_handshakes_is_bounded_and_passes() {
     })
     .await;
     // Those whose close was not yet acknowledged linger beside those in progress.
-    assert!(
-        most <= 3 * limits.handshakes_max,
-        "{most} connections at once"
-    );
+    assert!(most <= 3 * limits.handshakes_max, "{most} connections at once");
     for connecting in flood {
         connecting.abort();
     }

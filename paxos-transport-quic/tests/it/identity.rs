@@ -14,10 +14,7 @@ use crate::support::{self, Seat};
 fn a_key_file_is_made_once_and_read_back() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("key.pem");
-    assert!(matches!(
-        Identity::load(&path),
-        Err(IdentityError::Missing { .. })
-    ));
+    assert!(matches!(Identity::load(&path), Err(IdentityError::Missing { .. })));
     let made = Identity::load_or_generate(&path).unwrap();
     let permissions = fs::metadata(&path).unwrap().permissions();
     assert_eq!(permissions.mode() & 0o777, 0o600);
@@ -37,20 +34,13 @@ fn an_exposed_or_broken_key_file_is_refused_by_name() {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         let error = Identity::load_or_generate(&path).unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.contains("key.pem") && text.contains(&format!("{mode:04o}")),
-            "{text}"
-        );
+        assert!(text.contains("key.pem") && text.contains(&format!("{mode:04o}")), "{text}");
     }
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(&path, "no key").unwrap();
     let error = Identity::load_or_generate(&path).unwrap_err();
     assert!(matches!(error, IdentityError::Malformed { .. }), "{error}");
-    assert_eq!(
-        fs::read(&path).unwrap(),
-        b"no key",
-        "what is there is not replaced"
-    );
+    assert_eq!(fs::read(&path).unwrap(), b"no key", "what is there is not replaced");
 }
 
 #[test]
@@ -71,10 +61,7 @@ async fn options_are_checked_before_anything_runs() {
 
     let format = support::format(support::id(9), &membership);
     let error = refusal(QuicOptions::new(&format, Identity::generate().unwrap()));
-    assert_eq!(
-        error.to_string(),
-        "replica 9 does not stand in the membership"
-    );
+    assert_eq!(error.to_string(), "replica 9 does not stand in the membership");
 
     let format = support::format(support::id(1), &membership);
     let error = refusal(QuicOptions::new(&format, Identity::generate().unwrap()));
@@ -94,17 +81,11 @@ async fn options_are_checked_before_anything_runs() {
     let mut seat = Seat::new(1);
     let membership = support::membership(vec![seat.member.clone()]);
     let text = refusal(seat.options(&membership).listen("nonsense")).to_string();
-    assert!(
-        text.starts_with("address nonsense cannot be resolved"),
-        "{text}"
-    );
+    assert!(text.starts_with("address nonsense cannot be resolved"), "{text}");
 
     let mut seat = Seat::new(1);
     let membership = support::membership(vec![seat.member.clone()]);
-    let limits = Limits {
-        keep_alive: Limits::default().idle_timeout,
-        ..Limits::default()
-    };
+    let limits = Limits { keep_alive: Limits::default().idle_timeout, ..Limits::default() };
     let text = refusal(seat.options(&membership).limits(limits)).to_string();
     assert!(text.starts_with("keep_alive must be"), "{text}");
 }

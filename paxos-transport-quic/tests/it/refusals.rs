@@ -11,9 +11,7 @@ use crate::support::{self, Host, Seat, id, life, membership};
 
 async fn no_up(host: &mut Host) {
     let events = host.all_within(Duration::from_millis(100)).await;
-    let up = events
-        .iter()
-        .find(|event| matches!(event, TransportEvent::Up { .. }));
+    let up = events.iter().find(|event| matches!(event, TransportEvent::Up { .. }));
     assert!(up.is_none(), "{up:?}");
 }
 
@@ -37,10 +35,7 @@ async fn t01_an_unpinned_key_gets_no_link_and_both_sides_say_why() {
     let mut two = Host::start(seats[1].options(&view_two), life(1));
     let (peer, reason) = two.refused("not pinned").await;
     assert_eq!(peer, Some(id(1)));
-    assert!(
-        reason.starts_with("wrong key: refused by the peer"),
-        "{reason}"
-    );
+    assert!(reason.starts_with("wrong key: refused by the peer"), "{reason}");
     let (peer, reason) = one.refused("not pinned").await;
     assert_eq!(peer, None, "nobody knows whose key it is");
     assert!(reason.starts_with("wrong key: its key "), "{reason}");
@@ -68,10 +63,7 @@ async fn a_dialled_peer_with_another_key_is_refused_on_both_sides() {
     assert_eq!(peer, Some(id(2)));
     assert!(reason.starts_with("wrong key: "), "{reason}");
     let (_, reason) = two.refused("not pinned").await;
-    assert!(
-        reason.starts_with("wrong key: refused by the peer"),
-        "{reason}"
-    );
+    assert!(reason.starts_with("wrong key: refused by the peer"), "{reason}");
     no_up(&mut one).await;
     no_up(&mut two).await;
 }
@@ -80,15 +72,9 @@ async fn a_dialled_peer_with_another_key_is_refused_on_both_sides() {
 async fn addresses_that_lead_to_another_replica_are_noticed() {
     let mut seats = [Seat::new(1), Seat::new(2), Seat::new(3)];
     // Replica 1 believes that replica 3 lives where replica 2 does.
-    let swapped = Member {
-        addresses: seats[1].member.addresses.clone(),
-        ..seats[2].member.clone()
-    };
-    let view = membership(vec![
-        seats[0].member.clone(),
-        seats[1].member.clone(),
-        swapped,
-    ]);
+    let swapped =
+        Member { addresses: seats[1].member.addresses.clone(), ..seats[2].member.clone() };
+    let view = membership(vec![seats[0].member.clone(), seats[1].member.clone(), swapped]);
     let members = membership(seats.iter().map(|seat| seat.member.clone()).collect());
     let mut one = Host::start(seats[0].options(&view), life(1));
     let _two = Host::start(seats[1].options(&members), life(1));
@@ -109,10 +95,7 @@ async fn clusters_do_not_mix_and_both_sides_say_so() {
     for (host, peer) in [(&mut one, 2), (&mut two, 1)] {
         let (from, reason) = host.refused("wrong cluster").await;
         assert_eq!(from, Some(id(peer)));
-        assert!(
-            reason.contains(&ClusterId::new(0xbad).to_string()),
-            "{reason}"
-        );
+        assert!(reason.contains(&ClusterId::new(0xbad).to_string()), "{reason}");
         assert!(reason.contains(&support::CLUSTER.to_string()), "{reason}");
         no_up(host).await;
     }

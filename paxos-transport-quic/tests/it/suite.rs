@@ -69,11 +69,7 @@ async fn frames_keep_order_and_content<T: Transport>(
     let mut counts: BTreeMap<Channel, u32> = BTreeMap::new();
     while counts.values().sum::<u32>() < 600 {
         match next(to).await {
-            TransportEvent::Frame {
-                from,
-                channel,
-                bytes,
-            } => {
+            TransportEvent::Frame { from, channel, bytes } => {
                 assert_eq!(from, ids.0);
                 let count = counts.entry(channel).or_default();
                 assert_eq!(&bytes[..], &count.to_le_bytes(), "order within a lane");
@@ -86,25 +82,11 @@ async fn frames_keep_order_and_content<T: Transport>(
 }
 
 async fn chunks_arrive_as_one<T: Transport>(from: &mut T, to: &mut T, ids: (ReplicaId, ReplicaId)) {
-    for sizes in [
-        &[][..],
-        &[0],
-        &[1, 0, 2],
-        &[5000, 3, 100_000, 1],
-        &[1 << 20],
-    ] {
-        let chunks: Vec<_> = sizes
-            .iter()
-            .zip(1_u8..)
-            .map(|(size, fill)| Bytes::from(vec![fill; *size]))
-            .collect();
+    for sizes in [&[][..], &[0], &[1, 0, 2], &[5000, 3, 100_000, 1], &[1 << 20]] {
+        let chunks: Vec<_> =
+            sizes.iter().zip(1_u8..).map(|(size, fill)| Bytes::from(vec![fill; *size])).collect();
         let expected = chunks.concat();
-        let frame = Frame {
-            lane: Lane::Log,
-            key: None,
-            channel: Channel::Core,
-            chunks,
-        };
+        let frame = Frame { lane: Lane::Log, key: None, channel: Channel::Core, chunks };
         assert_eq!(from.send(ids.1, frame), Sent::Queued);
         match next(to).await {
             TransportEvent::Frame { bytes, .. } => assert!(bytes[..] == expected[..]),

@@ -28,39 +28,20 @@ pub(crate) fn life(boot: u32) -> Incarnation {
 }
 
 pub(crate) fn frame(lane: Lane, bytes: impl Into<Bytes>) -> Frame {
-    Frame {
-        lane,
-        key: None,
-        channel: Channel::Core,
-        chunks: vec![bytes.into()],
-    }
+    Frame { lane, key: None, channel: Channel::Core, chunks: vec![bytes.into()] }
 }
 
 pub(crate) fn keyed(lane: Lane, key: u64, bytes: impl Into<Bytes>) -> Frame {
-    Frame {
-        key: Some(CoalesceKey(key)),
-        ..frame(lane, bytes)
-    }
+    Frame { key: Some(CoalesceKey(key)), ..frame(lane, bytes) }
 }
 
 pub(crate) fn membership(members: Vec<Member>) -> Membership {
-    Membership::new(
-        Epoch::FIRST,
-        members,
-        Vec::new(),
-        QuorumRule::Majority,
-        WINDOW_DEFAULT,
-    )
-    .unwrap()
+    Membership::new(Epoch::FIRST, members, Vec::new(), QuorumRule::Majority, WINDOW_DEFAULT)
+        .unwrap()
 }
 
 pub(crate) fn format(replica: ReplicaId, membership: &Membership) -> Format {
-    Format {
-        cluster: CLUSTER,
-        group: GroupId::new(0),
-        replica,
-        membership: membership.clone(),
-    }
+    Format { cluster: CLUSTER, group: GroupId::new(0), replica, membership: membership.clone() }
 }
 
 pub(crate) fn bind() -> (UdpSocket, SocketAddr) {
@@ -84,12 +65,7 @@ impl Seat {
         let mut member = Member::new(id(number));
         member.addresses.push(address.to_string());
         member.keys.push(identity.pin());
-        Self {
-            id: member.id,
-            identity: Some(identity),
-            socket: Some(socket),
-            member,
-        }
+        Self { id: member.id, identity: Some(identity), socket: Some(socket), member }
     }
 
     pub(crate) fn options(&mut self, membership: &Membership) -> QuicOptions {
@@ -128,11 +104,7 @@ impl Host {
 
     pub(crate) fn wrap(mut transport: QuicTransport, incarnation: Incarnation) -> Self {
         transport.start(incarnation);
-        Self {
-            handle: transport.handle(),
-            transport,
-            seen: VecDeque::new(),
-        }
+        Self { handle: transport.handle(), transport, seen: VecDeque::new() }
     }
 
     pub(crate) fn send(&mut self, to: u16, frame: Frame) -> Sent {
@@ -173,10 +145,7 @@ impl Host {
 
     pub(crate) async fn up(&mut self, peer: u16) -> Incarnation {
         self.wait(&format!("the link to {peer}"), |event| match event {
-            TransportEvent::Up {
-                peer: up,
-                incarnation,
-            } if *up == id(peer) => Some(*incarnation),
+            TransportEvent::Up { peer: up, incarnation } if *up == id(peer) => Some(*incarnation),
             _ => None,
         })
         .await
@@ -222,9 +191,8 @@ impl Host {
     pub(crate) async fn all_within(&mut self, time: Duration) -> Vec<TransportEvent> {
         let deadline = Instant::now() + time;
         let mut events = Vec::new();
-        while let Some(event) = self
-            .next_within(deadline.saturating_duration_since(Instant::now()))
-            .await
+        while let Some(event) =
+            self.next_within(deadline.saturating_duration_since(Instant::now())).await
         {
             events.push(event);
         }

@@ -36,11 +36,7 @@ impl Check {
                     format!("{by} promises {ballot} after {promised:?}")
                 });
             }
-            Write::Accepted {
-                slot,
-                ballot,
-                value,
-            } => {
+            Write::Accepted { slot, ballot, value } => {
                 let holds = Some(*ballot) >= promised;
                 self.require(holds, Invariant::VoteAtPromise, || {
                     format!("{by} votes at {ballot} in {slot} after promising {promised:?}")
@@ -101,11 +97,7 @@ impl Check {
         let replica = self.replica(by);
         replica.durable_promised = replica.durable_promised.max(promise_of(write));
         match write {
-            Write::Accepted {
-                slot,
-                ballot,
-                value,
-            } => self.note_vote(by, *slot, *ballot, value),
+            Write::Accepted { slot, ballot, value } => self.note_vote(by, *slot, *ballot, value),
             Write::Committed(slot) => {
                 replica.durable_committed = replica.durable_committed.max(*slot);
             }
@@ -165,11 +157,9 @@ impl Check {
             format!("{by} recovers promise {found:?}, proved {promised:?}, written {written:?}")
         });
         let newer = life.is_none_or(|life| life.boot() < recovered.incarnation.boot());
-        self.require(
-            newer && recovered.committed >= committed,
-            Invariant::RecoveryExact,
-            || format!("{by} recovers an older life or committed prefix"),
-        );
+        self.require(newer && recovered.committed >= committed, Invariant::RecoveryExact, || {
+            format!("{by} recovers an older life or committed prefix")
+        });
         let Some(seat) = self.membership.voter_index(by) else {
             return;
         };

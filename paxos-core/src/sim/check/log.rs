@@ -82,10 +82,7 @@ impl Check {
 
     /// The state after this slot; every replica that was there had this one.
     pub fn state_at(&self, slot: Slot) -> u64 {
-        self.slots
-            .get(&slot)
-            .and_then(|history| history.state)
-            .unwrap_or_default()
+        self.slots.get(&slot).and_then(|history| history.state).unwrap_or_default()
     }
 
     /// A replica handed a value to its state machine.
@@ -122,23 +119,16 @@ impl Check {
         let (before, durable) = (replica.committed, replica.durable_promised);
         let applied = replica.applied;
         replica.committed = status.committed;
-        self.require(
-            status.committed >= before,
-            Invariant::CommittedPrefix,
-            || format!("{by} goes from {before} back to {}", status.committed),
-        );
+        self.require(status.committed >= before, Invariant::CommittedPrefix, || {
+            format!("{by} goes from {before} back to {}", status.committed)
+        });
         self.require_prefix(by, status.committed, "takes");
         self.require(status.applied <= applied, Invariant::AppliedInOrder, || {
-            format!(
-                "{by} says it applied {}, handed out is {applied}",
-                status.applied
-            )
+            format!("{by} says it applied {}, handed out is {applied}", status.applied)
         });
-        self.require(
-            status.promised >= durable,
-            Invariant::PromiseMonotonic,
-            || format!("{by} holds {:?}, its disk {durable:?}", status.promised),
-        );
+        self.require(status.promised >= durable, Invariant::PromiseMonotonic, || {
+            format!("{by} holds {:?}, its disk {durable:?}", status.promised)
+        });
         let slots = status.slots_in_flight;
         self.require(slots <= window, Invariant::WindowBound, || {
             format!("{by} has {slots} slots in flight")

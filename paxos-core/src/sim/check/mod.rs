@@ -108,10 +108,7 @@ impl Check {
     /// Reports a broken invariant, unless an earlier one was.
     pub fn fail(&mut self, invariant: Invariant, detail: impl FnOnce() -> String) {
         if self.violation.is_none() {
-            self.violation = Some(Violation {
-                invariant,
-                detail: detail(),
-            });
+            self.violation = Some(Violation { invariant, detail: detail() });
         }
     }
 
@@ -194,11 +191,7 @@ impl Check {
         let known = history.votes.iter().position(|vote| vote.ballot == ballot);
         let place = known.unwrap_or_else(|| {
             let (value, voters) = (value.clone(), VoterSet::EMPTY);
-            history.votes.push(Vote {
-                ballot,
-                value,
-                voters,
-            });
+            history.votes.push(Vote { ballot, value, voters });
             history.votes.len() - 1
         });
         let vote = &mut history.votes[place];

@@ -20,11 +20,9 @@ impl Check {
                 self.require_prefix(by, heartbeat.committed, "announces");
                 let replica = self.replica(by);
                 let durable = replica.durable_vote.max(replica.committed);
-                self.require(
-                    heartbeat.durable <= durable,
-                    Invariant::DurableBeforeSent,
-                    || format!("{by} says its disk holds votes up to {}", heartbeat.durable),
-                );
+                self.require(heartbeat.durable <= durable, Invariant::DurableBeforeSent, || {
+                    format!("{by} says its disk holds votes up to {}", heartbeat.durable)
+                });
             }
             Body::Fetched(fetched) => self.sent_fetched(by, fetched),
             Body::Reject(_) | Body::Fetch(_) | Body::Refused(_) => {}
@@ -38,11 +36,9 @@ impl Check {
 
     fn require_promise(&mut self, by: ReplicaId, ballot: Ballot, what: &str) {
         let durable = self.replica(by).durable_promised;
-        self.require(
-            durable >= Some(ballot),
-            Invariant::DurableBeforeSent,
-            || format!("{by} sends a {what} for {ballot}; its disk holds {durable:?}"),
-        );
+        self.require(durable >= Some(ballot), Invariant::DurableBeforeSent, || {
+            format!("{by} sends a {what} for {ballot}; its disk holds {durable:?}")
+        });
     }
 
     fn sent_promise(&mut self, by: ReplicaId, promise: &Promise) {

@@ -51,10 +51,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let membership = Membership::voters_only((1..=3).map(id)).unwrap();
-        let mut world = Self {
-            check: Check::new(membership),
-            batches: Vec::new(),
-        };
+        let mut world = Self { check: Check::new(membership), batches: Vec::new() };
         for number in 1..=3 {
             world.batches.push(Batches::new(World::origin(number)));
             let recovered = world.recovered(number, 1);
@@ -118,11 +115,7 @@ impl World {
 
     fn vote(&mut self, replica: u16, slot: Slot, ballot: Ballot, value: &Value) {
         let value = value.clone();
-        let write = Write::Accepted {
-            slot,
-            ballot,
-            value,
-        };
+        let write = Write::Accepted { slot, ballot, value };
         self.write_durably(replica, write);
     }
 
@@ -141,12 +134,7 @@ impl World {
     }
 
     fn accept(&mut self, ballot: Ballot, first: Slot, value: &Value) {
-        let accept = Accept {
-            ballot,
-            committed: Slot::ZERO,
-            first,
-            values: vec![value.clone()],
-        };
+        let accept = Accept { ballot, committed: Slot::ZERO, first, values: vec![value.clone()] };
         self.send(ballot.leader().number(), accept);
     }
 
@@ -231,13 +219,7 @@ fn two_values_chosen_in_one_slot_break_agreement() {
     world.choose(1, slot(1));
     let b = ballot(2, 3);
     // As if replica 2 had forgotten its vote: the rule that forbids the Accept is switched off.
-    world
-        .check
-        .slots
-        .get_mut(&slot(1))
-        .unwrap()
-        .proposed
-        .push((b, Value::Noop));
+    world.check.slots.get_mut(&slot(1)).unwrap().proposed.push((b, Value::Noop));
     world.vote(3, slot(1), b, &Value::Noop);
     world.assert_whole();
     world.vote(2, slot(1), b, &Value::Noop);
@@ -286,10 +268,7 @@ fn a_ballot_of_two_lives_is_seen() {
     let mut world = World::new();
     world.promise(&[1], ballot(1, 1));
     world.send(1, prepare(ballot(1, 1)));
-    let recovered = Recovered {
-        promised: Some(ballot(1, 1)),
-        ..world.recovered(1, 2)
-    };
+    let recovered = Recovered { promised: Some(ballot(1, 1)), ..world.recovered(1, 2) };
     world.recover(1, &recovered);
     world.assert_whole();
     world.send(1, prepare(ballot(1, 1)));
@@ -305,10 +284,7 @@ fn a_ballot_of_another_replica_is_seen() {
 }
 
 const fn prepare(ballot: Ballot) -> Prepare {
-    Prepare {
-        ballot,
-        from: Slot::FIRST,
-    }
+    Prepare { ballot, from: Slot::FIRST }
 }
 
 #[test]
@@ -371,14 +347,7 @@ fn what_is_sent_before_it_is_durable_is_seen() {
     let _unproved = world.write(2, vec![accepted_write(slot(1), b)]);
     world.assert_whole();
     let (first, last) = (slot(1), slot(1));
-    world.send(
-        2,
-        Accepted {
-            ballot: b,
-            first,
-            last,
-        },
-    );
+    world.send(2, Accepted { ballot: b, first, last });
     world.assert_broken(Invariant::DurableBeforeSent);
 
     let mut world = World::new();
@@ -397,11 +366,7 @@ fn what_is_sent_before_it_is_durable_is_seen() {
 
 const fn accepted_write(slot: Slot, ballot: Ballot) -> Write {
     let value = Value::Noop;
-    Write::Accepted {
-        slot,
-        ballot,
-        value,
-    }
+    Write::Accepted { slot, ballot, value }
 }
 
 #[test]
@@ -531,17 +496,13 @@ fn more_in_flight_than_the_window_is_seen() {
 fn a_rejected_command_in_the_log_is_seen_whichever_comes_first() {
     let mut world = World::new();
     world.choose(1, slot(1));
-    world
-        .check
-        .rejected(ClientId::new(1), RequestNumber::new(1));
+    world.check.rejected(ClientId::new(1), RequestNumber::new(1));
     world.assert_broken(Invariant::RejectedStaysOut);
 
     let mut world = World::new();
     let b = ballot(1, 1);
     world.submit(1, slot(1), b);
-    world
-        .check
-        .rejected(ClientId::new(1), RequestNumber::new(1));
+    world.check.rejected(ClientId::new(1), RequestNumber::new(1));
     world.promise(&[1, 2], b);
     world.accept(b, slot(1), &value(1));
     world.vote(1, slot(1), b, &value(1));
@@ -572,11 +533,7 @@ fn a_clock_that_goes_back_is_seen() {
 #[test]
 fn a_storage_that_loses_or_invents_a_vote_is_seen() {
     let b = ballot(1, 1);
-    let vote = RecoveredVote {
-        slot: slot(1),
-        ballot: b,
-        value: Value::Noop,
-    };
+    let vote = RecoveredVote { slot: slot(1), ballot: b, value: Value::Noop };
     for (made, found) in [(true, vec![]), (false, vec![vote])] {
         let mut world = World::new();
         world.promise(&[1, 2], b);
@@ -585,11 +542,7 @@ fn a_storage_that_loses_or_invents_a_vote_is_seen() {
             world.vote(2, slot(1), b, &Value::Noop);
         }
         world.assert_whole();
-        let recovered = Recovered {
-            promised: Some(b),
-            votes: found,
-            ..world.recovered(2, 2)
-        };
+        let recovered = Recovered { promised: Some(b), votes: found, ..world.recovered(2, 2) };
         world.recover(2, &recovered);
         world.assert_broken(Invariant::RecoveryExact);
     }

@@ -7,6 +7,7 @@
 //! Source: protocol.md §7; Lamport, "Paxos Made Simple", §2.2.
 
 use crate::ballot::Ballot;
+use crate::durable::WriteSequence;
 use crate::ids::Slot;
 use crate::ring::SlotRing;
 use crate::value::Value;
@@ -16,6 +17,8 @@ use crate::value::Value;
 pub(crate) struct Vote {
     pub(crate) ballot: Ballot,
     pub(crate) value: Value,
+    /// The write batch that makes it durable.
+    pub(crate) written: WriteSequence,
 }
 
 /// What an acceptor remembers.
@@ -79,8 +82,14 @@ impl Acceptor {
         }
     }
 
-    /// Phase 2b. Rules A2 and A3.
-    pub(crate) fn accept(&mut self, ballot: Ballot, slot: Slot, value: &Value) -> AcceptAnswer {
+    /// Phase 2b. Rules A2 and A3. `written` is the write batch that a new vote goes into.
+    pub(crate) fn accept(
+        &mut self,
+        ballot: Ballot,
+        slot: Slot,
+        value: &Value,
+        written: WriteSequence,
+    ) -> AcceptAnswer {
         if let Some(promised) = self.promised
             && promised > ballot
         {
@@ -100,7 +109,7 @@ impl Acceptor {
                     vote.is_none_or(|vote| vote.ballot < ballot),
                     "a vote is never above the promise"
                 );
-                self.votes.insert(slot, Vote { ballot, value: value.clone() });
+                self.votes.insert(slot, Vote { ballot, value: value.clone(), written });
                 AcceptAnswer::Accepted
             }
         }

@@ -30,6 +30,11 @@ impl Catchup {
         *known = (*known).max(committed);
     }
 
+    /// A peer's newest word on its prefix: after a restart it may be shorter.
+    pub(crate) fn replace(&mut self, peer: ReplicaId, committed: Slot) {
+        self.reported.insert(peer, committed);
+    }
+
     /// The longest prefix that anybody reported.
     pub(crate) fn target(&self) -> Slot {
         self.reported.values().copied().max().unwrap_or_default()

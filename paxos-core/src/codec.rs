@@ -31,6 +31,9 @@ pub const COMMAND_HEADER_LEN: usize = 32;
 /// The bytes before a value's own.
 pub const VALUE_HEADER_LEN: usize = 5;
 
+/// The most bytes of a promise's entry besides its value's own.
+pub const PROMISE_ENTRY_LEN: usize = 24;
+
 /// Values longer than this travel as chunks of their own; shorter ones are copied beside the head.
 const CHUNK_MIN: usize = 1024;
 const COMMAND_VERSION: u8 = 1;

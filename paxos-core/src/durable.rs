@@ -62,6 +62,14 @@ pub enum Write {
     Committed(Slot),
     /// Every slot up to this one may be forgotten.
     Trimmed(Slot),
+    /// A peer remembers another life of this replica: the directory may have forgotten votes, and
+    /// must never be started again.
+    Refused {
+        /// The peer.
+        by: ReplicaId,
+        /// The life that it remembers.
+        remembered: Incarnation,
+    },
     /// The newest life seen of a peer. Older ones are refused for ever.
     Peer {
         /// The peer.

@@ -81,10 +81,13 @@ impl fmt::Display for GroupId {
     }
 }
 
-/// One life of a replica: a boot counter, durable before its first use, and a random nonce.
+/// One life of a replica: a boot counter, durable before its first use, and a nonce.
 ///
 /// Votes are counted by (replica, incarnation). The counter rises with every start on the same
-/// directory; the nonce tells two lives apart that a copied directory gave the same counter.
+/// directory. The upper half of the nonce is drawn when a directory is first started and stays with
+/// it, so that a directory that was wiped and formatted anew is told from its predecessor however
+/// often it is started; the lower half is drawn at each start and tells two lives apart that a
+/// copied directory gave the same counter.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Incarnation {
     boot: u32,
@@ -102,9 +105,26 @@ impl Incarnation {
         self.boot
     }
 
-    /// The random part.
+    /// The random parts: the directory's above, the life's below.
     pub const fn nonce(self) -> u32 {
         self.nonce
+    }
+
+    /// The first life of a directory.
+    pub const fn first(nonce: u32) -> Self {
+        Self { boot: 1, nonce }
+    }
+
+    /// The life that follows this one on the same directory.
+    #[must_use]
+    pub const fn following(self, nonce: u32) -> Self {
+        let boot = self.boot.checked_add(1).expect("starts are never exhausted");
+        Self { boot, nonce: self.nonce & 0xffff_0000 | nonce & 0xffff }
+    }
+
+    /// Whether this life may follow `earlier`: the same directory, started later.
+    pub const fn succeeds(self, earlier: Self) -> bool {
+        self.nonce >> 16 == earlier.nonce >> 16 && self.boot > earlier.boot
     }
 
     /// Both parts as one number: the counter in the upper half.
@@ -274,8 +294,9 @@ impl Time {
 
 /// The leader's wall clock, in milliseconds since 1970, as written into a batch.
 ///
-/// It never goes back within the log, whatever the leaders' clocks do; sessions, time-to-live and
-/// leases of applications expire by it and by nothing else.
+/// Sessions, time-to-live and leases of applications expire by it and by nothing else. A new batch
+/// never has a lower clock than those before it; one that a later leader adopts keeps its own, so
+/// whoever expires by the clock keeps the highest so far in the replicated state (protocol.md §3).
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct LogClock(u64);
 

@@ -7,6 +7,7 @@
 //! Source: protocol.md §9.
 
 use crate::ballot::Ballot;
+use crate::durable::WriteSequence;
 use crate::ids::Slot;
 use crate::quorum::{QuorumSystem, VoterSet};
 use crate::ring::SlotRing;
@@ -24,9 +25,16 @@ pub(crate) struct Tally {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Learner {
     committed: Slot,
-    ahead: SlotRing<Value>,
+    ahead: SlotRing<Chosen>,
     tallies: SlotRing<Tally>,
     bytes_in_flight: usize,
+}
+
+/// A value known to be chosen, and the write batch that makes it durable here.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct Chosen {
+    pub(crate) value: Value,
+    pub(crate) written: WriteSequence,
 }
 
 /// Two different values were found to be chosen in one slot.
@@ -48,7 +56,7 @@ impl Learner {
     pub(crate) fn recovered(committed: Slot, chosen: impl Iterator<Item = (Slot, Value)>) -> Self {
         let mut ahead = SlotRing::new();
         for (slot, value) in chosen.filter(|(slot, _)| *slot > committed) {
-            ahead.insert(slot, value);
+            ahead.insert(slot, Chosen { value, written: WriteSequence::default() });
         }
         Self { committed, ahead, tallies: SlotRing::new(), bytes_in_flight: 0 }
     }
@@ -110,17 +118,22 @@ impl Learner {
         self.bytes_in_flight = 0;
     }
 
-    /// A value is chosen. Returns whether that is news.
-    pub(crate) fn choose(&mut self, slot: Slot, value: Value) -> Result<bool, AgreementBroken> {
+    /// A value is chosen; `written` makes it durable here. Returns whether that is news.
+    pub(crate) fn choose(
+        &mut self,
+        slot: Slot,
+        value: Value,
+        written: WriteSequence,
+    ) -> Result<bool, AgreementBroken> {
         self.close(slot);
         if slot <= self.committed {
             return Ok(false);
         }
         match self.ahead.get(slot) {
-            Some(known) if *known == value => Ok(false),
+            Some(known) if known.value == value => Ok(false),
             Some(_) => Err(AgreementBroken(slot)),
             None => {
-                self.ahead.insert(slot, value);
+                self.ahead.insert(slot, Chosen { value, written });
                 Ok(true)
             }
         }
@@ -132,20 +145,22 @@ impl Learner {
         }
     }
 
-    pub(crate) fn chosen_ahead(&self, slot: Slot) -> Option<&Value> {
-        self.ahead.get(slot)
+    pub(crate) fn is_chosen_ahead(&self, slot: Slot) -> bool {
+        self.ahead.get(slot).is_some()
     }
 
     /// Values beyond the prefix at or above `from`, in rising order of slots.
     pub(crate) fn ahead_from(&self, from: Slot) -> impl Iterator<Item = (Slot, &Value)> {
-        self.ahead.iter_from(from)
+        self.ahead.iter_from(from).map(|(slot, chosen)| (slot, &chosen.value))
     }
 
     /// Extends the prefix by one slot, if its value is known. Rule L2.
-    pub(crate) fn advance(&mut self) -> Option<(Slot, Value)> {
+    pub(crate) fn advance(&mut self) -> Option<(Slot, Chosen)> {
         let slot = self.committed.next();
-        let value = self.ahead.remove(slot)?;
+        let chosen = self.ahead.remove(slot)?;
+        // A slot may be proposed again by a leader that knew its value to be chosen.
+        self.close(slot);
         self.committed = slot;
-        Some((slot, value))
+        Some((slot, chosen))
     }
 }

@@ -55,7 +55,7 @@ impl Lives {
                     Verdict::Known
                 }
             }
-            Some(newest) if newest.boot() >= incarnation.boot() => Verdict::Old(*newest),
+            Some(newest) if !incarnation.succeeds(*newest) => Verdict::Old(*newest),
             Some(_) | None => Verdict::New,
         }
     }

@@ -3,12 +3,16 @@
 //! Owns: committed values that are still in memory, what was handed to the state machine, what it
 //! has applied, what was trimmed. Sees no ballots: everything here is committed.
 //! Invariants: trimmed <= applied <= handed <= the committed prefix; values are handed out in slot
-//! order, each once (L5); the tail is contiguous and bounded in bytes.
+//! order, each once (L5), and only when they are durable here (D6); the tail is contiguous and
+//! bounded in bytes.
 //! Source: protocol.md §9.
 
 use std::collections::VecDeque;
 
+use crate::codec::VALUE_HEADER_LEN;
+use crate::durable::WriteSequence;
 use crate::ids::Slot;
+use crate::learner::Chosen;
 use crate::value::Value;
 
 /// The bounds of what is handed out and not applied.
@@ -23,7 +27,9 @@ pub(crate) struct ApplyWindow {
 pub(crate) struct Log {
     /// The slot of `tail[0]`.
     first: Slot,
-    tail: VecDeque<Value>,
+    tail: VecDeque<Chosen>,
+    /// What makes everything durable that has left the tail.
+    evicted: WriteSequence,
     tail_bytes: usize,
     tail_bytes_max: usize,
     window: ApplyWindow,
@@ -58,6 +64,7 @@ impl Log {
         Self {
             first: committed.next(),
             tail: VecDeque::new(),
+            evicted: WriteSequence::default(),
             tail_bytes: 0,
             tail_bytes_max,
             window,
@@ -87,23 +94,28 @@ impl Log {
     }
 
     /// The next committed value.
-    pub(crate) fn push(&mut self, slot: Slot, value: Value) {
+    pub(crate) fn push(&mut self, slot: Slot, chosen: Chosen) {
         assert!(slot == self.committed().next(), "the committed prefix is contiguous");
-        self.tail_bytes += value.encoded_len();
-        self.tail.push_back(value);
+        self.tail_bytes += chosen.value.encoded_len();
+        self.tail.push_back(chosen);
         while self.tail_bytes > self.tail_bytes_max && self.tail.len() > 1 {
             self.pop_first();
         }
     }
 
     fn pop_first(&mut self) {
-        if let Some(value) = self.tail.pop_front() {
-            self.tail_bytes -= value.encoded_len();
+        if let Some(chosen) = self.tail.pop_front() {
+            self.tail_bytes -= chosen.value.encoded_len();
+            self.evicted = self.evicted.max(chosen.written);
             self.first = self.first.next();
         }
     }
 
     pub(crate) fn get(&self, slot: Slot) -> Option<&Value> {
+        self.find(slot).map(|chosen| &chosen.value)
+    }
+
+    fn find(&self, slot: Slot) -> Option<&Chosen> {
         if slot < self.first {
             return None;
         }
@@ -118,7 +130,7 @@ impl Log {
         while slot <= through
             && let Some(value) = self.get(slot)
         {
-            bytes += value.encoded_len();
+            bytes += VALUE_HEADER_LEN + value.encoded_len();
             if bytes > bytes_max && !values.is_empty() {
                 break;
             }
@@ -128,17 +140,20 @@ impl Log {
         values
     }
 
-    /// What the state machine is to get next, if it has room.
-    pub(crate) fn next_apply(&mut self) -> NextApply {
+    /// What the state machine is to get next, if it has room, of what is durable here. Rule D6.
+    pub(crate) fn next_apply(&mut self, proved: WriteSequence) -> NextApply {
         let slot = self.handed.next();
         if slot > self.committed() || !self.has_room() {
             return NextApply::Nothing;
         }
-        match self.get(slot).cloned() {
-            Some(value) => {
+        match self.find(slot) {
+            Some(chosen) if chosen.written > proved => NextApply::Nothing,
+            Some(chosen) => {
+                let value = chosen.value.clone();
                 self.hand(slot, &value);
                 NextApply::Value(slot, value)
             }
+            None if self.evicted > proved => NextApply::Nothing,
             None => NextApply::Load { from: slot, through: self.first.previous() },
         }
     }

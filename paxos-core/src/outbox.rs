@@ -16,6 +16,9 @@ use crate::output::{Halt, LoadTicket, Output, Recipients};
 use crate::stored::LoadRange;
 use crate::value::Value;
 
+/// How many messages may wait for the disk before repetitions are no longer answered.
+const GATED_MAX: usize = 1024;
+
 /// An effect that needs nothing more. Everything in it can be cloned, so that a model can fork a
 /// replica; the batch of writes, which cannot, is made when it is handed out.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -110,9 +113,29 @@ impl Outbox {
         if self.writes.is_empty() { self.handed_out } else { self.handed_out.next() }
     }
 
+    /// The batch that the next write goes into.
+    pub(crate) fn open_batch(&self) -> WriteSequence {
+        self.handed_out.next()
+    }
+
     /// Whether everything up to this sequence is durable.
     pub(crate) fn is_durable(&self, sequence: WriteSequence) -> bool {
         sequence <= self.proved
+    }
+
+    /// The last batch that is durable.
+    pub(crate) fn proved(&self) -> WriteSequence {
+        self.proved
+    }
+
+    /// Whether so much waits for the disk that answering a repetition again would only add to it.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.gated.len() >= GATED_MAX
+    }
+
+    /// A campaign is over: its questions that still wait for the disk must not leave after it.
+    pub(crate) fn drop_prepares(&mut self) {
+        self.gated.retain(|gated| !matches!(gated.body, Body::Prepare(_)));
     }
 
     /// Sends at once.
@@ -182,8 +205,10 @@ impl Outbox {
         self.effects.push_back(Effect::Apply { slot, value });
     }
 
-    /// Stops everything: nothing that is queued, or comes later, leaves any more.
-    pub(crate) fn halt(&mut self, halt: Halt) {
+    /// Stops everything: nothing that is queued, or comes later, leaves any more, but for a last
+    /// fact to remember.
+    pub(crate) fn halt(&mut self, halt: Halt, last: Option<Write>) {
+        self.writes.extend(last);
         self.closed = true;
         self.halt = Some(halt);
     }
@@ -250,6 +275,10 @@ impl Outbox {
     /// The next effect, or the open batch of writes, or nothing.
     pub(crate) fn poll(&mut self, now: Time) -> Option<Output> {
         if self.closed {
+            let remember = self.writes.iter().any(|write| matches!(write, Write::Refused { .. }));
+            if remember {
+                return Some(Output::Persist(self.hand_out_writes(now)));
+            }
             return self.halt.take().map(Output::Halt);
         }
         self.close_acknowledgement();
@@ -276,6 +305,7 @@ impl Outbox {
             | Write::Chosen { .. }
             | Write::Committed(_)
             | Write::Trimmed(_)
+            | Write::Refused { .. }
             | Write::Peer { .. } => None,
         });
         let vote = votes.max();

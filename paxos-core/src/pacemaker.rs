@@ -292,9 +292,10 @@ impl Pacemaker {
         self.leaders(now, self.election_timeout).max()
     }
 
-    /// The leader that this replica vouches for: heard so recently that it is surely there.
+    /// The leader that this replica vouches for: heard so recently that its silence would not be
+    /// noticed before the next heartbeat.
     pub(crate) fn vouches_for(&self, now: Time) -> Option<Ballot> {
-        self.leaders(now, self.election_timeout / 2).max()
+        self.leaders(now, self.election_timeout.saturating_sub(self.heartbeat_interval)).max()
     }
 
     fn leaders(&self, now: Time, within: Duration) -> impl Iterator<Item = Ballot> {

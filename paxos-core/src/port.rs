@@ -35,8 +35,7 @@ pub enum Blocking {
     Never,
 }
 
-/// Why storage failed. Every variant but `Full` is final: the adapter is poisoned, and the replica
-/// stops.
+/// Why storage failed. Always final: the adapter is poisoned, and the replica stops.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StorageError {
@@ -55,10 +54,18 @@ pub enum StorageError {
         /// The directory.
         path: PathBuf,
     },
-    /// The directory belongs to another cluster, replica or group, or to another format version.
+    /// The directory, or a batch, belongs to another cluster, replica, group or life; the format
+    /// version is another; or an option is out of its bounds.
     Mismatch {
         /// What was found and what was expected.
         what: String,
+    },
+    /// A peer remembers another life of this directory, which may have forgotten votes.
+    Refused {
+        /// The peer.
+        by: ReplicaId,
+        /// The life that it remembers.
+        remembered: Incarnation,
     },
     /// What was acknowledged is damaged. The replica must not vote.
     Corrupt {
@@ -89,6 +96,12 @@ impl fmt::Display for StorageError {
                 write!(f, "{} is in use by another replica process", path.display())
             }
             Self::Mismatch { what } | Self::Corrupt { what } => f.write_str(what),
+            Self::Refused { by, remembered } => write!(
+                f,
+                "{by} refused this directory, because it remembers life {remembered} of this \
+                 replica: it was wiped, or is an old copy, and may have forgotten votes; it can \
+                 not be started again"
+            ),
             Self::Io { what, source } => write!(f, "{what}: {source}"),
             Self::Poisoned => f.write_str("storage failed earlier and takes nothing more"),
         }
@@ -103,6 +116,7 @@ impl std::error::Error for StorageError {
             | Self::AlreadyFormatted { .. }
             | Self::AlreadyOpen { .. }
             | Self::Mismatch { .. }
+            | Self::Refused { .. }
             | Self::Corrupt { .. }
             | Self::Poisoned => None,
         }
@@ -115,8 +129,11 @@ impl std::error::Error for StorageError {
 /// Everything in a batch whose [`Durable`] was returned survives the loss of power. Batches of a
 /// group survive in order: never a later one without all earlier ones.
 pub trait Storage: Send {
-    /// Reads back what earlier lives left, and makes a new incarnation with this nonce durable.
-    /// Called once, before anything else. What it returns is itself durable when it returns.
+    /// Reads back what earlier lives left, and makes a new incarnation durable: the first
+    /// ([`Incarnation::first`]) of a directory that was never started, else the one that follows
+    /// the last ([`Incarnation::following`]). Called once, before anything else. What it returns is
+    /// itself durable when it returns. Fails with [`StorageError::Refused`] if a
+    /// [`crate::durable::Write::Refused`] was ever written.
     fn recover(&mut self, nonce: u32) -> Result<Vec<Recovered>, StorageError>;
 
     /// Writes all batches, of however many groups, with one write and one sync, and returns their
@@ -127,7 +144,8 @@ pub trait Storage: Send {
     /// accepted. Sees every batch that was given to [`Storage::persist`] before.
     fn load(&mut self, range: LoadRange) -> Result<Loaded, StorageError>;
 
-    /// Whether there is space for more commands. Changes only within [`Storage::persist`].
+    /// Whether there is space for more commands. Changes only within [`Storage::persist`]: while it
+    /// is [`Room::Full`], calling that without batches looks again.
     fn room(&self) -> Room;
 
     /// Whether calls wait for a device.

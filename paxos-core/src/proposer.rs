@@ -11,7 +11,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::ballot::Ballot;
+use crate::durable::WriteSequence;
 use crate::ids::Slot;
+use crate::membership::Membership;
 use crate::message::{Promise, SlotState};
 use crate::quorum::{QuorumSystem, VoterSet};
 use crate::value::Value;
@@ -50,6 +52,10 @@ pub(crate) struct Campaign {
     complete: VoterSet,
     /// The highest committed prefix that was reported, the candidate's own included.
     committed: Slot,
+    /// The write of the candidate's own promise: before it is durable, nobody is asked.
+    written: WriteSequence,
+    /// How far above its committed prefix an acceptor may have voted (A6).
+    reach: u64,
     best: BTreeMap<Slot, Best>,
     unknown: BTreeMap<Slot, VoterSet>,
 }
@@ -77,9 +83,17 @@ pub(crate) enum Step {
 }
 
 impl Campaign {
-    pub(crate) fn new(ballot: Ballot, committed: Slot, voters: usize) -> Self {
+    pub(crate) fn new(
+        ballot: Ballot,
+        committed: Slot,
+        membership: &Membership,
+        written: WriteSequence,
+    ) -> Self {
         let from = committed.next();
+        let voters = membership.voters().len();
         Self {
+            written,
+            reach: 2 * u64::from(membership.window()),
             ballot,
             from,
             uncovered: vec![from; voters],
@@ -99,6 +113,11 @@ impl Campaign {
         (!self.complete.contains(voter)).then(|| self.uncovered[voter])
     }
 
+    /// The write that has to be durable before anybody is asked.
+    pub(crate) fn written(&self) -> WriteSequence {
+        self.written
+    }
+
     /// The first slot asked for.
     pub(crate) fn from(&self) -> Slot {
         self.from
@@ -116,6 +135,10 @@ impl Campaign {
         if self.complete.contains(voter) || promise.from > uncovered || promise.through < uncovered
         {
             return Step::Stale;
+        }
+        let reach = promise.committed.plus(self.reach);
+        if promise.entries.last().is_some_and(|entry| entry.slot > reach) {
+            return Step::Absurd;
         }
         self.committed = self.committed.max(promise.committed);
         for entry in promise.entries {
@@ -186,7 +209,7 @@ impl Campaign {
             });
             slot = slot.next();
         }
-        Reign { ballot: self.ballot, next: slot, adopt }
+        Reign { ballot: self.ballot, next: slot, adopt, reported: self.committed, watched: None }
     }
 }
 
@@ -213,6 +236,10 @@ pub(crate) struct Reign {
     ballot: Ballot,
     next: Slot,
     adopt: VecDeque<Adoption>,
+    /// The highest committed prefix that a promise reported: to be fetched, not proposed.
+    reported: Slot,
+    /// The committed prefix when the progress toward it was last looked at.
+    watched: Option<Slot>,
 }
 
 impl Reign {
@@ -220,12 +247,37 @@ impl Reign {
         self.ballot
     }
 
-    /// The next adopted value that may be proposed: not committed meanwhile, and within the window.
-    pub(crate) fn next_adoption(&mut self, committed: Slot, limit: Slot) -> Option<Adoption> {
+    /// The next adopted value that may be proposed: not committed meanwhile, within the window,
+    /// and no longer than `bytes_max`.
+    pub(crate) fn next_adoption(
+        &mut self,
+        committed: Slot,
+        limit: Slot,
+        bytes_max: usize,
+    ) -> Option<Adoption> {
         while self.adopt.front().is_some_and(|adoption| adoption.slot <= committed) {
             self.adopt.pop_front();
         }
-        if self.adopt.front()?.slot > limit { None } else { self.adopt.pop_front() }
+        let front = self.adopt.front()?;
+        if front.slot > limit || front.value.encoded_len() > bytes_max {
+            return None;
+        }
+        self.adopt.pop_front()
+    }
+
+    /// Whether something was chosen where this reign has proposed nothing: another leads.
+    pub(crate) fn is_overtaken(&self, committed: Slot) -> bool {
+        self.next <= committed
+    }
+
+    /// Whether the values that promises reported as committed are still missing.
+    pub(crate) fn is_behind(&self, committed: Slot) -> bool {
+        committed < self.reported
+    }
+
+    /// Looks at the progress toward the reported prefix; returns whether there is none.
+    pub(crate) fn is_stuck(&mut self, committed: Slot) -> bool {
+        self.is_behind(committed) && self.watched.replace(committed) == Some(committed)
     }
 
     /// A slot that waits to be adopted turned out to be chosen.
@@ -233,10 +285,11 @@ impl Reign {
         self.adopt.retain(|adoption| adoption.slot != slot);
     }
 
-    /// The slot for a new batch, if everything adopted is proposed and the window allows it.
-    /// Rules P4 and Q3.
-    pub(crate) fn peek_next(&self, limit: Slot) -> Option<Slot> {
-        (self.adopt.is_empty() && self.next <= limit).then_some(self.next)
+    /// The slot for a new batch, if the reported prefix is here, everything adopted is proposed,
+    /// and the window allows it. Rules V1, P4 and Q3.
+    pub(crate) fn peek_next(&self, committed: Slot, limit: Slot) -> Option<Slot> {
+        let ready = self.adopt.is_empty() && !self.is_behind(committed);
+        (ready && self.next <= limit).then_some(self.next)
     }
 
     /// Takes the slot that [`Reign::peek_next`] named.

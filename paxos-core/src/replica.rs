@@ -19,7 +19,7 @@ use crate::acceptor::{Acceptor, Vote};
 use crate::ballot::Ballot;
 use crate::catchup::{Catchup, Loads};
 use crate::config::Config;
-use crate::durable::{Durable, Write};
+use crate::durable::{Durable, Write, WriteSequence};
 use crate::ids::{Incarnation, LogClock, ReplicaId, Slot, Time};
 use crate::learner::Learner;
 use crate::lives::{Lives, Verdict};
@@ -33,7 +33,7 @@ use crate::output::{
 };
 use crate::pacemaker::{Pacemaker, Timer};
 use crate::proposer::Proposer;
-use crate::stored::Recovered;
+use crate::stored::{Recovered, RecoveredVote};
 use crate::value::{Batch, Command, Value};
 
 /// One copy of the state, and participant in the protocol.
@@ -106,7 +106,10 @@ impl Replica {
             incarnation,
         };
         let votes = votes.into_iter().filter(|vote| vote.slot > committed);
-        let votes = votes.map(|vote| (vote.slot, Vote { ballot: vote.ballot, value: vote.value }));
+        let votes = votes.map(|vote| {
+            let RecoveredVote { slot, ballot, value } = vote;
+            (slot, Vote { ballot, value, written: WriteSequence::default() })
+        });
         let acceptor = Acceptor::recovered(promised, votes);
         let window = ApplyWindow {
             slots_max: config.apply_slots_max as usize,
@@ -349,7 +352,7 @@ impl Replica {
             Body::Promise(promise) => self.on_promise(from, promise),
             Body::Accept(accept) => self.on_accept(from, accept),
             Body::Accepted(accepted) => self.on_accepted(from, accepted),
-            Body::Reject(reject) => self.on_reject(reject),
+            Body::Reject(reject) => self.on_reject(from, reject),
             Body::Commit(commit) => self.on_commit(from, commit),
             Body::Heartbeat(heartbeat) => {
                 self.on_heartbeat(from, message.origin.incarnation, &heartbeat);
@@ -385,15 +388,22 @@ impl Replica {
 
     fn on_refused(&mut self, from: ReplicaId, refused: Refused) {
         let own = self.incarnation();
-        if refused.refused == own && refused.remembered.boot() >= own.boot() {
-            self.halt(Halt::Refused { by: from, remembered: refused.remembered, own });
+        let remembered = refused.remembered;
+        if refused.refused == own && !own.succeeds(remembered) {
+            // The next start must fail too, or enough starts would outnumber the remembered life.
+            let last = Write::Refused { by: from, remembered };
+            self.stop(Halt::Refused { by: from, remembered, own }, Some(last));
         }
     }
 
     fn halt(&mut self, halt: Halt) {
+        self.stop(halt, None);
+    }
+
+    fn stop(&mut self, halt: Halt, last: Option<Write>) {
         self.halted = true;
         self.proposer = Proposer::Idle;
-        self.outbox.halt(halt);
+        self.outbox.halt(halt, last);
     }
 
     /// The ballot of the leader that this replica is, or hears and follows.
@@ -428,7 +438,7 @@ impl Replica {
         if self.learner.bytes_in_flight() + bytes > self.config.window_bytes_max {
             return Err(NotProposed::Busy);
         }
-        match reign.peek_next(self.window_end()) {
+        match reign.peek_next(self.learner.committed(), self.window_end()) {
             Some(slot) => Ok((slot, reign.ballot())),
             None => Err(NotProposed::Busy),
         }

@@ -28,15 +28,16 @@ impl Replica {
             return;
         }
         let now = self.now;
-        let stalled = self
-            .outbox
-            .pending_since()
-            .is_some_and(|since| now.since(since) > self.config.disk_stall);
         let connectivity = self.pacemaker.connectivity(&self.membership, now);
-        if stalled || connectivity == Connectivity::Partial {
+        if self.is_disk_stalled() || connectivity == Connectivity::Partial {
             self.step_down();
             self.pacemaker.arm_election(now);
         }
+    }
+
+    fn is_disk_stalled(&self) -> bool {
+        let since = self.outbox.pending_since();
+        since.is_some_and(|since| self.now.since(since) > self.config.disk_stall)
     }
 
     fn send_heartbeat(&mut self) {
@@ -75,10 +76,19 @@ impl Replica {
         }
         let leader = self.pacemaker.heard_leader(now);
         match (led_before, leader) {
-            (_, Some(ballot)) if ballot.leader() == from => self.pacemaker.arm_election(now),
+            (_, Some(ballot)) if ballot.leader() == from => {
+                if matches!(self.proposer, Proposer::Preparing(_)) {
+                    // A live leader makes the campaign needless.
+                    self.step_down();
+                }
+                if !matches!(self.proposer, Proposer::Leading(_)) {
+                    self.pacemaker.arm_election(now);
+                }
+            }
             (Some(_), None) => self.pacemaker.hasten_election(now),
             (Some(_) | None, Some(_)) | (None, None) => {}
         }
+        self.catchup.replace(from, heartbeat.committed);
         if let Some((ballot, committed)) = Pacemaker::watermark(from, heartbeat) {
             self.on_watermark(from, ballot, committed);
         } else {
@@ -95,13 +105,19 @@ impl Replica {
 
     pub(super) fn on_election_due(&mut self) {
         let now = self.now;
-        if matches!(self.proposer, Proposer::Leading(_)) {
+        if let Proposer::Leading(reign) = &mut self.proposer {
+            if reign.is_stuck(self.learner.committed()) {
+                // Nobody can serve the prefix that was reported: other promises may do without it.
+                self.step_down();
+            } else if reign.is_behind(self.learner.committed()) {
+                self.pacemaker.arm_election(now);
+            }
             return;
         }
         // A campaign that was not won by its deadline is given up; the next has a higher ballot.
-        self.proposer = Proposer::Idle;
+        self.step_down();
         let connected = self.pacemaker.connectivity(&self.membership, now) == Connectivity::Quorum;
-        if self.voter.is_none() || !connected {
+        if self.voter.is_none() || !connected || self.is_disk_stalled() {
             self.pacemaker.arm_election(now);
         } else if self.pacemaker.heard_leader(now).is_some() || self.pacemaker.is_vouched(now) {
             // Rule E3. A leader that falls silent is noticed by those that hear it first.
@@ -118,8 +134,8 @@ impl Replica {
         assert!(answer == PrepareAnswer::Promised, "a new ballot is above every promise");
         self.counters.campaigns += 1;
         self.outbox.write(Write::Promised(ballot));
-        let campaign =
-            Campaign::new(ballot, self.learner.committed(), self.membership.voters().len());
+        let written = self.outbox.after_writes();
+        let campaign = Campaign::new(ballot, self.learner.committed(), &self.membership, written);
         let from = campaign.from();
         self.proposer = Proposer::Preparing(campaign);
         if !self.peers.is_empty() {
@@ -167,10 +183,20 @@ impl Replica {
             unreachable!("only a campaign is won");
         };
         self.counters.elections_won += 1;
-        self.proposer = Proposer::Leading(campaign.into_reign());
+        let reign = campaign.into_reign();
+        let committed = self.learner.committed();
+        let (overtaken, behind) = (reign.is_overtaken(committed), reign.is_behind(committed));
+        self.proposer = Proposer::Leading(reign);
+        if overtaken {
+            self.step_down();
+            return;
+        }
         self.told = self.learner.committed();
         self.retransmit_through = self.learner.committed();
         self.pacemaker.disarm(Timer::Election);
+        if behind {
+            self.pacemaker.arm_election(self.now);
+        }
         self.pacemaker.arm_retransmit(self.now);
         self.send_heartbeat();
     }
@@ -181,6 +207,11 @@ impl Replica {
             return;
         };
         let ballot = campaign.ballot();
+        let asked = self.outbox.is_durable(campaign.written());
+        self.pacemaker.arm_retransmit(self.now);
+        if !asked {
+            return;
+        }
         for (voter, member) in self.membership.voters().iter().enumerate() {
             if let Some(from) = campaign.missing(voter)
                 && member.id != self.outbox.replica()
@@ -189,12 +220,15 @@ impl Replica {
                 self.outbox.send_after_durable(Recipients::One(member.id), prepare);
             }
         }
-        self.pacemaker.arm_retransmit(self.now);
     }
 
-    pub(super) fn on_reject(&mut self, reject: Reject) {
+    pub(super) fn on_reject(&mut self, from: ReplicaId, reject: Reject) {
         self.pacemaker.see(Some(reject.promised));
-        if self.proposer.ballot() == Some(reject.refused) && reject.promised > reject.refused {
+        if self.membership.voter_index(from).is_none() {
+            // It does not vote: its refusal costs nothing.
+            self.counters.dropped_stale += 1;
+        } else if self.proposer.ballot() == Some(reject.refused) && reject.promised > reject.refused
+        {
             self.give_way(reject.promised);
         } else {
             self.counters.dropped_stale += 1;
@@ -202,7 +236,7 @@ impl Replica {
     }
 
     /// Somebody promised a higher ballot: stop, and try again soon unless another leads by then.
-    fn give_way(&mut self, to: Ballot) {
+    pub(super) fn give_way(&mut self, to: Ballot) {
         self.pacemaker.see(Some(to));
         self.step_down();
         self.pacemaker.disarm(Timer::Election);
@@ -215,6 +249,7 @@ impl Replica {
         let led = matches!(self.proposer, Proposer::Leading(_));
         self.proposer = Proposer::Idle;
         self.learner.abandon();
+        self.outbox.drop_prepares();
         self.pacemaker.disarm(Timer::Retransmit);
         if led {
             self.counters.step_downs += 1;

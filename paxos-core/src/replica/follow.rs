@@ -6,6 +6,7 @@
 use super::Replica;
 use crate::acceptor::{AcceptAnswer, PrepareAnswer};
 use crate::ballot::Ballot;
+use crate::codec::PROMISE_ENTRY_LEN;
 use crate::durable::Write;
 use crate::ids::{ReplicaId, Slot};
 use crate::message::{Accept, Fetched, Prepare, Promise, PromiseEntry, Reject, SlotState};
@@ -31,6 +32,7 @@ impl Replica {
                 // The candidate gets the time to win.
                 self.pacemaker.arm_election(self.now);
             }
+            PrepareAnswer::PromisedBefore if self.outbox.is_crowded() => return,
             PrepareAnswer::PromisedBefore => {}
         }
         let promise = self.promise_page(ballot, first, self.config.page_bytes_max);
@@ -70,7 +72,7 @@ impl Replica {
                 let vote = vote.expect("the slot came from one of the two");
                 SlotState::Accepted(vote.ballot, vote.value.clone())
             };
-            bytes += state.encoded_len();
+            bytes += PROMISE_ENTRY_LEN + state.encoded_len();
             if bytes > bytes_max && !entries.is_empty() {
                 through = slot.previous();
                 break;
@@ -121,14 +123,16 @@ impl Replica {
             self.counters.dropped_beyond_window += 1;
             return false;
         }
-        match self.acceptor.accept(ballot, slot, value) {
+        match self.acceptor.accept(ballot, slot, value, self.outbox.open_batch()) {
             AcceptAnswer::Accepted => {
                 self.outbox.write(Write::Accepted { slot, ballot, value: value.clone() });
                 self.outbox.acknowledge(ballot, slot);
                 true
             }
             AcceptAnswer::AcceptedBefore => {
-                self.outbox.acknowledge(ballot, slot);
+                if !self.outbox.is_crowded() {
+                    self.outbox.acknowledge(ballot, slot);
+                }
                 true
             }
             AcceptAnswer::Conflict => {

@@ -5,6 +5,7 @@
 
 use super::Replica;
 use crate::ballot::Ballot;
+use crate::codec::VALUE_HEADER_LEN;
 use crate::ids::{ReplicaId, Slot};
 use crate::learner::Counted;
 use crate::message::{Accept, Accepted, Commit};
@@ -53,9 +54,14 @@ impl Replica {
             return false;
         };
         let ballot = reign.ballot();
+        let page = self.config.page_bytes_max;
         let mut run: Vec<(Slot, Value)> = Vec::new();
         let mut bytes = 0;
-        while let Some(adoption) = reign.next_adoption(committed, limit) {
+        loop {
+            // A value that does not fit any more begins the next message; one that is too long for
+            // any goes alone.
+            let room = if run.is_empty() { usize::MAX } else { page.saturating_sub(bytes) };
+            let Some(adoption) = reign.next_adoption(committed, limit, room) else { break };
             match adoption.origin {
                 AdoptedFrom::Promise => self.counters.values_adopted += 1,
                 AdoptedFrom::Gap => self.counters.gaps_filled += 1,
@@ -63,11 +69,8 @@ impl Replica {
             if let Value::Batch(batch) = &adoption.value {
                 self.clock = self.clock.max(batch.clock());
             }
-            bytes += adoption.value.encoded_len();
+            bytes += VALUE_HEADER_LEN + adoption.value.encoded_len();
             run.push((adoption.slot, adoption.value));
-            if bytes >= self.config.page_bytes_max {
-                break;
-            }
         }
         if run.is_empty() {
             return false;
@@ -100,7 +103,7 @@ impl Replica {
                     let value = self.learner.tally(slot).map(|tally| tally.value.clone());
                     let value = value.expect("the vote was counted in this tally");
                     self.counters.values_chosen += 1;
-                    self.choose(slot, value);
+                    self.choose_voted(slot, value);
                 }
             }
             slot = slot.next();
@@ -150,9 +153,9 @@ impl Replica {
                 .take_while(|(slot, _)| *slot <= through)
                 .filter(|(_, tally)| !tally.accepted_by.contains(voter))
                 .take_while(|(_, tally)| {
-                    let fits = bytes < self.config.page_bytes_max;
-                    bytes += tally.value.encoded_len();
-                    fits
+                    let first = bytes == 0;
+                    bytes += VALUE_HEADER_LEN + tally.value.encoded_len();
+                    first || bytes <= self.config.page_bytes_max
                 })
                 .map(|(slot, tally)| (slot, tally.value.clone()))
                 .collect();

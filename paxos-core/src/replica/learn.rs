@@ -40,6 +40,10 @@ impl Replica {
         if newer {
             self.watermark = Some((ballot, committed));
         }
+        if self.proposer.ballot().is_some_and(|own| own < ballot) {
+            // Somebody leads above this replica's ballot.
+            self.give_way(ballot);
+        }
         self.apply_watermark();
         self.note_committed(from, committed);
     }
@@ -51,11 +55,11 @@ impl Replica {
         };
         let mut slot = self.learner.committed().next();
         while slot <= through {
-            if self.learner.chosen_ahead(slot).is_none() {
+            if !self.learner.is_chosen_ahead(slot) {
                 match self.acceptor.vote(slot) {
                     Some(vote) if vote.ballot == ballot => {
                         let value = vote.value.clone();
-                        self.choose(slot, value);
+                        self.choose_voted(slot, value);
                     }
                     Some(_) | None => break,
                 }
@@ -68,8 +72,10 @@ impl Replica {
     // --- chosen values
 
     /// A value is chosen, and this replica voted for it at the ballot that chose it.
-    pub(super) fn choose(&mut self, slot: Slot, value: Value) {
-        if let Err(AgreementBroken(slot)) = self.learner.choose(slot, value) {
+    pub(super) fn choose_voted(&mut self, slot: Slot, value: Value) {
+        let vote = self.acceptor.vote(slot);
+        let written = vote.map_or_else(|| self.outbox.after_writes(), |vote| vote.written);
+        if let Err(AgreementBroken(slot)) = self.learner.choose(slot, value, written) {
             self.halt(Halt::AgreementBroken { slot });
         }
     }
@@ -89,11 +95,13 @@ impl Replica {
         if let Proposer::Leading(reign) = &mut self.proposer {
             reign.settle(slot);
         }
-        let voted = self.acceptor.vote(slot).is_some_and(|vote| vote.value == value);
-        match self.learner.choose(slot, value.clone()) {
+        let voted = self.acceptor.vote(slot).filter(|vote| vote.value == value);
+        let voted = voted.map(|vote| vote.written);
+        let written = voted.unwrap_or_else(|| self.outbox.open_batch());
+        match self.learner.choose(slot, value.clone(), written) {
             Ok(true) => {
                 self.counters.values_fetched += 1;
-                if !voted {
+                if voted.is_none() {
                     self.outbox.write(Write::Chosen { slot, value });
                 }
             }
@@ -105,14 +113,21 @@ impl Replica {
     /// Moves every value that follows the committed prefix into the log.
     pub(super) fn extend_committed(&mut self) {
         let before = self.learner.committed();
-        while let Some((slot, value)) = self.learner.advance() {
-            if let Value::Batch(batch) = &value {
+        while let Some((slot, chosen)) = self.learner.advance() {
+            if let Value::Batch(batch) = &chosen.value {
                 self.clock = self.clock.max(batch.clock());
             }
-            self.log.push(slot, value);
+            self.log.push(slot, chosen);
         }
-        if self.learner.committed() > before {
-            self.acceptor.forget_through(self.learner.committed());
+        let committed = self.learner.committed();
+        if committed == before {
+            return;
+        }
+        self.acceptor.forget_through(committed);
+        if let Proposer::Leading(reign) = &self.proposer
+            && reign.is_overtaken(committed)
+        {
+            self.step_down();
         }
     }
 
@@ -133,7 +148,7 @@ impl Replica {
             return;
         }
         loop {
-            match self.log.next_apply() {
+            match self.log.next_apply(self.outbox.proved()) {
                 NextApply::Value(slot, value) => self.outbox.apply(slot, value),
                 NextApply::Nothing => return,
                 NextApply::Load { from, through } => {
@@ -293,7 +308,11 @@ impl Replica {
             self.catchup.settle();
         }
         self.note_committed(from, committed);
-        if own > before && committed > own && self.outbox.writes_pending() <= FETCH_WRITES_MAX {
+        if own > before
+            && committed > own
+            && !self.catchup.is_asked()
+            && self.outbox.writes_pending() <= FETCH_WRITES_MAX
+        {
             // The page was full: the rest follows at once.
             self.fetch();
         }

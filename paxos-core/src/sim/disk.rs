@@ -31,7 +31,9 @@ pub trait CrashStorage: Storage + Debug {
 #[derive(Debug)]
 pub struct SimDisk {
     format: Format,
-    boot: u32,
+    /// The last life, and who refused it.
+    life: Option<Incarnation>,
+    refused: Option<(ReplicaId, Incarnation)>,
     promised: Option<Ballot>,
     votes: BTreeMap<Slot, (Ballot, Value)>,
     chosen: BTreeMap<Slot, Value>,
@@ -46,7 +48,8 @@ impl SimDisk {
     pub fn new(format: Format) -> Self {
         Self {
             format,
-            boot: 0,
+            life: None,
+            refused: None,
             promised: None,
             votes: BTreeMap::new(),
             chosen: BTreeMap::new(),
@@ -78,6 +81,7 @@ impl SimDisk {
             Write::Peer { peer, incarnation } => {
                 self.peers.insert(*peer, *incarnation);
             }
+            Write::Refused { by, remembered } => self.refused = Some((*by, *remembered)),
         }
     }
 
@@ -90,13 +94,19 @@ impl SimDisk {
 
 impl Storage for SimDisk {
     fn recover(&mut self, nonce: u32) -> Result<Vec<Recovered>, StorageError> {
-        let start = if self.boot == 0 { Start::First } else { Start::Again };
-        self.boot += 1;
+        if let Some((by, remembered)) = self.refused {
+            return Err(StorageError::Refused { by, remembered });
+        }
+        let (start, life) = match self.life {
+            None => (Start::First, Incarnation::first(nonce)),
+            Some(last) => (Start::Again, last.following(nonce)),
+        };
+        self.life = Some(life);
         let above = self.committed.next();
         Ok(vec![Recovered {
             format: self.format.clone(),
             start,
-            incarnation: Incarnation::new(self.boot, nonce),
+            incarnation: life,
             promised: self.promised,
             committed: self.committed,
             trimmed: self.trimmed,

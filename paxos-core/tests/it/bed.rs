@@ -100,6 +100,7 @@ pub(crate) fn remembered(own: u16, membership: &Membership, writes: &[Write]) ->
             Write::Chosen { slot, value } => recovered.chosen.push((*slot, value.clone())),
             Write::Committed(slot) => recovered.committed = *slot,
             Write::Trimmed(slot) => recovered.trimmed = *slot,
+            Write::Refused { .. } => panic!("a refused directory is not started again"),
             Write::Peer { peer, incarnation } => {
                 recovered.peers.retain(|(known, _)| known != peer);
                 recovered.peers.push((*peer, *incarnation));

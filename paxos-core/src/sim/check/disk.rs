@@ -3,7 +3,7 @@
 use super::{Check, Invariant};
 use crate::ballot::Ballot;
 use crate::durable::{Write, WriteBatch, WriteSequence};
-use crate::ids::{LogClock, ReplicaId, Slot};
+use crate::ids::{ReplicaId, Slot};
 use crate::port::Recovered;
 use crate::value::Value;
 
@@ -11,7 +11,11 @@ use crate::value::Value;
 fn promise_of(write: &Write) -> Option<Ballot> {
     match write {
         Write::Promised(ballot) | Write::Accepted { ballot, .. } => Some(*ballot),
-        Write::Chosen { .. } | Write::Committed(_) | Write::Trimmed(_) | Write::Peer { .. } => None,
+        Write::Chosen { .. }
+        | Write::Committed(_)
+        | Write::Trimmed(_)
+        | Write::Refused { .. }
+        | Write::Peer { .. } => None,
     }
 }
 
@@ -60,7 +64,7 @@ impl Check {
                     format!("{by} trims {slot} but applied {applied}")
                 });
             }
-            Write::Peer { .. } => {}
+            Write::Peer { .. } | Write::Refused { .. } => {}
         }
     }
 
@@ -101,7 +105,11 @@ impl Check {
             Write::Committed(slot) => {
                 replica.durable_committed = replica.durable_committed.max(*slot);
             }
-            Write::Promised(_) | Write::Chosen { .. } | Write::Trimmed(_) | Write::Peer { .. } => {}
+            Write::Promised(_)
+            | Write::Chosen { .. }
+            | Write::Trimmed(_)
+            | Write::Refused { .. }
+            | Write::Peer { .. } => {}
         }
     }
 
@@ -142,7 +150,6 @@ impl Check {
         replica.committed = Slot::ZERO;
         replica.applied = applied;
         replica.state = state;
-        replica.clock = LogClock::default();
         replica.window_bytes_max = window_bytes_max;
     }
 

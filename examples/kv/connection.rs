@@ -130,11 +130,12 @@ impl<B: Backend> Connection<B> {
                 Next::Close => return self.end().await,
                 Next::Receive => {}
             }
-            tokio::select! {
-                more = self.receive() => if !more? {
-                    return self.end().await;
-                },
+            let more = tokio::select! {
+                more = self.receive() => more?,
                 _ = closing.wait_for(|closing| *closing) => return Ok(()),
+            };
+            if !more {
+                return self.end().await;
             }
         }
     }

@@ -1,0 +1,416 @@
+//! The write-ahead log as a storage: formatting, opening, and the life of a log.
+//!
+//! Owns: [`Wal`], its options, the directory's lock. Holds the only call in this crate by which
+//! the log proves a write.
+//! Invariants: one holder per directory; nothing is formatted twice; after an error nothing is
+//! proved and nothing is read.
+//! Source: Write-Ahead Log; research part 2.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use paxos_core::durable::{Durable, WriteBatch};
+use paxos_core::ids::Incarnation;
+use paxos_core::port::{
+    Blocking, Format, LoadRange, Loaded, Recovered, Room, Storage, StorageError,
+};
+
+use crate::fs::{FileSystem, RealFs};
+use crate::log::{Log, failed};
+use crate::meta::{META_TMP, Meta, MetaError};
+use crate::replay;
+
+/// The smallest segment.
+pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+/// The largest segment that is made for more than one call.
+const SEGMENT_BYTES_MAX: u64 = 4 << 30;
+/// The most spare segments.
+pub const SPARES_MAX: usize = 16;
+
+const LOCK: &str = "LOCK";
+const LOCK_ATTEMPTS: usize = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+const LOG_DIR: &str = "wal";
+
+/// How a log uses its disk. May differ from one start to the next.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct WalOptions {
+    /// The size of a segment, a multiple of 4 KiB from 64 KiB ([`SEGMENT_BYTES_MIN`]) to 4 GiB.
+    /// One call that brings more than fits gets a segment of its own size. Default 64 MiB.
+    pub segment_bytes: u64,
+    /// How many empty segments are kept ready, 1 to 16 ([`SPARES_MAX`]). While one is missing for
+    /// want of disk space, the log takes no new commands. Default 2.
+    pub spares: usize,
+    /// Whether segments are filled with zeros before use. Makes each sync cheaper, and makes a
+    /// full disk known before a record meets it; without it a full disk is final when a record
+    /// does. Of no use on file systems that write copies. Default yes.
+    pub prewrite: bool,
+}
+
+impl Default for WalOptions {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            spares: 2,
+            prewrite: true,
+        }
+    }
+}
+
+impl WalOptions {
+    fn check(&self) -> Result<(), StorageError> {
+        let size = (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes)
+            && self.segment_bytes.is_multiple_of(4096);
+        if !size {
+            return Err(StorageError::Mismatch {
+                what: format!(
+                    "segment_bytes must be a multiple of 4096 from {SEGMENT_BYTES_MIN} to \
+                     {SEGMENT_BYTES_MAX}, not {}",
+                    self.segment_bytes
+                ),
+            });
+        }
+        if !(1..=SPARES_MAX).contains(&self.spares) {
+            return Err(StorageError::Mismatch {
+                what: format!("spares must be 1 to {SPARES_MAX}, not {}", self.spares),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// A replica's log in a directory of its own.
+///
+/// ```text
+/// DIR/LOCK              held while the log is open
+/// DIR/META              cluster, group, replica, first membership, boot counter
+/// DIR/wal/*.wal         segments, named by their sequence in hexadecimal
+/// DIR/wal/spare-*.tmp   segments to come
+/// DIR/wal/*.torn        ends of writes that were cut short, kept for people
+/// ```
+///
+/// Every call waits for the disk. A directory on a network file system is not supported: its lock
+/// and its sync promise less.
+#[derive(Debug)]
+pub struct Wal<F: FileSystem = RealFs> {
+    fs: F,
+    dir: PathBuf,
+    options: WalOptions,
+    meta: Meta,
+    life: Life<F>,
+    /// Declared last, so that the directory is given up after everything in it.
+    _lock: F::Lock,
+}
+
+#[derive(Debug)]
+enum Life<F: FileSystem> {
+    /// Not recovered yet.
+    Before,
+    Running(Box<Log<F>>),
+    /// Something failed.
+    Poisoned,
+}
+
+impl Wal {
+    /// Makes an empty or missing directory the log of a replica.
+    ///
+    /// Fails with [`StorageError::AlreadyFormatted`] if anything is in it. Nothing is formatted
+    /// unless this returns without an error, and then durably.
+    pub fn format(
+        dir: impl AsRef<Path>,
+        format: &Format,
+        options: WalOptions,
+    ) -> Result<Self, StorageError> {
+        Self::format_on(RealFs, dir, format, options)
+    }
+
+    /// Opens the log of a replica.
+    ///
+    /// Fails with [`StorageError::NotFormatted`] if there is none, and with
+    /// [`StorageError::Mismatch`] if it is that of another cluster, group or replica. The
+    /// membership in `format` is not compared: the log has its own.
+    pub fn open(
+        dir: impl AsRef<Path>,
+        format: &Format,
+        options: WalOptions,
+    ) -> Result<Self, StorageError> {
+        Self::open_on(RealFs, dir, format, options)
+    }
+
+    /// Opens the log of a replica, and formats the directory first if it is empty or missing.
+    ///
+    /// Peers remember the lives of a replica, so one whose directory was wiped is refused by them.
+    pub fn open_or_format(
+        dir: impl AsRef<Path>,
+        format: &Format,
+        options: WalOptions,
+    ) -> Result<Self, StorageError> {
+        Self::open_or_format_on(RealFs, dir, format, options)
+    }
+}
+
+impl<F: FileSystem> Wal<F> {
+    /// [`Wal::format`] on another file system.
+    pub fn format_on(
+        fs: F,
+        dir: impl AsRef<Path>,
+        format: &Format,
+        options: WalOptions,
+    ) -> Result<Self, StorageError> {
+        let dir = dir.as_ref();
+        options.check()?;
+        make_dir(&fs, dir)?;
+        let lock = lock(&fs, dir)?;
+        Self::format_locked(fs, dir, lock, format, options)
+    }
+
+    /// [`Wal::open`] on another file system.
+    pub fn open_on(
+        fs: F,
+        dir: impl AsRef<Path>,
+        format: &Format,
+        options: WalOptions,
+    ) -> Result<Self, StorageError> {
+        let dir = dir.as_ref();
+        options.check()?;
+        if !fs.exists(dir).map_err(failed("cannot look for", dir))? {
+            return Err(StorageError::NotFormatted {
+                path: dir.to_owned(),
+            });
+        }
+        let lock = lock(&fs, dir)?;
+        let Some(meta) = read_meta(&fs, dir)? else {
+            return Err(StorageError::NotFormatted {
+                path: dir.to_owned(),
+            });
+        };
+        Self::with_meta(fs, dir, lock, meta, format, options)
+    }
+
+    /// [`Wal::open_or_format`] on another file system.
+    pub fn open_or_format_on(
+        fs: F,
+        dir: impl AsRef<Path>,
+        format: &Format,
+        options: WalOptions,
+    ) -> Result<Self, StorageError> {
+        let dir = dir.as_ref();
+        options.check()?;
+        make_dir(&fs, dir)?;
+        let lock = lock(&fs, dir)?;
+        match read_meta(&fs, dir)? {
+            Some(meta) => Self::with_meta(fs, dir, lock, meta, format, options),
+            None => Self::format_locked(fs, dir, lock, format, options),
+        }
+    }
+
+    fn with_meta(
+        fs: F,
+        dir: &Path,
+        lock: F::Lock,
+        meta: Meta,
+        format: &Format,
+        options: WalOptions,
+    ) -> Result<Self, StorageError> {
+        let found = &meta.format;
+        let whose = |format: &Format| (format.cluster, format.group, format.replica);
+        if whose(found) != whose(format) {
+            return Err(StorageError::Mismatch {
+                what: format!(
+                    "{} belongs to cluster {}, {}, {}; expected cluster {}, {}, {}",
+                    dir.display(),
+                    found.cluster,
+                    found.group,
+                    found.replica,
+                    format.cluster,
+                    format.group,
+                    format.replica
+                ),
+            });
+        }
+        Ok(Self {
+            fs,
+            dir: dir.to_owned(),
+            options,
+            meta,
+            life: Life::Before,
+            _lock: lock,
+        })
+    }
+
+    /// Formats a directory whose lock is held. META comes last: without it nothing was formatted,
+    /// and what an attempt that was cut short left is written over.
+    fn format_locked(
+        fs: F,
+        dir: &Path,
+        lock: F::Lock,
+        format: &Format,
+        options: WalOptions,
+    ) -> Result<Self, StorageError> {
+        let log_dir = dir.join(LOG_DIR);
+        for name in fs.list(dir).map_err(failed("cannot list", dir))? {
+            if ![LOCK, META_TMP, LOG_DIR].contains(&name.as_str()) {
+                return Err(StorageError::AlreadyFormatted {
+                    path: dir.to_owned(),
+                });
+            }
+        }
+        fs.create_dir(&log_dir)
+            .map_err(failed("cannot create", &log_dir))?;
+        clear_first_attempt(&fs, dir, &log_dir)?;
+        let meta = Meta {
+            format: format.clone(),
+            boot: 0,
+            newest: 1,
+        };
+        replay::found(&fs, &log_dir, &meta)?;
+        fs.sync_dir(dir).map_err(failed("cannot sync", dir))?;
+        meta.write(&fs, dir)
+            .map_err(failed("cannot write META in", dir))?;
+        Self::with_meta(fs, dir, lock, meta, format, options)
+    }
+
+    fn begin_life(&mut self, nonce: u32) -> Result<(Box<Log<F>>, Recovered), StorageError> {
+        self_test()?;
+        let log_dir = self.dir.join(LOG_DIR);
+        let newest = replay::sequences(&self.fs, &log_dir)?.last().copied();
+        let boot = self.meta.boot.checked_add(1);
+        self.meta.boot = boot.ok_or_else(|| StorageError::Mismatch {
+            what: format!("{} was started 2^32 times", self.dir.display()),
+        })?;
+        let before = self.meta.newest;
+        self.meta.newest = before.max(newest.unwrap_or(0));
+        self.meta
+            .write(&self.fs, &self.dir)
+            .map_err(failed("cannot write META in", &self.dir))?;
+        let incarnation = Incarnation::new(self.meta.boot, nonce);
+        let (log, recovered) =
+            replay::recover(&self.fs, &log_dir, &self.meta, incarnation, &self.options)?;
+        Ok((Box::new(log), recovered))
+    }
+
+    fn running(&mut self) -> Result<&mut Log<F>, StorageError> {
+        match &mut self.life {
+            Life::Before => panic!("a storage is recovered before anything else"),
+            Life::Running(log) => Ok(log),
+            Life::Poisoned => Err(StorageError::Poisoned),
+        }
+    }
+
+    fn poison<T>(&mut self, result: Result<T, StorageError>) -> Result<T, StorageError> {
+        if result.is_err() {
+            self.life = Life::Poisoned;
+        }
+        result
+    }
+}
+
+impl<F: FileSystem> Storage for Wal<F> {
+    fn recover(&mut self, nonce: u32) -> Result<Vec<Recovered>, StorageError> {
+        match self.life {
+            Life::Before => {}
+            Life::Running(_) => panic!("a storage is recovered once"),
+            Life::Poisoned => return Err(StorageError::Poisoned),
+        }
+        let begun = self.begin_life(nonce);
+        let (log, recovered) = self.poison(begun)?;
+        self.life = Life::Running(log);
+        Ok(vec![recovered])
+    }
+
+    fn persist(&mut self, batches: Vec<WriteBatch>) -> Result<Vec<Durable>, StorageError> {
+        let written = self.running()?.persist(&batches);
+        self.poison(written)?;
+        // Everything above was written and synced without an error.
+        Ok(batches.into_iter().map(WriteBatch::into_durable).collect())
+    }
+
+    fn load(&mut self, range: LoadRange) -> Result<Loaded, StorageError> {
+        let loaded = self.running()?.load(range);
+        self.poison(loaded)
+    }
+
+    /// While it is full, an empty call of [`Storage::persist`] tries to make a spare segment
+    /// again; a trim that frees one does as well.
+    fn room(&self) -> Room {
+        match &self.life {
+            Life::Running(log) => log.room(),
+            Life::Before | Life::Poisoned => Room::Ample,
+        }
+    }
+
+    fn blocking(&self) -> Blocking {
+        Blocking::Device
+    }
+}
+
+fn make_dir<F: FileSystem>(fs: &F, dir: &Path) -> Result<(), StorageError> {
+    if fs.exists(dir).map_err(failed("cannot look for", dir))? {
+        return Ok(());
+    }
+    fs.create_dir(dir).map_err(failed("cannot create", dir))?;
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or_else(|| Path::new("."));
+    fs.sync_dir(parent).map_err(failed("cannot sync", parent))
+}
+
+/// Takes the lock. A process that was killed may hold it a moment longer, so it is tried again.
+fn lock<F: FileSystem>(fs: &F, dir: &Path) -> Result<F::Lock, StorageError> {
+    let path = dir.join(LOCK);
+    for attempt in 1..=LOCK_ATTEMPTS {
+        if let Some(lock) = fs.try_lock(&path).map_err(failed("cannot lock", &path))? {
+            return Ok(lock);
+        }
+        if attempt < LOCK_ATTEMPTS {
+            fs.wait(LOCK_PAUSE);
+        }
+    }
+    Err(StorageError::AlreadyOpen {
+        path: dir.to_owned(),
+    })
+}
+
+fn read_meta<F: FileSystem>(fs: &F, dir: &Path) -> Result<Option<Meta>, StorageError> {
+    Meta::read(fs, dir).map_err(|error| match error {
+        MetaError::Io(source) => failed("cannot read META in", dir)(source),
+        MetaError::Version(version) => StorageError::Mismatch {
+            what: format!(
+                "{} has format version {version}, this release reads {}",
+                dir.display(),
+                crate::layout::VERSION
+            ),
+        },
+        MetaError::Damaged(why) => StorageError::Corrupt {
+            what: format!("META in {}: {why}", dir.display()),
+        },
+    })
+}
+
+/// Removes what a format that was cut short left: the first segment, never used, and no other.
+fn clear_first_attempt<F: FileSystem>(
+    fs: &F,
+    dir: &Path,
+    log_dir: &Path,
+) -> Result<(), StorageError> {
+    for name in fs.list(log_dir).map_err(failed("cannot list", log_dir))? {
+        let first = crate::log::segment_name(1);
+        if name != first && !name.ends_with(".tmp") {
+            return Err(StorageError::AlreadyFormatted {
+                path: dir.to_owned(),
+            });
+        }
+        let path = log_dir.join(name);
+        fs.remove(&path).map_err(failed("cannot remove", &path))?;
+    }
+    Ok(())
+}
+
+/// Checksums have been wrong on some processors; one that is would call every log corrupt.
+fn self_test() -> Result<(), StorageError> {
+    if crc32c::crc32c(b"123456789") == 0xe306_9283 {
+        return Ok(());
+    }
+    Err(StorageError::Mismatch {
+        what: "this processor computes CRC-32C wrongly".to_owned(),
+    })
+}

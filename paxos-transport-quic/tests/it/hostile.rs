@@ -1,0 +1,443 @@
+//! A member's key in the hands of a program that breaks the rules.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use paxos_core::port::{Lane, Sent, Transport as _, TransportEvent};
+use paxos_transport_quic::{Identity, Limits};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{Connection, ConnectionError, Endpoint};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ClientConfig, ClientSessionStore, Resumption, Tls13ClientSessionValue};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, Error, NamedGroup, SignatureScheme};
+
+use crate::support::{self, Host, PATIENCE, Seat, eventually, frame, id, life, membership};
+
+/// Replica 2 in hostile hands, and replica 1, which is ours.
+struct Attack {
+    host: Host,
+    target: SocketAddr,
+    key: rcgen::KeyPair,
+    endpoint: Endpoint,
+}
+
+impl Attack {
+    fn new(limits: &Limits) -> Self {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key.pem");
+        std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .unwrap()
+            .write_all(key.serialize_pem().as_bytes())
+            .unwrap();
+        let mut seats = [Seat::new(1), Seat::new(2)];
+        seats[1].member.keys = vec![Identity::load(&path).unwrap().pin()];
+        seats[1].member.addresses.clear();
+        let members = membership(seats.iter().map(|seat| seat.member.clone()).collect());
+        let host = Host::start(seats[0].options(&members).limits(limits.clone()), life(1));
+        let target = host.transport.local_addr().unwrap();
+        Self {
+            host,
+            target,
+            key,
+            endpoint: Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap(),
+        }
+    }
+
+    fn crypto(&self, alpn: &[u8]) -> ClientConfig {
+        let params = rcgen::CertificateParams::new(vec!["x.internal".into()]).unwrap();
+        let certificate = params.self_signed(&self.key).unwrap().der().clone();
+        let private = PrivatePkcs8KeyDer::from(self.key.serialize_der());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Credulous))
+            .with_client_auth_cert(vec![certificate], private.into())
+            .unwrap();
+        config.alpn_protocols = vec![alpn.to_vec()];
+        config
+    }
+
+    async fn connect_with(&self, crypto: ClientConfig) -> Result<Connection, ConnectionError> {
+        let crypto = QuicClientConfig::try_from(crypto).unwrap();
+        let config = quinn::ClientConfig::new(Arc::new(crypto));
+        let name = "replica.paxos.internal";
+        let connecting = self.endpoint.connect_with(config, self.target, name);
+        connecting.unwrap().await
+    }
+
+    async fn connect(&self) -> Connection {
+        self.connect_with(self.crypto(b"paxos/1")).await.unwrap()
+    }
+
+    /// A connection with a link over it, and its control stream.
+    async fn link(&mut self) -> (Connection, quinn::SendStream) {
+        let connection = self.connect().await;
+        let mut stream = connection.open_uni().await.unwrap();
+        stream.write_all(&opening(0, &hello())).await.unwrap();
+        self.host.up(2).await;
+        (connection, stream)
+    }
+}
+
+struct HelloFields {
+    version: u16,
+    replica: u16,
+    cluster: u128,
+}
+
+fn hello() -> HelloFields {
+    HelloFields {
+        version: 1,
+        replica: 2,
+        cluster: support::CLUSTER.bits(),
+    }
+}
+
+/// A prelude and a Hello, written by hand from docs/format-quic.md.
+fn opening(lane: u8, hello: &HelloFields) -> Vec<u8> {
+    let mut bytes = b"PXQ".to_vec();
+    bytes.push(lane);
+    bytes.extend(48_u32.to_le_bytes());
+    bytes.extend([0x10, 0]);
+    bytes.extend(1_u16.to_le_bytes());
+    bytes.extend(hello.version.to_le_bytes());
+    bytes.extend(hello.replica.to_le_bytes());
+    bytes.extend((8_u32 << 20).to_le_bytes());
+    bytes.extend(0_u64.to_le_bytes());
+    bytes.extend(hello.cluster.to_le_bytes());
+    bytes.extend(life(1).bits().to_le_bytes());
+    bytes.extend([0; 8]);
+    bytes
+}
+
+fn frame_header(len: u32, channel: u8, flags: u8, version: u16) -> Vec<u8> {
+    let mut bytes = len.to_le_bytes().to_vec();
+    bytes.extend([channel, flags]);
+    bytes.extend(version.to_le_bytes());
+    bytes
+}
+
+async fn closed(connection: &Connection) -> String {
+    let error = tokio::time::timeout(PATIENCE, connection.closed()).await;
+    match error.expect("the connection is closed in time") {
+        ConnectionError::ApplicationClosed(close) => {
+            String::from_utf8(close.reason.to_vec()).unwrap()
+        }
+        error => panic!("closed with a code of the protocol, and not by {error}"),
+    }
+}
+
+#[derive(Debug)]
+struct Credulous;
+
+impl ServerCertVerifier for Credulous {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        rustls::crypto::ring::default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+/// Counts the tickets that a server gives.
+#[derive(Debug, Default)]
+struct Tickets(AtomicUsize);
+
+impl ClientSessionStore for Tickets {
+    fn set_kx_hint(&self, _: ServerName<'static>, _: NamedGroup) {}
+
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
+        None
+    }
+
+    fn set_tls12_session(
+        &self,
+        _: ServerName<'static>,
+        _: rustls::client::Tls12ClientSessionValue,
+    ) {
+    }
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<rustls::client::Tls12ClientSessionValue> {
+        None
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
+
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, _: Tls13ClientSessionValue) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        None
+    }
+}
+
+/// t03: A ticket carries the old handshake's certificates past the verifier, so that a revoked peer
+/// comes back by resumption (rustls server/tls13.rs). Source: research, transport and storage, part 4, 3.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t03_no_ticket_is_given_and_no_early_data_taken() {
+    let mut attack = Attack::new(&Limits::default());
+    let tickets = Arc::new(Tickets::default());
+    let mut crypto = attack.crypto(b"paxos/1");
+    crypto.resumption = Resumption::store(Arc::clone(&tickets) as _);
+    crypto.enable_early_data = true;
+    for _ in 0..2 {
+        let quic = QuicClientConfig::try_from(crypto.clone()).unwrap();
+        let config = quinn::ClientConfig::new(Arc::new(quic));
+        let name = "replica.paxos.internal";
+        let connecting = attack
+            .endpoint
+            .connect_with(config, attack.target, name)
+            .unwrap();
+        let Err(connecting) = connecting.into_0rtt() else {
+            panic!("early data is possible");
+        };
+        let connection = connecting.await.unwrap();
+        // Tickets come with the end of the handshake: a whole link later they would be here.
+        let mut stream = connection.open_uni().await.unwrap();
+        stream.write_all(&opening(0, &hello())).await.unwrap();
+        attack.host.up(2).await;
+        let mut answer = connection.accept_uni().await.unwrap();
+        let mut ack = [0; 4 + 8 + 48];
+        answer.read_exact(&mut ack).await.unwrap();
+        assert_eq!(ack[8], 0x11, "the answer is HelloAck");
+        connection.close(0_u32.into(), b"next");
+        attack.host.down(2).await;
+    }
+    assert_eq!(tickets.0.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hello_that_lies_is_refused_with_its_reason() {
+    let mut attack = Attack::new(&Limits::default());
+    let cases = [
+        (
+            HelloFields {
+                replica: 1,
+                ..hello()
+            },
+            "wrong replica id",
+            "it says it is replica 1",
+        ),
+        (
+            HelloFields {
+                cluster: 5,
+                ..hello()
+            },
+            "wrong cluster",
+            "cluster 0000",
+        ),
+        (
+            HelloFields {
+                version: 9,
+                ..hello()
+            },
+            "wrong version",
+            "protocol version 9",
+        ),
+    ];
+    for (fields, kind, text) in cases {
+        let connection = attack.connect().await;
+        let mut stream = connection.open_uni().await.unwrap();
+        stream.write_all(&opening(0, &fields)).await.unwrap();
+        let reason = closed(&connection).await;
+        assert!(reason.contains(text), "{reason}");
+        let (peer, reason) = attack.host.refused(kind).await;
+        assert_eq!(peer, Some(id(2)));
+        assert!(reason.contains(text), "{reason}");
+    }
+    assert_eq!(attack.host.transport.counters().links_up, 0);
+    assert_eq!(attack.host.transport.counters().handshakes_refused, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_major_version_is_told_apart_by_its_alpn() {
+    let mut attack = Attack::new(&Limits::default());
+    let error = attack
+        .connect_with(attack.crypto(b"paxos/9"))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, ConnectionError::ConnectionClosed(_)),
+        "{error}"
+    );
+    let (_, reason) = attack.host.refused("wrong version").await;
+    assert!(reason.contains("no common version"), "{reason}");
+}
+
+/// t08: A frame announced 4 GiB and the receiver allocated them; half a frame, or a Hello that never
+/// ended, held a task for ever. Source: research, transport and storage, part 4, 8.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t08_broken_frames_end_the_link_with_a_reason() {
+    let mut attack = Attack::new(&Limits::default());
+    let cases = [
+        (frame_header(u32::MAX, 1, 0, 1), "claims 4294967295 bytes"),
+        (frame_header((8 << 20) + 1, 1, 0, 1), "the limit is 8388608"),
+        (frame_header(4, 99, 0, 1), "unknown channel 99"),
+        (frame_header(4, 1, 0, 7), "unknown version 7"),
+    ];
+    for (bytes, text) in cases {
+        let (connection, mut stream) = attack.link().await;
+        stream.write_all(&bytes).await.unwrap();
+        let reason = closed(&connection).await;
+        assert!(reason.contains(text), "{reason}");
+        attack.host.down(2).await;
+    }
+    // Half a frame, then silence and the end: no frame, no harm.
+    let (connection, mut stream) = attack.link().await;
+    let mut bytes = frame_header(100, 1, 0, 1);
+    bytes.extend([1; 50]);
+    stream.write_all(&bytes).await.unwrap();
+    stream.finish().unwrap();
+    connection.close(0_u32.into(), b"");
+    attack.host.down(2).await;
+    let events = attack.host.all_within(Duration::from_millis(20)).await;
+    let frames = events
+        .iter()
+        .filter(|event| matches!(event, TransportEvent::Frame { .. }));
+    assert_eq!(frames.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_in_any_pieces_are_put_together_and_ignorable_ones_skipped() {
+    let mut attack = Attack::new(&Limits::default());
+    let (_connection, mut stream) = attack.link().await;
+    let mut bytes = Vec::new();
+    let sizes = [0_u32, 1, 7, 1024, 1025, 3, 70_000, 2];
+    for (fill, size) in (1_u8..).zip(sizes) {
+        bytes.extend(frame_header(size, 3, 0, 1));
+        bytes.extend(vec![fill; size as usize]);
+        // A channel of a later version, which says that it may be skipped.
+        bytes.extend(frame_header(5, 200, 1, 1));
+        bytes.extend([0xee; 5]);
+    }
+    // Pieces of every length up to 40, some of them within headers.
+    let mut rest = &bytes[..];
+    let mut piece = 1;
+    while !rest.is_empty() {
+        let (now, after) = rest.split_at(piece.min(rest.len()));
+        stream.write_all(now).await.unwrap();
+        if piece < 40 {
+            tokio::task::yield_now().await;
+            piece += 1;
+        } else {
+            piece = 5000;
+        }
+        rest = after;
+    }
+    for (fill, size) in (1_u8..).zip(sizes) {
+        let received = attack.host.frame().await;
+        assert!(received.len() == size as usize && received.iter().all(|byte| *byte == fill));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t08_a_slow_hello_is_cut_off_and_delays_nobody() {
+    let limits = Limits {
+        handshake_timeout: Duration::from_millis(400),
+        ..Limits::default()
+    };
+    let mut attack = Attack::new(&limits);
+    let began = Instant::now();
+    let silent = attack.connect().await;
+    let slow = attack.connect().await;
+    let mut stream = slow.open_uni().await.unwrap();
+    stream.write_all(&opening(0, &hello())[..20]).await.unwrap();
+    // An honest connection is served meanwhile.
+    let (linked, _stream) = attack.link().await;
+    assert!(began.elapsed() < limits.handshake_timeout, "nobody waited");
+    for connection in [silent, slow] {
+        assert!(closed(&connection).await.contains("no Hello within"));
+    }
+    assert!(began.elapsed() < PATIENCE / 2);
+    let (peer, reason) = attack.host.refused("no Hello").await;
+    assert_eq!(peer, Some(id(2)));
+    assert!(reason.starts_with("too slow"), "{reason}");
+    assert!(linked.close_reason().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bulk_without_a_link_is_turned_away() {
+    let mut attack = Attack::new(&Limits::default());
+    let crypto = attack.crypto(b"paxos-bulk/1");
+    let connection = attack.connect_with(crypto).await.unwrap();
+    let mut stream = connection.open_uni().await.unwrap();
+    stream.write_all(&opening(2, &hello())).await.unwrap();
+    assert!(closed(&connection).await.contains("no link to this life"));
+    assert_eq!(attack.host.transport.counters().links_up, 0);
+    assert_eq!(
+        attack.host.send(2, frame(Lane::Log, &b"nobody"[..])),
+        Sent::Down
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_handshakes_is_bounded_and_passes() {
+    let limits = Limits {
+        handshakes_max: 8,
+        handshake_timeout: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let mut attack = Attack::new(&limits);
+    let mut flood = Vec::new();
+    for _ in 0..40 {
+        let crypto = QuicClientConfig::try_from(attack.crypto(b"paxos/1")).unwrap();
+        let config = quinn::ClientConfig::new(Arc::new(crypto));
+        let connecting = attack
+            .endpoint
+            .connect_with(config, attack.target, "x.internal");
+        flood.push(tokio::spawn(connecting.unwrap().into_future()));
+    }
+    let handle = attack.host.handle.clone();
+    let mut most = 0;
+    eventually("the flood to pass", || {
+        most = most.max(handle.connections());
+        most > 0 && handle.connections() == 0
+    })
+    .await;
+    assert!(most <= 40, "{most}");
+    for connecting in flood {
+        connecting.abort();
+    }
+    attack.link().await;
+}

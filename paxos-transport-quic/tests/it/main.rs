@@ -1,0 +1,12 @@
+//! The transport over real sockets on the loopback interface, through its public surface.
+//!
+//! Nothing here sleeps in hope: everything waits for an event or a condition, with a deadline.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod hostile;
+mod identity;
+mod lanes;
+mod links;
+mod refusals;
+mod suite;
+mod support;

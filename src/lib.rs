@@ -1,1 +1,3 @@
 //! Multi-Paxos consensus as a library.
+
+pub use paxos_core as core;

@@ -110,6 +110,16 @@ pub enum SlotState {
     Unknown(Ballot),
 }
 
+impl SlotState {
+    /// The bytes that the value takes, if there is one.
+    pub fn encoded_len(&self) -> usize {
+        match self {
+            Self::Accepted(_, value) | Self::Chosen(value) => value.encoded_len(),
+            Self::Unknown(_) => 0,
+        }
+    }
+}
+
 /// Phase 2a: the leader proposes values for consecutive slots, and tells its watermark.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Accept {
@@ -164,7 +174,7 @@ pub enum Connectivity {
     Quorum,
 }
 
-/// Sent to every peer each heartbeat interval (the book's HeartBeat).
+/// Sent to every peer each heartbeat interval (the pattern `HeartBeat`).
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Heartbeat {
     /// Rises by one with every heartbeat of this life, from 1.

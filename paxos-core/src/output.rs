@@ -12,7 +12,7 @@ use crate::config::ConfigError;
 use crate::durable::WriteBatch;
 use crate::ids::{Epoch, Incarnation, ReplicaId, Slot, Time};
 use crate::message::{Connectivity, Message};
-use crate::port::LoadRange;
+use crate::stored::LoadRange;
 use crate::value::{Command, Value};
 
 /// The next effect of a replica.
@@ -292,6 +292,12 @@ pub struct Status {
     pub bytes_in_flight: usize,
     /// Write batches handed out and not proved.
     pub writes_pending: u64,
+    /// Votes kept in memory: in slots that are not committed here.
+    pub votes_held: usize,
+    /// Values known to be chosen beyond a gap.
+    pub values_ahead: usize,
+    /// Slots handed out to be applied and not reported back.
+    pub slots_being_applied: usize,
 }
 
 /// What a replica counted in this life.

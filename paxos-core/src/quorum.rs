@@ -44,6 +44,12 @@ impl VoterSet {
         voter < VOTERS_MAX && self.0 & (1 << voter) != 0
     }
 
+    /// The voters that are in this set and not in the other.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// How many voters are in the set.
     pub const fn len(self) -> usize {
         self.0.count_ones() as usize

@@ -1,23 +1,82 @@
-//! STUB of the switchboard: signatures only.
+//! The replica: a switchboard between the roles, the gate and the outside (Singular Update Queue).
+//!
+//! Owns: one of each part, and the order in which they hear of an input. Decides nothing that a
+//! part can decide: acceptor, proposer and learner know the rules, pacemaker knows the time, the
+//! outbox knows what must wait.
+//! Invariants: inputs are handled one at a time; nobody can make it fail, neither a peer's bytes
+//! (they raise a counter) nor an operating fault (the host's affair); proof that agreement is
+//! broken halts it.
+//! Source: protocol.md.
 
+mod election;
+mod follow;
+mod lead;
+mod learn;
+
+use std::sync::Arc;
+
+use crate::acceptor::{Acceptor, Vote};
+use crate::ballot::Ballot;
+use crate::catchup::{Catchup, Loads};
 use crate::config::Config;
-use crate::durable::Durable;
-use crate::ids::{LogClock, ReplicaId, Slot, Time};
+use crate::durable::{Durable, Write};
+use crate::ids::{Incarnation, LogClock, ReplicaId, Slot, Time};
+use crate::learner::Learner;
+use crate::lives::{Lives, Verdict};
+use crate::log::{ApplyWindow, Log};
 use crate::membership::Membership;
-use crate::message::Message;
+use crate::message::{Body, Message, Origin, Refused};
+use crate::outbox::Outbox;
 use crate::output::{
-    Counters, LoadTicket, Output, ProposeError, Proposed, RecoverError, Status, TrimError,
+    Counters, Halt, NotProposed, Output, ProposeError, Proposed, Recipients, RecoverError, Role,
+    Status, TrimError,
 };
-use crate::port::{Loaded, Recovered};
-use crate::value::Command;
+use crate::pacemaker::{Pacemaker, Timer};
+use crate::proposer::Proposer;
+use crate::stored::Recovered;
+use crate::value::{Batch, Command, Value};
 
 /// One copy of the state, and participant in the protocol.
+///
+/// Feed it inputs, in any number, then drain [`Replica::poll_output`] until [`Output::Idle`].
+/// Cloning makes an independent replica: for models and tests, never for production, where two
+/// replicas with one identity break every promise.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct Replica {}
+pub struct Replica {
+    config: Config,
+    membership: Arc<Membership>,
+    /// This replica's place among the voters.
+    voter: Option<usize>,
+    peers: Vec<ReplicaId>,
+    acceptor: Acceptor,
+    learner: Learner,
+    proposer: Proposer,
+    log: Log,
+    lives: Lives,
+    catchup: Catchup,
+    loads: Loads,
+    pacemaker: Pacemaker,
+    outbox: Outbox,
+    /// The highest clock of any batch known; the next batch has it or a higher one (V1).
+    clock: LogClock,
+    /// The highest watermark heard from a leader, for votes that arrive after it.
+    watermark: Option<(Ballot, Slot)>,
+    /// The committed prefix that the log has a record of.
+    recorded: Slot,
+    /// The committed prefix that this leader has told its peers.
+    told: Slot,
+    /// Slots up to this one were in flight when the last retransmission was due.
+    retransmit_through: Slot,
+    counters: Counters,
+    now: Time,
+    halted: bool,
+}
 
-#[allow(unused_variables, clippy::todo)]
 impl Replica {
-    /// The only constructor. `applied` is what the state machine already holds; `seed` feeds every random choice.
+    /// The only constructor: what storage remembers, and `applied`, the last slot that the state
+    /// machine's own durable state includes ([`Slot::ZERO`] for one in memory, which is then
+    /// rebuilt from the log). `seed` feeds every random choice: the same inputs give the same
+    /// outputs.
     pub fn recover(
         config: Config,
         recovered: Recovered,
@@ -25,59 +84,400 @@ impl Replica {
         seed: u64,
         now: Time,
     ) -> Result<Self, RecoverError> {
-        todo!()
+        config.check().map_err(RecoverError::Config)?;
+        let Recovered {
+            format,
+            incarnation,
+            promised,
+            trimmed,
+            votes,
+            chosen,
+            clock,
+            peers,
+            ..
+        } = recovered;
+        let own = format.replica;
+        if !format.membership.contains(own) {
+            return Err(RecoverError::NotAMember(own));
+        }
+        if applied < trimmed {
+            return Err(RecoverError::AppliedBelowTrim { applied, trimmed });
+        }
+        // What the state machine has applied was committed, whether or not that was recorded.
+        let committed = recovered.committed.max(applied);
+        let membership = Arc::new(format.membership);
+        let origin = Origin {
+            cluster: format.cluster,
+            group: format.group,
+            epoch: membership.epoch(),
+            replica: own,
+            incarnation,
+        };
+        let votes = votes.into_iter().filter(|vote| vote.slot > committed);
+        let votes = votes.map(|vote| {
+            (
+                vote.slot,
+                Vote {
+                    ballot: vote.ballot,
+                    value: vote.value,
+                },
+            )
+        });
+        let acceptor = Acceptor::recovered(promised, votes);
+        let window = ApplyWindow {
+            slots_max: config.apply_slots_max as usize,
+            bytes_max: config.apply_bytes_max,
+        };
+        let mut replica = Self {
+            voter: membership.voter_index(own),
+            peers: membership
+                .members()
+                .map(|member| member.id)
+                .filter(|id| *id != own)
+                .collect(),
+            acceptor,
+            learner: Learner::recovered(committed, chosen.into_iter()),
+            proposer: Proposer::Idle,
+            log: Log::recovered(committed, applied, trimmed, config.tail_bytes_max, window),
+            lives: Lives::recovered(peers),
+            catchup: Catchup::new(),
+            loads: Loads::new(),
+            pacemaker: Pacemaker::new(&config, &membership, own, incarnation, seed, now),
+            outbox: Outbox::new(origin),
+            clock,
+            watermark: None,
+            recorded: recovered.committed,
+            told: Slot::ZERO,
+            retransmit_through: Slot::ZERO,
+            counters: Counters::default(),
+            now,
+            halted: false,
+            membership,
+            config,
+        };
+        replica.extend_committed();
+        replica.settle();
+        Ok(replica)
     }
-    /// A decoded message from an authenticated peer. Infallible.
+
+    // --- inputs
+
+    /// A decoded message, from the peer that the transport authenticated. Infallible: what a peer
+    /// says can raise a counter, never an error.
     pub fn handle_message(&mut self, from: ReplicaId, message: Message, now: Time) {
-        todo!()
+        self.advance_time(now);
+        if self.halted {
+            return;
+        }
+        let (own, theirs) = (self.outbox.origin(), message.origin);
+        if theirs.cluster != own.cluster
+            || theirs.group != own.group
+            || theirs.replica != from
+            || !self.peers.contains(&from)
+        {
+            self.counters.dropped_foreign += 1;
+            return;
+        }
+        match self.lives.judge(from, theirs.incarnation) {
+            Verdict::Known => self.route(from, message),
+            Verdict::New => {
+                self.outbox.write(Write::Peer {
+                    peer: from,
+                    incarnation: theirs.incarnation,
+                });
+                let after = self.outbox.after_writes();
+                self.lives.remember(from, theirs.incarnation, after);
+                self.lives.hold(from, message);
+            }
+            Verdict::Waiting => {
+                if !self.lives.hold(from, message) {
+                    self.counters.dropped_stale_life += 1;
+                }
+            }
+            Verdict::Old(remembered) => {
+                self.counters.dropped_stale_life += 1;
+                // A refusal is not answered with a refusal, or two wiped replicas never stop.
+                if !matches!(message.body, Body::Refused(_)) {
+                    let refused = theirs.incarnation;
+                    self.outbox.send(
+                        Recipients::One(from),
+                        Refused {
+                            refused,
+                            remembered,
+                        },
+                    );
+                }
+            }
+        }
+        self.settle();
     }
+
     /// Proof that writes reached stable storage.
+    ///
+    /// # Panics
+    ///
+    /// If the proof is not of a batch of this replica's life.
+    #[expect(clippy::needless_pass_by_value, reason = "a proof is used once")]
     pub fn handle_durable(&mut self, durable: Durable, now: Time) {
-        todo!()
+        self.advance_time(now);
+        if self.halted {
+            return;
+        }
+        self.outbox.release(&durable);
+        self.continue_fetch();
+        self.settle();
     }
-    /// Time passed. Spurious calls are no-ops.
+
+    /// Time passed. Calls that come too early change nothing.
     pub fn handle_timeout(&mut self, now: Time) {
-        todo!()
+        self.advance_time(now);
+        if self.halted {
+            return;
+        }
+        let now = self.now;
+        if self.pacemaker.was_paused(now) {
+            self.pacemaker.arm_election(now);
+        }
+        if self.pacemaker.take_due(Timer::Heartbeat, now) {
+            self.on_heartbeat_due();
+        }
+        if self.pacemaker.take_due(Timer::Election, now) {
+            self.on_election_due();
+        }
+        if self.pacemaker.take_due(Timer::Retransmit, now) {
+            self.on_retransmit_due();
+        }
+        if self.pacemaker.take_due(Timer::Fetch, now) {
+            self.on_fetch_due();
+        }
+        self.settle();
     }
-    /// A range of the log that was asked for.
-    pub fn handle_loaded(&mut self, ticket: LoadTicket, loaded: Loaded, now: Time) {
-        todo!()
-    }
+
     /// The state machine has applied every slot up to this one.
+    ///
+    /// # Panics
+    ///
+    /// If that is more than was handed out.
     pub fn handle_applied(&mut self, through: Slot, now: Time) {
-        todo!()
+        self.advance_time(now);
+        if self.halted {
+            return;
+        }
+        self.log.on_applied(through);
+        self.hand_out();
     }
-    /// Proposes one batch.
+
+    /// Proposes one batch of commands, in the next slot. `clock` is the host's wall clock. Commands
+    /// that are handed back were certainly not proposed.
     pub fn propose(
         &mut self,
         commands: Vec<Command>,
         clock: LogClock,
         now: Time,
     ) -> Result<Proposed, ProposeError> {
-        todo!()
+        self.advance_time(now);
+        match self.may_propose(&commands) {
+            Err(reason) => Err(ProposeError { commands, reason }),
+            Ok((slot, ballot)) => {
+                self.clock = self.clock.max(clock);
+                let batch = Batch::new(self.clock, commands);
+                self.propose_next(slot, ballot, Value::Batch(batch));
+                Ok(Proposed { slot, ballot })
+            }
+        }
     }
-    /// Forgets every slot up to this one; a snapshot that covers them must be durable.
+
+    /// Forgets every slot up to this one. A snapshot that covers them must be durable.
     pub fn trim(&mut self, through: Slot) -> Result<(), TrimError> {
-        todo!()
+        if through > self.log.applied() {
+            return Err(TrimError {
+                applied: self.log.applied(),
+            });
+        }
+        if through > self.log.trimmed() && !self.halted {
+            self.log.trim(through);
+            self.record_committed();
+            self.outbox.write(Write::Trimmed(through));
+        }
+        Ok(())
     }
-    /// The next effect; ends with Idle.
+
+    // --- outputs
+
+    /// The next effect. Drain until [`Output::Idle`] after every input, or after several.
     pub fn poll_output(&mut self) -> Output {
-        todo!()
+        if !self.halted {
+            self.tell_committed();
+            if self.outbox.has_writes() {
+                self.record_committed();
+            }
+        }
+        self.outbox.poll(self.now).unwrap_or_else(|| Output::Idle {
+            wake_at: if self.halted {
+                None
+            } else {
+                self.pacemaker.wake_at()
+            },
+        })
     }
+
     /// What can be seen from outside.
     pub fn status(&self) -> Status {
-        todo!()
+        Status {
+            replica: self.outbox.replica(),
+            incarnation: self.incarnation(),
+            role: match self.proposer {
+                Proposer::Preparing(_) => Role::Candidate,
+                Proposer::Leading(_) => Role::Leader,
+                Proposer::Idle if self.voter.is_none() => Role::Observer,
+                Proposer::Idle => Role::Follower,
+            },
+            promised: self.acceptor.promised(),
+            leader: self.leader(),
+            epoch: self.membership.epoch(),
+            committed: self.learner.committed(),
+            applied: self.log.applied(),
+            trimmed: self.log.trimmed(),
+            connectivity: self.pacemaker.connectivity(&self.membership, self.now),
+            connected_peers: self.pacemaker.connected_peers(self.now),
+            slots_in_flight: self.learner.slots_in_flight(),
+            bytes_in_flight: self.learner.bytes_in_flight(),
+            writes_pending: self.outbox.writes_pending(),
+            votes_held: self.acceptor.votes_held(),
+            values_ahead: self.learner.values_ahead(),
+            slots_being_applied: self.log.being_applied(),
+        }
     }
+
     /// What was counted in this life.
     pub fn counters(&self) -> Counters {
-        todo!()
+        self.counters
     }
-    /// All members but this replica.
+
+    /// Every member but this replica.
     pub fn peers(&self) -> &[ReplicaId] {
-        todo!()
+        &self.peers
     }
+
     /// The newest membership known.
     pub fn membership(&self) -> &Membership {
-        todo!()
+        &self.membership
+    }
+
+    /// This life.
+    pub fn incarnation(&self) -> Incarnation {
+        self.outbox.origin().incarnation
+    }
+
+    // --- routing
+
+    fn advance_time(&mut self, now: Time) {
+        self.now = self.now.max(now);
+    }
+
+    fn route(&mut self, from: ReplicaId, message: Message) {
+        let same_epoch = message.origin.epoch == self.membership.epoch();
+        match message.body {
+            Body::Prepare(prepare) => self.on_prepare(from, prepare),
+            // Votes count for their exact epoch.
+            Body::Promise(_) | Body::Accepted(_) if !same_epoch => self.counters.dropped_stale += 1,
+            Body::Promise(promise) => self.on_promise(from, promise),
+            Body::Accept(accept) => self.on_accept(from, accept),
+            Body::Accepted(accepted) => self.on_accepted(from, accepted),
+            Body::Reject(reject) => self.on_reject(reject),
+            Body::Commit(commit) => self.on_commit(from, commit),
+            Body::Heartbeat(heartbeat) => {
+                self.on_heartbeat(from, message.origin.incarnation, &heartbeat);
+            }
+            Body::Fetch(fetch) => self.on_fetch(from, fetch),
+            Body::Fetched(fetched) => self.on_fetched(from, fetched),
+            Body::Refused(refused) => self.on_refused(from, refused),
+        }
+    }
+
+    /// Runs everything that became possible: messages of new lives that are durable, this
+    /// replica's own votes, values to adopt, values to apply.
+    fn settle(&mut self) {
+        loop {
+            if self.halted {
+                return;
+            }
+            if let Some(body) = self.outbox.next_to_self() {
+                let origin = self.outbox.origin();
+                self.route(origin.replica, Message { origin, body });
+            } else if let Some((peer, held)) = self
+                .lives
+                .take_ready(|sequence| self.outbox.is_durable(sequence))
+            {
+                for message in held {
+                    self.route(peer, message);
+                }
+            } else if !self.propose_adopted() {
+                break;
+            }
+        }
+        self.hand_out();
+    }
+
+    fn on_refused(&mut self, from: ReplicaId, refused: Refused) {
+        let own = self.incarnation();
+        if refused.refused == own && refused.remembered.boot() >= own.boot() {
+            self.halt(Halt::Refused {
+                by: from,
+                remembered: refused.remembered,
+                own,
+            });
+        }
+    }
+
+    fn halt(&mut self, halt: Halt) {
+        self.halted = true;
+        self.proposer = Proposer::Idle;
+        self.outbox.halt(halt);
+    }
+
+    /// The ballot of the leader that this replica is, or hears and follows.
+    fn leader(&self) -> Option<Ballot> {
+        match &self.proposer {
+            Proposer::Leading(reign) => Some(reign.ballot()),
+            Proposer::Idle | Proposer::Preparing(_) => self
+                .pacemaker
+                .heard_leader(self.now)
+                .filter(|ballot| Some(*ballot) >= self.acceptor.promised()),
+        }
+    }
+
+    /// Whether these commands may be proposed, and where.
+    fn may_propose(&self, commands: &[Command]) -> Result<(Slot, Ballot), NotProposed> {
+        if self.halted {
+            return Err(NotProposed::Halted);
+        }
+        let Proposer::Leading(reign) = &self.proposer else {
+            let hint = self.leader().map(Ballot::leader);
+            return Err(NotProposed::NotLeader { hint });
+        };
+        if commands.is_empty() {
+            return Err(NotProposed::Empty);
+        }
+        let bytes = crate::codec::BATCH_HEADER_LEN
+            + commands.iter().map(Command::encoded_len).sum::<usize>();
+        let bytes_max = self.config.batch_bytes_max;
+        if bytes > bytes_max {
+            return Err(NotProposed::TooLarge { bytes, bytes_max });
+        }
+        if self.learner.bytes_in_flight() + bytes > self.config.window_bytes_max {
+            return Err(NotProposed::Busy);
+        }
+        match reign.peek_next(self.window_end()) {
+            Some(slot) => Ok((slot, reign.ballot())),
+            None => Err(NotProposed::Busy),
+        }
+    }
+
+    /// The last slot in which anything may be proposed. Rule Q3.
+    fn window_end(&self) -> Slot {
+        self.learner
+            .committed()
+            .plus(u64::from(self.membership.window()))
     }
 }

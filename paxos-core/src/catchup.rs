@@ -1,0 +1,143 @@
+//! Catching up: which peers have committed more, and which of them was asked.
+//!
+//! Owns: the committed prefixes that peers reported, the Fetch in flight, and reads of the log on
+//! behalf of peers. Sees no time; the pacemaker says when to ask again.
+//! Invariant: one Fetch is in flight, and one read of the log for each peer.
+//! Source: protocol.md §9 (L4).
+
+use std::collections::BTreeMap;
+
+use crate::ids::{ReplicaId, Slot};
+use crate::output::LoadTicket;
+
+/// What is known about the others' logs.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct Catchup {
+    reported: BTreeMap<ReplicaId, Slot>,
+    asked: Option<ReplicaId>,
+    /// The committed prefix when lagging was noticed, so that progress can be told from a stall.
+    noticed_at: Slot,
+}
+
+impl Catchup {
+    pub(crate) fn new() -> Self {
+        Self {
+            reported: BTreeMap::new(),
+            asked: None,
+            noticed_at: Slot::ZERO,
+        }
+    }
+
+    /// A peer says how far its prefix reaches.
+    pub(crate) fn report(&mut self, peer: ReplicaId, committed: Slot) {
+        let known = self.reported.entry(peer).or_default();
+        *known = (*known).max(committed);
+    }
+
+    /// The longest prefix that anybody reported.
+    pub(crate) fn target(&self) -> Slot {
+        self.reported.values().copied().max().unwrap_or_default()
+    }
+
+    /// Remembers where this replica stands; returns whether it moved since it was last noticed.
+    pub(crate) fn notice(&mut self, committed: Slot) -> bool {
+        let moved = committed > self.noticed_at;
+        self.noticed_at = committed;
+        moved
+    }
+
+    /// Chooses whom to ask for what follows `committed`: the next in turn after the one asked last.
+    pub(crate) fn choose(
+        &mut self,
+        committed: Slot,
+        usable: impl Fn(ReplicaId) -> bool,
+    ) -> Option<(ReplicaId, Slot)> {
+        let mut ahead: Vec<_> = self
+            .reported
+            .iter()
+            .filter(|(_, slot)| **slot > committed)
+            .collect();
+        if ahead.iter().any(|(peer, _)| usable(**peer)) {
+            ahead.retain(|(peer, _)| usable(**peer));
+        }
+        let later = ahead.iter().find(|(peer, _)| Some(**peer) > self.asked);
+        let (peer, slot) = later.or_else(|| ahead.first())?;
+        let choice = (**peer, **slot);
+        self.asked = Some(choice.0);
+        Some(choice)
+    }
+
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// The peer in turn answered, or nothing is missing any more.
+    pub(crate) fn settle(&mut self) {
+        self.asked = None;
+    }
+}
+
+/// Reads of the log that are under way.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct Loads {
+    last: u64,
+    apply: Option<(LoadTicket, Slot)>,
+    serving: BTreeMap<LoadTicket, (ReplicaId, Slot)>,
+}
+
+/// What a finished read of the log is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Purpose {
+    /// For this replica's state machine, from this slot on.
+    Apply(Slot),
+    /// For this peer, from this slot on.
+    Serve(ReplicaId, Slot),
+}
+
+impl Loads {
+    pub(crate) fn new() -> Self {
+        Self {
+            last: 0,
+            apply: None,
+            serving: BTreeMap::new(),
+        }
+    }
+
+    fn ticket(&mut self) -> LoadTicket {
+        self.last += 1;
+        LoadTicket(self.last)
+    }
+
+    /// Begins to read for the state machine, unless that is under way.
+    pub(crate) fn for_apply(&mut self, from: Slot) -> Option<LoadTicket> {
+        if self.apply.is_some() {
+            return None;
+        }
+        let ticket = self.ticket();
+        self.apply = Some((ticket, from));
+        Some(ticket)
+    }
+
+    /// Begins to read for a peer, unless that is under way.
+    pub(crate) fn for_peer(&mut self, peer: ReplicaId, from: Slot) -> Option<LoadTicket> {
+        if self.serving.values().any(|(served, _)| *served == peer) {
+            return None;
+        }
+        let ticket = self.ticket();
+        self.serving.insert(ticket, (peer, from));
+        Some(ticket)
+    }
+
+    /// What the read was for; nothing if nobody asked for it.
+    pub(crate) fn finish(&mut self, ticket: LoadTicket) -> Option<Purpose> {
+        if let Some((waiting, from)) = self.apply
+            && waiting == ticket
+        {
+            self.apply = None;
+            return Some(Purpose::Apply(from));
+        }
+        self.serving
+            .remove(&ticket)
+            .map(|(peer, from)| Purpose::Serve(peer, from))
+    }
+}

@@ -1,0 +1,342 @@
+//! The outbox: effects on their way out, and the gate (Write-Ahead Log, the core's side).
+//!
+//! Owns: the queue of effects, the writes not handed out yet, and every message that waits for one
+//! of them. The only maker of [`WriteBatch`] and of [`Output::Persist`].
+//! Invariants: a message that depends on a write is released by the proof of that write and by
+//! nothing else (D1 to D4); batches are numbered without gaps; proofs only go forward.
+//! Source: protocol.md §6.
+
+use std::collections::VecDeque;
+
+use crate::ballot::Ballot;
+use crate::durable::{Durable, Write, WriteBatch, WriteSequence};
+use crate::ids::{ReplicaId, Slot, Time};
+use crate::message::{Accepted, Body, Message, Origin, SendAfterDurable, SendNow};
+use crate::output::{Halt, LoadTicket, Output, Recipients};
+use crate::stored::LoadRange;
+use crate::value::Value;
+
+/// An effect that needs nothing more. Everything in it can be cloned, so that a model can fork a
+/// replica; the batch of writes, which cannot, is made when it is handed out.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+enum Effect {
+    Send {
+        to: Recipients,
+        body: Body,
+    },
+    Load {
+        ticket: LoadTicket,
+        range: LoadRange,
+    },
+    Apply {
+        slot: Slot,
+        value: Value,
+    },
+}
+
+/// Who gets a gated message: peers, or this replica itself.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+enum Addressee {
+    Peers(Recipients),
+    Own,
+}
+
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+struct Gated {
+    after: WriteSequence,
+    to: Addressee,
+    body: Body,
+}
+
+/// Effects on their way out.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct Outbox {
+    origin: Origin,
+    effects: VecDeque<Effect>,
+    /// Writes of the batch that is still open; it will have the sequence after `handed_out`.
+    writes: Vec<Write>,
+    handed_out: WriteSequence,
+    proved: WriteSequence,
+    gated: VecDeque<Gated>,
+    /// The batches that are handed out and not proved.
+    pending: VecDeque<Pending>,
+    /// Accepted of neighbouring slots become one message; the last one is still open here.
+    acknowledgement: Option<(Addressee, Accepted)>,
+    /// The highest slot with a durable vote.
+    durable_vote: Slot,
+    halt: Option<Halt>,
+    /// After a halt nothing leaves any more.
+    closed: bool,
+}
+
+/// A batch that is on its way to the disk.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+struct Pending {
+    sequence: WriteSequence,
+    since: Time,
+    /// The highest slot that it votes in.
+    vote: Option<Slot>,
+}
+
+impl Outbox {
+    pub(crate) fn new(origin: Origin) -> Self {
+        Self {
+            origin,
+            effects: VecDeque::new(),
+            writes: Vec::new(),
+            handed_out: WriteSequence::default(),
+            proved: WriteSequence::default(),
+            gated: VecDeque::new(),
+            pending: VecDeque::new(),
+            acknowledgement: None,
+            durable_vote: Slot::ZERO,
+            halt: None,
+            closed: false,
+        }
+    }
+
+    /// Adds a fact to the open batch.
+    pub(crate) fn write(&mut self, write: Write) {
+        self.writes.push(write);
+    }
+
+    pub(crate) fn has_writes(&self) -> bool {
+        !self.writes.is_empty()
+    }
+
+    /// Batches handed out and not proved.
+    pub(crate) fn writes_pending(&self) -> u64 {
+        self.handed_out.number() - self.proved.number()
+    }
+
+    /// Since when the oldest batch has waited for its proof.
+    pub(crate) fn pending_since(&self) -> Option<Time> {
+        self.pending.front().map(|pending| pending.since)
+    }
+
+    /// The sequence that covers everything written so far.
+    pub(crate) fn after_writes(&self) -> WriteSequence {
+        if self.writes.is_empty() {
+            self.handed_out
+        } else {
+            self.handed_out.next()
+        }
+    }
+
+    /// Whether everything up to this sequence is durable.
+    pub(crate) fn is_durable(&self, sequence: WriteSequence) -> bool {
+        sequence <= self.proved
+    }
+
+    /// Sends at once.
+    pub(crate) fn send(&mut self, to: Recipients, message: impl SendNow) {
+        self.effects.push_back(Effect::Send {
+            to,
+            body: message.into(),
+        });
+    }
+
+    /// Sends when everything written so far is durable.
+    pub(crate) fn send_after_durable(&mut self, to: Recipients, message: impl SendAfterDurable) {
+        self.gate(Addressee::Peers(to), message.into());
+    }
+
+    /// A message to this replica itself, which it gets when everything written so far is durable:
+    /// its own promise and its own votes count no earlier than anybody else's (D4).
+    pub(crate) fn send_to_self(&mut self, message: impl SendAfterDurable) {
+        self.gate(Addressee::Own, message.into());
+    }
+
+    /// Tells the leader of `ballot` of a vote in `slot`, once it is durable.
+    pub(crate) fn acknowledge(&mut self, ballot: Ballot, slot: Slot) {
+        let to = if ballot.leader() == self.origin.replica {
+            Addressee::Own
+        } else {
+            Addressee::Peers(Recipients::One(ballot.leader()))
+        };
+        if let Some((open_to, open)) = &mut self.acknowledgement
+            && *open_to == to
+            && open.ballot == ballot
+            && open.last.next() == slot
+        {
+            open.last = slot;
+            return;
+        }
+        self.close_acknowledgement();
+        self.acknowledgement = Some((
+            to,
+            Accepted {
+                ballot,
+                first: slot,
+                last: slot,
+            },
+        ));
+    }
+
+    fn close_acknowledgement(&mut self) {
+        if let Some((to, accepted)) = self.acknowledgement.take() {
+            self.gate_now(to, accepted.into());
+        }
+    }
+
+    fn gate(&mut self, to: Addressee, body: Body) {
+        self.close_acknowledgement();
+        self.gate_now(to, body);
+    }
+
+    fn gate_now(&mut self, to: Addressee, body: Body) {
+        let after = self.after_writes();
+        // A message to oneself always passes through the queue, so that it is never handled in the
+        // middle of another reaction.
+        if let Addressee::Peers(to) = to
+            && self.is_durable(after)
+        {
+            self.effects.push_back(Effect::Send { to, body });
+        } else {
+            self.gated.push_back(Gated { after, to, body });
+        }
+    }
+
+    pub(crate) fn load(&mut self, ticket: LoadTicket, range: LoadRange) {
+        self.effects.push_back(Effect::Load { ticket, range });
+    }
+
+    pub(crate) fn apply(&mut self, slot: Slot, value: Value) {
+        self.effects.push_back(Effect::Apply { slot, value });
+    }
+
+    /// Stops everything: nothing that is queued, or comes later, leaves any more.
+    pub(crate) fn halt(&mut self, halt: Halt) {
+        self.closed = true;
+        self.halt = Some(halt);
+    }
+
+    /// The highest slot with a durable vote, as far as this life knows.
+    pub(crate) fn durable_vote(&self) -> Slot {
+        self.durable_vote
+    }
+
+    /// Opens the gate as far as the proof reaches.
+    ///
+    /// # Panics
+    ///
+    /// If the proof is of another replica, group or life, or of a batch that was never handed out:
+    /// the host mixed something up, and nothing it says about durability can be trusted.
+    pub(crate) fn release(&mut self, proof: &Durable) {
+        let (ours, theirs) = (self.origin, proof.origin());
+        assert!(
+            (ours.cluster, ours.group, ours.replica, ours.incarnation)
+                == (
+                    theirs.cluster,
+                    theirs.group,
+                    theirs.replica,
+                    theirs.incarnation
+                ),
+            "a proof belongs to the life of the replica that wrote"
+        );
+        assert!(
+            proof.through() <= self.handed_out,
+            "only what was handed out can be durable"
+        );
+        self.proved = self.proved.max(proof.through());
+        while let Some(pending) = self.pending.front()
+            && pending.sequence <= self.proved
+        {
+            self.durable_vote = self.durable_vote.max(pending.vote.unwrap_or_default());
+            self.pending.pop_front();
+        }
+        self.open_gate();
+    }
+
+    /// Moves what the gate lets through; messages to oneself stay until they are taken.
+    fn open_gate(&mut self) {
+        let mut own = VecDeque::new();
+        while self
+            .gated
+            .front()
+            .is_some_and(|gated| gated.after <= self.proved)
+        {
+            let gated = self
+                .gated
+                .pop_front()
+                .expect("the front was just looked at");
+            match gated.to {
+                Addressee::Peers(to) => {
+                    self.effects.push_back(Effect::Send {
+                        to,
+                        body: gated.body,
+                    });
+                }
+                Addressee::Own => own.push_back(gated),
+            }
+        }
+        while let Some(gated) = own.pop_back() {
+            self.gated.push_front(gated);
+        }
+    }
+
+    /// The next message to oneself whose writes are durable.
+    pub(crate) fn next_to_self(&mut self) -> Option<Body> {
+        self.close_acknowledgement();
+        let front = self.gated.front()?;
+        if front.after > self.proved || front.to != Addressee::Own {
+            return None;
+        }
+        let body = self.gated.pop_front().map(|gated| gated.body);
+        // What stood behind it, and waits for nothing more, may leave.
+        self.open_gate();
+        body
+    }
+
+    /// The next effect, or the open batch of writes, or nothing.
+    pub(crate) fn poll(&mut self, now: Time) -> Option<Output> {
+        if self.closed {
+            return self.halt.take().map(Output::Halt);
+        }
+        self.close_acknowledgement();
+        // Reading the log must see what was written before: the batch goes out first.
+        let reads_log = matches!(self.effects.front(), Some(Effect::Load { .. }));
+        if (reads_log || self.effects.is_empty()) && !self.writes.is_empty() {
+            return Some(Output::Persist(self.hand_out_writes(now)));
+        }
+        Some(match self.effects.pop_front()? {
+            Effect::Send { to, body } => Output::Send {
+                to,
+                message: Message {
+                    origin: self.origin,
+                    body,
+                },
+            },
+            Effect::Apply { slot, value } => Output::Apply { slot, value },
+            Effect::Load { ticket, range } => Output::Load { ticket, range },
+        })
+    }
+
+    fn hand_out_writes(&mut self, now: Time) -> WriteBatch {
+        self.handed_out = self.handed_out.next();
+        let writes = core::mem::take(&mut self.writes);
+        let votes = writes.iter().filter_map(|write| match write {
+            Write::Accepted { slot, .. } => Some(*slot),
+            Write::Promised(_)
+            | Write::Chosen { .. }
+            | Write::Committed(_)
+            | Write::Trimmed(_)
+            | Write::Peer { .. } => None,
+        });
+        let vote = votes.max();
+        self.pending.push_back(Pending {
+            sequence: self.handed_out,
+            since: now,
+            vote,
+        });
+        WriteBatch::new(self.origin, self.handed_out, writes)
+    }
+
+    pub(crate) fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    pub(crate) fn replica(&self) -> ReplicaId {
+        self.origin.replica
+    }
+}

@@ -1,0 +1,365 @@
+//! When to campaign, when to step down, when to say something again (`HeartBeat`).
+//!
+//! Owns: every timer, the heartbeats sent and heard, who is connected, and the seeded generator.
+//! The only protocol module that sees time or randomness; it decides about liveness and about
+//! nothing that safety rests on.
+//! Invariants: a peer counts as connected by an echo of a heartbeat of known age (E1); timers have
+//! a random part from the seed (E6).
+//! Source: protocol.md §10; Ng, Haridi, Carbone, "Omni-Paxos" (quorum connectivity).
+
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use crate::ballot::Ballot;
+use crate::config::Config;
+use crate::ids::{Incarnation, ReplicaId, Slot, Time};
+use crate::membership::Membership;
+use crate::message::{Connectivity, Echo, Heartbeat};
+use crate::quorum::VoterSet;
+
+/// What time may be up for.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Timer {
+    /// To tell the peers that this replica is there.
+    Heartbeat,
+    /// To campaign, or to give a campaign up.
+    Election,
+    /// To repeat a Prepare or an Accept.
+    Retransmit,
+    /// To ask for committed values, again or of another.
+    Fetch,
+}
+
+const TIMERS: [Timer; 4] = [
+    Timer::Heartbeat,
+    Timer::Election,
+    Timer::Retransmit,
+    Timer::Fetch,
+];
+
+/// What a peer's newest heartbeat said, and when.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+struct PeerPulse {
+    id: ReplicaId,
+    voter: Option<usize>,
+    incarnation: Option<Incarnation>,
+    sequence: u64,
+    heard_at: Option<Time>,
+    /// When the newest of this replica's heartbeats that the peer echoed was sent.
+    echoed: Option<Time>,
+    leader: Option<Ballot>,
+    connectivity: Connectivity,
+}
+
+/// Timers, heartbeats and the generator.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct Pacemaker {
+    heartbeat_interval: Duration,
+    election_timeout: Duration,
+    election_jitter: Duration,
+    retransmit_interval: Duration,
+    fetch_timeout: Duration,
+    own: ReplicaId,
+    own_voter: Option<usize>,
+    incarnation: Incarnation,
+    deadlines: [Option<Time>; TIMERS.len()],
+    sequence: u64,
+    /// When recent heartbeats were sent, for those that may still be echoed in time.
+    sent: VecDeque<(u64, Time)>,
+    peers: Vec<PeerPulse>,
+    /// The highest ballot heard of, so that the next campaign is above it.
+    seen: Option<Ballot>,
+    random: u64,
+}
+
+impl Pacemaker {
+    pub(crate) fn new(
+        config: &Config,
+        membership: &Membership,
+        own: ReplicaId,
+        incarnation: Incarnation,
+        seed: u64,
+        now: Time,
+    ) -> Self {
+        let peers = membership
+            .members()
+            .filter(|member| member.id != own)
+            .map(|member| PeerPulse {
+                id: member.id,
+                voter: membership.voter_index(member.id),
+                incarnation: None,
+                sequence: 0,
+                heard_at: None,
+                echoed: None,
+                leader: None,
+                connectivity: Connectivity::Partial,
+            })
+            .collect();
+        let mut pacemaker = Self {
+            heartbeat_interval: config.heartbeat_interval,
+            election_timeout: config.election_timeout,
+            election_jitter: config.election_jitter,
+            retransmit_interval: config.retransmit_interval,
+            fetch_timeout: config.fetch_timeout,
+            own,
+            own_voter: membership.voter_index(own),
+            incarnation,
+            deadlines: [None; TIMERS.len()],
+            sequence: 0,
+            sent: VecDeque::new(),
+            peers,
+            seen: None,
+            random: seed,
+        };
+        pacemaker.arm_at(Timer::Heartbeat, now);
+        pacemaker.arm_election(now);
+        if membership.voters().len() == 1 {
+            // There is nobody to listen for.
+            pacemaker.arm_at(Timer::Election, now);
+        }
+        pacemaker
+    }
+
+    // --- timers
+
+    /// The earliest deadline.
+    pub(crate) fn wake_at(&self) -> Option<Time> {
+        self.deadlines.iter().flatten().min().copied()
+    }
+
+    pub(crate) fn is_armed(&self, timer: Timer) -> bool {
+        self.deadlines[timer as usize].is_some()
+    }
+
+    /// Whether a timer's time is up; if so, it is no longer armed.
+    pub(crate) fn take_due(&mut self, timer: Timer, now: Time) -> bool {
+        let due = self.deadlines[timer as usize].is_some_and(|deadline| deadline <= now);
+        if due {
+            self.deadlines[timer as usize] = None;
+        }
+        due
+    }
+
+    fn arm_at(&mut self, timer: Timer, at: Time) {
+        self.deadlines[timer as usize] = Some(at);
+    }
+
+    pub(crate) fn disarm(&mut self, timer: Timer) {
+        self.deadlines[timer as usize] = None;
+    }
+
+    pub(crate) fn arm_heartbeat(&mut self, now: Time) {
+        self.arm_at(Timer::Heartbeat, now.after(self.heartbeat_interval));
+    }
+
+    /// Rule E6.
+    pub(crate) fn arm_election(&mut self, now: Time) {
+        let delay = self.election_timeout + self.draw(self.election_jitter);
+        self.arm_at(Timer::Election, now.after(delay));
+    }
+
+    /// A campaign may be due soon: nobody leads as far as this replica knows.
+    pub(crate) fn hasten_election(&mut self, now: Time) {
+        let delay = self.heartbeat_interval + self.draw(self.election_jitter);
+        let at = now.after(delay);
+        if self.deadlines[Timer::Election as usize].is_none_or(|armed| at < armed) {
+            self.arm_at(Timer::Election, at);
+        }
+    }
+
+    pub(crate) fn arm_retransmit(&mut self, now: Time) {
+        self.arm_at(Timer::Retransmit, now.after(self.retransmit_interval));
+    }
+
+    /// Values that are on their way get half a heartbeat to arrive before they are asked for.
+    pub(crate) fn arm_fetch_soon(&mut self, now: Time) {
+        self.arm_at(Timer::Fetch, now.after(self.heartbeat_interval / 2));
+    }
+
+    pub(crate) fn arm_fetch_again(&mut self, now: Time) {
+        self.arm_at(Timer::Fetch, now.after(self.fetch_timeout));
+    }
+
+    /// Whether this replica was stopped for so long that what it believes about others is void.
+    /// Its heartbeat is always due sooner than that. Rule E5.
+    pub(crate) fn was_paused(&self, now: Time) -> bool {
+        self.deadlines[Timer::Heartbeat as usize]
+            .is_some_and(|due| now.since(due) > self.election_timeout)
+    }
+
+    /// A random duration below `bound`: the generator is splitmix64 (Steele, Lea, Flood).
+    fn draw(&mut self, bound: Duration) -> Duration {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.random;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^= bits >> 31;
+        let nanos = bound.as_nanos().min(u128::from(u64::MAX)) as u64;
+        Duration::from_nanos(bits % nanos.max(1))
+    }
+
+    // --- heartbeats
+
+    /// The sequence and echoes of the next heartbeat.
+    pub(crate) fn next_pulse(&mut self, now: Time) -> (u64, Vec<Echo>) {
+        self.sequence += 1;
+        self.sent.push_back((self.sequence, now));
+        while self
+            .sent
+            .front()
+            .is_some_and(|(_, at)| now.since(*at) > self.election_timeout)
+        {
+            self.sent.pop_front();
+        }
+        let echoes = self
+            .peers
+            .iter()
+            .filter_map(|peer| {
+                let incarnation = peer.incarnation?;
+                Some(Echo {
+                    peer: peer.id,
+                    incarnation,
+                    sequence: peer.sequence,
+                })
+            })
+            .collect();
+        (self.sequence, echoes)
+    }
+
+    /// Takes in a peer's heartbeat. Returns false if it is not newer than the last one.
+    pub(crate) fn on_heartbeat(
+        &mut self,
+        from: ReplicaId,
+        incarnation: Incarnation,
+        heartbeat: &Heartbeat,
+        now: Time,
+    ) -> bool {
+        self.see(heartbeat.promised);
+        let echoed = heartbeat
+            .echoes
+            .iter()
+            .find(|echo| echo.peer == self.own && echo.incarnation == self.incarnation)
+            .and_then(|echo| {
+                self.sent
+                    .iter()
+                    .find(|(sequence, _)| *sequence == echo.sequence)
+            })
+            .map(|(_, at)| *at);
+        let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == from) else {
+            return false;
+        };
+        if peer.incarnation == Some(incarnation) && heartbeat.sequence <= peer.sequence {
+            return false;
+        }
+        if peer.incarnation != Some(incarnation) {
+            peer.echoed = None;
+        }
+        peer.incarnation = Some(incarnation);
+        peer.sequence = heartbeat.sequence;
+        peer.heard_at = Some(now);
+        peer.echoed = peer.echoed.max(echoed);
+        peer.leader = heartbeat.leader;
+        peer.connectivity = heartbeat.connectivity;
+        true
+    }
+
+    /// A ballot was heard of.
+    pub(crate) fn see(&mut self, ballot: Option<Ballot>) {
+        self.seen = self.seen.max(ballot);
+    }
+
+    pub(crate) fn seen(&self) -> Option<Ballot> {
+        self.seen
+    }
+
+    // --- what follows from them
+
+    fn is_recent(&self, at: Option<Time>, now: Time) -> bool {
+        at.is_some_and(|at| now.since(at) <= self.election_timeout)
+    }
+
+    /// Peers connected in both directions. Rule E1.
+    pub(crate) fn connected_peers(&self, now: Time) -> Vec<ReplicaId> {
+        let connected = self
+            .peers
+            .iter()
+            .filter(|peer| self.is_recent(peer.echoed, now));
+        connected.map(|peer| peer.id).collect()
+    }
+
+    /// Whether anything was heard from the peer recently.
+    pub(crate) fn hears(&self, id: ReplicaId, now: Time) -> bool {
+        self.peers
+            .iter()
+            .any(|peer| peer.id == id && self.is_recent(peer.heard_at, now))
+    }
+
+    /// Rule E2.
+    pub(crate) fn connectivity(&self, membership: &Membership, now: Time) -> Connectivity {
+        let mut reached = VoterSet::EMPTY;
+        let connected = self
+            .peers
+            .iter()
+            .filter(|peer| self.is_recent(peer.echoed, now));
+        for voter in connected
+            .filter_map(|peer| peer.voter)
+            .chain(self.own_voter)
+        {
+            reached.insert(voter);
+        }
+        let quorums = membership.quorums();
+        if quorums.is_prepare_quorum(reached) && quorums.is_accept_quorum(reached) {
+            Connectivity::Quorum
+        } else {
+            Connectivity::Partial
+        }
+    }
+
+    /// The highest ballot of a quorum-connected leader that was itself heard recently.
+    pub(crate) fn heard_leader(&self, now: Time) -> Option<Ballot> {
+        self.leaders(now, self.election_timeout).max()
+    }
+
+    /// The leader that this replica vouches for: heard so recently that it is surely there.
+    pub(crate) fn vouches_for(&self, now: Time) -> Option<Ballot> {
+        self.leaders(now, self.election_timeout / 2).max()
+    }
+
+    fn leaders(&self, now: Time, within: Duration) -> impl Iterator<Item = Ballot> {
+        self.peers
+            .iter()
+            .filter(move |peer| peer.heard_at.is_some_and(|at| now.since(at) <= within))
+            .filter(|peer| peer.connectivity == Connectivity::Quorum)
+            .filter_map(|peer| peer.leader.filter(|ballot| ballot.leader() == peer.id))
+    }
+
+    /// Whether a connected peer vouches for a leader that this replica does not hear itself.
+    pub(crate) fn is_vouched(&self, now: Time) -> bool {
+        self.peers
+            .iter()
+            .filter(|peer| self.is_recent(peer.echoed, now))
+            .any(|peer| {
+                self.is_recent(peer.heard_at, now)
+                    && peer.leader.is_some_and(|ballot| {
+                        ballot.leader() != peer.id
+                            && ballot.leader() != self.own
+                            && !self.denies(ballot, now)
+                    })
+            })
+    }
+
+    /// Whether the replica that is vouched for said itself, recently, that it does not lead.
+    fn denies(&self, ballot: Ballot, now: Time) -> bool {
+        self.peers.iter().any(|peer| {
+            peer.id == ballot.leader()
+                && self.is_recent(peer.heard_at, now)
+                && (peer.leader != Some(ballot) || peer.connectivity == Connectivity::Partial)
+        })
+    }
+
+    /// The committed prefix up to which a heartbeat of a leader is a watermark.
+    pub(crate) fn watermark(from: ReplicaId, heartbeat: &Heartbeat) -> Option<(Ballot, Slot)> {
+        let ballot = heartbeat.leader.filter(|ballot| ballot.leader() == from)?;
+        Some((ballot, heartbeat.committed))
+    }
+}

@@ -1,0 +1,239 @@
+//! The replica's part in elections: heartbeats, campaigns, stepping down.
+//!
+//! Owns no state of its own; reacts to time, heartbeats, promises and refusals.
+//! Source: protocol.md §8 (campaign) and §10.
+
+use super::Replica;
+use crate::acceptor::PrepareAnswer;
+use crate::ballot::Ballot;
+use crate::durable::Write;
+use crate::ids::{Incarnation, ReplicaId};
+use crate::message::{Connectivity, Heartbeat, Prepare, Promise, Reject};
+use crate::output::Recipients;
+use crate::pacemaker::{Pacemaker, Timer};
+use crate::proposer::{Campaign, Proposer, Step};
+
+impl Replica {
+    pub(super) fn on_heartbeat_due(&mut self) {
+        self.check_reign();
+        self.send_heartbeat();
+        if self.recorded < self.learner.committed() {
+            self.record_committed();
+        }
+    }
+
+    /// Rule E4.
+    fn check_reign(&mut self) {
+        if !matches!(self.proposer, Proposer::Leading(_)) {
+            return;
+        }
+        let now = self.now;
+        let stalled = self
+            .outbox
+            .pending_since()
+            .is_some_and(|since| now.since(since) > self.config.disk_stall);
+        let connectivity = self.pacemaker.connectivity(&self.membership, now);
+        if stalled || connectivity == Connectivity::Partial {
+            self.step_down();
+            self.pacemaker.arm_election(now);
+        }
+    }
+
+    fn send_heartbeat(&mut self) {
+        let now = self.now;
+        let (sequence, echoes) = self.pacemaker.next_pulse(now);
+        let leader = match &self.proposer {
+            Proposer::Leading(reign) => Some(reign.ballot()),
+            Proposer::Idle | Proposer::Preparing(_) => self.pacemaker.vouches_for(now),
+        };
+        let heartbeat = Heartbeat {
+            sequence,
+            echoes,
+            promised: self.acceptor.promised(),
+            leader,
+            connectivity: self.pacemaker.connectivity(&self.membership, now),
+            committed: self.learner.committed(),
+            durable: self.outbox.durable_vote(),
+        };
+        if !self.peers.is_empty() {
+            self.outbox.send(Recipients::AllPeers, heartbeat);
+        }
+        self.pacemaker.arm_heartbeat(now);
+    }
+
+    pub(super) fn on_heartbeat(
+        &mut self,
+        from: ReplicaId,
+        incarnation: Incarnation,
+        heartbeat: &Heartbeat,
+    ) {
+        let now = self.now;
+        let led_before = self.pacemaker.heard_leader(now);
+        if !self
+            .pacemaker
+            .on_heartbeat(from, incarnation, heartbeat, now)
+        {
+            self.counters.dropped_stale += 1;
+            return;
+        }
+        let leader = self.pacemaker.heard_leader(now);
+        match (led_before, leader) {
+            (_, Some(ballot)) if ballot.leader() == from => self.pacemaker.arm_election(now),
+            (Some(_), None) => self.pacemaker.hasten_election(now),
+            (Some(_) | None, Some(_)) | (None, None) => {}
+        }
+        if let Some((ballot, committed)) = Pacemaker::watermark(from, heartbeat) {
+            self.on_watermark(from, ballot, committed);
+        } else {
+            self.note_committed(from, heartbeat.committed);
+        }
+        // A voter that promised more than this reign's ballot will refuse its Accepts.
+        if let (Proposer::Leading(reign), Some(promised)) = (&self.proposer, heartbeat.promised)
+            && promised > reign.ballot()
+            && self.membership.voter_index(from).is_some()
+        {
+            self.give_way(promised);
+        }
+    }
+
+    pub(super) fn on_election_due(&mut self) {
+        let now = self.now;
+        if matches!(self.proposer, Proposer::Leading(_)) {
+            return;
+        }
+        // A campaign that was not won by its deadline is given up; the next has a higher ballot.
+        self.proposer = Proposer::Idle;
+        let connected = self.pacemaker.connectivity(&self.membership, now) == Connectivity::Quorum;
+        if self.voter.is_none() || !connected {
+            self.pacemaker.arm_election(now);
+        } else if self.pacemaker.heard_leader(now).is_some() || self.pacemaker.is_vouched(now) {
+            // Rule E3. A leader that falls silent is noticed by those that hear it first.
+            self.pacemaker.hasten_election(now);
+        } else {
+            self.campaign();
+        }
+    }
+
+    fn campaign(&mut self) {
+        let seen = self.acceptor.promised().max(self.pacemaker.seen());
+        let ballot = Ballot::above(seen, self.outbox.replica());
+        let answer = self.acceptor.prepare(ballot);
+        assert!(
+            answer == PrepareAnswer::Promised,
+            "a new ballot is above every promise"
+        );
+        self.counters.campaigns += 1;
+        self.outbox.write(Write::Promised(ballot));
+        let campaign = Campaign::new(
+            ballot,
+            self.learner.committed(),
+            self.membership.voters().len(),
+        );
+        let from = campaign.from();
+        self.proposer = Proposer::Preparing(campaign);
+        if !self.peers.is_empty() {
+            self.outbox
+                .send_after_durable(Recipients::AllPeers, Prepare { ballot, from });
+        }
+        let own = self.promise_page(ballot, from, usize::MAX);
+        self.outbox.send_to_self(own);
+        self.pacemaker.arm_election(self.now);
+        self.pacemaker.arm_retransmit(self.now);
+    }
+
+    pub(super) fn on_promise(&mut self, from: ReplicaId, promise: Promise) {
+        let Proposer::Preparing(campaign) = &mut self.proposer else {
+            self.counters.dropped_stale += 1;
+            return;
+        };
+        let Some(voter) = self.membership.voter_index(from) else {
+            self.counters.dropped_absurd += 1;
+            return;
+        };
+        let ballot = campaign.ballot();
+        if promise.ballot != ballot {
+            self.counters.dropped_stale += 1;
+            return;
+        }
+        let reported = promise.committed;
+        match campaign.on_promise(voter, promise, self.membership.quorums()) {
+            Step::Stale => self.counters.dropped_stale += 1,
+            Step::Absurd => self.counters.dropped_absurd += 1,
+            Step::NextPage(next) => {
+                let prepare = Prepare { ballot, from: next };
+                self.outbox
+                    .send_after_durable(Recipients::One(from), prepare);
+            }
+            Step::Waiting => {}
+            Step::Won => self.begin_reign(),
+        }
+        if from != self.outbox.replica() {
+            self.note_committed(from, reported);
+        }
+    }
+
+    fn begin_reign(&mut self) {
+        let Proposer::Preparing(campaign) = core::mem::replace(&mut self.proposer, Proposer::Idle)
+        else {
+            unreachable!("only a campaign is won");
+        };
+        self.counters.elections_won += 1;
+        self.proposer = Proposer::Leading(campaign.into_reign());
+        self.told = self.learner.committed();
+        self.retransmit_through = self.learner.committed();
+        self.pacemaker.disarm(Timer::Election);
+        self.pacemaker.arm_retransmit(self.now);
+        self.send_heartbeat();
+    }
+
+    /// Asks again those voters whose promise is not complete.
+    pub(super) fn repeat_prepare(&mut self) {
+        let Proposer::Preparing(campaign) = &self.proposer else {
+            return;
+        };
+        let ballot = campaign.ballot();
+        for (voter, member) in self.membership.voters().iter().enumerate() {
+            if let Some(from) = campaign.missing(voter)
+                && member.id != self.outbox.replica()
+            {
+                let prepare = Prepare { ballot, from };
+                self.outbox
+                    .send_after_durable(Recipients::One(member.id), prepare);
+            }
+        }
+        self.pacemaker.arm_retransmit(self.now);
+    }
+
+    pub(super) fn on_reject(&mut self, reject: Reject) {
+        self.pacemaker.see(Some(reject.promised));
+        if self.proposer.ballot() == Some(reject.refused) && reject.promised > reject.refused {
+            self.give_way(reject.promised);
+        } else {
+            self.counters.dropped_stale += 1;
+        }
+    }
+
+    /// Somebody promised a higher ballot: stop, and try again soon unless another leads by then.
+    fn give_way(&mut self, to: Ballot) {
+        self.pacemaker.see(Some(to));
+        self.step_down();
+        self.pacemaker.disarm(Timer::Election);
+        self.pacemaker.hasten_election(self.now);
+    }
+
+    /// Ends a reign or a campaign. What was proposed may still be chosen: the next leader settles
+    /// it.
+    pub(super) fn step_down(&mut self) {
+        let led = matches!(self.proposer, Proposer::Leading(_));
+        self.proposer = Proposer::Idle;
+        self.learner.abandon();
+        self.pacemaker.disarm(Timer::Retransmit);
+        if led {
+            self.counters.step_downs += 1;
+            self.send_heartbeat();
+        }
+        if !self.pacemaker.is_armed(Timer::Election) {
+            self.pacemaker.arm_election(self.now);
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The replica as a leader: proposing, counting, repeating, telling the watermark.
+//!
+//! Owns no state of its own.
+//! Source: protocol.md §8 (reign) and §9 (L1).
+
+use super::Replica;
+use crate::ballot::Ballot;
+use crate::ids::{ReplicaId, Slot};
+use crate::learner::Counted;
+use crate::message::{Accept, Accepted, Commit};
+use crate::output::Recipients;
+use crate::proposer::{AdoptedFrom, Proposer};
+use crate::value::Value;
+
+impl Replica {
+    /// Proposes a new batch in the slot that the reign names next.
+    pub(super) fn propose_next(&mut self, slot: Slot, ballot: Ballot, value: Value) {
+        let Proposer::Leading(reign) = &mut self.proposer else {
+            unreachable!("only a leader proposes");
+        };
+        assert!(
+            reign.take_next() == slot,
+            "the slot is the one that was looked up"
+        );
+        self.open(slot, ballot, &value);
+        self.send_accept(Recipients::AllPeers, ballot, slot, vec![value]);
+    }
+
+    /// Votes for an own proposal and begins to count.
+    fn open(&mut self, slot: Slot, ballot: Ballot, value: &Value) {
+        self.learner.open(slot, ballot, value.clone());
+        assert!(
+            self.acceptor
+                .vote(slot)
+                .is_none_or(|vote| vote.ballot < ballot),
+            "a leader proposes one value in a slot"
+        );
+        assert!(
+            self.vote(ballot, slot, value),
+            "a leader's own window is within its acceptor's"
+        );
+    }
+
+    fn send_accept(&mut self, to: Recipients, ballot: Ballot, first: Slot, values: Vec<Value>) {
+        if self.peers.is_empty() {
+            return;
+        }
+        let committed = self.learner.committed();
+        if to == Recipients::AllPeers {
+            self.told = committed;
+        }
+        self.outbox.send(
+            to,
+            Accept {
+                ballot,
+                committed,
+                first,
+                values,
+            },
+        );
+    }
+
+    /// Proposes what promises named, as far as the window allows, in as few messages as the page
+    /// size allows. Returns whether there was anything. Rules P2 and Q3.
+    pub(super) fn propose_adopted(&mut self) -> bool {
+        let limit = self.window_end();
+        let committed = self.learner.committed();
+        let Proposer::Leading(reign) = &mut self.proposer else {
+            return false;
+        };
+        let ballot = reign.ballot();
+        let mut run: Vec<(Slot, Value)> = Vec::new();
+        let mut bytes = 0;
+        while let Some(adoption) = reign.next_adoption(committed, limit) {
+            match adoption.origin {
+                AdoptedFrom::Promise => self.counters.values_adopted += 1,
+                AdoptedFrom::Gap => self.counters.gaps_filled += 1,
+            }
+            if let Value::Batch(batch) = &adoption.value {
+                self.clock = self.clock.max(batch.clock());
+            }
+            bytes += adoption.value.encoded_len();
+            run.push((adoption.slot, adoption.value));
+            if bytes >= self.config.page_bytes_max {
+                break;
+            }
+        }
+        if run.is_empty() {
+            return false;
+        }
+        for (slot, value) in &run {
+            self.open(*slot, ballot, value);
+        }
+        for (first, values) in consecutive(run) {
+            self.send_accept(Recipients::AllPeers, ballot, first, values);
+        }
+        true
+    }
+
+    pub(super) fn on_accepted(&mut self, from: ReplicaId, accepted: Accepted) {
+        let Accepted {
+            ballot,
+            first,
+            last,
+        } = accepted;
+        let (Some(voter), true) = (
+            self.membership.voter_index(from),
+            self.is_leading_at(ballot),
+        ) else {
+            self.counters.dropped_stale += 1;
+            return;
+        };
+        // A range is only looked at where something is in flight, however long it claims to be.
+        let first = first.max(self.learner.committed().next());
+        let last = last.min(self.window_end());
+        let mut slot = first;
+        while slot <= last {
+            match self
+                .learner
+                .count(voter, slot, ballot, self.membership.quorums())
+            {
+                Counted::New => {}
+                Counted::Stale => self.counters.dropped_stale += 1,
+                Counted::Chosen => {
+                    let value = self.learner.tally(slot).map(|tally| tally.value.clone());
+                    let value = value.expect("the vote was counted in this tally");
+                    self.counters.values_chosen += 1;
+                    self.choose(slot, value);
+                }
+            }
+            slot = slot.next();
+        }
+        self.extend_committed();
+    }
+
+    fn is_leading_at(&self, ballot: Ballot) -> bool {
+        matches!(&self.proposer, Proposer::Leading(reign) if reign.ballot() == ballot)
+    }
+
+    /// Tells the watermark, unless an Accept carried it.
+    pub(super) fn tell_committed(&mut self) {
+        let Proposer::Leading(reign) = &self.proposer else {
+            return;
+        };
+        let committed = self.learner.committed();
+        if self.told < committed && !self.peers.is_empty() {
+            self.told = committed;
+            let ballot = reign.ballot();
+            self.outbox
+                .send(Recipients::AllPeers, Commit { ballot, committed });
+        }
+    }
+
+    pub(super) fn on_retransmit_due(&mut self) {
+        match &self.proposer {
+            Proposer::Idle => {}
+            Proposer::Preparing(_) => self.repeat_prepare(),
+            Proposer::Leading(reign) => {
+                let ballot = reign.ballot();
+                self.repeat_accepts(ballot);
+            }
+        }
+    }
+
+    /// Sends again what was in flight a whole interval ago, to the voters that have not answered.
+    fn repeat_accepts(&mut self, ballot: Ballot) {
+        let through = self.retransmit_through;
+        for (voter, member) in self.membership.clone().voters().iter().enumerate() {
+            if member.id == self.outbox.replica() || !self.pacemaker.hears(member.id, self.now) {
+                continue;
+            }
+            let mut bytes = 0;
+            let missing: Vec<_> = self
+                .learner
+                .tallies()
+                .take_while(|(slot, _)| *slot <= through)
+                .filter(|(_, tally)| !tally.accepted_by.contains(voter))
+                .take_while(|(_, tally)| {
+                    let fits = bytes < self.config.page_bytes_max;
+                    bytes += tally.value.encoded_len();
+                    fits
+                })
+                .map(|(slot, tally)| (slot, tally.value.clone()))
+                .collect();
+            for (first, values) in consecutive(missing) {
+                self.counters.retransmissions += 1;
+                self.send_accept(Recipients::One(member.id), ballot, first, values);
+            }
+        }
+        self.retransmit_through = self.window_end();
+        if let Some((slot, _)) = self.learner.tallies().last() {
+            self.retransmit_through = slot;
+        }
+        self.pacemaker.arm_retransmit(self.now);
+    }
+}
+
+/// Splits values into runs of consecutive slots.
+fn consecutive(values: Vec<(Slot, Value)>) -> Vec<(Slot, Vec<Value>)> {
+    let mut runs: Vec<(Slot, Vec<Value>)> = Vec::new();
+    for (slot, value) in values {
+        match runs.last_mut() {
+            Some((first, run)) if first.plus(run.len() as u64) == slot => run.push(value),
+            Some(_) | None => runs.push((slot, vec![value])),
+        }
+    }
+    runs
+}

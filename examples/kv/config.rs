@@ -9,9 +9,9 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use paxos::ids::{ClusterId, GroupId, ReplicaId};
-use paxos::membership::{KeyPin, Member, Membership, QuorumRule, WINDOW_DEFAULT};
-use paxos::{Format, ids::Epoch};
+use paxos::core::membership::{KeyPin, Member, Membership, MembershipError, WINDOW_DEFAULT};
+use paxos::core::quorum::QuorumRule;
+use paxos::{ClusterId, Epoch, Format, GroupId, ReplicaId};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -111,7 +111,7 @@ fn understand(text: &str, dir: &Path) -> Result<Settings, Mistake> {
 }
 
 /// Majorities of these members, from the first slot on.
-pub(crate) fn membership(members: Vec<Member>) -> Result<Membership, impl std::fmt::Display> {
+pub(crate) fn membership(members: Vec<Member>) -> Result<Membership, MembershipError> {
     Membership::new(
         Epoch::FIRST,
         members,

@@ -7,8 +7,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use paxos::ids::Slot;
-use paxos::{Batch, StateMachine, async_trait};
+use paxos::{Batch, Slot, StateMachine, async_trait};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Executed;

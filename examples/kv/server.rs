@@ -25,6 +25,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) started: Instant,
+    /// The most bytes that the process takes besides its data.
+    pub(crate) memory_bound: usize,
     /// Bytes that connections may hold.
     pub(crate) budget: Arc<Budget>,
     /// Commands answered.
@@ -37,8 +39,9 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(budget: Arc<Budget>) -> Arc<Self> {
+    pub(crate) fn new(budget: Arc<Budget>, memory_bound: usize) -> Arc<Self> {
         Arc::new(Self {
+            memory_bound,
             started: Instant::now(),
             budget,
             commands: AtomicU64::new(0),

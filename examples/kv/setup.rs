@@ -11,11 +11,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use paxos::ids::{ClusterId, GroupId, ReplicaId};
-use paxos::membership::{Member, Membership};
 use paxos::quic::Identity;
 use paxos::storage::Wal;
-use paxos::Format;
+use paxos::{ClusterId, Format, GroupId, Member, Membership, ReplicaId};
 
 use crate::config::{self, FILE, Settings};
 use crate::replica::wal_options;
@@ -36,9 +34,8 @@ pub(crate) fn init(dir: &Path, replicas: u16, base_port: u16) -> Result<(), Stri
     let unfinished = unfinished_name(dir)?;
     let failed = |error| cannot("create", &unfinished, &error);
     fs::create_dir(&unfinished).map_err(failed)?;
-    let laid_out = lay_out(&unfinished, replicas, base_port).and_then(|()| {
-        fs::rename(&unfinished, dir).map_err(|error| cannot("create", dir, &error))
-    });
+    let laid_out = lay_out(&unfinished, replicas, base_port)
+        .and_then(|()| fs::rename(&unfinished, dir).map_err(|error| cannot("create", dir, &error)));
     if laid_out.is_err() {
         // The first error is the one to report.
         let _removed = fs::remove_dir_all(&unfinished);

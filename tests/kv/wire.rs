@@ -77,7 +77,7 @@ impl Server {
     fn with_budget(bytes: usize) -> Self {
         let runtime = Runtime::new().unwrap();
         let local = Local::default();
-        let shared = Shared::new(Budget::new(bytes));
+        let shared = Shared::new(Budget::new(bytes), 0);
         let (closing, closed) = watch::channel(false);
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();

@@ -28,7 +28,10 @@ mod server;
 mod store;
 
 mod client;
+mod cluster;
 mod commands;
+mod faults;
+mod mistakes;
 mod options;
 mod parsing;
 mod wire;

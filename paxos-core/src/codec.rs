@@ -741,6 +741,7 @@ pub fn decode_membership(bytes: Bytes) -> Result<Membership, DecodeError> {
     Membership::new(epoch, voters, observers, rule, window).map_err(|error| match error {
         MembershipError::Quorum(_) => DecodeError::Field("quorums"),
         MembershipError::Window(_) => DecodeError::Field("window"),
+        MembershipError::Address(_) => DecodeError::Field("address"),
         MembershipError::Duplicate(_) | MembershipError::TooMany => DecodeError::Field("members"),
     })
 }

@@ -113,7 +113,7 @@ impl Config {
             "above zero",
         )?;
         rule(
-            self.heartbeat_interval * 3 <= self.election_timeout,
+            self.heartbeat_interval <= self.election_timeout / 3,
             "heartbeat_interval",
             "at most a third of election_timeout",
         )?;

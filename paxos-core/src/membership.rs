@@ -17,6 +17,8 @@ pub const WINDOW_MAX: u32 = 65_536;
 pub const OBSERVERS_MAX: usize = 64;
 /// The most addresses, and the most key pins, of one member.
 pub const ADDRESSES_MAX: usize = 8;
+/// The most bytes of one address: twice what a DNS name and a port need.
+pub const ADDRESS_BYTES_MAX: usize = 512;
 
 /// SHA-256 of a replica's public key (its subject public key info).
 pub type KeyPin = [u8; 32];
@@ -67,6 +69,8 @@ pub enum MembershipError {
     Window(u32),
     /// More observers, addresses or keys than the bounds allow.
     TooMany,
+    /// An address of this member is longer than [`ADDRESS_BYTES_MAX`].
+    Address(ReplicaId),
 }
 
 impl fmt::Display for MembershipError {
@@ -82,6 +86,12 @@ impl fmt::Display for MembershipError {
                 "at most {VOTERS_MAX} voters, {OBSERVERS_MAX} observers, and {ADDRESSES_MAX} \
                  addresses and keys for each"
             ),
+            Self::Address(id) => {
+                write!(
+                    f,
+                    "an address of {id} is longer than {ADDRESS_BYTES_MAX} bytes"
+                )
+            }
         }
     }
 }
@@ -90,7 +100,7 @@ impl std::error::Error for MembershipError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Quorum(error) => Some(error),
-            Self::Duplicate(_) | Self::Window(_) | Self::TooMany => None,
+            Self::Duplicate(_) | Self::Window(_) | Self::TooMany | Self::Address(_) => None,
         }
     }
 }
@@ -109,6 +119,13 @@ impl Membership {
         };
         if observers.len() > OBSERVERS_MAX || !voters.iter().chain(&observers).all(fits) {
             return Err(MembershipError::TooMany);
+        }
+        let long = |member: &&Member| {
+            let mut addresses = member.addresses.iter();
+            addresses.any(|address| address.len() > ADDRESS_BYTES_MAX)
+        };
+        if let Some(member) = voters.iter().chain(&observers).find(long) {
+            return Err(MembershipError::Address(member.id));
         }
         if window == 0 || window > WINDOW_MAX {
             return Err(MembershipError::Window(window));
@@ -136,10 +153,7 @@ impl Membership {
     }
 
     /// A first membership: these voters, majorities, the default window.
-    pub fn voters_only(
-        voters: impl IntoIterator<Item = ReplicaId>,
-    ) -> Result<Self, MembershipError> {
-        let voters = voters.into_iter().map(Member::new).collect();
+    pub fn majority(voters: Vec<Member>) -> Result<Self, MembershipError> {
         Self::new(
             Epoch::FIRST,
             voters,
@@ -147,6 +161,13 @@ impl Membership {
             QuorumRule::Majority,
             WINDOW_DEFAULT,
         )
+    }
+
+    /// [`Membership::majority`] for transports that need neither addresses nor keys.
+    pub fn voters_only(
+        voters: impl IntoIterator<Item = ReplicaId>,
+    ) -> Result<Self, MembershipError> {
+        Self::majority(voters.into_iter().map(Member::new).collect())
     }
 
     /// Its number.

@@ -4,7 +4,7 @@
 //! of records and segments.
 //! Invariants: nothing is durable before [`LogFile::sync_data`] (contents and size) or
 //! [`FileSystem::sync_dir`] (names) has returned without an error, and nothing else makes it so.
-//! Source: the rules of ext4, XFS and POSIX on `fdatasync` and directories; research 2.4 and 2.6.
+//! Source: what POSIX, ext4 and XFS promise of `fdatasync` and of directories.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};

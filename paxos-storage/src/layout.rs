@@ -4,7 +4,7 @@
 //! Invariants: everything is little-endian; records begin at multiples of 8; a record's checksum
 //! covers all of it but the checksum, and is salted with the segment it was written for, so that
 //! what an earlier use left in a recycled file is never taken for a record.
-//! Source: research 2.2; the salt is raft-engine's idea, the watermark in each record Pebble's.
+//! Source: docs/format.md; the salt is raft-engine's idea, the watermark in each record Pebble's.
 
 use bytes::Buf;
 use paxos_core::ballot::Ballot;

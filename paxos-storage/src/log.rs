@@ -5,7 +5,7 @@
 //! Invariants: records are numbered without gaps; a segment gets its name only when its header,
 //! its checkpoint and what a recovery moved into it are durable; a segment is given up only after
 //! a durable record says that it is not needed; after any error nothing more is written.
-//! Source: research 2.2, 2.3 and 2.7. Write-Ahead Log, Segmented Log, Low-Water Mark.
+//! Source: docs/format.md. Write-Ahead Log, Segmented Log, Low-Water Mark.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

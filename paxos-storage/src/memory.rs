@@ -3,7 +3,7 @@
 //! Owns: [`MemoryStorage`]. Encodes nothing; values are shared with the replica.
 //! Invariants: it acknowledges at once, so whatever it proved is there until the memory is; a
 //! handle of a life that was ended by [`MemoryStorage::crash`] proves and reads nothing.
-//! Source: protocol.md §6 and §10; WAL-5 of research/patterns.md.
+//! Source: protocol.md §6 and §10; Write-Ahead Log, without the disk.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;

@@ -3,7 +3,7 @@
 //! Owns: the file's bytes and its atomic replacement. Touches no segment.
 //! Invariants: META is replaced as a whole or not at all; its existence is what "formatted" means;
 //! the boot counter in it is durable before anything of that life is written.
-//! Source: research 2.2; Generation Clock, for the boot counter.
+//! Source: docs/format.md; Generation Clock, for the boot counter.
 
 use std::io;
 use std::path::Path;

@@ -5,7 +5,7 @@
 //! Invariants: the records taken are a prefix of those written; whatever was acknowledged is among
 //! them, or the log is called corrupt; when a life begins, all that it was given is durable again,
 //! in a segment of its own, because what a process that died left in the page cache may not be.
-//! Source: research 2.5.
+//! Source: docs/format.md, section "Disk"; Write-Ahead Log.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -220,7 +220,7 @@ impl<F: FileSystem> Reading<'_, F> {
                         ),
                     });
                 }
-                return self.end_of_log(&bytes, head, scan, &records, run[0]);
+                return self.end_of_log(&bytes, head, &scan, &records, run[0]);
             }
             self.check(head, &scan, successor(&scan, next), scan.vouched)?;
         }
@@ -404,14 +404,14 @@ impl<F: FileSystem> Reading<'_, F> {
         &self,
         bytes: &[u8],
         head: &SegmentHead,
-        scan: Scan,
+        scan: &Scan,
         records: &[(u64, Record<'_>)],
         first: u64,
     ) -> Result<Tail, StorageError> {
         let rest = bytes.get(scan.end.offset as usize..).unwrap_or_default();
         let ahead = look_ahead(rest, head.salt(), scan.end.lsn + 1);
         let vouched = scan.vouched.max(ahead.vouched);
-        self.check(head, &scan, Successor::None, vouched)?;
+        self.check(head, scan, Successor::None, vouched)?;
         let torn = (scan.ending == Ending::Open && ahead.len > 0).then(|| Torn {
             lsn: scan.end.lsn + 1,
             bytes: rest[..ahead.len.min(TORN_BYTES_MAX)].to_vec(),
@@ -510,7 +510,10 @@ fn save_torn<F: FileSystem>(
     torn: &Torn,
 ) -> Result<(), StorageError> {
     let names = fs.list(dir).map_err(failed("cannot list", dir))?;
-    let old: Vec<_> = names.iter().filter(|n| n.ends_with(".torn")).collect();
+    let old: Vec<_> = names
+        .iter()
+        .filter(|name| name.strip_suffix(".torn").is_some())
+        .collect();
     let name = format!("{:016x}-{:016x}.torn", tail.sequence, torn.lsn);
     let surplus = (old.len() + 1).saturating_sub(TORN_FILES_MAX);
     let same = old.iter().filter(|old| ***old == name);

@@ -5,8 +5,8 @@
 //! an error survives a crash; of what was not, each 512-byte sector and each change of a name
 //! survives or not by itself, as a device that writes in any order would have it. Directories
 //! themselves are durable at once.
-//! Source: research part 4, item 23; "Can Applications Recover from fsync Failures?" (ATC 2020) for
-//! what a failed sync leaves behind.
+//! Source: "Can Applications Recover from fsync Failures?" (ATC 2020), for what a failed sync leaves
+//! behind.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -500,7 +500,10 @@ impl LogFile for SimFile {
         let mut random = Random(disk.calls);
         let inode = &mut disk.inodes[self.inode];
         if called.is_err() {
-            inode.settle(&mut random);
+            // Without power nothing happens to the cache before the crash.
+            if disk.power != Some(0) {
+                inode.settle(&mut random);
+            }
             return called;
         }
         inode.durable.resize(inode.cache.len(), 0);

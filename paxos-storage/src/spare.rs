@@ -4,12 +4,12 @@
 //! Invariants: a spare's blocks are allocated before it is called one, so that writing records
 //! cannot run out of space; a full disk is noticed here, while there is still room for what must
 //! be written; at most one spare is being made at a time.
-//! Source: research 2.3, 2.4 and 2.6.
+//! Source: Segmented Log; etcd's file pipeline, for segments made ahead of their use.
 
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvError, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
 use crate::fs::{FileSystem, LogFile, is_full, sync, write_all};
 
@@ -23,7 +23,8 @@ pub(crate) struct Spares<F> {
     dir: PathBuf,
     /// The size of each, in bytes.
     size: u64,
-    /// How many are kept.
+    /// How many are made. Twice as many are kept where freed segments give them, so that a log
+    /// that is trimmed as it grows goes on without filling files with zeros.
     wanted: usize,
     prewrite: bool,
     ready: VecDeque<u64>,
@@ -58,7 +59,8 @@ impl<F: FileSystem> Spares<F> {
                 spares.fs.remove(&path)?;
             } else if let Some(number) = spare_number(&name) {
                 spares.next = spares.next.max(number + 1);
-                let usable = spares.ready.len() < wanted && spares.fs.open(&path)?.size()? == size;
+                let usable =
+                    spares.ready.len() < 2 * wanted && spares.fs.open(&path)?.size()? == size;
                 if usable {
                     spares.ready.push_back(number);
                 } else {
@@ -91,7 +93,7 @@ impl<F: FileSystem> Spares<F> {
     /// Keeps a segment's file for another use, or removes it where enough are kept. The caller
     /// syncs the directory before the file is used.
     pub(crate) fn recycle(&mut self, path: &Path, size: u64) -> io::Result<()> {
-        if size != self.size || self.ready.len() >= self.wanted {
+        if size != self.size || self.ready.len() >= 2 * self.wanted {
             return self.fs.remove(path);
         }
         let number = self.number();
@@ -139,13 +141,10 @@ impl<F: FileSystem> Spares<F> {
     }
 
     fn finish_making(&mut self) -> io::Result<()> {
-        match self.making.as_ref().map(Receiver::recv) {
-            Some(Ok(made)) => self.made(made),
-            Some(Err(RecvError)) | None => {
-                self.making = None;
-                Ok(())
-            }
-        }
+        let made = self.making.take().map(|receiver| receiver.recv());
+        // Where no thread could be had, nothing was made.
+        made.and_then(Result::ok)
+            .map_or(Ok(()), |made| self.made(made))
     }
 
     fn made(&mut self, made: io::Result<u64>) -> io::Result<()> {

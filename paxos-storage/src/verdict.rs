@@ -4,7 +4,7 @@
 //! questions.
 //! Invariants: every combination of answers has exactly one verdict, and none that could hide
 //! something acknowledged is read as the end of the log.
-//! Source: research 2.5; the idea of an exhaustive recovery table is TigerBeetle's.
+//! Source: docs/format.md draws the table; that it be exhaustive is `TigerBeetle`'s idea.
 
 /// How the records of a segment end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -4,7 +4,7 @@
 //! the log proves a write.
 //! Invariants: one holder per directory; nothing is formatted twice; after an error nothing is
 //! proved and nothing is read.
-//! Source: Write-Ahead Log; research part 2.
+//! Source: Write-Ahead Log; docs/format.md, section "Disk".
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,8 +38,9 @@ pub struct WalOptions {
     /// The size of a segment, a multiple of 4 KiB from 64 KiB ([`SEGMENT_BYTES_MIN`]) to 4 GiB.
     /// One call that brings more than fits gets a segment of its own size. Default 64 MiB.
     pub segment_bytes: u64,
-    /// How many empty segments are kept ready, 1 to 16 ([`SPARES_MAX`]). While one is missing for
-    /// want of disk space, the log takes no new commands. Default 2.
+    /// How many empty segments are made ahead, 1 to 16 ([`SPARES_MAX`]). While one is missing for
+    /// want of disk space, the log takes no new commands. At most twice as many are kept of those
+    /// that trims give back. Default 2.
     pub spares: usize,
     /// Whether segments are filled with zeros before use. Makes each sync cheaper, and makes a
     /// full disk known before a record meets it; without it a full disk is final when a record
@@ -273,6 +274,10 @@ impl<F: FileSystem> Wal<F> {
     fn begin_life(&mut self, nonce: u32) -> Result<(Box<Log<F>>, Recovered), StorageError> {
         self_test()?;
         let log_dir = self.dir.join(LOG_DIR);
+        // A process that died may have left names that are not durable; what is counted on must be.
+        self.fs
+            .sync_dir(&log_dir)
+            .map_err(failed("cannot sync", &log_dir))?;
         let newest = replay::sequences(&self.fs, &log_dir)?.last().copied();
         let boot = self.meta.boot.checked_add(1);
         self.meta.boot = boot.ok_or_else(|| StorageError::Mismatch {
@@ -394,7 +399,7 @@ fn clear_first_attempt<F: FileSystem>(
 ) -> Result<(), StorageError> {
     for name in fs.list(log_dir).map_err(failed("cannot list", log_dir))? {
         let first = crate::log::segment_name(1);
-        if name != first && !name.ends_with(".tmp") {
+        if name != first && name.strip_suffix(".tmp").is_none() {
             return Err(StorageError::AlreadyFormatted {
                 path: dir.to_owned(),
             });

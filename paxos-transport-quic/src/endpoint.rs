@@ -36,12 +36,15 @@ fn bind_one(address: SocketAddr) -> Result<UdpSocket, QuicError> {
         socket.bind(&address.into())?;
         Ok(socket.into())
     };
-    bound().map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => QuicError::InUse { address },
-        _ => QuicError::Socket {
-            address: address.to_string(),
-            source,
-        },
+    bound().map_err(|source| {
+        if source.kind() == io::ErrorKind::AddrInUse {
+            QuicError::InUse { address }
+        } else {
+            QuicError::Socket {
+                address: address.to_string(),
+                source,
+            }
+        }
     })
 }
 

@@ -1,4 +1,4 @@
-//! Hello and HelloAck: how a connection becomes a link.
+//! Hello and its answer: how a connection becomes a link.
 //!
 //! Owns: both sides of the handshake on the application level, and what runs on a link afterwards.
 //! Invariants:

@@ -68,7 +68,7 @@ pub(crate) struct Gate(AtomicBool);
 #[derive(Debug)]
 struct Frames {
     from: ReplicaId,
-    frames: VecDeque<(Channel, Bytes)>,
+    rest: VecDeque<(Channel, Bytes)>,
     bytes: usize,
     credit: Arc<Credit>,
 }
@@ -150,7 +150,7 @@ impl Inbox {
         credit.used.fetch_add(bytes, Ordering::AcqRel);
         let frames = Frames {
             from,
-            frames,
+            rest: frames,
             bytes,
             credit: Arc::clone(credit),
         };
@@ -191,7 +191,7 @@ impl Outlet {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<TransportEvent>> {
         loop {
             if let Some(current) = &mut self.current {
-                if let Some((channel, bytes)) = current.frames.pop_front() {
+                if let Some((channel, bytes)) = current.rest.pop_front() {
                     let from = current.from;
                     let frame = TransportEvent::Frame {
                         from,

@@ -190,10 +190,8 @@ impl Peer {
             installed: Instant::now(),
         };
         let old = slot.take();
-        let up = TransportEvent::Up {
-            peer: self.id,
-            incarnation,
-        };
+        let mut events = Vec::with_capacity(2);
+        let mut closing = None;
         match old {
             Some(mut old) if same_life => {
                 link.life_number = old.life_number;
@@ -203,19 +201,22 @@ impl Peer {
                 retire(old.connection);
             }
             old => {
-                let mut events = Vec::with_capacity(2);
-                let closing = old.map(|old| self.end(old, Code::Superseded, "a newer life came"));
-                if closing.is_some() {
+                if let Some(old) = old {
+                    closing = Some(self.end(old, Code::Superseded, "a newer life came"));
                     events.push(self.down(format!("incarnation {incarnation} replaced it")));
                 }
                 self.queue(Lane::Bulk).open(link.life_number);
-                events.push(up);
-                inbox.push_events(closing.as_deref(), events);
+                events.push(TransportEvent::Up {
+                    peer: self.id,
+                    incarnation,
+                });
             }
         }
+        // Whoever hears that the link is up can send at once.
         for lane in [Lane::Control, Lane::Log] {
             self.queue(lane).open(connection_number);
         }
+        inbox.push_events(closing.as_deref(), events);
         tracing::info!(peer = %self.id, %incarnation, same_life, "link up");
         let installed = Installed {
             connection_number,

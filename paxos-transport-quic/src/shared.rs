@@ -213,12 +213,9 @@ impl Shared {
             Code::Incarnation => "wrong incarnation",
             Code::Key => "wrong key",
             Code::Timeout => "too slow",
-            Code::Protocol
-            | Code::Shutdown
-            | Code::Superseded
-            | Code::Idle
-            | Code::NotLinked
-            | Code::Busy => "broken protocol",
+            Code::Protocol | Code::Shutdown | Code::Superseded | Code::Idle | Code::NotLinked => {
+                "broken protocol"
+            }
         };
         let reason = if close.by_peer {
             format!("{what}: refused by the peer, which says: {}", close.text)

@@ -10,7 +10,7 @@
 //!
 //! Source: RFC 8446; RFC 7469 §2.4.
 
-use core::fmt;
+use core::fmt::{self, Write as _};
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
@@ -128,8 +128,10 @@ impl SharedRoster {
 
 /// The first bytes of a pin, for people.
 pub(crate) fn fingerprint(pin: &KeyPin) -> String {
-    let [a, b, c, d, e, f, ..] = pin;
-    format!("{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}")
+    pin[..6].iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes every text");
+        text
+    })
 }
 
 /// SHA-256 of the certificate's subject public key info.

@@ -211,11 +211,10 @@ pub(crate) enum Code {
     Timeout,
     Idle,
     NotLinked,
-    Busy,
 }
 
 impl Code {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 11] = [
         Self::Shutdown,
         Self::Superseded,
         Self::Cluster,
@@ -227,7 +226,6 @@ impl Code {
         Self::Timeout,
         Self::Idle,
         Self::NotLinked,
-        Self::Busy,
     ];
 
     pub(crate) fn number(self) -> VarInt {
@@ -243,7 +241,6 @@ impl Code {
             Self::Timeout => 9,
             Self::Idle => 10,
             Self::NotLinked => 11,
-            Self::Busy => 12,
         })
     }
 
@@ -261,7 +258,7 @@ impl Code {
             | Self::Key
             | Self::Protocol
             | Self::Timeout => true,
-            Self::Shutdown | Self::Superseded | Self::Idle | Self::NotLinked | Self::Busy => false,
+            Self::Shutdown | Self::Superseded | Self::Idle | Self::NotLinked => false,
         }
     }
 }

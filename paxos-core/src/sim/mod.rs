@@ -1,5 +1,42 @@
-//! The deterministic simulator.
+//! The deterministic simulator: real replicas, and everything else in one thread from one seed.
+//!
+//! Owns: nothing; each module beneath owns one noun. Uses only public items of this crate, except
+//! [`Batches`], so that users can import it for tests of their own.
+//!
+//! ```
+//! # use paxos_core::sim::{Limits, run_seed};
+//! let outcome = run_seed(7, &Limits::default());
+//! assert!(outcome.violation.is_none(), "{}", outcome.trace);
+//! ```
 
 mod batches;
+mod check;
+mod client;
+mod cluster;
+mod disk;
+mod drive;
+mod fault;
+mod kind;
+mod life;
+mod network;
+mod node;
+mod options;
+mod report;
+mod rng;
+mod run;
+mod script;
+mod trace;
 
 pub use batches::Batches;
+pub use check::{Check, Invariant, Violation};
+pub use cluster::Cluster;
+pub use disk::{CrashStorage, SimDisk};
+pub use fault::{Fault, Plan};
+pub use kind::Kind;
+pub use network::{Fate, Network, Rule, Shape, Weather};
+pub use options::{Machine, Options};
+pub use report::Totals;
+pub use rng::Rng;
+pub use run::{Limits, Outcome, run_seed, run_seed_on};
+pub use script::Script;
+pub use trace::{Event, Packet, Trace};

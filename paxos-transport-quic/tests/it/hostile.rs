@@ -435,7 +435,11 @@ async fn a_flood_of_handshakes_is_bounded_and_passes() {
         most > 0 && handle.connections() == 0
     })
     .await;
-    assert!(most <= 40, "{most}");
+    // Those whose close was not yet acknowledged linger beside those in progress.
+    assert!(
+        most <= 3 * limits.handshakes_max,
+        "{most} connections at once"
+    );
     for connecting in flood {
         connecting.abort();
     }

@@ -19,8 +19,8 @@ fn a_key_file_is_made_once_and_read_back() {
         Err(IdentityError::Missing { .. })
     ));
     let made = Identity::load_or_generate(&path).unwrap();
-    let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode, 0o600);
+    let permissions = fs::metadata(&path).unwrap().permissions();
+    assert_eq!(permissions.mode() & 0o777, 0o600);
     assert_eq!(Identity::load(&path).unwrap().pin(), made.pin());
     assert_eq!(Identity::load_or_generate(&path).unwrap().pin(), made.pin());
     let entries = fs::read_dir(directory.path()).unwrap().count();

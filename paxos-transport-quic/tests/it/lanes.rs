@@ -111,12 +111,11 @@ async fn a_queued_frame_gives_way_to_a_newer_one_of_its_key() {
     let mut filled = 0;
     let mut full_since = None;
     while full_since.is_none_or(|since: Instant| since.elapsed() < Duration::from_millis(100)) {
-        match one.send(2, numbered(Lane::Log, filled)) {
-            Sent::Queued => (filled, full_since) = (filled + 1, None),
-            _ => {
-                full_since.get_or_insert_with(Instant::now);
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+        if one.send(2, numbered(Lane::Log, filled)) == Sent::Queued {
+            (filled, full_since) = (filled + 1, None);
+        } else {
+            full_since.get_or_insert_with(Instant::now);
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
     // A frame or two fit again by now; make place for three small ones.

@@ -1,0 +1,244 @@
+//! The observer: holds the one true history and is told of every event.
+//!
+//! Owns: [`Check`]: which votes are durable where, and so what is chosen; who used which ballot;
+//! what clients asked for. Believes nothing that a replica says about itself: chosen means that an
+//! accept quorum durably voted for one value at one ballot. The first broken invariant is kept.
+//! Source: the state checker of `TigerBeetle`'s simulator; the invariants of protocol.md.
+
+mod disk;
+mod log;
+mod sent;
+mod violation;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+pub use violation::{Invariant, Violation};
+
+use crate::ballot::Ballot;
+use crate::durable::{Write, WriteSequence};
+use crate::ids::{ClientId, Incarnation, LogClock, ReplicaId, RequestNumber, Slot};
+use crate::membership::Membership;
+use crate::quorum::VoterSet;
+use crate::value::Value;
+
+/// Everybody who durably voted in a slot at one ballot, and for what.
+#[derive(Debug)]
+struct Vote {
+    ballot: Ballot,
+    value: Value,
+    voters: VoterSet,
+}
+
+/// All that ever happened in a slot.
+#[derive(Debug, Default)]
+struct SlotHistory {
+    /// What each ballot proposed, sent or voted for.
+    proposed: Vec<(Ballot, Value)>,
+    votes: Vec<Vote>,
+    chosen: Option<Value>,
+    /// The state after this slot, once a replica reached it.
+    state: Option<u64>,
+}
+
+/// What is known of a replica's disk and life.
+#[derive(Debug, Default)]
+struct ReplicaHistory {
+    life: Option<Incarnation>,
+    /// The highest ballot in writes handed out, in this life or before.
+    promised: Option<Ballot>,
+    durable_promised: Option<Ballot>,
+    durable_committed: Slot,
+    /// The highest slot with a durable vote.
+    durable_vote: Slot,
+    /// Handed out and not attested.
+    pending: VecDeque<(WriteSequence, Vec<Write>)>,
+    committed: Slot,
+    applied: Slot,
+    state: u64,
+    clock: LogClock,
+    window_bytes_max: usize,
+    /// Its directory was taken away, and with it votes that it made.
+    wiped: bool,
+}
+
+/// What became of a command so far.
+#[derive(Debug, Default)]
+struct CommandHistory {
+    payload: Bytes,
+    proposed: Vec<Slot>,
+    chosen: Option<Slot>,
+    rejected: bool,
+}
+
+/// The observer of one cluster with one membership.
+#[derive(Debug)]
+pub struct Check {
+    membership: Membership,
+    slots: BTreeMap<Slot, SlotHistory>,
+    /// Every slot up to this one is chosen.
+    chosen_prefix: Slot,
+    replicas: Vec<ReplicaHistory>,
+    ballots: BTreeMap<Ballot, Incarnation>,
+    commands: BTreeMap<(ClientId, RequestNumber), CommandHistory>,
+    violation: Option<Violation>,
+}
+
+impl Check {
+    /// Nothing has happened yet. The members are replicas 1, 2, 3 and so on.
+    pub fn new(membership: Membership) -> Self {
+        let replicas = membership.members().count();
+        Self {
+            membership,
+            slots: BTreeMap::new(),
+            chosen_prefix: Slot::ZERO,
+            replicas: (0..replicas).map(|_| ReplicaHistory::default()).collect(),
+            ballots: BTreeMap::new(),
+            commands: BTreeMap::new(),
+            violation: None,
+        }
+    }
+
+    /// The first invariant that was broken.
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// Reports a broken invariant, unless an earlier one was.
+    pub fn fail(&mut self, invariant: Invariant, detail: impl FnOnce() -> String) {
+        if self.violation.is_none() {
+            self.violation = Some(Violation {
+                invariant,
+                detail: detail(),
+            });
+        }
+    }
+
+    fn require(&mut self, holds: bool, invariant: Invariant, detail: impl FnOnce() -> String) {
+        if !holds {
+            self.fail(invariant, detail);
+        }
+    }
+
+    /// Every slot up to this one is chosen.
+    pub fn chosen_prefix(&self) -> Slot {
+        self.chosen_prefix
+    }
+
+    /// What is chosen in a slot.
+    pub fn chosen(&self, slot: Slot) -> Option<&Value> {
+        self.slots.get(&slot)?.chosen.as_ref()
+    }
+
+    /// How many distinct ballots were used.
+    pub fn ballots_used(&self) -> usize {
+        self.ballots.len()
+    }
+
+    fn replica(&mut self, id: ReplicaId) -> &mut ReplicaHistory {
+        &mut self.replicas[usize::from(id.number()) - 1]
+    }
+
+    /// A ballot stands in a Prepare, an Accept or a leader's own vote.
+    fn use_ballot(&mut self, ballot: Ballot, by: ReplicaId) {
+        let life = self.replica(by).life;
+        let Some(life) = life else { return };
+        self.require(ballot.leader() == by, Invariant::BallotUnique, || {
+            format!("{by} used ballot {ballot}")
+        });
+        let owner = *self.ballots.entry(ballot).or_insert(life);
+        self.require(owner == life, Invariant::BallotUnique, || {
+            format!("{by} used ballot {ballot} in life {life} and in life {owner}")
+        });
+    }
+
+    /// A ballot proposed a value: in an Accept, or in a vote.
+    fn note_proposal(&mut self, slot: Slot, ballot: Ballot, value: &Value) -> bool {
+        let history = self.slots.entry(slot).or_default();
+        let known = history.proposed.iter().find(|(b, _)| *b == ballot);
+        if let Some((_, other)) = known {
+            let same = other == value;
+            self.require(same, Invariant::OneValuePerBallot, || {
+                format!("two values at ballot {ballot} in {slot}")
+            });
+            return false;
+        }
+        history.proposed.push((ballot, value.clone()));
+        self.check_valid(slot, value);
+        true
+    }
+
+    fn check_valid(&mut self, slot: Slot, value: &Value) {
+        let Value::Batch(batch) = value else { return };
+        for command in batch.commands() {
+            let key = (command.client, command.request);
+            let known = self.commands.get(&key);
+            let valid = known.is_some_and(|known| {
+                known.payload == command.payload && known.proposed.contains(&slot)
+            });
+            self.require(valid, Invariant::Validity, || {
+                format!("{slot} holds a command that was never proposed there: {command:?}")
+            });
+        }
+    }
+
+    /// A replica's vote is on its disk.
+    fn note_vote(&mut self, by: ReplicaId, slot: Slot, ballot: Ballot, value: &Value) {
+        let replica = self.replica(by);
+        replica.durable_vote = replica.durable_vote.max(slot);
+        let Some(voter) = self.membership.voter_index(by) else {
+            return;
+        };
+        let history = self.slots.entry(slot).or_default();
+        let known = history.votes.iter().position(|vote| vote.ballot == ballot);
+        let place = known.unwrap_or_else(|| {
+            let (value, voters) = (value.clone(), VoterSet::EMPTY);
+            history.votes.push(Vote {
+                ballot,
+                value,
+                voters,
+            });
+            history.votes.len() - 1
+        });
+        let vote = &mut history.votes[place];
+        vote.voters.insert(voter);
+        let (same, voters) = (vote.value == *value, vote.voters);
+        self.require(same, Invariant::OneValuePerBallot, || {
+            format!("{by} voted for another value at ballot {ballot} in {slot}")
+        });
+        if self.membership.quorums().is_accept_quorum(voters) {
+            self.note_chosen(slot, ballot, value);
+        }
+    }
+
+    fn note_chosen(&mut self, slot: Slot, ballot: Ballot, value: &Value) {
+        let history = self.slots.entry(slot).or_default();
+        if let Some(chosen) = &history.chosen {
+            let same = chosen == value;
+            self.require(same, Invariant::Agreement, || {
+                format!("a second value was chosen in {slot}, at ballot {ballot}")
+            });
+            return;
+        }
+        history.chosen = Some(value.clone());
+        while self.chosen(self.chosen_prefix.next()).is_some() {
+            self.chosen_prefix = self.chosen_prefix.next();
+        }
+        let Value::Batch(batch) = value else { return };
+        for command in batch.commands() {
+            let key = (command.client, command.request);
+            let known = self.commands.entry(key).or_default();
+            let (rejected, before) = (known.rejected, known.chosen.replace(slot));
+            self.require(!rejected, Invariant::RejectedStaysOut, || {
+                format!("{slot} holds a command that was rejected: {command:?}")
+            });
+            self.require(before.is_none(), Invariant::AppliedOnce, || {
+                format!("a command is in {before:?} and in {slot}: {command:?}")
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

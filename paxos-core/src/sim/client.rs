@@ -1,0 +1,169 @@
+//! Clients of a simulated cluster, and what each of their commands came to.
+//!
+//! Owns: [`Client`]. Every command is unique and, once it may have been proposed, never sent again:
+//! it ends as committed, rejected (certainly not in the log, for ever) or unknown.
+
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use super::cluster::{Cluster, Due};
+use super::rng::Rng;
+use crate::ids::{ClientId, ReplicaId, RequestNumber, Slot, Time};
+use crate::output::{NotProposed, Proposed};
+use crate::value::{Command, Value};
+
+/// Commands on their way through one life of one replica.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) commands: Vec<Command>,
+    pub(super) at: ReplicaId,
+    pub(super) proposed: Proposed,
+    pub(super) since: Time,
+}
+
+impl Attempt {
+    /// Whether this value, found in the slot, is the one that was proposed.
+    pub(super) fn is_in(&self, value: &Value) -> bool {
+        matches!(value, Value::Batch(batch) if batch.commands() == self.commands)
+    }
+}
+
+/// One client.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) id: ClientId,
+    /// How many commands it has still to make.
+    pub(super) left: u64,
+    pub(super) last: u64,
+    pub(super) hint: Option<ReplicaId>,
+    /// Certainly not proposed so far.
+    pub(super) waiting: Vec<Command>,
+    pub(super) attempts: Vec<Attempt>,
+}
+
+impl Client {
+    pub(super) fn new(number: u64, commands: u64) -> Self {
+        Self {
+            id: ClientId::new(number),
+            left: commands,
+            last: 0,
+            hint: None,
+            waiting: Vec::new(),
+            attempts: Vec::new(),
+        }
+    }
+
+    /// What to send next: what was refused, or up to three new commands.
+    pub(super) fn next(&mut self, rng: &mut Rng) -> (Vec<Command>, bool) {
+        if !self.waiting.is_empty() {
+            return (core::mem::take(&mut self.waiting), false);
+        }
+        let count = self.left.min(rng.between(1, 3));
+        self.left -= count;
+        let command = |_| {
+            self.last += 1;
+            let size = 8 + rng.below(24) as usize;
+            let mut payload = vec![self.id.number() as u8; size];
+            payload[..8].copy_from_slice(&self.last.to_le_bytes());
+            Command::apply(self.id, RequestNumber::new(self.last), Bytes::from(payload))
+        };
+        ((0..count).map(command).collect(), true)
+    }
+
+    /// Whom to ask: mostly who is believed to lead.
+    pub(super) fn target(&self, replicas: u16, rng: &mut Rng) -> ReplicaId {
+        let any = ReplicaId::new(rng.between(1, u64::from(replicas)) as u16);
+        if rng.chance(800) {
+            self.hint.unwrap_or(any)
+        } else {
+            any
+        }
+    }
+
+    /// Nothing more to send, nothing unresolved.
+    pub(super) fn is_done(&self) -> bool {
+        self.left == 0 && self.waiting.is_empty() && self.attempts.is_empty()
+    }
+}
+
+impl Cluster {
+    /// A replica applied a slot: whoever proposed there through it knows what became of it.
+    pub(super) fn resolve_attempts(&mut self, id: ReplicaId, slot: Slot, value: &Value) {
+        for client in &mut self.clients {
+            let here = |attempt: &mut Attempt| attempt.at == id && attempt.proposed.slot == slot;
+            for attempt in client.attempts.extract_if(.., here) {
+                let count = attempt.commands.len() as u64;
+                if attempt.is_in(value) {
+                    self.totals.committed += count;
+                } else {
+                    self.totals.rejected += count;
+                    for command in &attempt.commands {
+                        self.check.rejected(command.client, command.request);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The client of a process that is gone never hears what became of its commands.
+    pub(super) fn forget_attempts(&mut self, id: ReplicaId) {
+        for client in &mut self.clients {
+            let here = |attempt: &mut Attempt| attempt.at == id;
+            for attempt in client.attempts.extract_if(.., here) {
+                self.totals.unknown += attempt.commands.len() as u64;
+            }
+        }
+    }
+
+    pub(super) fn client_acts(&mut self, place: usize) {
+        let (now, replicas) = (self.now, self.options.replicas);
+        let patience = self.options.election_timeout() * 8;
+        let client = &mut self.clients[place];
+        let late = |attempt: &mut Attempt| now.since(attempt.since) > patience;
+        for attempt in client.attempts.extract_if(.., late) {
+            self.totals.unknown += attempt.commands.len() as u64;
+        }
+        self.trim();
+        let client = &mut self.clients[place];
+        let (commands, new) = client.next(&mut self.rng);
+        if !commands.is_empty() {
+            self.totals.commands += if new { commands.len() as u64 } else { 0 };
+            let at = self.clients[place].target(replicas, &mut self.rng);
+            self.client_asks(place, at, commands);
+        }
+        if !self.clients[place].is_done() {
+            let pause_max = if self.under_faults { 250 } else { 40 };
+            let pause = Duration::from_millis(self.rng.between(5, pause_max));
+            self.queue(now.after(pause), Due::Client(place));
+        }
+    }
+
+    fn client_asks(&mut self, place: usize, at: ReplicaId, commands: Vec<Command>) {
+        let since = self.now;
+        match self.propose(at, &commands) {
+            None => {
+                self.clients[place].hint = None;
+                self.clients[place].waiting = commands;
+            }
+            Some(Ok(proposed)) => {
+                if self.under_faults {
+                    self.totals.commands_under_faults += commands.len() as u64;
+                }
+                self.clients[place].attempts.push(Attempt {
+                    commands,
+                    at,
+                    proposed,
+                    since,
+                });
+            }
+            Some(Err(error)) => {
+                let client = &mut self.clients[place];
+                if let NotProposed::NotLeader { hint } = error.reason {
+                    client.hint = hint;
+                }
+                client.waiting = error.commands;
+            }
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! A cluster of real replicas in one thread and under one clock.
+//!
+//! Owns: [`Cluster`]: the queue of what is due, in an order that depends on the seed alone. Every
+//! output of a replica is executed as the host would, only later, and is shown to the observer
+//! before anybody else sees it.
+//! Invariant: events of equal time happen in the order in which they were queued.
+
+use core::cmp::Ordering;
+use core::time::Duration;
+use std::collections::BinaryHeap;
+
+use super::check::{Check, Violation};
+use super::client::Client;
+use super::disk::{CrashStorage, SimDisk};
+use super::network::Network;
+use super::node::{Clock, Node};
+use super::options::Options;
+use super::report::Totals;
+use super::rng::Rng;
+use super::trace::{Event, Packet, Trace};
+use crate::ids::{ClusterId, Epoch, GroupId, ReplicaId, Time};
+use crate::membership::{Member, Membership};
+use crate::output::{Halt, ProposeError, Proposed, Status};
+use crate::port::Format;
+use crate::value::Command;
+
+/// What is due at some time.
+#[derive(Debug)]
+pub(super) enum Due {
+    Deliver {
+        from: ReplicaId,
+        to: ReplicaId,
+        packet: Packet,
+    },
+    Disk(ReplicaId, u32),
+    Timer(ReplicaId, u32),
+    Applied(ReplicaId, u32),
+    Restart(ReplicaId, u32),
+    Client(usize),
+}
+
+#[derive(Debug)]
+struct Queued {
+    at: Time,
+    order: u64,
+    due: Due,
+}
+
+impl Queued {
+    const fn key(&self) -> (Time, u64) {
+        (self.at, self.order)
+    }
+}
+
+impl PartialEq for Queued {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Queued {}
+
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Queued {
+    /// The heap gives its greatest first, which is to be the earliest.
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.key().cmp(&self.key())
+    }
+}
+
+/// A simulated cluster. Replicas are numbered from 1.
+#[derive(Debug)]
+pub struct Cluster {
+    pub(super) options: Options,
+    pub(super) now: Time,
+    queue: BinaryHeap<Queued>,
+    order: u64,
+    pub(super) rng: Rng,
+    pub(super) network: Network,
+    pub(super) nodes: Vec<Node>,
+    pub(super) clients: Vec<Client>,
+    pub(super) check: Check,
+    pub(super) trace: Trace,
+    pub(super) totals: Totals,
+    /// Faults are going on: counts go to the totals of that phase.
+    pub(super) under_faults: bool,
+    pub(super) format: Format,
+}
+
+impl Cluster {
+    /// A cluster on simulated disks, all replicas started.
+    pub fn new(options: Options) -> Self {
+        Self::with_storage(options, |format| Box::new(SimDisk::new(format)))
+    }
+
+    /// A cluster on storages that `make` formats, one for each replica.
+    pub fn with_storage(
+        options: Options,
+        mut make: impl FnMut(Format) -> Box<dyn CrashStorage>,
+    ) -> Self {
+        assert!(
+            (1..=9).contains(&options.replicas),
+            "a simulated cluster has 1 to 9 replicas"
+        );
+        let mut rng = Rng::new(options.seed);
+        let voters = (1..=options.replicas).map(|number| Member::new(ReplicaId::new(number)));
+        let rule = options.quorums.clone();
+        let voters = voters.collect();
+        let membership = Membership::new(Epoch::FIRST, voters, Vec::new(), rule, options.window)
+            .expect("the options describe a membership");
+        let format = Format {
+            cluster: ClusterId::new(u128::from(options.seed) + 1),
+            group: GroupId::new(1),
+            replica: ReplicaId::new(1),
+            membership: membership.clone(),
+        };
+        let node = |number| {
+            let replica = ReplicaId::new(number);
+            let storage = make(Format {
+                replica,
+                ..format.clone()
+            });
+            let skew = u64::from(options.clock_skew);
+            let clock = Clock {
+                origin: rng.below(1_000_000_000_000),
+                rate: 1_000_000 - skew + rng.below(2 * skew + 1),
+            };
+            Node::new(storage, options.config.clone(), clock)
+        };
+        let nodes = (1..=options.replicas).map(node).collect();
+        let mut cluster = Self {
+            now: Time::ZERO,
+            queue: BinaryHeap::new(),
+            order: 0,
+            network: Network::new(usize::from(options.replicas), rng.fork()),
+            rng,
+            nodes,
+            clients: Vec::new(),
+            check: Check::new(membership),
+            trace: Trace::new(options.trace_capacity),
+            totals: Totals::default(),
+            under_faults: false,
+            options,
+            format,
+        };
+        for number in 1..=cluster.options.replicas {
+            cluster.start(ReplicaId::new(number));
+        }
+        cluster
+    }
+
+    /// The true time.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// How the cluster was built.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The ids of all replicas.
+    pub fn ids(&self) -> impl Iterator<Item = ReplicaId> + use<> {
+        (1..=self.options.replicas).map(ReplicaId::new)
+    }
+
+    /// The network, to change.
+    pub fn network(&mut self) -> &mut Network {
+        &mut self.network
+    }
+
+    /// The observer.
+    pub fn check(&mut self) -> &mut Check {
+        &mut self.check
+    }
+
+    /// The first broken invariant.
+    pub fn violation(&self) -> Option<&Violation> {
+        self.check.violation()
+    }
+
+    /// What happened.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// What a replica says of itself; none while it is down.
+    pub fn status(&self, id: ReplicaId) -> Option<Status> {
+        Some(self.node(id).replica.as_ref()?.status())
+    }
+
+    /// Why a replica stopped for good.
+    pub fn halted(&self, id: ReplicaId) -> Option<&Halt> {
+        self.node(id).halted.as_ref()
+    }
+
+    /// Whether nothing waits for a replica's disk or state machine.
+    pub fn is_quiet(&self, id: ReplicaId) -> bool {
+        let node = self.node(id);
+        node.jobs.is_empty() && !node.applying
+    }
+
+    pub(super) fn node(&self, id: ReplicaId) -> &Node {
+        &self.nodes[usize::from(id.number()) - 1]
+    }
+
+    pub(super) fn node_mut(&mut self, id: ReplicaId) -> &mut Node {
+        &mut self.nodes[usize::from(id.number()) - 1]
+    }
+
+    pub(super) fn log(&mut self, id: ReplicaId, event: Event) {
+        self.trace.push(self.now, Some(id), event);
+    }
+
+    /// Writes a line into the trace.
+    pub fn remark(&mut self, text: String) {
+        self.trace.push(self.now, None, Event::World(text));
+    }
+
+    pub(super) fn queue(&mut self, at: Time, due: Due) {
+        let order = self.order;
+        self.order += 1;
+        self.queue.push(Queued { at, order, due });
+    }
+
+    /// Lets the next event happen; false if nothing is due up to `limit`, which is the time then,
+    /// or if an invariant is broken.
+    pub fn step(&mut self, limit: Time) -> bool {
+        if self.check.violation().is_some() {
+            return false;
+        }
+        if self.queue.peek().is_none_or(|next| next.at > limit) {
+            self.now = self.now.max(limit);
+            return false;
+        }
+        let Some(Queued { at, due, .. }) = self.queue.pop() else {
+            return false;
+        };
+        self.now = self.now.max(at);
+        self.happen(due);
+        true
+    }
+
+    /// Lets everything happen that is due up to this time.
+    pub fn run_until(&mut self, time: Time) {
+        while self.step(time) {}
+    }
+
+    /// Lets everything happen that is due within this time.
+    pub fn run_for(&mut self, duration: Duration) {
+        self.run_until(self.now.after(duration));
+    }
+
+    /// Runs until `done` holds; false if it does not within this time.
+    pub fn run_until_done(
+        &mut self,
+        within: Duration,
+        mut done: impl FnMut(&mut Self) -> bool,
+    ) -> bool {
+        let limit = self.now.after(within);
+        loop {
+            if done(self) {
+                return true;
+            }
+            if !self.step(limit) {
+                return done(self);
+            }
+        }
+    }
+
+    /// Asks a replica to propose; none while it is down or stands still.
+    pub fn propose(
+        &mut self,
+        id: ReplicaId,
+        commands: &[Command],
+    ) -> Option<Result<Proposed, ProposeError>> {
+        for command in commands {
+            self.check.submitted(command);
+        }
+        let now = self.now;
+        let node = self.node_mut(id);
+        if node.paused_until > now {
+            return None;
+        }
+        let clock = node.clock;
+        let replica = node.replica.as_mut()?;
+        let result = replica.propose(commands.to_vec(), clock.wall(now), clock.local(now));
+        match &result {
+            Ok(proposed) => {
+                let status = replica.status();
+                self.check.proposed(id, commands, *proposed);
+                self.check.admitted(id, &status);
+                self.log(id, Event::Propose(proposed.slot));
+            }
+            Err(_) => self.log(id, Event::Refuse),
+        }
+        self.drain(id);
+        Some(result)
+    }
+}

@@ -1,0 +1,258 @@
+//! Simulated stable storage: what was proved survives a crash, what was not may be torn.
+//!
+//! Owns: [`CrashStorage`], what the cluster needs of a storage beyond the port, and [`SimDisk`],
+//! the storage in memory that most simulations use. Knows no time: the cluster decides when
+//! `persist` is called and when its proof is delivered.
+//! Invariant: after a crash the disk holds every write that was proved, and of the unproved ones a
+//! prefix, in order.
+
+use core::fmt::Debug;
+use std::collections::BTreeMap;
+
+use super::rng::Rng;
+use crate::ballot::Ballot;
+use crate::durable::{Durable, Write, WriteBatch};
+use crate::ids::{Incarnation, LogClock, ReplicaId, Slot};
+use crate::port::{
+    Blocking, Format, LoadRange, Loaded, Recovered, RecoveredVote, Room, Start, Storage,
+    StorageError,
+};
+use crate::value::Value;
+
+/// A storage whose power can fail. Implement it to run an adapter, on a simulated file system, in
+/// a [`super::Cluster`].
+pub trait CrashStorage: Storage + Debug {
+    /// The power fails while `unproved` are being written, in this order. Any prefix of their
+    /// writes may survive. Afterwards [`Storage::recover`] is called again, for the next life.
+    fn crash(&mut self, unproved: Vec<WriteBatch>, rng: &mut Rng);
+}
+
+/// One group of one replica, in memory.
+#[derive(Debug)]
+pub struct SimDisk {
+    format: Format,
+    boot: u32,
+    promised: Option<Ballot>,
+    votes: BTreeMap<Slot, (Ballot, Value)>,
+    chosen: BTreeMap<Slot, Value>,
+    committed: Slot,
+    trimmed: Slot,
+    clock: LogClock,
+    peers: BTreeMap<ReplicaId, Incarnation>,
+}
+
+impl SimDisk {
+    /// A disk that was just formatted.
+    pub fn new(format: Format) -> Self {
+        Self {
+            format,
+            boot: 0,
+            promised: None,
+            votes: BTreeMap::new(),
+            chosen: BTreeMap::new(),
+            committed: Slot::ZERO,
+            trimmed: Slot::ZERO,
+            clock: LogClock::default(),
+            peers: BTreeMap::new(),
+        }
+    }
+
+    fn write(&mut self, write: &Write) {
+        match write {
+            Write::Promised(ballot) => self.promised = self.promised.max(Some(*ballot)),
+            Write::Accepted {
+                slot,
+                ballot,
+                value,
+            } => {
+                self.promised = self.promised.max(Some(*ballot));
+                self.read_clock(value);
+                self.votes.insert(*slot, (*ballot, value.clone()));
+            }
+            Write::Chosen { slot, value } => {
+                self.read_clock(value);
+                self.chosen.insert(*slot, value.clone());
+            }
+            Write::Committed(slot) => self.committed = self.committed.max(*slot),
+            Write::Trimmed(slot) => {
+                self.trimmed = self.trimmed.max(*slot);
+                self.votes = self.votes.split_off(&self.trimmed.next());
+                self.chosen = self.chosen.split_off(&self.trimmed.next());
+            }
+            Write::Peer { peer, incarnation } => {
+                self.peers.insert(*peer, *incarnation);
+            }
+        }
+    }
+
+    fn read_clock(&mut self, value: &Value) {
+        if let Value::Batch(batch) = value {
+            self.clock = self.clock.max(batch.clock());
+        }
+    }
+}
+
+impl Storage for SimDisk {
+    fn recover(&mut self, nonce: u32) -> Result<Vec<Recovered>, StorageError> {
+        let start = if self.boot == 0 {
+            Start::First
+        } else {
+            Start::Again
+        };
+        self.boot += 1;
+        let above = self.committed.next();
+        Ok(vec![Recovered {
+            format: self.format.clone(),
+            start,
+            incarnation: Incarnation::new(self.boot, nonce),
+            promised: self.promised,
+            committed: self.committed,
+            trimmed: self.trimmed,
+            votes: (self.votes.range(above..))
+                .map(|(slot, (ballot, value))| RecoveredVote {
+                    slot: *slot,
+                    ballot: *ballot,
+                    value: value.clone(),
+                })
+                .collect(),
+            chosen: (self.chosen.range(above..))
+                .map(|(slot, value)| (*slot, value.clone()))
+                .collect(),
+            clock: self.clock,
+            peers: self.peers.iter().map(|(id, life)| (*id, *life)).collect(),
+        }])
+    }
+
+    fn persist(&mut self, batches: Vec<WriteBatch>) -> Result<Vec<Durable>, StorageError> {
+        for write in batches.iter().flat_map(WriteBatch::writes) {
+            self.write(write);
+        }
+        Ok(batches.into_iter().map(WriteBatch::into_durable).collect())
+    }
+
+    fn load(&mut self, range: LoadRange) -> Result<Loaded, StorageError> {
+        let mut values = Vec::new();
+        let mut bytes = 0;
+        let mut slot = range.from;
+        while slot <= range.through {
+            let vote = || self.votes.get(&slot).map(|(_, value)| value);
+            let Some(value) = self.chosen.get(&slot).or_else(vote) else {
+                break;
+            };
+            bytes += value.encoded_len();
+            if bytes > range.bytes_max && !values.is_empty() {
+                break;
+            }
+            values.push(value.clone());
+            slot = slot.next();
+        }
+        Ok(Loaded {
+            values,
+            trimmed: self.trimmed,
+        })
+    }
+
+    fn room(&self) -> Room {
+        Room::Ample
+    }
+
+    fn blocking(&self) -> Blocking {
+        Blocking::Never
+    }
+}
+
+impl CrashStorage for SimDisk {
+    fn crash(&mut self, unproved: Vec<WriteBatch>, rng: &mut Rng) {
+        let writes = unproved
+            .iter()
+            .map(|batch| batch.writes().len())
+            .sum::<usize>();
+        let survivors = rng.between(0, writes as u64) as usize;
+        for write in unproved.iter().flat_map(WriteBatch::writes).take(survivors) {
+            self.write(write);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+    use crate::ids::{ClusterId, Epoch, GroupId};
+    use crate::membership::Membership;
+    use crate::message::Origin;
+    use crate::sim::Batches;
+
+    const ME: ReplicaId = ReplicaId::new(1);
+
+    fn disk() -> (SimDisk, Batches) {
+        let format = Format {
+            cluster: ClusterId::new(1),
+            group: GroupId::new(1),
+            replica: ME,
+            membership: Membership::voters_only([ME]).unwrap(),
+        };
+        let batches = Batches::new(Origin {
+            cluster: format.cluster,
+            group: format.group,
+            epoch: Epoch::FIRST,
+            replica: ME,
+            incarnation: Incarnation::new(1, 0),
+        });
+        (SimDisk::new(format), batches)
+    }
+
+    fn vote(slot: u64) -> Write {
+        Write::Accepted {
+            slot: Slot::new(slot),
+            ballot: Ballot::new(slot, ME),
+            value: Value::Noop,
+        }
+    }
+
+    #[test]
+    fn a_crash_keeps_what_was_proved_and_any_prefix_of_the_rest() {
+        let mut kept = [false; 5];
+        for seed in 0..200 {
+            let (mut disk, mut batches) = disk();
+            assert_eq!(disk.recover(0).unwrap()[0].start, Start::First);
+            let proofs = disk.persist(vec![batches.batch(vec![vote(1)])]).unwrap();
+            assert_eq!(proofs[0].through().number(), 1);
+            let unproved = vec![
+                batches.batch(vec![vote(2), vote(3)]),
+                batches.batch(vec![vote(4), vote(5)]),
+            ];
+            disk.crash(unproved, &mut Rng::new(seed));
+            let recovered = disk.recover(0).unwrap().remove(0);
+            assert_eq!(recovered.start, Start::Again);
+            assert_eq!(recovered.incarnation.boot(), 2);
+            let slots: Vec<_> = recovered.votes.iter().map(|v| v.slot.number()).collect();
+            let count = slots.len() as u64;
+            assert_eq!(slots, (1..=count).collect::<Vec<_>>());
+            assert_eq!(recovered.promised, Some(Ballot::new(count, ME)));
+            kept[slots.len() - 1] = true;
+        }
+        assert_eq!(kept, [true; 5], "every prefix survives at some seed");
+    }
+
+    #[test]
+    fn loading_stops_at_the_limit_of_bytes_and_at_the_first_hole() {
+        let (mut disk, mut batches) = disk();
+        let writes = [1, 2, 4].map(vote).to_vec();
+        let _proofs = disk.persist(vec![batches.batch(writes)]).unwrap();
+        let mut count = |from, through| {
+            let range = LoadRange {
+                group: GroupId::new(1),
+                from: Slot::new(from),
+                through: Slot::new(through),
+                bytes_max: 0,
+            };
+            disk.load(range).unwrap().values.len()
+        };
+        assert_eq!(
+            (count(1, 4), count(2, 2), count(3, 4), count(4, 9)),
+            (2, 1, 0, 1)
+        );
+    }
+}

@@ -1,0 +1,66 @@
+//! The kinds of messages, to count and to aim at.
+//!
+//! Owns: [`Kind`], the name of a message without its contents.
+
+use core::fmt;
+
+use crate::message::Body;
+
+/// What a message is, without its contents.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(missing_docs, reason = "each is the message of the same name")]
+pub enum Kind {
+    Prepare,
+    Promise,
+    Accept,
+    Accepted,
+    Reject,
+    Commit,
+    Heartbeat,
+    Fetch,
+    Fetched,
+    Refused,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 10] = [
+        Self::Prepare,
+        Self::Promise,
+        Self::Accept,
+        Self::Accepted,
+        Self::Reject,
+        Self::Commit,
+        Self::Heartbeat,
+        Self::Fetch,
+        Self::Fetched,
+        Self::Refused,
+    ];
+
+    /// The kind of this message.
+    pub const fn of(body: &Body) -> Self {
+        match body {
+            Body::Prepare(_) => Self::Prepare,
+            Body::Promise(_) => Self::Promise,
+            Body::Accept(_) => Self::Accept,
+            Body::Accepted(_) => Self::Accepted,
+            Body::Reject(_) => Self::Reject,
+            Body::Commit(_) => Self::Commit,
+            Body::Heartbeat(_) => Self::Heartbeat,
+            Body::Fetch(_) => Self::Fetch,
+            Body::Fetched(_) => Self::Fetched,
+            Body::Refused(_) => Self::Refused,
+        }
+    }
+
+    /// Its place in [`Kind::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}

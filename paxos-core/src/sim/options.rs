@@ -1,0 +1,72 @@
+//! What a simulated cluster is made of.
+//!
+//! Owns: [`Options`], set by hand in scripts and drawn from the seed in random runs.
+
+use core::time::Duration;
+
+use crate::config::Config;
+use crate::quorum::QuorumRule;
+
+/// What becomes of a state machine when its process crashes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Machine {
+    /// It starts again before the first slot.
+    Volatile,
+    /// It gives back a state that it had before, of a slot that the seed draws.
+    Durable,
+}
+
+/// How a cluster is built. Start from [`Options::new`].
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Feeds every random choice.
+    pub seed: u64,
+    /// How many voters: 1 to 9.
+    pub replicas: u16,
+    /// Which sets of voters are quorums.
+    pub quorums: QuorumRule,
+    /// How many slots may be in flight.
+    pub window: u32,
+    /// The tunables of every replica.
+    pub config: Config,
+    /// The longest time that a write or read takes.
+    pub disk_delay_max: Duration,
+    /// The longest time that the state machine takes.
+    pub apply_delay_max: Duration,
+    /// How far clocks run off, in millionths; below one million.
+    pub clock_skew: u32,
+    /// What a crash leaves of the state machine.
+    pub machine: Machine,
+    /// Whether what all state machines hold durably is trimmed from the logs. Only with
+    /// [`Machine::Durable`]: a volatile machine needs the whole log.
+    pub trim: bool,
+    /// Whether messages travel as bytes through the codec, or as they are.
+    pub codec: bool,
+    /// How many events the trace remembers.
+    pub trace_capacity: usize,
+}
+
+impl Options {
+    /// Three to nine replicas with default tunables, on calm disks.
+    pub fn new(seed: u64, replicas: u16) -> Self {
+        Self {
+            seed,
+            replicas,
+            quorums: QuorumRule::Majority,
+            window: crate::membership::WINDOW_DEFAULT,
+            config: Config::default(),
+            disk_delay_max: Duration::from_millis(2),
+            apply_delay_max: Duration::from_millis(1),
+            clock_skew: 0,
+            machine: Machine::Volatile,
+            trim: false,
+            codec: true,
+            trace_capacity: 400,
+        }
+    }
+
+    /// The longest time from the loss of a leader to the start of a campaign.
+    pub fn election_timeout(&self) -> Duration {
+        self.config.election_timeout + self.config.election_jitter
+    }
+}

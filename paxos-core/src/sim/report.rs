@@ -1,0 +1,173 @@
+//! What a run, or many, saw: proof that the faults were there.
+//!
+//! Owns: [`Totals`]. A simulation that never lost a message has shown nothing, so a total that must
+//! not be zero has a name and is looked at.
+
+use core::fmt;
+
+use super::kind::Kind;
+use crate::output::Counters;
+
+/// Counts of many runs.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Totals {
+    /// Seeds run.
+    pub seeds: u64,
+    /// Events of all of them.
+    pub events: u64,
+    /// Commands made by clients.
+    pub commands: u64,
+    /// Commands proposed before the faults ended.
+    pub commands_under_faults: u64,
+    /// Commands known to be in the log.
+    pub committed: u64,
+    /// Commands known not to be.
+    pub rejected: u64,
+    /// Commands of which the client was never told.
+    pub unknown: u64,
+    /// Elections won.
+    pub elections: u64,
+    /// Processes that lost their power.
+    pub crashes: u64,
+    /// Processes that stood still for a while.
+    pub pauses: u64,
+    /// Cuts of the network.
+    pub partitions: u64,
+    /// Crashes that lost writes which were not proved.
+    pub torn_tails: u64,
+    /// Values that a new leader adopted.
+    pub values_adopted: u64,
+    /// Slots that a new leader filled with no-ops.
+    pub gaps_filled: u64,
+    /// Accepts sent again.
+    pub retransmissions: u64,
+    /// Values learned by Fetch.
+    pub values_fetched: u64,
+    /// Reads of the log.
+    pub loads: u64,
+    /// Trims of a log.
+    pub trims: u64,
+    /// Messages delivered.
+    pub delivered: u64,
+    /// Messages lost, by kind.
+    pub lost: [u64; Kind::ALL.len()],
+    /// Messages delivered twice, by kind.
+    pub repeated: [u64; Kind::ALL.len()],
+}
+
+impl Totals {
+    /// Adds what a life of a replica counted.
+    pub(crate) fn count(&mut self, counters: &Counters) {
+        self.elections += counters.elections_won;
+        self.values_adopted += counters.values_adopted;
+        self.gaps_filled += counters.gaps_filled;
+        self.retransmissions += counters.retransmissions;
+        self.values_fetched += counters.values_fetched;
+    }
+
+    /// Adds the counts of other runs.
+    pub fn add(&mut self, other: &Self) {
+        self.seeds += other.seeds;
+        self.events += other.events;
+        self.commands += other.commands;
+        self.commands_under_faults += other.commands_under_faults;
+        self.committed += other.committed;
+        self.rejected += other.rejected;
+        self.unknown += other.unknown;
+        self.elections += other.elections;
+        self.crashes += other.crashes;
+        self.pauses += other.pauses;
+        self.partitions += other.partitions;
+        self.torn_tails += other.torn_tails;
+        self.values_adopted += other.values_adopted;
+        self.gaps_filled += other.gaps_filled;
+        self.retransmissions += other.retransmissions;
+        self.values_fetched += other.values_fetched;
+        self.loads += other.loads;
+        self.trims += other.trims;
+        self.delivered += other.delivered;
+        for kind in Kind::ALL {
+            self.lost[kind.index()] += other.lost[kind.index()];
+            self.repeated[kind.index()] += other.repeated[kind.index()];
+        }
+    }
+
+    fn rows(&self) -> [(&'static str, u64); 19] {
+        [
+            ("seeds", self.seeds),
+            ("events", self.events),
+            ("commands", self.commands),
+            ("commands under faults", self.commands_under_faults),
+            ("committed", self.committed),
+            ("rejected", self.rejected),
+            ("unknown", self.unknown),
+            ("elections", self.elections),
+            ("crashes", self.crashes),
+            ("pauses", self.pauses),
+            ("partitions", self.partitions),
+            ("torn tails", self.torn_tails),
+            ("adopted values", self.values_adopted),
+            ("filled gaps", self.gaps_filled),
+            ("retransmissions", self.retransmissions),
+            ("fetched values", self.values_fetched),
+            ("loads", self.loads),
+            ("trims", self.trims),
+            ("messages delivered", self.delivered),
+        ]
+    }
+
+    /// What never happened although many seeds must show it. A `Refused` is the answer to a wiped
+    /// directory, which random runs never have, so that kind may be missing.
+    pub fn missing(&self) -> Vec<String> {
+        let rows = self.rows().into_iter().filter(|row| row.1 == 0);
+        let mut missing: Vec<String> = rows.map(|row| row.0.to_owned()).collect();
+        for kind in Kind::ALL {
+            if kind == Kind::Refused {
+                continue;
+            }
+            if self.lost[kind.index()] == 0 {
+                missing.push(format!("{kind} lost"));
+            }
+            if self.repeated[kind.index()] == 0 {
+                missing.push(format!("{kind} repeated"));
+            }
+        }
+        missing
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, count) in self.rows() {
+            writeln!(f, "{name:>24} {count:>12}")?;
+        }
+        for kind in Kind::ALL {
+            let (lost, repeated) = (self.lost[kind.index()], self.repeated[kind.index()]);
+            let name = format!("{kind} lost, repeated");
+            writeln!(f, "{name:>24} {lost:>12} {repeated:>12}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_total_that_is_zero_is_missing_and_sums_add_up() {
+        let mut totals = Totals {
+            crashes: 2,
+            ..Totals::default()
+        };
+        totals.lost[Kind::Fetch.index()] = 3;
+        let other = totals.clone();
+        totals.add(&other);
+        assert_eq!((totals.crashes, totals.lost[Kind::Fetch.index()]), (4, 6));
+        let missing = totals.missing();
+        assert!(missing.contains(&"torn tails".to_owned()));
+        assert!(missing.contains(&"Fetch repeated".to_owned()));
+        assert!(!missing.contains(&"crashes".to_owned()));
+        assert!(!missing.contains(&"Fetch lost".to_owned()));
+    }
+}

@@ -1,0 +1,20 @@
+//! Tests of the core through its public surface.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed unwrap is a failed test, and its message says where"
+)]
+
+mod athens;
+mod bed;
+mod codec;
+mod fuzz;
+mod golden;
+mod history;
+mod membership;
+mod paper;
+mod partitions;
+mod quorum;
+mod random;
+mod samples;
+mod values;

@@ -1,0 +1,11 @@
+//! The storages through their public surface, on the simulated and on the real file system.
+
+mod support;
+
+mod basics;
+mod crashes;
+mod damage;
+mod faults;
+mod golden;
+mod memory;
+mod trim;

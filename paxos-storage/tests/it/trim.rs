@@ -1,0 +1,85 @@
+//! Trimming gives space back, and takes nothing that is needed.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use paxos_core::durable::Write;
+use paxos_core::ids::{Incarnation, LogClock, ReplicaId, Slot};
+use paxos_storage::sim::SimFs;
+
+use crate::support::{accepted, ballot, open, small, value};
+
+/// A log that frees segments by slots alone deletes the segment that held the promise.
+/// (transport-and-storage.md 21; patterns.md SEG-3)
+#[test]
+fn t21_seg_3_a_trim_never_loses_a_promise() {
+    for seed in 0..20 {
+        let fs = SimFs::new();
+        let mut log = open(&fs).unwrap();
+        let peer = (ReplicaId::new(1), Incarnation::new(4, 4));
+        log.write(vec![
+            Write::Promised(ballot(1_000)),
+            Write::Peer {
+                peer: peer.0,
+                incarnation: peer.1,
+            },
+            accepted(1, 1, value(255, 10)),
+        ])
+        .unwrap();
+        let first_files = fs.files();
+        for slot in 2..400 {
+            log.write(vec![accepted(slot, 1, value(slot % 200, 1000))])
+                .unwrap();
+        }
+        let through = Slot::new(390);
+        log.write(vec![Write::Committed(through), Write::Trimmed(through)])
+            .unwrap();
+        let segment = |path: &&std::path::PathBuf| path.extension().is_some_and(|e| e == "wal");
+        for old in first_files.iter().filter(segment) {
+            assert!(fs.contents(old).is_none(), "{} was freed", old.display());
+        }
+        fs.crash(seed);
+        let mut log = open(&fs).unwrap();
+        assert_eq!(log.recovered.promised, Some(ballot(1_000)));
+        assert_eq!(log.recovered.peers, [peer]);
+        assert_eq!(log.recovered.clock, LogClock::from_millis(255));
+        assert_eq!(log.recovered.committed, through);
+        assert_eq!(log.recovered.trimmed, through);
+        assert_eq!(log.recovered.votes.len(), 9);
+        assert!(log.load(390, 400).values.is_empty(), "it is trimmed");
+        assert_eq!(log.load(391, 400).values.len(), 9);
+    }
+}
+
+/// Writes without end, trimmed as they go, take a bounded part of the disk. (patterns.md LWM-1)
+#[test]
+fn lwm_1_the_disk_is_bounded_under_endless_writes() {
+    let fs = SimFs::new();
+    let mut log = open(&fs).unwrap();
+    for slot in 1..5_000 {
+        let mut writes = vec![accepted(slot, 1, value(1, 1000))];
+        if slot % 50 == 0 {
+            writes.push(Write::Committed(Slot::new(slot)));
+            writes.push(Write::Trimmed(Slot::new(slot - 10)));
+        }
+        log.write(writes).unwrap();
+        let most = 5 * small().segment_bytes;
+        assert!(fs.used() < most, "{} bytes at slot {slot}", fs.used());
+    }
+}
+
+/// A vote above the committed prefix keeps its segment, however old.
+#[test]
+fn an_undecided_vote_pins_its_segment() {
+    let fs = SimFs::new();
+    let mut log = open(&fs).unwrap();
+    log.write(vec![accepted(500, 1, value(7, 10))]).unwrap();
+    for slot in 1..300 {
+        log.write(vec![accepted(slot, 1, value(1, 1000))]).unwrap();
+    }
+    let through = Slot::new(299);
+    log.write(vec![Write::Committed(through), Write::Trimmed(through)])
+        .unwrap();
+    drop(log);
+    let log = open(&fs).unwrap();
+    assert_eq!(log.recovered.votes.len(), 1);
+    assert_eq!(log.recovered.votes[0].value, value(7, 10));
+}

@@ -1,0 +1,332 @@
+//! Chosen values to replies, in order, on a task of its own.
+//!
+//! Owns: the state machine, the waiting list, and the last applied slot. Knows no protocol.
+//! Invariants: (1) slots are applied in order, each once in a life; (2) a command whose bytes do not
+//! decode, or a panic of the state machine, stops the node: nothing after it is applied;
+//! (3) whoever waits is answered after the state machine returned, never before; (4) waiting
+//! requests time out while the state machine works, as long as it yields.
+
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+
+use core::time::Duration;
+use futures::FutureExt;
+use paxos_core::ids::{ClientId, Slot, Time};
+use paxos_core::value::{CommandKind, Value};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+
+use crate::clock::Clock;
+use crate::codec::CommandCodec;
+use crate::error::{ClientError, StopReason, Uncertainty, panic_words};
+use crate::journal::Done;
+use crate::machine::{Batch, StateMachine};
+use crate::shared::Shared;
+use crate::waiters::{Numbers, Waiter, Waiters, Waiting};
+
+/// How often waiting requests are looked through for those that gave up: how late a timeout may be.
+pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_millis(50);
+/// Every so many sweeps those whose client is gone are forgotten too.
+const SWEEPS_PER_FULL: u32 = 10;
+
+/// What the node's task says to this one.
+#[derive(Debug)]
+pub(crate) enum Item<W> {
+    /// These wait, from this number on.
+    Register(u64, Vec<Waiting<W>>),
+    /// These were proposed in this slot, and nowhere else.
+    Proposed(Numbers, Slot),
+    /// These will not be applied.
+    Fail(Numbers, ClientError),
+    /// Chosen values in order.
+    Values {
+        values: Vec<(Slot, Value)>,
+        /// Whether the node waits for them to be applied.
+        nudge: bool,
+    },
+    /// The node has stopped.
+    Stop,
+}
+
+type Answer<T> = oneshot::Sender<Result<T, ClientError>>;
+
+/// Who waits for what of a state machine.
+pub(crate) enum ReplyTo<M: StateMachine> {
+    Command(Answer<M::Reply>),
+    Query(Box<(M::Query, Answer<M::Answer>)>),
+}
+
+impl<M: StateMachine> Waiter for ReplyTo<M> {
+    fn fail(self, error: ClientError) {
+        // A client that is gone does not mind.
+        match self {
+            Self::Command(answer) => drop(answer.send(Err(error))),
+            Self::Query(query) => drop(query.1.send(Err(error))),
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        match self {
+            Self::Command(answer) => answer.is_closed(),
+            Self::Query(query) => query.1.is_closed(),
+        }
+    }
+}
+
+/// The task.
+pub(crate) struct Applier<M: StateMachine> {
+    machine: M,
+    codec: Arc<dyn CommandCodec<M::Command>>,
+    client: ClientId,
+    applied: Slot,
+    /// The last slot that the machine was not told of.
+    skipped: Option<Slot>,
+    side: Side<ReplyTo<M>>,
+    done: mpsc::UnboundedSender<Done>,
+}
+
+/// What goes on beside the state machine's work.
+struct Side<W> {
+    items: mpsc::UnboundedReceiver<Item<W>>,
+    taken: Vec<Item<W>>,
+    values: VecDeque<(Slot, Value)>,
+    nudge: bool,
+    waiters: Waiters<W>,
+    clock: Clock,
+    tick: tokio::time::Interval,
+    swept: Time,
+    sweeps: u32,
+    ended: bool,
+    shared: Arc<Shared>,
+}
+
+impl<M: StateMachine> Applier<M> {
+    pub(crate) fn new(
+        machine: M,
+        codec: Arc<dyn CommandCodec<M::Command>>,
+        client: ClientId,
+        items: mpsc::UnboundedReceiver<Item<ReplyTo<M>>>,
+        done: mpsc::UnboundedSender<Done>,
+        clock: Clock,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let applied = shared.applied();
+        let mut tick = tokio::time::interval(SWEEP_INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            machine,
+            codec,
+            client,
+            applied,
+            skipped: None,
+            side: Side {
+                items,
+                taken: Vec::new(),
+                values: VecDeque::new(),
+                nudge: false,
+                waiters: Waiters::new(applied),
+                clock,
+                tick,
+                swept: clock.now(),
+                sweeps: 0,
+                ended: false,
+                shared,
+            },
+            done,
+        }
+    }
+
+    /// Applies until the node stops, or the state machine cannot go on.
+    pub(crate) async fn run(mut self) {
+        while !self.side.ended {
+            self.side.listen().await;
+            if let Err(reason) = self.apply_all().await {
+                let stopped = ClientError::Unknown(Uncertainty::Stopped);
+                self.side.waiters.fail_all(&stopped);
+                // The node's task may have ended for another reason.
+                let _ = self.done.send(Done::Failed(reason));
+                return;
+            }
+        }
+    }
+
+    async fn apply_all(&mut self) -> Result<(), StopReason> {
+        if self.side.values.is_empty() {
+            return Ok(());
+        }
+        while let Some((slot, value)) = self.side.values.pop_front() {
+            assert_eq!(slot, self.applied.next(), "slots are applied in order");
+            match value {
+                Value::Noop | Value::Membership(_) => self.skipped = Some(slot),
+                Value::Batch(batch) => self.apply_batch(slot, &batch).await?,
+            }
+            self.applied = slot;
+            self.side.waiters.settle(slot);
+            self.side.release();
+            self.side.shared.set_applied(slot);
+        }
+        self.tell_skipped();
+        let applied = self.applied;
+        let shared = &self.side.shared;
+        shared.events.send_modify(|state| state.applied = applied);
+        if core::mem::take(&mut self.side.nudge) {
+            shared.nudge();
+        }
+        Ok(())
+    }
+
+    async fn apply_batch(
+        &mut self,
+        slot: Slot,
+        batch: &paxos_core::value::Batch,
+    ) -> Result<(), StopReason> {
+        let mut commands = Vec::with_capacity(batch.commands().len());
+        for command in batch.commands() {
+            match command.kind {
+                CommandKind::Apply => {
+                    let decoded = self.codec.decode(command.payload.clone());
+                    commands.push(decoded.map_err(|error| StopReason::Undecodable {
+                        slot,
+                        what: error.to_string(),
+                    })?);
+                }
+                CommandKind::Barrier => {}
+                kind => {
+                    return Err(StopReason::Undecodable {
+                        slot,
+                        what: format!("command kind {kind:?}"),
+                    });
+                }
+            }
+        }
+        let count = commands.len();
+        let mut replies = Vec::new();
+        if count == 0 {
+            self.skipped = Some(slot);
+        } else {
+            self.tell_skipped();
+            let clock = batch.clock();
+            let batch = Batch {
+                slot,
+                clock,
+                commands,
+            };
+            replies = self
+                .side
+                .drive(self.machine.apply(batch))
+                .await
+                .map_err(|what| StopReason::Apply { slot, what })?;
+        }
+        if replies.len() != count {
+            let what = format!("{} replies to {count} commands", replies.len());
+            return Err(StopReason::Apply { slot, what });
+        }
+        self.answer(slot, batch, replies).await
+    }
+
+    /// Answers those of this node's clients whose commands were in the batch. A query sees the
+    /// state after the whole batch: that is between its being asked and its being answered.
+    async fn answer(
+        &mut self,
+        slot: Slot,
+        batch: &paxos_core::value::Batch,
+        replies: Vec<M::Reply>,
+    ) -> Result<(), StopReason> {
+        let mut replies = replies.into_iter();
+        let mut queries = Vec::new();
+        for command in batch.commands() {
+            let reply = match command.kind {
+                CommandKind::Apply => replies.next(),
+                _ => None,
+            };
+            if command.client != self.client {
+                continue;
+            }
+            match (self.side.waiters.take(command.request.number()), reply) {
+                // A client that is gone does not mind.
+                (Some(ReplyTo::Command(answer)), Some(reply)) => drop(answer.send(Ok(reply))),
+                (Some(ReplyTo::Query(query)), None) => queries.push(*query),
+                (None, _) => {}
+                (Some(ReplyTo::Command(_)), None) | (Some(ReplyTo::Query(_)), Some(_)) => {
+                    unreachable!("a request's kind is that of its command")
+                }
+            }
+        }
+        self.side.release();
+        for (query, answer) in queries {
+            if answer.is_closed() {
+                continue;
+            }
+            let result = self.side.drive(self.machine.query(query)).await;
+            let result = result.map_err(|what| StopReason::Apply {
+                slot,
+                what: format!("in a query: {what}"),
+            })?;
+            let _ = answer.send(Ok(result));
+        }
+        Ok(())
+    }
+
+    fn tell_skipped(&mut self) {
+        if let Some(slot) = self.skipped.take() {
+            self.machine.skipped(slot);
+        }
+    }
+}
+
+impl<W: Waiter> Side<W> {
+    /// Waits for something to do, and takes it in. Cancel safe.
+    async fn listen(&mut self) {
+        tokio::select! {
+            biased;
+            count = self.items.recv_many(&mut self.taken, 256) => {
+                self.ended |= count == 0;
+            }
+            _ = self.tick.tick() => {}
+        }
+        for item in self.taken.drain(..) {
+            match item {
+                Item::Register(first, waiting) => self.waiters.register(first, waiting),
+                Item::Proposed(numbers, slot) => self.waiters.proposed(numbers, slot),
+                Item::Fail(numbers, error) => self.waiters.fail(numbers, &error),
+                Item::Values { values, nudge } => {
+                    self.values.extend(values);
+                    self.nudge |= nudge;
+                }
+                Item::Stop => {
+                    let stopped = ClientError::Unknown(Uncertainty::Stopped);
+                    self.waiters.fail_all(&stopped);
+                    self.ended = true;
+                }
+            }
+        }
+        let now = self.clock.now();
+        if now.since(self.swept) >= SWEEP_INTERVAL {
+            self.swept = now;
+            self.sweeps += 1;
+            let full = self.sweeps.is_multiple_of(SWEEPS_PER_FULL);
+            self.waiters.sweep(now, full);
+        }
+        self.release();
+    }
+
+    /// Runs the state machine's work to its end, and sees to everything else meanwhile.
+    async fn drive<T>(&mut self, work: impl Future<Output = T>) -> Result<T, String> {
+        let mut work = pin!(AssertUnwindSafe(work).catch_unwind());
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut work => {
+                    return result.map_err(|panic| panic_words(panic.as_ref()));
+                }
+                () = self.listen(), if !self.ended => {}
+            }
+        }
+    }
+
+    fn release(&mut self) {
+        self.shared.release(self.waiters.take_answered());
+    }
+}

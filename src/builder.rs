@@ -1,0 +1,214 @@
+//! Putting a node together and starting it.
+//!
+//! Owns: [`Builder`]; the order of the start: storage, replica, transport, tasks.
+//! Invariant: nothing is said to a peer before this life is durable.
+
+use core::fmt;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use paxos_core::codec::BATCH_HEADER_LEN;
+use paxos_core::config::Config;
+use paxos_core::ids::{ClientId, Incarnation, ReplicaId};
+use paxos_core::output::RecoverError;
+use paxos_core::port::{Recovered, Room, Storage, Transport};
+use paxos_core::replica::Replica;
+use tokio::sync::mpsc;
+
+use crate::apply::Applier;
+use crate::clock::{self, Clock};
+use crate::codec::{CommandCodec, Postcard};
+use crate::driver::{Driver, Intake, Timer};
+use crate::error::StartError;
+use crate::forward::{Forwarder, Gate};
+use crate::journal::Journal;
+use crate::machine::StateMachine;
+use crate::metrics::Meters;
+use crate::node::{Node, supervise};
+use crate::options::NodeOptions;
+use crate::shared::{Published, Shared};
+use crate::submit::Queue;
+
+/// The parts of a node to be.
+#[must_use = "nothing runs before `start`"]
+pub struct Builder<M: StateMachine> {
+    storage: Option<Box<dyn Storage>>,
+    transport: Option<Box<dyn Transport>>,
+    config: Config,
+    options: NodeOptions,
+    codec: Arc<dyn CommandCodec<M::Command>>,
+}
+
+impl<M: StateMachine> fmt::Debug for Builder<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("config", &self.config)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<M: StateMachine> Builder<M> {
+    pub(crate) fn new() -> Self {
+        Self {
+            storage: None,
+            transport: None,
+            config: Config::default(),
+            options: NodeOptions::default(),
+            codec: Arc::new(Postcard),
+        }
+    }
+
+    /// Where votes and values are kept. Required.
+    pub fn storage(mut self, storage: impl Storage + 'static) -> Self {
+        self.storage = Some(Box::new(storage));
+        self
+    }
+
+    /// How peers are reached. Required.
+    pub fn transport(mut self, transport: impl Transport + 'static) -> Self {
+        self.transport = Some(Box::new(transport));
+        self
+    }
+
+    /// The protocol's tunables; the default suits a local network.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// The node's bounds and timeouts.
+    pub fn options(mut self, options: NodeOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// How commands become bytes; the default is [`Postcard`].
+    pub fn codec(mut self, codec: impl CommandCodec<M::Command>) -> Self {
+        self.codec = Arc::new(codec);
+        self
+    }
+
+    /// Starts the node, within a tokio runtime with time enabled. Returns once its storage is
+    /// recovered; it then finds its peers, and a leader, by itself.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future abandons the start. The life that it may have begun is skipped by the
+    /// next start, which is harmless.
+    pub async fn start(self, machine: M) -> Result<Node<M>, StartError> {
+        self.options.check()?;
+        self.config
+            .check()
+            .map_err(|error| StartError::Recover(RecoverError::Config(error)))?;
+        let storage = self.storage.ok_or(StartError::Missing("storage"))?;
+        let mut transport = self.transport.ok_or(StartError::Missing("transport"))?;
+        let meters = Arc::new(Meters::new());
+        let (done_sender, done) = mpsc::unbounded_channel();
+        let nonce = clock::seed() as u32;
+        let (journal, recovered, journal_end) =
+            Journal::start(storage, nonce, Arc::clone(&meters), done_sender.clone()).await?;
+        let recovered = one_group(recovered)?;
+        let (format, life) = (recovered.format.clone(), recovered.incarnation);
+        let clock = Clock::start();
+        let now = clock.now();
+        let config = self.config.clone();
+        let applied = machine.applied();
+        let replica = Replica::recover(config, recovered, applied, clock::seed(), now)
+            .map_err(StartError::Recover)?;
+        tracing::info!(replica = %format.replica, %life, %applied, "starts");
+
+        let published = Published {
+            status: replica.status(),
+            room: Room::Ample,
+            core: replica.counters(),
+            transport: transport.counters(),
+        };
+        let command_bytes_max = self.config.batch_bytes_max.saturating_sub(BATCH_HEADER_LEN);
+        let waiting_max = self.options.requests_max;
+        let shared = Arc::new(Shared::new(
+            waiting_max,
+            command_bytes_max,
+            meters,
+            published,
+        ));
+        let client = client_id(format.replica, life);
+        let (requests_sender, requests) = mpsc::unbounded_channel();
+        let (apply, items) = mpsc::unbounded_channel();
+        let codec = Arc::clone(&self.codec);
+        let applier = Applier::new(
+            machine,
+            codec,
+            client,
+            items,
+            done_sender,
+            clock,
+            Arc::clone(&shared),
+        );
+        transport.start(life);
+        let applier = tokio::spawn(applier.run());
+        let driver = Driver {
+            id: format.replica,
+            group: format.group,
+            life,
+            client: client_id,
+            queue: Queue::new(client, self.config.batch_bytes_max),
+            forwarder: Forwarder::new(self.options.forwards_max),
+            config: self.config,
+            options: self.options.clone(),
+            clock,
+            // A generator of this kind never leaves zero.
+            random: clock::seed() | 1,
+            shared: Arc::clone(&shared),
+            transport,
+            journal,
+            requests,
+            done,
+            apply,
+            gate: Gate::default(),
+            lives: BTreeMap::new(),
+            leader: None,
+            leads: false,
+            room: Room::Ample,
+            stop: None,
+            rounds: VecDeque::new(),
+            intake: Intake {
+                events: Vec::new(),
+                requests: Vec::new(),
+                requests_closed: false,
+                done: Vec::new(),
+                jobs: Vec::new(),
+                handed: applied,
+                reported: applied,
+                unreported_bytes: 0,
+            },
+            timer: Timer {
+                sleep: Box::pin(tokio::time::sleep_until(clock.instant(now))),
+                armed: None,
+                wake_at: None,
+                tended: now,
+                close_by: None,
+            },
+            replica,
+        };
+        let supervisor = supervise::<M>(driver, applier, journal_end, Arc::clone(&shared));
+        tokio::spawn(supervisor);
+        let timeout = self.options.request_timeout;
+        Ok(Node::new(shared, self.codec, requests_sender, timeout))
+    }
+}
+
+fn one_group(mut groups: Vec<Recovered>) -> Result<Recovered, StartError> {
+    match (groups.pop(), groups.len()) {
+        (Some(group), 0) => Ok(group),
+        (group, others) => Err(StartError::Groups(others + usize::from(group.is_some()))),
+    }
+}
+
+/// Names one life of a node as a client: replica, boot counter, and half of the nonce, which tells
+/// copied directories apart.
+pub(crate) fn client_id(replica: ReplicaId, life: Incarnation) -> ClientId {
+    let replica = u64::from(replica.number()) << 48;
+    let boot = u64::from(life.boot()) << 16;
+    ClientId::new(replica | boot | u64::from(life.nonce() & 0xffff))
+}

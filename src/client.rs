@@ -1,0 +1,135 @@
+//! How a program asks its node.
+//!
+//! Owns: [`Client`]. Knows no protocol: it stamps nothing and retries nothing by itself.
+
+use core::fmt;
+use core::time::Duration;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use paxos_core::codec::COMMAND_HEADER_LEN;
+use paxos_core::value::CommandKind;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::apply::ReplyTo;
+use crate::codec::CommandCodec;
+use crate::error::{ClientError, Rejection, Uncertainty};
+use crate::machine::StateMachine;
+use crate::shared::{Closing, Shared};
+use crate::submit::Request;
+
+/// Asks the node that it came from. Cheap to clone; any number of tasks may use it at once.
+///
+/// # Cancel safety
+///
+/// Dropping the future of [`Client::execute`] does not withdraw the command: it may be applied
+/// all the same, as after [`ClientError::Unknown`].
+pub struct Client<M: StateMachine> {
+    shared: Arc<Shared>,
+    codec: Arc<dyn CommandCodec<M::Command>>,
+    requests: mpsc::UnboundedSender<Request<ReplyTo<M>>>,
+    timeout: Duration,
+}
+
+impl<M: StateMachine> Clone for Client<M> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            codec: Arc::clone(&self.codec),
+            requests: self.requests.clone(),
+            timeout: self.timeout,
+        }
+    }
+}
+
+impl<M: StateMachine> fmt::Debug for Client<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<M: StateMachine> Client<M> {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        codec: Arc<dyn CommandCodec<M::Command>>,
+        requests: mpsc::UnboundedSender<Request<ReplyTo<M>>>,
+        timeout: Duration,
+    ) -> Self {
+        Self {
+            shared,
+            codec,
+            requests,
+            timeout,
+        }
+    }
+
+    /// The same client, waiting so long for each answer. An answer that does not come in time is
+    /// said to be missing within 100 ms after that.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Has a command applied, and returns what the state machine replied on this node.
+    ///
+    /// The command is encoded on the calling task. It is proposed at most once: whatever is
+    /// tried again was certainly not proposed before.
+    pub async fn execute(&self, command: M::Command) -> Result<M::Reply, ClientError> {
+        let rejected = |reason| Err(ClientError::Rejected(reason));
+        let payload = match self.codec.encode(&command) {
+            Ok(payload) => payload,
+            Err(error) => return rejected(Rejection::Codec(error.0)),
+        };
+        let bytes = payload.len() + COMMAND_HEADER_LEN;
+        let bytes_max = self.shared.command_bytes_max;
+        if bytes > bytes_max {
+            return rejected(Rejection::TooLarge { bytes, bytes_max });
+        }
+        let (answer, reply) = oneshot::channel();
+        self.ask(CommandKind::Apply, payload, ReplyTo::Command(answer))?;
+        // Nobody will answer: the node ended with the request in its hands.
+        reply
+            .await
+            .unwrap_or(Err(ClientError::Unknown(Uncertainty::Stopped)))
+    }
+
+    /// Asks the state machine of this node, which answers from a state that includes every command
+    /// answered to anyone before this call: linearizable, at the price of a place in the log.
+    ///
+    /// Whatever the error, nothing was changed.
+    pub async fn query(&self, query: M::Query) -> Result<M::Answer, ClientError> {
+        let (answer, reply) = oneshot::channel();
+        let waiter = ReplyTo::Query(Box::new((query, answer)));
+        self.ask(CommandKind::Barrier, Bytes::new(), waiter)?;
+        // Nobody will answer: the node ended with the request in its hands.
+        reply
+            .await
+            .unwrap_or(Err(ClientError::Unknown(Uncertainty::Stopped)))
+    }
+
+    fn ask(
+        &self,
+        kind: CommandKind,
+        payload: Bytes,
+        waiter: ReplyTo<M>,
+    ) -> Result<(), ClientError> {
+        let stopped = ClientError::Rejected(Rejection::Stopped);
+        if self.shared.closing() != Closing::No {
+            return Err(stopped);
+        }
+        if !self.shared.admit() {
+            self.shared.meters.requests_busy.add(1);
+            return Err(ClientError::Rejected(Rejection::Busy));
+        }
+        let request = Request {
+            kind,
+            payload,
+            timeout: self.timeout,
+            waiter,
+        };
+        self.requests.send(request).map_err(|_| stopped)
+    }
+}

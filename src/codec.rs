@@ -1,0 +1,74 @@
+//! How a command becomes bytes.
+//!
+//! Owns: [`CommandCodec`] and the default, [`Postcard`]. The protocol never looks into the bytes.
+//! Invariant: what one replica encodes every replica decodes to the same command, in every release
+//! that shares a cluster. Bytes that do not decode stop a node, as applying something else would
+//! part the replicas.
+
+use core::fmt;
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Turns commands into bytes, on the caller's task, and back, on the task that applies.
+pub trait CommandCodec<C>: Send + Sync + 'static {
+    /// The bytes of a command.
+    fn encode(&self, command: &C) -> Result<Bytes, CodecError>;
+
+    /// The command of these bytes, which are shared with the log.
+    fn decode(&self, bytes: Bytes) -> Result<C, CodecError>;
+}
+
+/// Why a command was not encoded or decoded, in the codec's words.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CodecError(pub String);
+
+impl fmt::Display for CodecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for CodecError {}
+
+/// Serde through postcard: compact, without field names. Adding a variant at the end of an enum is
+/// compatible; changing a field is not.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Postcard;
+
+impl<C: Serialize + DeserializeOwned> CommandCodec<C> for Postcard {
+    fn encode(&self, command: &C) -> Result<Bytes, CodecError> {
+        match postcard::to_stdvec(command) {
+            Ok(bytes) => Ok(Bytes::from(bytes)),
+            Err(error) => Err(CodecError(error.to_string())),
+        }
+    }
+
+    fn decode(&self, bytes: Bytes) -> Result<C, CodecError> {
+        match postcard::take_from_bytes(&bytes) {
+            Ok((command, [])) => Ok(command),
+            Ok((_, rest)) => Err(CodecError(format!("{} bytes follow the end", rest.len()))),
+            Err(error) => Err(CodecError(error.to_string())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn a_command_survives_and_trailing_bytes_do_not() {
+        let command = (7_u64, "name".to_owned());
+        let bytes = Postcard.encode(&command).unwrap();
+        assert_eq!(Postcard.decode(bytes.clone()), Ok(command));
+        let mut longer = bytes.to_vec();
+        longer.push(0);
+        let refused: Result<(u64, String), _> = Postcard.decode(longer.into());
+        assert!(refused.unwrap_err().0.contains("1 bytes follow"));
+        let refused: Result<(u64, String), _> = Postcard.decode(bytes.slice(..2));
+        assert!(refused.is_err());
+    }
+}

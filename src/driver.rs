@@ -1,0 +1,470 @@
+//! The node's task: the one owner of the replica (the book's Singular Update Queue).
+//!
+//! Owns: [`Driver`]: the replica, the transport, the journal's queue, and what is on its way
+//! between them. Touches no state machine and no client.
+//! Invariants: (1) everything that is ready is taken in before anything is done about it; (2) the
+//! replica's outputs are carried out in order, writes and reads of the log in the order given;
+//! (3) after a failure of the storage, or a halt, nothing is sent or answered any more; (4) the task
+//! waits for nothing but its inputs: not for a device, not for the state machine.
+
+use core::future::poll_fn;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use paxos_core::config::Config;
+use paxos_core::ids::{ClientId, GroupId, Incarnation, ReplicaId, Slot, Time};
+use paxos_core::message::Message;
+use paxos_core::output::{Output, Recipients, Role};
+use paxos_core::port::{Channel, Frame, Room, Sent, Transport, TransportEvent};
+use paxos_core::replica::Replica;
+use paxos_core::value::Value;
+use tokio::sync::mpsc;
+use tokio::time::Sleep;
+
+use crate::apply::{Item, SWEEP_INTERVAL};
+use crate::clock::Clock;
+use crate::dispatch::Carried;
+use crate::error::{ClientError, Rejection, StopReason};
+use crate::forward::{Forwarder, Gate};
+use crate::journal::{Done, Job, Journal};
+use crate::options::NodeOptions;
+use crate::router;
+use crate::shared::{Closing, Shared};
+use crate::submit::{Queue, Request};
+use crate::waiters::Waiter;
+
+/// How many events of the transport, and requests, are taken in before they are acted upon: bounds
+/// the time between two looks at the clock.
+const EVENTS_MAX: usize = 1024;
+const REQUESTS_MAX: usize = 16_384;
+
+/// The task.
+pub(crate) struct Driver<W> {
+    pub(crate) replica: Replica,
+    pub(crate) id: ReplicaId,
+    pub(crate) group: GroupId,
+    pub(crate) life: Incarnation,
+    pub(crate) client: fn(ReplicaId, Incarnation) -> ClientId,
+    pub(crate) config: Config,
+    pub(crate) options: NodeOptions,
+    pub(crate) clock: Clock,
+    pub(crate) random: u64,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) transport: Box<dyn Transport>,
+    pub(crate) journal: Journal,
+    pub(crate) requests: mpsc::UnboundedReceiver<Request<W>>,
+    pub(crate) done: mpsc::UnboundedReceiver<Done>,
+    pub(crate) apply: mpsc::UnboundedSender<Item<W>>,
+    pub(crate) queue: Queue<W>,
+    pub(crate) forwarder: Forwarder<Carried>,
+    pub(crate) gate: Gate,
+    /// The lives of the peers that are linked.
+    pub(crate) lives: BTreeMap<ReplicaId, Incarnation>,
+    /// Whom this node follows.
+    pub(crate) leader: Option<ReplicaId>,
+    pub(crate) leads: bool,
+    pub(crate) room: Room,
+    pub(crate) stop: Option<StopReason>,
+    /// When what was proposed here and is not yet committed was proposed.
+    pub(crate) rounds: VecDeque<(Slot, Time)>,
+    pub(crate) intake: Intake<W>,
+    pub(crate) timer: Timer,
+}
+
+/// What was taken in and not yet acted upon.
+pub(crate) struct Intake<W> {
+    pub(crate) events: Vec<TransportEvent>,
+    pub(crate) requests: Vec<Request<W>>,
+    pub(crate) requests_closed: bool,
+    pub(crate) done: Vec<Done>,
+    pub(crate) jobs: Vec<Job>,
+    /// The last slot handed out to be applied, and the last one said to be.
+    pub(crate) handed: Slot,
+    pub(crate) reported: Slot,
+    pub(crate) unreported_bytes: usize,
+}
+
+/// When the task is to wake up by itself.
+pub(crate) struct Timer {
+    pub(crate) sleep: Pin<Box<Sleep>>,
+    pub(crate) armed: Option<Time>,
+    /// What the replica asked for.
+    pub(crate) wake_at: Option<Time>,
+    /// When queues are to be looked through again.
+    pub(crate) tended: Time,
+    pub(crate) close_by: Option<Time>,
+}
+
+impl<W: Waiter> Driver<W> {
+    /// Runs until the node stops, and says why.
+    pub(crate) async fn run(mut self) -> StopReason {
+        loop {
+            let now = self.clock.now();
+            self.step(now);
+            if let Some(reason) = self.stop.take() {
+                self.close();
+                return reason;
+            }
+            self.arm(now);
+            poll_fn(|cx| self.poll_intake(cx)).await;
+            self.shared.meters.wakes.add(1);
+        }
+    }
+
+    /// Acts upon everything that was taken in.
+    fn step(&mut self, now: Time) {
+        self.on_events(now);
+        self.on_done(now);
+        self.on_applied(now);
+        let count = self.intake.requests.len() as u64;
+        self.shared.meters.requests.add(count);
+        for request in self.intake.requests.drain(..) {
+            self.queue.push(request, now);
+        }
+        if self.timer.wake_at.is_some_and(|at| at <= now) {
+            self.replica.handle_timeout(now);
+        }
+        // What was committed, or a change of leadership, makes way for what waits.
+        while self.stop.is_none() {
+            self.dispatch(now);
+            let progress = self.drain(now);
+            if !progress || self.queue.is_empty() {
+                break;
+            }
+        }
+        self.tend(now);
+        self.publish();
+    }
+
+    /// Takes in everything that is ready.
+    fn poll_intake(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let intake = &mut self.intake;
+        while intake.events.len() < EVENTS_MAX {
+            match self.transport.poll_event(cx) {
+                Poll::Ready(Some(event)) => intake.events.push(event),
+                Poll::Ready(None) => {
+                    self.stop = Some(StopReason::Transport);
+                    return Poll::Ready(());
+                }
+                Poll::Pending => break,
+            }
+        }
+        let mut ready = !intake.events.is_empty();
+        if !intake.requests_closed {
+            let requests = &mut intake.requests;
+            if let Poll::Ready(count) = self.requests.poll_recv_many(cx, requests, REQUESTS_MAX) {
+                intake.requests_closed = count == 0;
+                ready = true;
+            }
+        }
+        // The applier holds a sender as long as this task runs.
+        if let Poll::Ready(count) = self.done.poll_recv_many(cx, &mut intake.done, EVENTS_MAX)
+            && count > 0
+        {
+            ready = true;
+        }
+        ready |= self.shared.poll_nudged(cx);
+        if self.timer.armed.is_some() && self.timer.sleep.as_mut().poll(cx).is_ready() {
+            self.timer.armed = None;
+            ready = true;
+        }
+        if ready {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    fn on_events(&mut self, now: Time) {
+        let mut events = core::mem::take(&mut self.intake.events);
+        for event in events.drain(..) {
+            match event {
+                TransportEvent::Frame {
+                    from,
+                    channel,
+                    bytes,
+                } => match channel {
+                    Channel::Core => match paxos_core::codec::decode(bytes) {
+                        Ok(message) => self.replica.handle_message(from, message, now),
+                        Err(error) => {
+                            tracing::debug!(%from, %error, "dropped a frame");
+                            self.shared.meters.dropped_undecodable.add(1);
+                        }
+                    },
+                    Channel::Host => self.on_host_frame(from, bytes, now),
+                    Channel::Snapshot => self.shared.meters.dropped_undecodable.add(1),
+                },
+                TransportEvent::Up { peer, incarnation } => {
+                    tracing::info!(%peer, life = %incarnation, "linked");
+                    if self.lives.insert(peer, incarnation) != Some(incarnation) {
+                        self.forwarder.on_down(peer);
+                    }
+                }
+                TransportEvent::Down { peer, reason } => {
+                    tracing::info!(%peer, reason, "link lost");
+                    self.lives.remove(&peer);
+                    self.forwarder.on_down(peer);
+                }
+                TransportEvent::Refused { peer, reason } => match peer {
+                    Some(peer) => tracing::warn!(%peer, reason, "link refused"),
+                    None => tracing::warn!(reason, "link refused"),
+                },
+                // The core retransmits by itself, and dispatch tries again with every step.
+                TransportEvent::Drained { .. } => {}
+            }
+        }
+        self.intake.events = events;
+    }
+
+    fn on_done(&mut self, now: Time) {
+        let mut finished = core::mem::take(&mut self.intake.done);
+        for done in finished.drain(..) {
+            match done {
+                Done::Durable(proofs, room) => {
+                    if room != self.room {
+                        tracing::warn!(?room, "storage room changed");
+                        self.room = room;
+                    }
+                    for proof in proofs {
+                        self.replica.handle_durable(proof, now);
+                    }
+                }
+                Done::Loaded(ticket, loaded) => self.replica.handle_loaded(ticket, loaded, now),
+                Done::Failed(reason) => {
+                    tracing::error!(%reason, "the node stops");
+                    self.stop = Some(reason);
+                    break;
+                }
+            }
+        }
+        finished.clear();
+        self.intake.done = finished;
+    }
+
+    fn on_applied(&mut self, now: Time) {
+        let applied = self.shared.applied();
+        let intake = &mut self.intake;
+        if applied > intake.reported {
+            intake.reported = applied;
+            if applied == intake.handed {
+                intake.unreported_bytes = 0;
+            }
+            self.replica.handle_applied(applied, now);
+        }
+    }
+
+    /// Carries out the replica's outputs until there is none; whether something was committed or
+    /// the leadership changed.
+    fn drain(&mut self, now: Time) -> bool {
+        let mut values = Vec::new();
+        while self.stop.is_none() {
+            match self.replica.poll_output() {
+                Output::Send { to, message } => self.send(to, &message),
+                Output::Persist(batch) => match self.intake.jobs.last_mut() {
+                    Some(Job::Persist(batches)) => batches.push(batch),
+                    _ => self.intake.jobs.push(Job::Persist(vec![batch])),
+                },
+                Output::Load { ticket, range } => {
+                    self.shared.meters.loads.add(1);
+                    self.intake.jobs.push(Job::Load(ticket, range));
+                }
+                Output::Apply { slot, value } => {
+                    self.intake.unreported_bytes += value.encoded_len();
+                    self.intake.handed = slot;
+                    values.push((slot, value));
+                }
+                Output::Halt(halt) => {
+                    tracing::error!(%halt, "the node stops");
+                    self.stop = Some(StopReason::Halt(halt));
+                }
+                Output::Idle { wake_at } => {
+                    self.timer.wake_at = wake_at;
+                    if self.intake.jobs.is_empty() {
+                        break;
+                    }
+                    let intake = &mut self.intake;
+                    self.journal.submit(&mut intake.jobs, &mut intake.done);
+                    if intake.done.is_empty() {
+                        break;
+                    }
+                    self.on_done(now);
+                }
+            }
+        }
+        let committed = self.hand_out(values, now);
+        self.refresh() || committed
+    }
+
+    fn send(&mut self, to: Recipients, message: &Message) {
+        let frame = router::frame(message);
+        match to {
+            Recipients::One(peer) => {
+                let sent = self.transport.send(peer, frame);
+                self.count(sent);
+            }
+            Recipients::AllPeers => {
+                for place in 0..self.replica.peers().len() {
+                    let peer = self.replica.peers()[place];
+                    let sent = self.transport.send(peer, frame.clone());
+                    self.count(sent);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn send_host(&mut self, to: ReplicaId, frame: Frame) -> Sent {
+        let sent = self.transport.send(to, frame);
+        self.count(sent);
+        sent
+    }
+
+    fn count(&self, sent: Sent) {
+        let meters = &self.shared.meters;
+        match sent {
+            Sent::Queued => {}
+            Sent::Full => meters.dropped_full.add(1),
+            Sent::Down => meters.dropped_down.add(1),
+            Sent::TooLarge => meters.dropped_too_large.add(1),
+        }
+    }
+
+    fn hand_out(&mut self, values: Vec<(Slot, Value)>, now: Time) -> bool {
+        let Some((last, _)) = values.last() else {
+            return false;
+        };
+        let last = *last;
+        let meters = &self.shared.meters;
+        while let Some((slot, begin)) = self.rounds.front()
+            && *slot <= last
+        {
+            meters.round.record_duration(now.since(*begin));
+            self.rounds.pop_front();
+        }
+        let intake = &self.intake;
+        let slots = last.distance_from(self.shared.applied());
+        // The replica waits when this bound is reached, so it hears in good time.
+        let nudge = slots * 4 >= u64::from(self.config.apply_slots_max)
+            || intake.unreported_bytes * 4 >= self.config.apply_bytes_max;
+        // The applier's end is reported through `done`.
+        let _ = self.apply.send(Item::Values { values, nudge });
+        true
+    }
+
+    /// Takes note of who leads; whether that changed.
+    fn refresh(&mut self) -> bool {
+        let status = self.replica.status();
+        let leads = status.role == Role::Leader;
+        let leader = status.leader.map(|ballot| ballot.leader());
+        let leader = leader.filter(|leader| *leader != self.id);
+        let changed = leads != self.leads || leader != self.leader;
+        if changed {
+            match (leads, leader) {
+                (true, _) => tracing::info!(ballot = ?status.leader, "leads"),
+                (false, Some(leader)) => tracing::info!(%leader, "follows"),
+                (false, None) => tracing::info!("knows no leader"),
+            }
+            if !leads {
+                self.rounds.clear();
+            }
+        }
+        self.leads = leads;
+        self.leader = leader;
+        self.shared.events.send_if_modified(|state| {
+            let modified = state.leader != status.leader || state.is_leader != leads;
+            state.leader = status.leader;
+            state.is_leader = leads;
+            modified
+        });
+        self.shared.published(|published| published.status = status);
+        changed
+    }
+
+    fn publish(&self) {
+        let meters = &self.shared.meters;
+        meters.requests_waiting.set(self.shared.waiting());
+        meters.requests_pending.set(self.queue.pending());
+        meters.forwards_unanswered.set(self.forwarder.unanswered());
+        let slots = self.intake.handed.distance_from(self.shared.applied());
+        meters.apply_slots_waiting.set(slots as usize);
+        self.shared.published(|published| {
+            published.room = self.room;
+            published.core = self.replica.counters();
+            published.transport = self.transport.counters();
+        });
+    }
+
+    /// Looks through the queues now and then: for what nobody waits for, for space on the disk, and
+    /// for the end.
+    fn tend(&mut self, now: Time) {
+        match self.shared.closing() {
+            Closing::No => {}
+            Closing::Graceful => {
+                let close_by = now.after(self.options.shutdown_timeout);
+                let close_by = *self.timer.close_by.get_or_insert(close_by);
+                if (self.shared.waiting() == 0 && self.queue.is_empty()) || now >= close_by {
+                    self.stop.get_or_insert(StopReason::Shutdown);
+                }
+            }
+            Closing::AtOnce => {
+                self.stop.get_or_insert(StopReason::Shutdown);
+            }
+        }
+        if now.since(self.timer.tended) < SWEEP_INTERVAL {
+            return;
+        }
+        self.timer.tended = now;
+        self.expire(now);
+        if self.room == Room::Full && self.stop.is_none() {
+            // Room changes within a write alone, and nothing is written while nothing is taken.
+            let intake = &mut self.intake;
+            intake.jobs.push(Job::Persist(Vec::new()));
+            self.journal.submit(&mut intake.jobs, &mut intake.done);
+            self.on_done(now);
+        }
+    }
+
+    /// Sets the timer to the next moment at which something is due. One that rings early is
+    /// harmless, and setting it anew each time is not free.
+    fn arm(&mut self, now: Time) {
+        let mut due = self.timer.wake_at;
+        let mut at_latest = |at: Time| due = Some(due.map_or(at, |due| due.min(at)));
+        let waits = !self.queue.is_empty() || self.forwarder.unanswered() > 0;
+        if waits || self.room == Room::Full {
+            at_latest(self.timer.tended.after(SWEEP_INTERVAL));
+        }
+        if let Some(at) = self.queue.retry_at()
+            && at > now
+        {
+            at_latest(at);
+        }
+        if self.timer.close_by.is_some() {
+            at_latest(now.after(SWEEP_INTERVAL / 10));
+        }
+        let Some(due) = due else { return };
+        if self.timer.armed.is_none_or(|armed| due < armed) {
+            let deadline = self.clock.instant(due);
+            self.timer.sleep.as_mut().reset(deadline);
+            self.timer.armed = Some(due);
+        }
+    }
+
+    /// Answers everybody whom this task can answer.
+    fn close(&mut self) {
+        self.turn_away(crate::frame::Refusal::NotLeader);
+        self.requests.close();
+        while let Ok(request) = self.requests.try_recv() {
+            self.intake.requests.push(request);
+        }
+        let rejected = ClientError::Rejected(Rejection::Stopped);
+        let arrived = self.intake.requests.drain(..).map(|request| request.waiter);
+        let waiters: Vec<_> = arrived.chain(self.queue.drain_pending()).collect();
+        self.shared.release(waiters.len());
+        for waiter in waiters {
+            waiter.fail(rejected.clone());
+        }
+        // The applier may have ended before.
+        let _ = self.apply.send(Item::Stop);
+    }
+}

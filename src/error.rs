@@ -1,0 +1,196 @@
+//! What can go wrong for a client, at the start, and for good.
+//!
+//! Owns: [`ClientError`] and its two halves, [`StartError`], [`StopReason`].
+//! Invariant: [`Rejection`] is said only of a command that is certainly not applied and never will
+//! be; whatever is less certain is [`Uncertainty`].
+
+use core::fmt;
+use std::sync::Arc;
+
+use paxos_core::ids::Slot;
+use paxos_core::output::{Halt, RecoverError};
+use paxos_core::port::StorageError;
+
+/// How a command or query ended without a reply.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// It is certainly not applied, and never will be. Sending it again is safe.
+    Rejected(Rejection),
+    /// It may have been applied, or may still be. Sending it again may apply it twice.
+    Unknown(Uncertainty),
+}
+
+/// Why a command was certainly not applied.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// No leader was found in time: too few replicas are up or connected.
+    NoLeader,
+    /// Too many requests wait already, here or at the leader. Try again later.
+    Busy,
+    /// The command is larger than a batch may be.
+    TooLarge {
+        /// Its bytes with the envelope.
+        bytes: usize,
+        /// The bound: [`paxos_core::config::Config::batch_bytes_max`], less the batch's head.
+        bytes_max: usize,
+    },
+    /// The leader's log has no space.
+    StorageFull,
+    /// It was proposed, and another value was chosen in its slot.
+    Superseded,
+    /// The node is stopped or stopping.
+    Stopped,
+    /// The codec did not encode it; the codec's words.
+    Codec(String),
+}
+
+/// Why it is not known whether a command is applied.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Uncertainty {
+    /// The request's timeout passed after it may have been proposed.
+    Timeout,
+    /// The node stopped after it may have been proposed.
+    Stopped,
+    /// Another leader leads, and what it found does not include the command yet.
+    LeaderChanged,
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rejected(rejection) => write!(f, "not applied: {rejection}"),
+            Self::Unknown(uncertainty) => write!(f, "may be applied or not: {uncertainty}"),
+        }
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoLeader => f.write_str("no leader was found in time"),
+            Self::Busy => f.write_str("too many requests wait already"),
+            Self::TooLarge { bytes, bytes_max } => {
+                write!(f, "the command takes {bytes} bytes, more than {bytes_max}")
+            }
+            Self::StorageFull => f.write_str("the leader's log has no space"),
+            Self::Superseded => f.write_str("another value was chosen in its slot"),
+            Self::Stopped => f.write_str("the node is stopped"),
+            Self::Codec(what) => write!(f, "the command cannot be encoded: {what}"),
+        }
+    }
+}
+
+impl fmt::Display for Uncertainty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Timeout => "it was proposed, and its timeout passed",
+            Self::Stopped => "it was proposed, and the node stopped",
+            Self::LeaderChanged => "it was proposed, and the leader changed",
+        })
+    }
+}
+
+/// Why a node did not start.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The builder was not given this part.
+    Missing(&'static str),
+    /// A bound of [`crate::NodeOptions`] is zero.
+    Options(&'static str),
+    /// The storage could not be read.
+    Storage(StorageError),
+    /// The storage holds this many groups; a node runs exactly one.
+    Groups(usize),
+    /// What the storage holds does not fit the config or the state machine.
+    Recover(RecoverError),
+    /// The system refused a thread for the journal.
+    Thread(std::io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(part) => write!(f, "a node needs a {part}: give one to the builder"),
+            Self::Options(field) => write!(f, "node option {field} must be above zero"),
+            Self::Storage(error) => error.fmt(f),
+            Self::Groups(count) => write!(f, "the storage holds {count} groups, not one"),
+            Self::Recover(error) => error.fmt(f),
+            Self::Thread(error) => write!(f, "no thread for the journal: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Storage(error) => Some(error),
+            Self::Recover(error) => Some(error),
+            Self::Thread(error) => Some(error),
+            Self::Missing(_) | Self::Options(_) | Self::Groups(_) => None,
+        }
+    }
+}
+
+/// Why a node stopped for good.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// [`crate::Node::shutdown`] was called, or the node was dropped.
+    Shutdown,
+    /// The protocol refuses to go on.
+    Halt(Halt),
+    /// The storage failed. Nothing was acknowledged after that.
+    Storage(Arc<StorageError>),
+    /// The state machine panicked, or broke its contract, in this slot.
+    Apply {
+        /// The slot.
+        slot: Slot,
+        /// What happened.
+        what: String,
+    },
+    /// A command in this slot does not decode: another release wrote it.
+    Undecodable {
+        /// The slot.
+        slot: Slot,
+        /// The codec's words.
+        what: String,
+    },
+    /// The transport stopped for good.
+    Transport,
+    /// A part of the node panicked: a bug.
+    Panicked(String),
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shutdown => f.write_str("the node was shut down"),
+            Self::Halt(halt) => halt.fmt(f),
+            Self::Storage(error) => write!(f, "storage failed: {error}"),
+            Self::Apply { slot, what } => write!(f, "the state machine failed in {slot}: {what}"),
+            Self::Undecodable { slot, what } => write!(
+                f,
+                "a command in {slot} does not decode, a newer release may have written it: {what}"
+            ),
+            Self::Transport => f.write_str("the transport stopped"),
+            Self::Panicked(what) => write!(f, "a part of the node panicked: {what}"),
+        }
+    }
+}
+
+/// The words of a caught panic.
+pub(crate) fn panic_words(payload: &(dyn core::any::Any + Send)) -> String {
+    if let Some(words) = payload.downcast_ref::<&str>() {
+        (*words).to_owned()
+    } else if let Some(words) = payload.downcast_ref::<String>() {
+        words.clone()
+    } else {
+        "a panic without words".to_owned()
+    }
+}

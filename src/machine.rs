@@ -1,0 +1,104 @@
+//! The user's state machine: what commands do (the book's Replicated Log, its consumer's side).
+//!
+//! Owns: [`StateMachine`], [`Batch`], [`SnapshotStream`]. Knows no slots but as names, no replicas,
+//! no disks.
+//! Invariants, which the implementor keeps: `apply` and `restore` are functions of the state and
+//! their arguments alone (no local clock, no randomness, no iteration over unordered maps), so that
+//! all replicas hold equal states at equal slots; `query` changes nothing.
+//! Source: Schneider, "Implementing Fault-Tolerant Services Using the State Machine Approach".
+
+use core::fmt;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use paxos_core::ids::{LogClock, Slot};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// The image of a state machine at a slot, in pieces of any size.
+pub type SnapshotStream = BoxStream<'static, std::io::Result<Bytes>>;
+
+/// The commands of one slot, in order.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Batch<C> {
+    /// The slot. Rises from batch to batch; slots without commands are left out.
+    pub slot: Slot,
+    /// The leader's clock. Never goes back from batch to batch: the one clock that a state machine
+    /// may look at.
+    pub clock: LogClock,
+    /// The commands. Never empty.
+    pub commands: Vec<C>,
+}
+
+/// What is replicated: a deterministic machine that takes commands in the order of the log.
+#[async_trait]
+pub trait StateMachine: Send + Sync + 'static {
+    /// What changes the state.
+    type Command: Serialize + DeserializeOwned + Send + 'static;
+    /// What a command answers.
+    type Reply: Serialize + DeserializeOwned + Send + 'static;
+    /// What is asked without changing anything. Never leaves the process.
+    type Query: Send + 'static;
+    /// What a query answers.
+    type Answer: Send + 'static;
+
+    /// Applies the commands of one slot, and returns exactly one reply for each, in their order.
+    /// Called once for each slot with commands, in rising order of slots.
+    ///
+    /// A panic stops the node, naming the slot: every other replica would panic there too. The
+    /// returned future is driven to its end unless the node is dropped. It must not block its
+    /// thread for long: timeouts of waiting requests are watched from the same task.
+    async fn apply(&mut self, batch: Batch<Self::Command>) -> Vec<Self::Reply>;
+
+    /// Answers a question. Sees at least every command that was answered before it was asked.
+    async fn query(&self, query: Self::Query) -> Self::Answer;
+
+    /// The last slot that this machine's own durable state includes, read once at the start. Slots
+    /// up to it are not applied again. The default, [`Slot::ZERO`], is right for a machine in
+    /// memory: it is rebuilt from the log.
+    fn applied(&self) -> Slot {
+        Slot::ZERO
+    }
+
+    /// Every slot up to `through` is done and held no command for this machine. A machine that
+    /// stores [`StateMachine::applied`] may take note.
+    fn skipped(&mut self, _through: Slot) {}
+
+    /// Writes out the state, for replicas that need what the log has trimmed.
+    async fn snapshot(&self) -> Result<SnapshotStream, SnapshotError> {
+        Err(SnapshotError::NotSupported)
+    }
+
+    /// Replaces the state by a snapshot, and returns the slot that it includes.
+    async fn restore(&mut self, _from: SnapshotStream) -> Result<Slot, SnapshotError> {
+        Err(SnapshotError::NotSupported)
+    }
+}
+
+/// Why there is no snapshot, or none was restored.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// The state machine does not make snapshots.
+    NotSupported,
+    /// Reading or writing failed, or the stream holds something else.
+    Io(std::io::Error),
+}
+
+impl fmt::Display for SnapshotError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSupported => f.write_str("the state machine does not make snapshots"),
+            Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SnapshotError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NotSupported => None,
+            Self::Io(error) => Some(error),
+        }
+    }
+}

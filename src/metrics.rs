@@ -1,0 +1,189 @@
+//! What a node counts, and how that is shown.
+//!
+//! Owns: [`Metrics`], a plain copy for whoever asks, and `Meters`, what it is a copy of.
+//! Invariant: counting costs relaxed atomic additions, per batch and not per command.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+
+use paxos_core::output::Counters;
+use paxos_core::port::TransportCounters;
+
+pub use crate::histogram::Distribution;
+use crate::histogram::Histogram;
+
+impl Histogram {
+    pub(crate) fn record_duration(&self, duration: Duration) {
+        self.record(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+    }
+}
+
+/// A number that others may read.
+#[derive(Debug, Default)]
+pub(crate) struct Cell(AtomicU64);
+
+impl Cell {
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, value: usize) {
+        self.0.store(value as u64, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! meters {
+    (
+        cells { $($(#[$cell_doc:meta])* $cell:ident,)* }
+        histograms { $($(#[$histogram_doc:meta])* $histogram:ident,)* }
+    ) => {
+        /// What is counted as it happens.
+        #[derive(Debug)]
+        pub(crate) struct Meters {
+            $(pub(crate) $cell: Cell,)*
+            $(pub(crate) $histogram: Histogram,)*
+        }
+
+        impl Meters {
+            pub(crate) fn new() -> Self {
+                Self {
+                    $($cell: Cell::default(),)*
+                    $($histogram: Histogram::new(),)*
+                }
+            }
+
+            pub(crate) fn snapshot(&self, core: Counters, transport: TransportCounters) -> Metrics {
+                Metrics {
+                    core,
+                    transport,
+                    $($cell: self.$cell.get(),)*
+                    $($histogram: self.$histogram.snapshot(),)*
+                }
+            }
+        }
+
+        /// What a node counted since it started.
+        #[derive(Clone, Debug)]
+        #[non_exhaustive]
+        pub struct Metrics {
+            /// What the protocol counted: elections, retransmissions, drops by reason.
+            pub core: Counters,
+            /// What the transport counted: frames, bytes, drops by reason.
+            pub transport: TransportCounters,
+            $($(#[$cell_doc])* pub $cell: u64,)*
+            $($(#[$histogram_doc])* pub $histogram: Distribution,)*
+        }
+
+        impl Metrics {
+            fn cells(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($cell), self.$cell),)*]
+            }
+        }
+    };
+}
+
+meters! {
+    cells {
+        /// Requests taken from this node's clients.
+        requests,
+        /// Requests that were refused because too many wait.
+        requests_busy,
+        /// Gauge: requests of this node's clients without an answer.
+        requests_waiting,
+        /// Gauge: those of them that are not proposed.
+        requests_pending,
+        /// Commands proposed here, as leader.
+        commands_proposed,
+        /// Batches proposed here, as leader.
+        batches_proposed,
+        /// Commands given to the state machine.
+        commands_applied,
+        /// Gauge: slots handed out to be applied that are not.
+        apply_slots_waiting,
+        /// Frames of commands sent to another leader.
+        forwards_sent,
+        /// Those of them that the leader said it proposed.
+        forwards_taken,
+        /// Those of them that the leader refused.
+        forwards_refused,
+        /// Gauge: those of them without an answer.
+        forwards_unanswered,
+        /// Frames of commands that peers sent here.
+        forwards_received,
+        /// Those of them met with silence: repeated, or for another life.
+        forwards_ignored,
+        /// Those of them refused.
+        forwards_turned_away,
+        /// Frames of a peer that do not decode.
+        dropped_undecodable,
+        /// Messages not sent because a lane was full.
+        dropped_full,
+        /// Messages not sent because the peer was not linked.
+        dropped_down,
+        /// Messages not sent because they exceed the transport's frames.
+        dropped_too_large,
+        /// Reads of the log.
+        loads,
+        /// How often the node woke up.
+        wakes,
+    }
+    histograms {
+        /// Nanoseconds of one write to the log, its sync included; the count is that of the syncs.
+        sync,
+        /// Commands in a batch proposed here.
+        batch_commands,
+        /// Encoded bytes of a batch proposed here.
+        batch_bytes,
+        /// Nanoseconds from proposing a batch to its being committed here, as leader.
+        round,
+    }
+}
+
+impl fmt::Display for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let core = &self.core;
+        let transport = &self.transport;
+        let more = [
+            ("campaigns", core.campaigns),
+            ("elections_won", core.elections_won),
+            ("step_downs", core.step_downs),
+            ("retransmissions", core.retransmissions),
+            ("values_fetched", core.values_fetched),
+            ("frames_sent", transport.frames_sent),
+            ("bytes_sent", transport.bytes_sent),
+            ("frames_received", transport.frames_received),
+            ("bytes_received", transport.bytes_received),
+        ];
+        for (name, value) in self.cells().into_iter().chain(more) {
+            writeln!(f, "{name:<22} {value:>14}")?;
+        }
+        writeln!(
+            f,
+            "{:<22} {:>14} {:>12} {:>12} {:>12} {:>12}",
+            "", "count", "mean", "p50", "p99", "max"
+        )?;
+        let rows = [
+            ("sync us", &self.sync, 1000),
+            ("round us", &self.round, 1000),
+            ("batch commands", &self.batch_commands, 1),
+            ("batch bytes", &self.batch_bytes, 1),
+        ];
+        for (name, row, unit) in rows {
+            writeln!(
+                f,
+                "{name:<22} {:>14} {:>12} {:>12} {:>12} {:>12}",
+                row.count,
+                row.mean() / unit,
+                row.p50 / unit,
+                row.p99 / unit,
+                row.max / unit
+            )?;
+        }
+        Ok(())
+    }
+}

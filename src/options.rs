@@ -1,0 +1,61 @@
+//! The bounds and timeouts of a node, beside the protocol's own [`paxos_core::config::Config`].
+//!
+//! Owns: [`NodeOptions`].
+
+use core::time::Duration;
+
+use crate::error::StartError;
+
+/// The bounds and timeouts of a node. Start from [`NodeOptions::default`].
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// How many requests of this node's clients may wait for an answer at once; one more is
+    /// refused as `Busy`. Bounds the memory of the waiting list. Default 65,536.
+    pub requests_max: usize,
+    /// How many bytes of commands forwarded by peers may wait to be proposed here; a frame beyond
+    /// is refused as busy. Default 64 MiB.
+    pub forwarded_bytes_max: usize,
+    /// How many forwarded frames of this node may be unanswered at once; what comes meanwhile is
+    /// sent together afterwards. At most 512. Default 64.
+    pub forwards_max: usize,
+    /// How long a client waits for its answer unless it says otherwise. Default 5 s.
+    pub request_timeout: Duration,
+    /// How long [`crate::Node::shutdown`] waits for what is proposed. Default 5 s.
+    pub shutdown_timeout: Duration,
+    /// How long a forwarded command that the leader refused waits before it is tried again; grows
+    /// with each refusal, and is drawn at random from the upper half. Default 5 ms.
+    pub backoff_min: Duration,
+    /// What that wait grows to at most. Default 200 ms.
+    pub backoff_max: Duration,
+}
+
+impl Default for NodeOptions {
+    fn default() -> Self {
+        Self {
+            requests_max: 65_536,
+            forwarded_bytes_max: 64 << 20,
+            forwards_max: 64,
+            request_timeout: Duration::from_secs(5),
+            shutdown_timeout: Duration::from_secs(5),
+            backoff_min: Duration::from_millis(5),
+            backoff_max: Duration::from_millis(200),
+        }
+    }
+}
+
+impl NodeOptions {
+    pub(crate) fn check(&self) -> Result<(), StartError> {
+        let rules = [
+            (self.requests_max > 0, "requests_max"),
+            (self.forwarded_bytes_max > 0, "forwarded_bytes_max"),
+            (self.forwards_max > 0, "forwards_max"),
+            (!self.request_timeout.is_zero(), "request_timeout"),
+            (!self.backoff_min.is_zero(), "backoff_min"),
+            (!self.backoff_max.is_zero(), "backoff_max"),
+        ];
+        match rules.into_iter().find(|(holds, _)| !holds) {
+            Some((_, field)) => Err(StartError::Options(field)),
+            None => Ok(()),
+        }
+    }
+}

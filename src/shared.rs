@@ -1,0 +1,169 @@
+//! What the parts of one node share: gates, gauges and cells, each written by one of them.
+//!
+//! Owns: [`Shared`], [`NodeStatus`], [`NodeEventState`]. Holds no protocol state.
+//! Invariant: `waiting` counts every request between its acceptance from a client and its answer,
+//! so that the waiting list and every queue before it are bounded by one number.
+
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::task::AtomicWaker;
+use paxos_core::ballot::Ballot;
+use paxos_core::ids::Slot;
+use paxos_core::output::{Counters, Status};
+use paxos_core::port::{Room, TransportCounters};
+use tokio::sync::watch;
+
+use crate::error::StopReason;
+use crate::metrics::Meters;
+
+/// What can be seen of a node.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct NodeStatus {
+    /// What its replica says of itself. `applied` is what its state machine holds.
+    pub replica: Status,
+    /// Whether its storage takes new commands.
+    pub room: Room,
+    /// Why it stopped, if it did.
+    pub stopped: Option<StopReason>,
+}
+
+/// What [`crate::Node::watch`] tells of.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct NodeEventState {
+    /// The ballot of the leader that this node is or follows.
+    pub leader: Option<Ballot>,
+    /// Whether that is this node.
+    pub is_leader: bool,
+    /// The last slot that this node's state machine holds.
+    pub applied: Slot,
+}
+
+/// Whether the node goes on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Closing {
+    /// It does.
+    No,
+    /// It finishes what was asked for.
+    Graceful,
+    /// It stops where it stands.
+    AtOnce,
+}
+
+/// What the node's task wrote down last.
+#[derive(Debug)]
+pub(crate) struct Published {
+    pub(crate) status: Status,
+    pub(crate) room: Room,
+    pub(crate) core: Counters,
+    pub(crate) transport: TransportCounters,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    waiting: AtomicUsize,
+    waiting_max: usize,
+    /// The largest command, its envelope included.
+    pub(crate) command_bytes_max: usize,
+    closing: AtomicU8,
+    applied: AtomicU64,
+    nudged: AtomicBool,
+    waker: AtomicWaker,
+    pub(crate) meters: Arc<Meters>,
+    pub(crate) published: Mutex<Published>,
+    pub(crate) events: watch::Sender<NodeEventState>,
+    pub(crate) stopped: watch::Sender<Option<StopReason>>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        waiting_max: usize,
+        command_bytes_max: usize,
+        meters: Arc<Meters>,
+        published: Published,
+    ) -> Self {
+        let applied = published.status.applied;
+        let events = NodeEventState {
+            applied,
+            ..NodeEventState::default()
+        };
+        Self {
+            waiting: AtomicUsize::new(0),
+            waiting_max,
+            command_bytes_max,
+            closing: AtomicU8::new(0),
+            applied: AtomicU64::new(applied.number()),
+            nudged: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+            meters,
+            published: Mutex::new(published),
+            events: watch::Sender::new(events),
+            stopped: watch::Sender::new(None),
+        }
+    }
+
+    /// Takes a place for one request, if one is free.
+    pub(crate) fn admit(&self) -> bool {
+        let admitted = self.waiting.fetch_add(1, Ordering::Relaxed) < self.waiting_max;
+        if !admitted {
+            self.release(1);
+        }
+        admitted
+    }
+
+    /// Frees the places of requests that were answered.
+    pub(crate) fn release(&self, count: usize) {
+        if count > 0 {
+            self.waiting.fetch_sub(count, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn applied(&self) -> Slot {
+        Slot::new(self.applied.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_applied(&self, slot: Slot) {
+        self.applied.store(slot.number(), Ordering::Release);
+    }
+
+    pub(crate) fn closing(&self) -> Closing {
+        match self.closing.load(Ordering::Acquire) {
+            0 => Closing::No,
+            1 => Closing::Graceful,
+            _ => Closing::AtOnce,
+        }
+    }
+
+    pub(crate) fn close(&self, closing: Closing) {
+        self.closing.fetch_max(closing as u8, Ordering::AcqRel);
+        self.nudge();
+    }
+
+    /// Wakes the node's task.
+    pub(crate) fn nudge(&self) {
+        self.nudged.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Whether the node's task was nudged; else it will be woken by the next nudge.
+    pub(crate) fn poll_nudged(&self, cx: &core::task::Context<'_>) -> bool {
+        self.waker.register(cx.waker());
+        self.nudged.swap(false, Ordering::AcqRel)
+    }
+
+    /// What was written down last; readable even if a writer panicked.
+    pub(crate) fn published<T>(&self, read: impl FnOnce(&mut Published) -> T) -> T {
+        read(
+            &mut self
+                .published
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+}

@@ -1,0 +1,382 @@
+//! Requests on their way to be proposed (the book's Request Batch, and its Singular Update Queue's
+//! queue).
+//!
+//! Owns: [`Queue`]: what was asked for and is certainly not proposed yet; the numbering of this
+//! life's requests. Knows no replica and no transport.
+//! Invariants: (1) a request gets its number when it leaves `pending`, in order, once; (2) a parcel
+//! holds this node's own commands first, their numbers consecutive; (3) whatever stands in the
+//! queue is certainly not proposed.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use core::time::Duration;
+use paxos_core::codec::BATCH_HEADER_LEN;
+use paxos_core::ids::{ClientId, Incarnation, ReplicaId, RequestNumber, Time};
+use paxos_core::value::{Batch, Command, CommandKind};
+
+use crate::waiters::{Numbers, Waiting};
+
+/// What a client asks for.
+#[derive(Debug)]
+pub(crate) struct Request<W> {
+    pub(crate) kind: CommandKind,
+    pub(crate) payload: Bytes,
+    pub(crate) timeout: Duration,
+    pub(crate) waiter: W,
+}
+
+#[derive(Debug)]
+struct Pending<W> {
+    kind: CommandKind,
+    payload: Bytes,
+    waiting: Waiting<W>,
+}
+
+/// Which frame of a peer some commands came in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Forwarded {
+    pub(crate) from: ReplicaId,
+    pub(crate) origin: Incarnation,
+    pub(crate) sequence: u64,
+}
+
+/// Commands that are to share a slot.
+#[derive(Debug)]
+pub(crate) struct Parcel<W> {
+    pub(crate) commands: Vec<Command>,
+    /// Of this node's own commands.
+    pub(crate) numbers: Numbers,
+    /// Who waits for them; empty once they stand in the waiting list.
+    pub(crate) waiting: Vec<Waiting<W>>,
+    /// Nobody waits for this node's own commands after this.
+    pub(crate) deadline: Time,
+    pub(crate) forwards: Vec<Forwarded>,
+    pub(crate) bytes: usize,
+    /// How often it was refused, and when it is to be tried again.
+    pub(crate) attempts: u32,
+    pub(crate) retry_at: Time,
+}
+
+impl<W> Parcel<W> {
+    /// Own commands that came back from a leader that did not propose them.
+    pub(crate) fn returned(batch: &Batch, numbers: Numbers, deadline: Time, attempts: u32) -> Self {
+        Self {
+            commands: batch.commands().to_vec(),
+            numbers,
+            waiting: Vec::new(),
+            deadline,
+            forwards: Vec::new(),
+            bytes: batch.encoded_len(),
+            attempts,
+            retry_at: Time::ZERO,
+        }
+    }
+
+    /// Drops the commands of peers, and says which frames they came in.
+    pub(crate) fn without_forwards(&mut self) -> Vec<Forwarded> {
+        if !self.forwards.is_empty() {
+            self.commands.truncate(self.numbers.count as usize);
+            self.bytes = BATCH_HEADER_LEN
+                + self
+                    .commands
+                    .iter()
+                    .map(Command::encoded_len)
+                    .sum::<usize>();
+        }
+        core::mem::take(&mut self.forwards)
+    }
+}
+
+/// What waits to be proposed, here or at another leader.
+#[derive(Debug)]
+pub(crate) struct Queue<W> {
+    client: ClientId,
+    bytes_max: usize,
+    next_number: u64,
+    pending: VecDeque<Pending<W>>,
+    returned: VecDeque<Parcel<W>>,
+    forwarded: VecDeque<(Forwarded, Batch)>,
+    forwarded_bytes: usize,
+}
+
+impl<W> Queue<W> {
+    pub(crate) fn new(client: ClientId, bytes_max: usize) -> Self {
+        Self {
+            client,
+            bytes_max,
+            next_number: 1,
+            pending: VecDeque::new(),
+            returned: VecDeque::new(),
+            forwarded: VecDeque::new(),
+            forwarded_bytes: 0,
+        }
+    }
+
+    /// How many requests have no number yet.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    pub(crate) fn forwarded_bytes(&self) -> usize {
+        self.forwarded_bytes
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.returned.is_empty() && self.forwarded.is_empty()
+    }
+
+    pub(crate) fn push(&mut self, request: Request<W>, now: Time) {
+        self.pending.push_back(Pending {
+            kind: request.kind,
+            payload: request.payload,
+            waiting: Waiting {
+                waiter: request.waiter,
+                deadline: now.after(request.timeout),
+            },
+        });
+    }
+
+    pub(crate) fn push_forwarded(&mut self, forwarded: Forwarded, batch: Batch) {
+        self.forwarded_bytes += batch.encoded_len();
+        self.forwarded.push_back((forwarded, batch));
+    }
+
+    /// Puts a parcel back that was not proposed. Its waiters must stand in the waiting list.
+    pub(crate) fn put_back(&mut self, parcel: Parcel<W>) {
+        assert!(
+            parcel.waiting.is_empty(),
+            "whoever waits for a numbered request stands in the waiting list"
+        );
+        self.returned.push_front(parcel);
+    }
+
+    /// When the next parcel that was put back is to be tried again.
+    pub(crate) fn retry_at(&self) -> Option<Time> {
+        self.returned.iter().map(|parcel| parcel.retry_at).min()
+    }
+
+    /// The next parcel of this node's own commands.
+    pub(crate) fn next_own(&mut self, now: Time) -> Option<Parcel<W>> {
+        let due = self
+            .returned
+            .iter()
+            .position(|parcel| parcel.retry_at <= now);
+        if let Some(due) = due {
+            return self.returned.remove(due);
+        }
+        let parcel = self.assemble();
+        (!parcel.commands.is_empty()).then_some(parcel)
+    }
+
+    /// The next parcel to be proposed here: everything that is ready and fits.
+    pub(crate) fn next(&mut self, now: Time) -> Option<Parcel<W>> {
+        let mut parcel = match self.next_own(now) {
+            Some(parcel) => parcel,
+            None => self.assemble(),
+        };
+        while let Some((_, batch)) = self.forwarded.front() {
+            let bytes = batch.encoded_len() - BATCH_HEADER_LEN;
+            if !parcel.commands.is_empty() && parcel.bytes + bytes > self.bytes_max {
+                break;
+            }
+            let (forwarded, batch) = self.forwarded.pop_front().expect("the front was just seen");
+            self.forwarded_bytes -= batch.encoded_len();
+            parcel.bytes += bytes;
+            parcel.commands.extend_from_slice(batch.commands());
+            parcel.forwards.push(forwarded);
+        }
+        (!parcel.commands.is_empty()).then_some(parcel)
+    }
+
+    /// Numbers pending requests and takes them out, as many as fit into one batch.
+    fn assemble(&mut self) -> Parcel<W> {
+        let mut bytes = BATCH_HEADER_LEN;
+        let guess = self.pending.len().min(8192);
+        let mut commands = Vec::with_capacity(guess);
+        let mut waiting = Vec::with_capacity(guess);
+        let mut deadline = Time::ZERO;
+        let first = self.next_number;
+        while let Some(pending) = self.pending.pop_front() {
+            let command = Command {
+                kind: pending.kind,
+                client: self.client,
+                request: RequestNumber::new(self.next_number),
+                acknowledged_below: RequestNumber::default(),
+                payload: pending.payload,
+            };
+            if !commands.is_empty() && bytes + command.encoded_len() > self.bytes_max {
+                self.pending.push_front(Pending {
+                    kind: command.kind,
+                    payload: command.payload,
+                    waiting: pending.waiting,
+                });
+                break;
+            }
+            bytes += command.encoded_len();
+            self.next_number += 1;
+            deadline = deadline.max(pending.waiting.deadline);
+            commands.push(command);
+            waiting.push(pending.waiting);
+        }
+        Parcel {
+            commands,
+            numbers: Numbers {
+                first,
+                count: self.next_number - first,
+            },
+            waiting,
+            deadline,
+            forwards: Vec::new(),
+            bytes,
+            attempts: 0,
+            retry_at: Time::ZERO,
+        }
+    }
+
+    /// Takes out what nobody waits for any longer: single waiters, and numbered parcels.
+    pub(crate) fn expire(&mut self, now: Time) -> (Vec<W>, Vec<Parcel<W>>) {
+        let mut waiters = Vec::new();
+        // Timeouts differ by client, so the order of arrival is not that of deadlines.
+        if self.pending.iter().any(|p| p.waiting.deadline <= now) {
+            for pending in core::mem::take(&mut self.pending) {
+                if pending.waiting.deadline <= now {
+                    waiters.push(pending.waiting.waiter);
+                } else {
+                    self.pending.push_back(pending);
+                }
+            }
+        }
+        let mut parcels = Vec::new();
+        for parcel in core::mem::take(&mut self.returned) {
+            // One that carries commands of peers is of interest to them at any rate.
+            if parcel.deadline <= now && parcel.forwards.is_empty() {
+                parcels.push(parcel);
+            } else {
+                self.returned.push_back(parcel);
+            }
+        }
+        (waiters, parcels)
+    }
+
+    /// Takes all waiters without a number out.
+    pub(crate) fn drain_pending(&mut self) -> Vec<W> {
+        let pending = self.pending.drain(..);
+        pending.map(|pending| pending.waiting.waiter).collect()
+    }
+
+    /// Takes everything out that peers forwarded.
+    pub(crate) fn drain_forwarded(&mut self) -> Vec<Forwarded> {
+        self.forwarded_bytes = 0;
+        let mut all: Vec<_> = self.forwarded.drain(..).map(|(from, _)| from).collect();
+        for parcel in &mut self.returned {
+            all.extend(parcel.without_forwards());
+        }
+        self.returned.retain(|parcel| !parcel.commands.is_empty());
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use paxos_core::codec::COMMAND_HEADER_LEN;
+    use paxos_core::ids::LogClock;
+
+    use super::*;
+
+    const NOW: Time = Time::from_nanos(100);
+
+    fn request(name: u32, len: usize) -> Request<u32> {
+        Request {
+            kind: CommandKind::Apply,
+            payload: vec![0; len].into(),
+            timeout: Duration::from_nanos(u64::from(name)),
+            waiter: name,
+        }
+    }
+
+    fn forwarded(sequence: u64) -> Forwarded {
+        Forwarded {
+            from: ReplicaId::new(2),
+            origin: Incarnation::new(1, 1),
+            sequence,
+        }
+    }
+
+    fn foreign(count: u64) -> Batch {
+        let command = |n| Command::apply(ClientId::new(2), RequestNumber::new(n), Bytes::new());
+        Batch::new(LogClock::default(), (1..=count).map(command).collect())
+    }
+
+    #[test]
+    fn everything_ready_shares_a_parcel_up_to_the_bound() {
+        let room_for_two = BATCH_HEADER_LEN + 2 * (COMMAND_HEADER_LEN + 10);
+        let mut queue = Queue::new(ClientId::new(1), room_for_two);
+        for name in 1..=3 {
+            queue.push(request(name, 10), NOW);
+        }
+        let parcel = queue.next(NOW).unwrap();
+        assert_eq!((parcel.numbers.first, parcel.numbers.count), (1, 2));
+        assert_eq!(parcel.bytes, room_for_two);
+        assert_eq!(parcel.deadline, Time::from_nanos(102));
+        let batch = Batch::new(LogClock::default(), parcel.commands);
+        assert_eq!(batch.encoded_len(), parcel.bytes);
+        let parcel = queue.next(NOW).unwrap();
+        assert_eq!((parcel.numbers.first, parcel.numbers.count), (3, 1));
+        assert!(queue.next(NOW).is_none());
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn commands_of_peers_follow_the_own_and_can_be_dropped_again() {
+        let mut queue = Queue::new(ClientId::new(1), 10_000);
+        queue.push(request(1, 10), NOW);
+        queue.push_forwarded(forwarded(8), foreign(3));
+        queue.push_forwarded(forwarded(9), foreign(1));
+        let mut parcel = queue.next(NOW).unwrap();
+        assert_eq!(parcel.commands.len(), 5);
+        assert_eq!(parcel.numbers.count, 1);
+        assert_eq!(queue.forwarded_bytes(), 0);
+        let own = parcel.commands[0].clone();
+        assert_eq!(parcel.without_forwards(), [forwarded(8), forwarded(9)]);
+        assert_eq!(parcel.commands, [own]);
+        assert_eq!(parcel.bytes, BATCH_HEADER_LEN + COMMAND_HEADER_LEN + 10);
+    }
+
+    #[test]
+    fn what_is_put_back_keeps_its_numbers_and_waits_for_its_turn() {
+        let mut queue = Queue::new(ClientId::new(1), 10_000);
+        queue.push(request(50, 1), NOW);
+        let mut parcel = queue.next(NOW).unwrap();
+        parcel.waiting.clear();
+        parcel.retry_at = Time::from_nanos(120);
+        queue.put_back(parcel);
+        queue.push(request(10, 1), NOW);
+        assert_eq!(queue.next_own(NOW).unwrap().numbers.first, 2);
+        assert!(queue.next_own(NOW).is_none());
+        assert_eq!(queue.retry_at(), Some(Time::from_nanos(120)));
+        assert_eq!(
+            queue.next_own(Time::from_nanos(120)).unwrap().numbers.first,
+            1
+        );
+    }
+
+    #[test]
+    fn expiry_takes_those_out_whose_time_is_over() {
+        let mut queue = Queue::new(ClientId::new(1), 10_000);
+        for name in [30, 10, 20] {
+            queue.push(request(name, 1), NOW);
+        }
+        let (waiters, parcels) = queue.expire(Time::from_nanos(120));
+        assert_eq!(waiters, [10, 20]);
+        assert!(parcels.is_empty());
+        let mut parcel = queue.next(NOW).unwrap();
+        parcel.waiting.clear();
+        queue.put_back(parcel);
+        assert!(queue.expire(Time::from_nanos(129)).1.is_empty());
+        assert_eq!(queue.expire(Time::from_nanos(130)).1.len(), 1);
+        assert!(queue.is_empty());
+    }
+}

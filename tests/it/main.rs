@@ -1,0 +1,9 @@
+//! The library as a program sees it: nodes over the in-memory transport.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod host_cluster;
+mod host_faults;
+mod host_memory;
+mod host_stops;
+mod support;

@@ -1,0 +1,198 @@
+//! A cluster in one process, and a state machine that remembers what it was told.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use paxos::storage::MemoryStorage;
+use paxos::{
+    Batch, ClusterId, Config, Format, GroupId, Membership, MemoryNetwork, Node, NodeOptions,
+    ReplicaId, Slot, StateMachine, async_trait,
+};
+use serde::{Deserialize, Serialize};
+
+/// Everything here is done after this, or never.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) enum Op {
+    /// Counts this name once more.
+    Mark(u64),
+    /// Carries weight.
+    Weight(Vec<u8>),
+    /// Panics.
+    Trap,
+    /// Returns no reply.
+    Mute,
+}
+
+/// How often each name was marked, and what a test may see of that.
+#[derive(Default)]
+pub(crate) struct Marks {
+    pub(crate) marks: BTreeMap<u64, u64>,
+    /// What survives this machine, where a test keeps it.
+    pub(crate) kept: Arc<Kept>,
+    /// What it included when it was made.
+    pub(crate) included: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Kept {
+    pub(crate) applied: AtomicU64,
+    pub(crate) marks: Mutex<BTreeMap<u64, u64>>,
+    pub(crate) slots: Mutex<Vec<Slot>>,
+}
+
+#[async_trait]
+impl StateMachine for Marks {
+    type Command = Op;
+    type Reply = u64;
+    type Query = u64;
+    type Answer = u64;
+
+    async fn apply(&mut self, batch: Batch<Op>) -> Vec<u64> {
+        self.kept.slots.lock().unwrap().push(batch.slot);
+        let mut replies = Vec::new();
+        for op in batch.commands {
+            match op {
+                Op::Mark(name) => {
+                    let count = self.marks.entry(name).or_default();
+                    *count += 1;
+                    replies.push(*count);
+                }
+                Op::Weight(weight) => replies.push(weight.len() as u64),
+                Op::Trap => panic!("the trap of the test"),
+                Op::Mute => {}
+            }
+        }
+        let number = batch.slot.number();
+        self.kept.applied.store(number, Ordering::SeqCst);
+        self.kept.marks.lock().unwrap().clone_from(&self.marks);
+        replies
+    }
+
+    async fn query(&self, name: u64) -> u64 {
+        self.marks.get(&name).copied().unwrap_or(0)
+    }
+
+    fn applied(&self) -> Slot {
+        Slot::new(self.included)
+    }
+}
+
+pub(crate) struct Cluster {
+    pub(crate) network: MemoryNetwork,
+    pub(crate) storages: Vec<MemoryStorage>,
+    pub(crate) nodes: Vec<Option<Node<Marks>>>,
+    pub(crate) options: NodeOptions,
+}
+
+pub(crate) fn config() -> Config {
+    Config {
+        heartbeat_interval: Duration::from_millis(30),
+        election_timeout: Duration::from_millis(150),
+        election_jitter: Duration::from_millis(100),
+        retransmit_interval: Duration::from_millis(40),
+        fetch_timeout: Duration::from_millis(60),
+        ..Config::default()
+    }
+}
+
+pub(crate) fn id(place: usize) -> ReplicaId {
+    ReplicaId::new(place as u16 + 1)
+}
+
+pub(crate) fn storage(place: usize, replicas: usize) -> MemoryStorage {
+    MemoryStorage::formatted(Format {
+        cluster: ClusterId::new(7),
+        group: GroupId::new(0),
+        replica: id(place),
+        membership: Membership::voters_only((0..replicas).map(id)).unwrap(),
+    })
+}
+
+impl Cluster {
+    pub(crate) async fn start(replicas: usize) -> Self {
+        Self::with(replicas, NodeOptions::default()).await
+    }
+
+    pub(crate) async fn with(replicas: usize, options: NodeOptions) -> Self {
+        let mut cluster = Self {
+            network: MemoryNetwork::new(),
+            storages: (0..replicas)
+                .map(|place| storage(place, replicas))
+                .collect(),
+            nodes: (0..replicas).map(|_| None).collect(),
+            options,
+        };
+        for place in 0..replicas {
+            cluster.start_node(place, Marks::default()).await;
+        }
+        cluster
+    }
+
+    pub(crate) async fn start_node(&mut self, place: usize, machine: Marks) {
+        let node = Node::builder()
+            .storage(self.storages[place].clone())
+            .transport(self.network.transport(id(place)))
+            .config(config())
+            .options(self.options.clone())
+            .start(machine)
+            .await
+            .unwrap();
+        self.nodes[place] = Some(node);
+    }
+
+    /// Starts the first node with a machine that goes on from what was kept.
+    pub(crate) async fn start_keeping(&mut self, kept: &Arc<Kept>) {
+        let machine = Marks {
+            marks: kept.marks.lock().unwrap().clone(),
+            kept: Arc::clone(kept),
+            included: kept.applied.load(Ordering::SeqCst),
+        };
+        self.start_node(0, machine).await;
+    }
+
+    pub(crate) fn node(&self, place: usize) -> &Node<Marks> {
+        self.nodes[place].as_ref().unwrap()
+    }
+
+    /// Waits for one of these places to lead, and the others of them to follow it.
+    pub(crate) async fn leader_among(&self, places: &[usize]) -> usize {
+        let mut leader = None;
+        until("a leader", || {
+            let ballots: Vec<_> = places
+                .iter()
+                .map(|place| self.node(*place).watch().borrow().leader)
+                .collect();
+            leader = places
+                .iter()
+                .copied()
+                .find(|place| self.node(*place).watch().borrow().is_leader);
+            leader.is_some() && ballots.iter().all(|ballot| *ballot == ballots[0])
+        })
+        .await;
+        leader.unwrap()
+    }
+
+    pub(crate) async fn leader(&self) -> usize {
+        let places: Vec<_> = (0..self.nodes.len()).collect();
+        self.leader_among(&places).await
+    }
+}
+
+/// Waits for something to become true.
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < PATIENCE, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// The future's result, which comes in time.
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let result = tokio::time::timeout(PATIENCE, future).await;
+    result.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}

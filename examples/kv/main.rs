@@ -37,7 +37,7 @@ use crate::budget::Budget;
 use crate::cli::Invocation;
 use crate::config::Settings;
 use crate::limits::BUFFERS_BYTES_MAX;
-use crate::replica::Replica;
+use crate::replica::{Prepared, Replica};
 
 /// The command line was not understood.
 const EXIT_USAGE: u8 = 2;
@@ -124,14 +124,19 @@ fn start(settings: Vec<Settings>, program: &str) -> Result<(), String> {
         let budget = Budget::new(BUFFERS_BYTES_MAX);
         let members = settings[0].format.membership.voters().len();
         let bound = memory::bound_besides_data(settings.len(), members);
-        let mut replicas = Vec::new();
+        let signal = interrupted()?;
+        let mut prepared = Vec::new();
         for settings in settings {
             let id = settings.format.replica;
-            let started = Replica::start(settings, budget.clone(), bound).await;
+            let ready = Prepared::new(settings).await;
+            prepared.push((id, ready.map_err(|error| format!("{id}: {error}"))?));
+        }
+        let mut replicas = Vec::new();
+        for (id, prepared) in prepared {
+            let started = prepared.start(budget.clone(), bound).await;
             replicas.push(started.map_err(|error| format!("{id}: {error}"))?);
         }
         banner(&replicas, bound);
-        let signal = interrupted()?;
         let stopped = select_all(replicas.iter().map(|replica| Box::pin(replica.stopped())));
         let own_end = tokio::select! {
             name = signal => {

@@ -52,6 +52,15 @@ pub(crate) fn node_options() -> NodeOptions {
     }
 }
 
+/// A replica whose log is locked and whose ports are bound, and that has said nothing yet.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    settings: Settings,
+    wal: Wal,
+    listener: TcpListener,
+    transport: QuicTransport,
+}
+
 /// A replica that runs.
 #[derive(Debug)]
 pub(crate) struct Replica {
@@ -61,13 +70,9 @@ pub(crate) struct Replica {
     closing: watch::Sender<bool>,
 }
 
-impl Replica {
-    /// Starts the replica of a directory. The error is one line.
-    pub(crate) async fn start(
-        settings: Settings,
-        budget: Arc<Budget>,
-        memory_bound: usize,
-    ) -> Result<Self, String> {
+impl Prepared {
+    /// Takes hold of everything that a replica needs. The error is one line.
+    pub(crate) async fn new(settings: Settings) -> Result<Self, String> {
         let identity = Identity::load(&settings.key).map_err(|error| error.to_string())?;
         let wal = Wal::open(&settings.data, &settings.format, wal_options())
             .map_err(|error| error.to_string())?;
@@ -78,10 +83,24 @@ impl Replica {
         let options = QuicOptions::new(&settings.format, identity).listen(&settings.listen);
         let transport = QuicTransport::new(options)
             .map_err(|error| format!("cannot listen for peers: {error}"))?;
+        Ok(Self {
+            settings,
+            wal,
+            listener,
+            transport,
+        })
+    }
+
+    /// Starts it. The error is one line.
+    pub(crate) async fn start(
+        self,
+        budget: Arc<Budget>,
+        memory_bound: usize,
+    ) -> Result<Replica, String> {
         let published = Published::default();
         let node = Node::builder()
-            .storage(wal)
-            .transport(transport)
+            .storage(self.wal)
+            .transport(self.transport)
             .config(protocol_config())
             .options(node_options())
             .start(Machine::new(published.clone()))
@@ -96,14 +115,16 @@ impl Replica {
             shared: Arc::clone(&shared),
         };
         let (closing, closed) = watch::channel(false);
-        Ok(Self {
-            settings,
+        Ok(Replica {
+            settings: self.settings,
             node,
-            server: tokio::spawn(server::serve(listener, backend, shared, closed)),
+            server: tokio::spawn(server::serve(self.listener, backend, shared, closed)),
             closing,
         })
     }
+}
 
+impl Replica {
     /// Its id.
     pub(crate) fn id(&self) -> ReplicaId {
         self.settings.format.replica

@@ -5,18 +5,15 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
-use crate::cluster::{Cluster, run, wait_for};
+use crate::cluster::{Cluster, free_base_port, run, wait_for};
 
 /// The one line that a failing program prints.
 fn line_of(output: &Output) -> String {
     assert!(!output.status.success(), "{output:?}");
     let errors = String::from_utf8(output.stderr.clone()).unwrap();
-    // The library's own log lines begin with the time; the program's with its name.
-    let lines: Vec<_> = errors
-        .lines()
-        .filter(|line| line.starts_with("kv: "))
-        .collect();
+    let lines: Vec<_> = errors.lines().collect();
     assert_eq!(lines.len(), 1, "{errors}");
+    assert!(lines[0].starts_with("kv: "), "{errors}");
     assert!(output.stdout.is_empty(), "{output:?}");
     lines[0].to_owned()
 }
@@ -188,6 +185,27 @@ fn busy_ports_are_named() {
     let line = serve(&cluster, 1);
     assert!(
         line.contains(&format!("127.0.0.1:{}", port + 100)),
+        "{line}"
+    );
+    drop(taken);
+}
+
+#[test]
+fn a_busy_port_of_any_replica_stops_kv_alone_before_it_starts_any() {
+    let scratch = tempfile::tempdir().unwrap();
+    let data = scratch.path().join("d");
+    let base = free_base_port();
+    let taken = UdpSocket::bind(("127.0.0.1", base + 103)).unwrap();
+    let port = base.to_string();
+    let line = line_of(&run(&[
+        "--data",
+        data.to_str().unwrap(),
+        "--base-port",
+        &port,
+    ]));
+    assert!(line.contains("replica 3"), "{line}");
+    assert!(
+        line.contains(&format!("127.0.0.1:{}", base + 103)),
         "{line}"
     );
     drop(taken);

@@ -262,13 +262,6 @@ impl Cluster {
             images.iter().all(|image| *image == images[0]).then_some(())
         });
     }
-
-    /// Waits until a replica's output holds a text.
-    pub(crate) fn wait_for_output(&mut self, id: u16, text: &str) {
-        wait_for(text, || {
-            self.process(id).output().contains(text).then_some(())
-        });
-    }
 }
 
 /// Replaces a text in a file; it must be there.

@@ -34,4 +34,5 @@ mod faults;
 mod mistakes;
 mod options;
 mod parsing;
+mod refusals;
 mod wire;

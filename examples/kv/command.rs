@@ -289,7 +289,6 @@ fn client(arguments: &[Bytes]) -> Result<Reply, String> {
 fn info_section(arguments: &[Bytes]) -> InfoSection {
     let mut upper = [0; NAME_MAX];
     match arguments {
-        [] => InfoSection::All,
         [one] => match uppercase(one, &mut upper) {
             b"ALL" | b"DEFAULT" | b"EVERYTHING" => InfoSection::All,
             b"SERVER" => InfoSection::Server,
@@ -300,6 +299,7 @@ fn info_section(arguments: &[Bytes]) -> InfoSection {
             b"KEYSPACE" => InfoSection::Keyspace,
             _ => InfoSection::Unknown,
         },
+        // Of several sections, all are given: whoever asks finds what was asked for.
         _ => InfoSection::All,
     }
 }

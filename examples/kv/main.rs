@@ -167,15 +167,13 @@ async fn end(
     let trouble = reasons
         .into_iter()
         .find(|reason| !matches!(reason, StopReason::Shutdown));
-    match trouble {
-        Some(reason) => Err(format!("a replica did not stop in order: {reason}")),
-        None => {
-            say(format_args!(
-                "{program}: stopped; what was acknowledged is on disk"
-            ));
-            Ok(())
-        }
+    if let Some(reason) = trouble {
+        return Err(format!("a replica did not stop in order: {reason}"));
     }
+    say(format_args!(
+        "{program}: stopped; what was acknowledged is on disk"
+    ));
+    Ok(())
 }
 
 /// Listens for the signals that ask a program to end, from now on; resolves with the name of one.

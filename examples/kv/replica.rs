@@ -199,6 +199,10 @@ impl Backend for NodeBackend {
 }
 
 /// What a client is told.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "errors that the library adds later are told in its own words"
+)]
 fn failure(error: ClientError) -> Failure {
     match error {
         ClientError::Rejected(rejection) => match rejection {

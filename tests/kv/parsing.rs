@@ -177,8 +177,8 @@ fn no_bytes_panic_and_cutting_never_changes_the_result() {
     let alphabet = b"*$0123456789\r\n\r\n\r\n-ab \"'\\x\0\xff";
     let mut accepted = 0;
     let mut refused = 0;
-    for seed in 0..20_000 {
-        let state = &mut (seed as u64);
+    for seed in 0..20_000_u64 {
+        let state = &mut seed.clone();
         let mut stream = Vec::new();
         while stream.len() < 60 {
             match random(state) % 4 {

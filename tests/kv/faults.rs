@@ -159,7 +159,7 @@ fn a_paused_leader_serves_no_stale_read_and_loses_no_write() {
     progress(20);
     let gap = paused.elapsed();
     assert!(
-        gap < Duration::from_secs(10),
+        gap < Duration::from_secs(4),
         "service was away for {gap:?}"
     );
     // The pause is a given time, not the wait for a condition.
@@ -188,7 +188,7 @@ fn a_paused_leader_serves_no_stale_read_and_loses_no_write() {
         matches!(at_leader.say("GET n"), Ok(Answer::Bulk(_))).then_some(())
     });
     let back = resumed.elapsed();
-    assert!(back < Duration::from_secs(10), "back after {back:?}");
+    assert!(back < Duration::from_secs(4), "back after {back:?}");
     progress(20);
     done.store(true, Ordering::Relaxed);
     incrementer.join().unwrap();

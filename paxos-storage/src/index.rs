@@ -64,6 +64,8 @@ pub(crate) struct Group {
     pub(crate) trimmed: Slot,
     pub(crate) clock: LogClock,
     pub(crate) peers: BTreeMap<ReplicaId, Incarnation>,
+    /// The peer that refused this directory, and the life that it remembers.
+    pub(crate) refused: Option<(ReplicaId, Incarnation)>,
     /// What is read back for each slot above `trimmed`, by pages.
     pages: BTreeMap<u64, Page>,
     /// Votes that a chosen value hides in `places`. Needed until the slot is committed.
@@ -179,6 +181,7 @@ impl Group {
             committed: self.committed,
             trimmed: self.trimmed,
             clock: self.clock,
+            refused: self.refused,
             peers: self.peers.iter().map(|(peer, incarnation)| (*peer, *incarnation)).collect(),
         }
     }
@@ -188,6 +191,7 @@ impl Group {
         self.promised = self.promised.max(checkpoint.promised);
         self.saw_clock(checkpoint.clock);
         self.peers.extend(checkpoint.peers.iter().copied());
+        self.refused = checkpoint.refused.or(self.refused);
         self.trim(checkpoint.trimmed, segments);
         self.commit(checkpoint.committed, segments);
     }

@@ -192,6 +192,8 @@ pub(crate) enum Kind {
     Seal,
     /// Nothing but its watermark: left by a clean close.
     Watermark,
+    /// A peer refused this directory, which must not be started again.
+    Refused,
 }
 
 impl Kind {
@@ -207,6 +209,7 @@ impl Kind {
             Self::Freed => 8,
             Self::Seal => 9,
             Self::Watermark => 10,
+            Self::Refused => 11,
         }
     }
 
@@ -222,6 +225,7 @@ impl Kind {
             8 => Self::Freed,
             9 => Self::Seal,
             10 => Self::Watermark,
+            11 => Self::Refused,
             _ => return None,
         })
     }
@@ -352,7 +356,7 @@ pub(crate) fn take_record(bytes: &[u8], salt: u32) -> Option<Record<'_>> {
     })
 }
 
-/// The payload of a Peer record.
+/// The payload of a Peer or Refused record: a peer and a life.
 pub(crate) fn peer_payload(peer: ReplicaId, incarnation: Incarnation) -> [u8; 16] {
     let mut payload = [0; 16];
     payload[..2].copy_from_slice(&peer.number().to_le_bytes());
@@ -376,6 +380,8 @@ pub(crate) struct GroupCheckpoint {
     pub(crate) committed: Slot,
     pub(crate) trimmed: Slot,
     pub(crate) clock: LogClock,
+    /// The peer that refused this directory, and the life that it remembers.
+    pub(crate) refused: Option<(ReplicaId, Incarnation)>,
     pub(crate) peers: Vec<(ReplicaId, Incarnation)>,
 }
 
@@ -405,12 +411,12 @@ impl Checkpoint {
             out.extend_from_slice(&round.to_le_bytes());
             out.extend_from_slice(&leader.to_le_bytes());
             out.push(u8::from(group.promised.is_some()));
-            out.push(0);
+            out.push(u8::from(group.refused.is_some()));
             out.extend_from_slice(&count(group.peers.len()));
             out.extend_from_slice(&group.committed.number().to_le_bytes());
             out.extend_from_slice(&group.trimmed.number().to_le_bytes());
             out.extend_from_slice(&group.clock.millis().to_le_bytes());
-            for (peer, incarnation) in &group.peers {
+            for (peer, incarnation) in group.refused.iter().chain(&group.peers) {
                 out.extend_from_slice(&peer.number().to_le_bytes());
                 out.extend_from_slice(&incarnation.bits().to_le_bytes());
             }
@@ -436,22 +442,28 @@ fn take_group(rest: &mut &[u8]) -> Option<GroupCheckpoint> {
     let group = GroupId::new(rest.try_get_u64_le().ok()?);
     let round = rest.try_get_u64_le().ok()?;
     let leader = ReplicaId::new(rest.try_get_u16_le().ok()?);
-    let promised = match rest.try_get_u16_le().ok()? {
-        0 => None,
-        1 => Some(Ballot::new(round, leader)),
-        _ => return None,
-    };
+    let promised = take_flag(rest)?.then(|| Ballot::new(round, leader));
+    let is_refused = take_flag(rest)?;
     let peers = rest.try_get_u32_le().ok()? as usize;
     let committed = Slot::new(rest.try_get_u64_le().ok()?);
     let trimmed = Slot::new(rest.try_get_u64_le().ok()?);
     let clock = LogClock::from_millis(rest.try_get_u64_le().ok()?);
-    if peers > rest.len() / PEER_LEN {
+    if peers + usize::from(is_refused) > rest.len() / PEER_LEN {
         return None;
     }
-    let peers = (0..peers)
-        .map(|_| (ReplicaId::new(rest.get_u16_le()), Incarnation::from_bits(rest.get_u64_le())))
-        .collect();
-    Some(GroupCheckpoint { group, promised, committed, trimmed, clock, peers })
+    let mut life =
+        || (ReplicaId::new(rest.get_u16_le()), Incarnation::from_bits(rest.get_u64_le()));
+    let refused = is_refused.then(&mut life);
+    let peers = (0..peers).map(|_| life()).collect();
+    Some(GroupCheckpoint { group, promised, committed, trimmed, clock, refused, peers })
+}
+
+fn take_flag(rest: &mut &[u8]) -> Option<bool> {
+    match rest.try_get_u8().ok()? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
 }
 
 fn count(len: usize) -> [u8; 4] {

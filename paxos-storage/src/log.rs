@@ -317,7 +317,8 @@ impl<F: FileSystem> Log<F> {
             | Kind::Checkpoint
             | Kind::Freed
             | Kind::Seal
-            | Kind::Watermark => return,
+            | Kind::Watermark
+            | Kind::Refused => return,
         };
         let place = Place::new(self.current.sequence, offset, holds);
         if let Some(group) = self.groups.get_mut(&GroupId::new(record.head.group)) {
@@ -530,7 +531,7 @@ fn write_len(write: &Write) -> usize {
         Write::Accepted { value, .. } | Write::Chosen { value, .. } => {
             record_len(value.encoded_len())
         }
-        Write::Peer { .. } => record_len(16),
+        Write::Peer { .. } | Write::Refused { .. } => record_len(16),
     }
 }
 
@@ -581,6 +582,10 @@ fn gather_write(
         Write::Peer { peer, incarnation } => {
             writer.put(of_kind(Kind::Peer), &peer_payload(*peer, *incarnation));
             group.peers.insert(*peer, *incarnation);
+        }
+        Write::Refused { by, remembered } => {
+            writer.put(of_kind(Kind::Refused), &peer_payload(*by, *remembered));
+            group.refused = Some((*by, *remembered));
         }
     }
 }
@@ -643,6 +648,7 @@ pub(crate) fn is_moved(record: &Record<'_>) -> bool {
         | Kind::Committed
         | Kind::Trimmed
         | Kind::Peer
+        | Kind::Refused
         | Kind::Freed => true,
         Kind::Checkpoint | Kind::Seal | Kind::Watermark => false,
     }

@@ -34,7 +34,9 @@ struct MemoryLog {
     format: Format,
     /// Counts recoveries and crashes; a handle of an earlier life is poisoned.
     life: u64,
-    boot: u32,
+    /// The last incarnation; `None` before the first.
+    last: Option<Incarnation>,
+    refused: Option<(ReplicaId, Incarnation)>,
     /// The next call writes so many facts and fails.
     lose_after: Option<usize>,
     promised: Option<Ballot>,
@@ -42,7 +44,6 @@ struct MemoryLog {
     trimmed: Slot,
     clock: LogClock,
     peers: BTreeMap<ReplicaId, Incarnation>,
-    incarnation: Incarnation,
     /// The slots above `trimmed`.
     slots: VecDeque<Entry>,
     /// Slots far beyond those, which a replica that lags far behind may vote on.
@@ -65,14 +66,14 @@ impl MemoryStorage {
             log: Arc::new(Mutex::new(MemoryLog {
                 format,
                 life: 0,
-                boot: 0,
+                last: None,
+                refused: None,
                 lose_after: None,
                 promised: None,
                 committed: Slot::ZERO,
                 trimmed: Slot::ZERO,
                 clock: LogClock::default(),
                 peers: BTreeMap::new(),
-                incarnation: Incarnation::new(0, 0),
                 slots: VecDeque::new(),
                 far: BTreeMap::new(),
             })),
@@ -128,6 +129,7 @@ impl MemoryLog {
             Write::Peer { peer, incarnation } => {
                 self.peers.insert(*peer, *incarnation);
             }
+            Write::Refused { by, remembered } => self.refused = Some((*by, *remembered)),
         }
     }
 
@@ -177,14 +179,14 @@ impl MemoryLog {
         self.slots.get(at).or_else(|| self.far.get(&slot))
     }
 
-    fn recovered(&self) -> Recovered {
+    fn recovered(&self, start: Start, incarnation: Incarnation) -> Recovered {
         let near = (self.trimmed.next().number()..).zip(&self.slots);
         let near = near.map(|(slot, entry)| (Slot::new(slot), entry));
         let far = self.far.iter().map(|(slot, entry)| (*slot, entry));
         let mut recovered = Recovered {
             format: self.format.clone(),
-            start: if self.boot == 1 { Start::First } else { Start::Again },
-            incarnation: self.incarnation,
+            start,
+            incarnation,
             promised: self.promised,
             committed: self.committed,
             trimmed: self.trimmed,
@@ -208,11 +210,17 @@ impl MemoryLog {
 impl Storage for MemoryStorage {
     fn recover(&mut self, nonce: u32) -> Result<Vec<Recovered>, StorageError> {
         let mut log = self.log();
+        if let Some((by, remembered)) = log.refused {
+            return Err(StorageError::Refused { by, remembered });
+        }
+        let (start, incarnation) = match log.last {
+            None => (Start::First, Incarnation::first(nonce)),
+            Some(last) => (Start::Again, last.following(nonce)),
+        };
         log.life += 1;
-        log.boot += 1;
+        log.last = Some(incarnation);
         log.lose_after = None;
-        log.incarnation = Incarnation::new(log.boot, nonce);
-        let (life, recovered) = (log.life, log.recovered());
+        let (life, recovered) = (log.life, log.recovered(start, incarnation));
         drop(log);
         self.life = life;
         Ok(vec![recovered])
@@ -234,9 +242,10 @@ impl Storage for MemoryStorage {
             let format = &log.format;
             let whose = (format.cluster, format.group, format.replica);
             let ours = (origin.cluster, origin.group, origin.replica) == whose
-                && origin.incarnation == log.incarnation;
+                && Some(origin.incarnation) == log.last;
             if !ours {
                 log.life += 1;
+                let own = log.last.expect("a running log was recovered");
                 return Err(StorageError::Mismatch {
                     what: format!(
                         "a write batch of {}, {}, life {} was given to the log of {}, {}, life {}",
@@ -245,7 +254,7 @@ impl Storage for MemoryStorage {
                         origin.incarnation,
                         log.format.replica,
                         log.format.group,
-                        log.incarnation
+                        own
                     ),
                 });
             }

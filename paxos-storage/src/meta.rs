@@ -1,16 +1,16 @@
-//! META: whose directory it is, and how often it was started.
+//! META: whose directory it is, and the last life that began on it.
 //!
 //! Owns: the file's bytes and its atomic replacement. Touches no segment.
 //! Invariants: META is replaced as a whole or not at all; its existence is what "formatted" means;
-//! the boot counter in it is durable before anything of that life is written.
-//! Source: docs/format.md; Generation Clock, for the boot counter.
+//! a life is durable in it before anything of that life is written.
+//! Source: docs/format.md; Generation Clock, for the counter of lives.
 
 use std::io;
 use std::path::Path;
 
 use bytes::{Buf, Bytes};
 use paxos_core::codec::{decode_membership, encode_membership};
-use paxos_core::ids::{ClusterId, GroupId, ReplicaId};
+use paxos_core::ids::{ClusterId, GroupId, Incarnation, ReplicaId};
 use paxos_core::port::Format;
 
 use crate::fs::{FileSystem, read_up_to, sync, write_all};
@@ -25,13 +25,15 @@ const MAGIC: [u8; 8] = *b"PAXOSMET";
 /// Far above the largest membership.
 const LEN_MAX: usize = 1 << 20;
 const FIXED_LEN: usize = 56;
+/// Stands for the last life where there was none; lives are counted from 1.
+const NEVER_STARTED: Incarnation = Incarnation::new(0, 0);
 
 /// The contents of META.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Meta {
     pub(crate) format: Format,
-    /// How often the directory was started.
-    pub(crate) boot: u32,
+    /// The last life; `None` if the directory was never started.
+    pub(crate) last: Option<Incarnation>,
     /// The newest segment when it was started last. It can only have grown.
     pub(crate) newest: u64,
 }
@@ -53,12 +55,13 @@ impl Meta {
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&self.format.replica.number().to_le_bytes());
-        out.extend_from_slice(&self.boot.to_le_bytes());
+        let last = self.last.unwrap_or(NEVER_STARTED);
+        out.extend_from_slice(&last.boot().to_le_bytes());
         out.extend_from_slice(&self.format.cluster.bits().to_le_bytes());
         out.extend_from_slice(&self.format.group.number().to_le_bytes());
         out.extend_from_slice(&self.newest.to_le_bytes());
         out.extend_from_slice(&len.to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&last.nonce().to_le_bytes());
         out.extend_from_slice(&membership);
         let crc = crc32c::crc32c(&out);
         out.extend_from_slice(&crc.to_le_bytes());
@@ -95,13 +98,14 @@ impl Meta {
         let group = GroupId::new(rest.get_u64_le());
         let newest = rest.get_u64_le();
         let len = rest.get_u32_le() as usize;
-        rest.advance(4);
+        let nonce = rest.get_u32_le();
+        let last = Some(Incarnation::new(boot, nonce)).filter(|last| *last != NEVER_STARTED);
         if len != rest.len() {
             return Err(damaged("its length is wrong"));
         }
         let membership = decode_membership(Bytes::copy_from_slice(rest))
             .map_err(|error| MetaError::Damaged(format!("its membership: {error}")))?;
-        Ok(Self { format: Format { cluster, group, replica, membership }, boot, newest })
+        Ok(Self { format: Format { cluster, group, replica, membership }, last, newest })
     }
 
     /// Reads META of a directory; `None` if there is none.

@@ -31,25 +31,54 @@ const TORN_BYTES_MAX: usize = 16 << 20;
 /// At most so many torn ends are kept; the newest.
 const TORN_FILES_MAX: usize = 4;
 
-/// Recovers the log in `dir` for a new life, whose boot counter is durable in META already.
-pub(crate) fn recover<F: FileSystem>(
-    fs: &F,
-    dir: &Path,
-    meta: &Meta,
-    incarnation: Incarnation,
-    options: &WalOptions,
-) -> Result<(Log<F>, Recovered), StorageError> {
+/// What earlier lives left, read and judged.
+#[derive(Debug)]
+pub(crate) struct Found {
+    groups: BTreeMap<GroupId, Group>,
+    segments: Segments,
+    tail: Tail,
+    /// The segments in the directory, those that are not needed included.
+    sequences: Vec<u64>,
+}
+
+impl Found {
+    /// The newest segment.
+    pub(crate) fn newest(&self) -> u64 {
+        self.tail.sequence
+    }
+}
+
+/// Reads and judges the log in `dir`, and changes nothing.
+///
+/// Fails with [`StorageError::Refused`] if a peer ever refused the directory.
+pub(crate) fn read<F: FileSystem>(fs: &F, dir: &Path, meta: &Meta) -> Result<Found, StorageError> {
     let mut reading = Reading {
         fs,
         dir,
         owner: owner_of(meta),
-        boot: meta.boot,
+        boot: meta.last.map_or(0, Incarnation::boot),
         groups: BTreeMap::from([(meta.format.group, Group::default())]),
         segments: Segments::default(),
         oldest: 0,
     };
     let sequences = sequences(fs, dir)?;
     let tail = reading.read_all(&sequences, meta.newest)?;
+    if let Some((by, remembered)) = reading.groups.values().find_map(|group| group.refused) {
+        return Err(StorageError::Refused { by, remembered });
+    }
+    Ok(Found { groups: reading.groups, segments: reading.segments, tail, sequences })
+}
+
+/// Begins a life, which is durable in META already, on what was found.
+pub(crate) fn begin<F: FileSystem>(
+    fs: &F,
+    dir: &Path,
+    meta: &Meta,
+    life: (Start, Incarnation),
+    found: Found,
+    options: &WalOptions,
+) -> Result<(Log<F>, Recovered), StorageError> {
+    let Found { groups, segments, tail, sequences } = found;
     if let Some(torn) = &tail.torn {
         save_torn(fs, dir, &tail, torn)?;
     }
@@ -61,10 +90,10 @@ pub(crate) fn recover<F: FileSystem>(
     let from = Beginning {
         fs: fs.clone(),
         dir: dir.to_owned(),
-        owner: reading.owner,
-        incarnation,
-        groups: reading.groups,
-        segments: reading.segments,
+        owner: owner_of(meta),
+        incarnation: life.1,
+        groups,
+        segments,
         spares,
         sequence: tail.sequence + 1,
         joint: Joint::Takeover,
@@ -77,7 +106,7 @@ pub(crate) fn recover<F: FileSystem>(
     log.cut(tail.sequence, tail.durable.offset)?;
     log.free_segments()?;
     log.refill()?;
-    let recovered = report(&mut log, meta, incarnation)?;
+    let recovered = report(&mut log, meta, life)?;
     Ok((log, recovered))
 }
 
@@ -331,7 +360,8 @@ impl<F: FileSystem> Reading<'_, F> {
             | Kind::Chosen
             | Kind::Committed
             | Kind::Trimmed
-            | Kind::Peer => {}
+            | Kind::Peer
+            | Kind::Refused => {}
         }
         let group = self.groups.get_mut(&GroupId::new(head.group))?;
         let slot = Slot::new(head.slot);
@@ -354,6 +384,7 @@ impl<F: FileSystem> Reading<'_, F> {
                 let (peer, incarnation) = take_peer(record.payload)?;
                 group.peers.insert(peer, incarnation);
             }
+            Kind::Refused => group.refused = Some(take_peer(record.payload)?),
             Kind::Checkpoint | Kind::Freed | Kind::Seal | Kind::Watermark => {}
         }
         Some(())
@@ -510,13 +541,13 @@ fn save_torn<F: FileSystem>(
 fn report<F: FileSystem>(
     log: &mut Log<F>,
     meta: &Meta,
-    incarnation: Incarnation,
+    (start, incarnation): (Start, Incarnation),
 ) -> Result<Recovered, StorageError> {
     let id = meta.format.group;
     let group = log.group(id).expect("the formatted group has a log");
     let mut recovered = Recovered {
         format: meta.format.clone(),
-        start: if meta.boot == 1 { Start::First } else { Start::Again },
+        start,
         incarnation,
         promised: group.promised,
         committed: group.committed,

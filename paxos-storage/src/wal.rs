@@ -12,7 +12,7 @@ use std::time::Duration;
 use paxos_core::durable::{Durable, WriteBatch};
 use paxos_core::ids::Incarnation;
 use paxos_core::port::{
-    Blocking, Format, LoadRange, Loaded, Recovered, Room, Storage, StorageError,
+    Blocking, Format, LoadRange, Loaded, Recovered, Room, Start, Storage, StorageError,
 };
 
 use crate::fs::{FileSystem, RealFs};
@@ -80,7 +80,7 @@ impl WalOptions {
 ///
 /// ```text
 /// DIR/LOCK              held while the log is open
-/// DIR/META              cluster, group, replica, first membership, boot counter
+/// DIR/META              cluster, group, replica, first membership, last life
 /// DIR/wal/*.wal         segments, named by their sequence in hexadecimal
 /// DIR/wal/spare-*.tmp   segments to come
 /// DIR/wal/*.torn        ends of writes that were cut short, kept for people
@@ -241,7 +241,7 @@ impl<F: FileSystem> Wal<F> {
         }
         fs.create_dir(&log_dir).map_err(failed("cannot create", &log_dir))?;
         clear_first_attempt(&fs, dir, &log_dir)?;
-        let meta = Meta { format: format.clone(), boot: 0, newest: 1 };
+        let meta = Meta { format: format.clone(), last: None, newest: 1 };
         replay::found(&fs, &log_dir, &meta)?;
         fs.sync_dir(dir).map_err(failed("cannot sync", dir))?;
         meta.write(&fs, dir).map_err(failed("cannot write META in", dir))?;
@@ -253,17 +253,22 @@ impl<F: FileSystem> Wal<F> {
         let log_dir = self.dir.join(LOG_DIR);
         // A process that died may have left names that are not durable; what is counted on must be.
         self.fs.sync_dir(&log_dir).map_err(failed("cannot sync", &log_dir))?;
-        let newest = replay::sequences(&self.fs, &log_dir)?.last().copied();
-        let boot = self.meta.boot.checked_add(1);
-        self.meta.boot = boot.ok_or_else(|| StorageError::Mismatch {
-            what: format!("{} was started 2^32 times", self.dir.display()),
-        })?;
-        let before = self.meta.newest;
-        self.meta.newest = before.max(newest.unwrap_or(0));
+        let found = replay::read(&self.fs, &log_dir, &self.meta)?;
+        let (start, life) = match self.meta.last {
+            None => (Start::First, Incarnation::first(nonce)),
+            Some(last) if last.boot() == u32::MAX => {
+                return Err(StorageError::Mismatch {
+                    what: format!("{} was started 2^32 times", self.dir.display()),
+                });
+            }
+            Some(last) => (Start::Again, last.following(nonce)),
+        };
+        self.meta.last = Some(life);
+        self.meta.newest = found.newest();
         self.meta.write(&self.fs, &self.dir).map_err(failed("cannot write META in", &self.dir))?;
-        let incarnation = Incarnation::new(self.meta.boot, nonce);
+        let life = (start, life);
         let (log, recovered) =
-            replay::recover(&self.fs, &log_dir, &self.meta, incarnation, &self.options)?;
+            replay::begin(&self.fs, &log_dir, &self.meta, life, found, &self.options)?;
         Ok((Box::new(log), recovered))
     }
 

@@ -39,6 +39,7 @@ fn the_bytes_of_a_small_log_are_pinned() {
         Write::Chosen { slot: Slot::new(2), value: Value::Noop },
         Write::Committed(Slot::new(2)),
         Write::Peer { peer: ReplicaId::new(3), incarnation: Incarnation::new(1, 2) },
+        Write::Refused { by: ReplicaId::new(1), remembered: Incarnation::new(5, 6) },
     ])
     .unwrap();
     log.write(vec![Write::Trimmed(Slot::FIRST)]).unwrap();

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod amnesia;
 mod basics;
 mod crashes;
 mod damage;

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use paxos::{ClientError, MemoryFaults, NodeOptions, Rejection, Uncertainty};
+use paxos::{ClientError, Config, MemoryFaults, NodeOptions, Rejection, Uncertainty};
 
-use crate::support::{Cluster, Op, id, soon, until};
+use crate::support::{Cluster, Op, config, id, soon, until};
 
 /// What each name's one command ended with.
 type Outcomes = BTreeMap<u64, Result<u64, ClientError>>;
@@ -107,7 +107,11 @@ async fn the_loss_of_the_leader_loses_nothing_acknowledged() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_whose_slot_went_to_another_is_superseded() {
-    let cluster = Cluster::start(3).await;
+    // Enough time between hearing of the next leader and giving up on the old one to learn what
+    // was chosen in the slot.
+    let election_timeout = Duration::from_secs(1);
+    let config = Config { election_timeout, ..config() };
+    let cluster = Cluster::tuned(3, config, NodeOptions::default()).await;
     let old = cluster.leader().await;
     let first = cluster.node(old).client();
     assert_eq!(soon("a reply", first.execute(Op::Mark(1))).await, Ok(1));

@@ -85,6 +85,7 @@ pub(crate) struct Cluster {
     pub(crate) network: MemoryNetwork,
     pub(crate) storages: Vec<MemoryStorage>,
     pub(crate) nodes: Vec<Option<Node<Marks>>>,
+    pub(crate) config: Config,
     pub(crate) options: NodeOptions,
 }
 
@@ -118,10 +119,15 @@ impl Cluster {
     }
 
     pub(crate) async fn with(replicas: usize, options: NodeOptions) -> Self {
+        Self::tuned(replicas, config(), options).await
+    }
+
+    pub(crate) async fn tuned(replicas: usize, config: Config, options: NodeOptions) -> Self {
         let mut cluster = Self {
             network: MemoryNetwork::new(),
             storages: (0..replicas).map(|place| storage(place, replicas)).collect(),
             nodes: (0..replicas).map(|_| None).collect(),
+            config,
             options,
         };
         for place in 0..replicas {
@@ -134,7 +140,7 @@ impl Cluster {
         let node = Node::builder()
             .storage(self.storages[place].clone())
             .transport(self.network.transport(id(place)))
-            .config(config())
+            .config(self.config.clone())
             .options(self.options.clone())
             .start(machine)
             .await

@@ -314,7 +314,13 @@ impl<W: Waiter> Driver<W> {
                     self.intake.handed = slot;
                     values.push((slot, value));
                 }
-                Output::Halt(halt) => self.stop = Some(StopReason::Halt(halt)),
+                Output::Halt(halt) => {
+                    self.stop = Some(StopReason::Halt(halt));
+                    // What the replica must remember of it was given before. Nobody waits for the
+                    // proof, but the end of the journal's thread is waited for.
+                    let intake = &mut self.intake;
+                    self.journal.submit(&mut intake.jobs, &mut intake.done);
+                }
                 Output::Idle { wake_at } => {
                     self.timer.wake_at = wake_at;
                     if self.intake.jobs.is_empty() {

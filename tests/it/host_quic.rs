@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use paxos::quic::{Identity, QuicError, QuicOptions, QuicTransport};
 use paxos::storage::{Wal, WalOptions};
 use paxos::{
-    ClusterId, Format, GroupId, Member, Membership, Node, NodeOptions, StartError, StopReason,
+    ClientError, ClusterId, Config, Format, GroupId, Member, Membership, Node, NodeOptions,
+    StartError, StopReason,
 };
 use tempfile::TempDir;
 
@@ -63,7 +64,7 @@ impl Deployment {
         let node = Node::builder()
             .storage(storage)
             .transport(self.transport(place, &format).await)
-            .config(config())
+            .config(Config { election_timeout: Duration::from_secs(1), ..config() })
             .options(NodeOptions { request_timeout: PATIENCE, ..NodeOptions::default() })
             .start(Marks::default())
             .await?;
@@ -89,7 +90,13 @@ impl Deployment {
 
     async fn mark(&self, place: usize) -> u64 {
         let client = self.nodes[place].as_ref().unwrap().client();
-        soon("a reply", client.execute(Op::Mark(1))).await.unwrap()
+        loop {
+            match soon("an answer", client.execute(Op::Mark(1))).await {
+                // Certainly not applied, as while leaders change: it may be said again.
+                Err(ClientError::Rejected(_)) => {}
+                outcome => return outcome.unwrap(),
+            }
+        }
     }
 
     async fn shut_down(&mut self, place: usize) {

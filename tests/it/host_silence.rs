@@ -5,6 +5,7 @@ use core::task::{Context, Poll};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use paxos::core::ballot::Ballot;
 use paxos::core::port::{Frame, Sent, Transport, TransportCounters, TransportEvent};
 use paxos::{
     ClientError, Incarnation, MemoryNetwork, MemoryTransport, Node, Rejection, ReplicaId,
@@ -118,7 +119,8 @@ async fn what_no_leader_was_sent_goes_to_the_next_one() {
     let (nodes, silences, leader) = cluster().await;
     let follower = &nodes[(leader + 1) % 3];
     silences[leader].store(true, Ordering::SeqCst);
-    until("no leader", || follower.watch().borrow().leader.is_none()).await;
+    let old = Some(id(leader));
+    until("its loss", || follower.watch().borrow().leader.map(Ballot::leader) != old).await;
     let client = follower.client().with_timeout(3 * PATIENCE);
     assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(1));
 }

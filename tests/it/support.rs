@@ -89,11 +89,12 @@ pub(crate) struct Cluster {
     pub(crate) options: NodeOptions,
 }
 
+/// Quick, but patient enough that nodes which share a busy machine keep their leader.
 pub(crate) fn config() -> Config {
     Config {
-        heartbeat_interval: Duration::from_millis(30),
-        election_timeout: Duration::from_millis(150),
-        election_jitter: Duration::from_millis(100),
+        heartbeat_interval: Duration::from_millis(40),
+        election_timeout: Duration::from_millis(400),
+        election_jitter: Duration::from_millis(200),
         retransmit_interval: Duration::from_millis(40),
         fetch_timeout: Duration::from_millis(60),
         ..Config::default()

@@ -161,7 +161,7 @@ fn a_paused_leader_serves_no_stale_read_and_loses_no_write() {
             assert!(seen >= floor, "stale: {seen} after {floor} was acknowledged");
         }
         error => {
-            assert!(["NOLEADER", "BUSY", "UNKNOWN"].contains(&error.error_word()), "{error:?}")
+            assert!(["NOLEADER", "BUSY", "UNKNOWN"].contains(&error.error_word()), "{error:?}");
         }
     }
     wait_for("service at the resumed replica", || {

@@ -161,6 +161,10 @@ impl Replica {
             self.counters.dropped_foreign += 1;
             return;
         }
+        if !message.body.is_plausible() {
+            self.counters.dropped_absurd += 1;
+            return;
+        }
         match self.lives.judge(from, theirs.incarnation) {
             Verdict::Known => self.route(from, message),
             Verdict::New => {

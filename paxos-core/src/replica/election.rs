@@ -83,6 +83,7 @@ impl Replica {
                 }
                 if !matches!(self.proposer, Proposer::Leading(_)) {
                     self.pacemaker.arm_election(now);
+                    self.pacemaker.note_peace();
                 }
             }
             (Some(_), None) => self.pacemaker.hasten_election(now),
@@ -238,6 +239,7 @@ impl Replica {
     /// Somebody promised a higher ballot: stop, and try again soon unless another leads by then.
     pub(super) fn give_way(&mut self, to: Ballot) {
         self.pacemaker.see(Some(to));
+        self.pacemaker.note_outbid();
         self.step_down();
         self.pacemaker.disarm(Timer::Election);
         self.pacemaker.hasten_election(self.now);

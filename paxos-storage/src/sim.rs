@@ -8,6 +8,8 @@
 //! Source: "Can Applications Recover from fsync Failures?" (ATC 2020), for what a failed sync leaves
 //! behind.
 
+mod crash;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::fs::{FileSystem, LogFile};
+
+pub use crash::SimWal;
 
 /// What a device writes as a whole or not at all.
 pub const SECTOR_LEN: usize = 512;

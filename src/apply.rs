@@ -207,6 +207,8 @@ impl<M: StateMachine> Applier<M> {
             self.skipped = Some(slot);
         } else {
             self.tell_skipped();
+            let meters = &self.side.shared.meters;
+            meters.commands_applied.add(count as u64);
             let clock = batch.clock();
             let batch = Batch { slot, clock, commands };
             replies = self
@@ -235,7 +237,7 @@ impl<M: StateMachine> Applier<M> {
         for command in batch.commands() {
             let reply = match command.kind {
                 CommandKind::Apply => replies.next(),
-                _ => None,
+                CommandKind::Barrier | _ => None,
             };
             if command.client != self.client {
                 continue;

@@ -7,7 +7,6 @@ use core::fmt;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use paxos_core::codec::BATCH_HEADER_LEN;
 use paxos_core::config::Config;
 use paxos_core::ids::{ClientId, Incarnation, ReplicaId};
 use paxos_core::output::RecoverError;
@@ -97,8 +96,7 @@ impl<M: StateMachine> Builder<M> {
     /// Dropping the future abandons the start. The life that it may have begun is skipped by the
     /// next start, which is harmless.
     pub async fn start(self, machine: M) -> Result<Node<M>, StartError> {
-        self.options.check()?;
-        self.config.check().map_err(|error| StartError::Recover(RecoverError::Config(error)))?;
+        self.check()?;
         let storage = self.storage.ok_or(StartError::Missing("storage"))?;
         let mut transport = self.transport.ok_or(StartError::Missing("transport"))?;
         let meters = Arc::new(Meters::new());
@@ -116,23 +114,16 @@ impl<M: StateMachine> Builder<M> {
             .map_err(StartError::Recover)?;
         tracing::info!(replica = %format.replica, %life, %applied, "starts");
 
-        let published = Published {
-            status: replica.status(),
-            room: Room::Ample,
-            core: replica.counters(),
-            transport: transport.counters(),
-        };
-        let command_bytes_max = self.config.batch_bytes_max.saturating_sub(BATCH_HEADER_LEN);
-        let waiting_max = self.options.requests_max;
-        let shared = Arc::new(Shared::new(waiting_max, command_bytes_max, meters, published));
+        let published = Published::first(&replica, transport.counters());
+        let shared = Arc::new(Shared::new(&self.options, &self.config, meters, published));
         let client = client_id(format.replica, life);
         let (requests_sender, requests) = mpsc::unbounded_channel();
         let (apply, items) = mpsc::unbounded_channel();
         let codec = Arc::clone(&self.codec);
-        let applier =
+        let task =
             Applier::new(machine, codec, client, items, done_sender, clock, Arc::clone(&shared));
         transport.start(life);
-        let applier = tokio::spawn(applier.run());
+        let task = tokio::spawn(task.run());
         let driver = Driver {
             id: format.replica,
             group: format.group,
@@ -158,29 +149,22 @@ impl<M: StateMachine> Builder<M> {
             room: Room::Ample,
             stop: None,
             rounds: VecDeque::new(),
-            intake: Intake {
-                events: Vec::new(),
-                requests: Vec::new(),
-                requests_closed: false,
-                done: Vec::new(),
-                jobs: Vec::new(),
-                handed: applied,
-                reported: applied,
-                unreported_bytes: 0,
-            },
-            timer: Timer {
-                sleep: Box::pin(tokio::time::sleep_until(clock.instant(now))),
-                armed: None,
-                wake_at: None,
-                tended: now,
-                close_by: None,
-            },
+            intake: Intake::new(applied),
+            timer: Timer::new(clock, now),
             replica,
         };
-        let supervisor = supervise::<M>(driver, applier, journal_end, Arc::clone(&shared));
+        let supervisor = supervise::<M>(driver, task, journal_end, Arc::clone(&shared));
         tokio::spawn(supervisor);
         let timeout = self.options.request_timeout;
         Ok(Node::new(shared, self.codec, requests_sender, timeout))
+    }
+}
+
+impl<M: StateMachine> Builder<M> {
+    fn check(&self) -> Result<(), StartError> {
+        self.options.check()?;
+        let config = self.config.check();
+        config.map_err(|error| StartError::Recover(RecoverError::Config(error)))
     }
 }
 

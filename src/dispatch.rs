@@ -97,7 +97,7 @@ impl<W: Waiter> Driver<W> {
                 false
             }
             // Also what a newer core may add: it is not proposed, and is tried again later.
-            _ => {
+            NotProposed::Busy | NotProposed::Empty | NotProposed::Halted | _ => {
                 self.hold(parcel);
                 false
             }
@@ -140,7 +140,7 @@ impl<W: Waiter> Driver<W> {
             };
             self.register(&mut parcel);
             let batch = Batch::new(LogClock::default(), core::mem::take(&mut parcel.commands));
-            match self.forward(leader, target, &batch, &parcel, now) {
+            match self.forward(leader, target, &batch, &parcel) {
                 Sent::Queued => {}
                 Sent::TooLarge => {
                     let bytes = batch.encoded_len();
@@ -163,7 +163,6 @@ impl<W: Waiter> Driver<W> {
         target: Incarnation,
         batch: &Batch,
         parcel: &Parcel<W>,
-        _now: Time,
     ) -> Sent {
         let sequence = self.forwarder.next_sequence();
         let frame =

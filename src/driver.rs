@@ -13,6 +13,7 @@ use core::task::{Context, Poll};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use paxos_core::ballot::Ballot;
 use paxos_core::config::Config;
 use paxos_core::ids::{ClientId, GroupId, Incarnation, ReplicaId, Slot, Time};
 use paxos_core::message::Message;
@@ -97,6 +98,33 @@ pub(crate) struct Timer {
     pub(crate) close_by: Option<Time>,
 }
 
+impl<W> Intake<W> {
+    pub(crate) fn new(applied: Slot) -> Self {
+        Self {
+            events: Vec::new(),
+            requests: Vec::new(),
+            requests_closed: false,
+            done: Vec::new(),
+            jobs: Vec::new(),
+            handed: applied,
+            reported: applied,
+            unreported_bytes: 0,
+        }
+    }
+}
+
+impl Timer {
+    pub(crate) fn new(clock: Clock, now: Time) -> Self {
+        Self {
+            sleep: Box::pin(tokio::time::sleep_until(clock.instant(now))),
+            armed: None,
+            wake_at: None,
+            tended: now,
+            close_by: None,
+        }
+    }
+}
+
 impl<W: Waiter> Driver<W> {
     /// Runs until the node stops, and says why.
     pub(crate) async fn run(mut self) -> StopReason {
@@ -110,7 +138,19 @@ impl<W: Waiter> Driver<W> {
             self.arm(now);
             poll_fn(|cx| self.poll_intake(cx)).await;
             self.shared.meters.wakes.add(1);
+            if self.others_are_coming() {
+                // Whoever was answered together asks again together: those tasks are ready, and
+                // run before this one goes on. That makes one batch of what would be many.
+                tokio::task::yield_now().await;
+                let _ = poll_fn(|cx| Poll::Ready(self.poll_intake(cx))).await;
+            }
         }
+    }
+
+    /// Whether more requests wait than were seen, while some that were seen are to be batched.
+    fn others_are_coming(&self) -> bool {
+        let seen = self.intake.requests.len();
+        seen > 0 && self.shared.waiting() > seen
     }
 
     /// Acts upon everything that was taken in.
@@ -199,10 +239,10 @@ impl<W: Waiter> Driver<W> {
                     self.lives.remove(&peer);
                     self.forwarder.on_down(peer);
                 }
-                TransportEvent::Refused { peer, reason } => match peer {
-                    Some(peer) => tracing::warn!(%peer, reason, "link refused"),
-                    None => tracing::warn!(reason, "link refused"),
-                },
+                TransportEvent::Refused { peer, reason } => {
+                    let peer = peer.map_or("somebody".to_owned(), |peer| peer.to_string());
+                    tracing::warn!(peer, reason, "link refused");
+                }
                 // The core retransmits by itself, and dispatch tries again with every step.
                 TransportEvent::Drained { .. } => {}
             }
@@ -348,7 +388,7 @@ impl<W: Waiter> Driver<W> {
     fn refresh(&mut self) -> bool {
         let status = self.replica.status();
         let leads = status.role == Role::Leader;
-        let leader = status.leader.map(|ballot| ballot.leader());
+        let leader = status.leader.map(Ballot::leader);
         let leader = leader.filter(|leader| *leader != self.id);
         let changed = leads != self.leads || leader != self.leader;
         if changed {

@@ -1,4 +1,102 @@
-//! Multi-Paxos consensus as a library: a state machine of yours, replicated.
+//! Multi-Paxos consensus as a library: your state machine, on several replicas, as one.
+//!
+//! You write a [`StateMachine`]: what a command does to a state. Each replica of a cluster runs a
+//! [`Node`] around a copy of it. A [`Client`] of any node has commands applied, in the same order
+//! on all replicas, as long as a majority of them is up and connected; what was answered survives
+//! the loss of any minority, disks included.
+//!
+//! # The whole picture
+//!
+//! A replicated counter: three replicas in one process, over the in-memory transport and storage.
+//! A deployment differs in the two adapters that it gives to the builder (features `wal` and
+//! `quic`), and runs each node in a process of its own.
+//!
+//! ```
+//! # #[cfg(feature = "wal")]
+//! # fn main() {
+//! use paxos::storage::MemoryStorage;
+//! use paxos::{
+//!     Batch, ClientError, ClusterId, Format, GroupId, MemoryNetwork, Membership, Node, ReplicaId,
+//!     StateMachine, async_trait,
+//! };
+//!
+//! // 1. What is replicated: a function of state and commands, and of nothing else.
+//! #[derive(Default)]
+//! struct Counter(u64);
+//!
+//! #[async_trait]
+//! impl StateMachine for Counter {
+//!     type Command = u64;
+//!     type Reply = u64;
+//!     type Query = ();
+//!     type Answer = u64;
+//!
+//!     async fn apply(&mut self, batch: Batch<u64>) -> Vec<u64> {
+//!         let mut add = |more| {
+//!             self.0 += more;
+//!             self.0
+//!         };
+//!         batch.commands.into_iter().map(&mut add).collect()
+//!     }
+//!
+//!     async fn query(&self, (): ()) -> u64 {
+//!         self.0
+//!     }
+//! }
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! // 2. Who votes.
+//! let ids = [1, 2, 3].map(ReplicaId::new);
+//! let membership = Membership::voters_only(ids)?;
+//! let network = MemoryNetwork::new();
+//! let mut nodes = Vec::new();
+//! for replica in ids {
+//!     // 3. Each replica's storage is formatted once, for it alone.
+//!     let storage = MemoryStorage::formatted(Format {
+//!         cluster: ClusterId::new(7),
+//!         group: GroupId::default(),
+//!         replica,
+//!         membership: membership.clone(),
+//!     });
+//!     // 4. A node: storage, transport, state machine.
+//!     let node = Node::builder()
+//!         .storage(storage)
+//!         .transport(network.transport(replica))
+//!         .start(Counter::default())
+//!         .await?;
+//!     nodes.push(node);
+//! }
+//!
+//! // 5. Any node takes any command, and answers queries from a state that includes it.
+//! assert_eq!(nodes[0].client().execute(5).await, Ok(5));
+//! assert_eq!(nodes[1].client().execute(2).await, Ok(7));
+//! assert_eq!(nodes[2].client().query(()).await, Ok(7));
+//!
+//! // 6. An error says whether the command is certainly not applied, or may be.
+//! let client = nodes[0].client();
+//! for node in nodes {
+//!     println!("{}", node.shutdown().await);
+//! }
+//! match client.execute(1).await {
+//!     Ok(total) => println!("{total}"),
+//!     Err(ClientError::Rejected(why)) => println!("send it again if you like: {why}"),
+//!     Err(ClientError::Unknown(why)) => println!("ask before you send it again: {why}"),
+//!     Err(other) => println!("{other}"),
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! # }
+//! # #[cfg(not(feature = "wal"))]
+//! # fn main() {}
+//! ```
+//!
+//! # From a command to its reply
+//!
+//! [`Client::execute`] encodes the command on the caller's task and parks there. The node's task,
+//! the one owner of the protocol's replica, takes everything that is ready, makes one batch of it,
+//! and proposes it, or sends it to the node that leads. Accepts leave for the peers while the
+//! journal's thread syncs the log. Chosen slots go in order to the task that owns the state
+//! machine, which applies each batch by one call and answers whoever waits.
 
 pub mod codec;
 pub mod error;

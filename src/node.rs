@@ -144,9 +144,10 @@ pub(crate) async fn supervise<M: StateMachine>(
         }
     };
     futures::join!(applier, journal);
-    match &reason {
-        StopReason::Shutdown => tracing::info!("stopped"),
-        reason => tracing::error!(%reason, "stopped"),
+    if matches!(reason, StopReason::Shutdown) {
+        tracing::info!("stopped");
+    } else {
+        tracing::error!(%reason, "stopped");
     }
     shared.stopped.send_replace(Some(reason));
 }

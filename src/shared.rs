@@ -9,13 +9,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::task::AtomicWaker;
 use paxos_core::ballot::Ballot;
+use paxos_core::codec::BATCH_HEADER_LEN;
+use paxos_core::config::Config;
 use paxos_core::ids::Slot;
 use paxos_core::output::{Counters, Status};
 use paxos_core::port::{Room, TransportCounters};
+use paxos_core::replica::Replica;
 use tokio::sync::watch;
 
 use crate::error::StopReason;
 use crate::metrics::Meters;
+use crate::options::NodeOptions;
 
 /// What can be seen of a node.
 #[derive(Clone, Debug)]
@@ -61,6 +65,13 @@ pub(crate) struct Published {
     pub(crate) transport: TransportCounters,
 }
 
+impl Published {
+    /// Before anything happened.
+    pub(crate) fn first(replica: &Replica, transport: TransportCounters) -> Self {
+        Self { status: replica.status(), room: Room::Ample, core: replica.counters(), transport }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Shared {
     waiting: AtomicUsize,
@@ -79,8 +90,8 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(
-        waiting_max: usize,
-        command_bytes_max: usize,
+        options: &NodeOptions,
+        config: &Config,
         meters: Arc<Meters>,
         published: Published,
     ) -> Self {
@@ -88,8 +99,8 @@ impl Shared {
         let events = NodeEventState { applied, ..NodeEventState::default() };
         Self {
             waiting: AtomicUsize::new(0),
-            waiting_max,
-            command_bytes_max,
+            waiting_max: options.requests_max,
+            command_bytes_max: config.batch_bytes_max.saturating_sub(BATCH_HEADER_LEN),
             closing: AtomicU8::new(0),
             applied: AtomicU64::new(applied.number()),
             nudged: AtomicBool::new(false),

@@ -294,8 +294,9 @@ impl Time {
 
 /// The leader's wall clock, in milliseconds since 1970, as written into a batch.
 ///
-/// It never goes back within the log, whatever the leaders' clocks do; sessions, time-to-live and
-/// leases of applications expire by it and by nothing else.
+/// Sessions, time-to-live and leases of applications expire by it and by nothing else. A new batch
+/// never has a lower clock than those before it; one that a later leader adopts keeps its own, so
+/// whoever expires by the clock keeps the highest so far in the replicated state (protocol.md §3).
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct LogClock(u64);
 

@@ -131,7 +131,7 @@ impl Batch {
         Self(Arc::new(BatchBody { clock, commands, encoded_len, encoded: memo }))
     }
 
-    /// The leader's clock when the batch was made; never lower than in any earlier slot.
+    /// The leader's clock when the batch was made. See [`LogClock`] for what may be built on it.
     pub fn clock(&self) -> LogClock {
         self.0.clock
     }

@@ -126,11 +126,12 @@ async fn shutdown_finishes_what_was_asked_for() {
         let client = client.clone();
         let mut asked = Box::pin(async move { client.execute(Op::Mark(name)).await });
         // Polled once, so that the request is taken before the shutdown begins.
-        if let Poll::Ready(answer) = futures::poll!(&mut asked) {
-            panic!("answered before it was applied: {answer:?}");
+        match futures::poll!(&mut asked) {
+            Poll::Ready(answer) => assert_eq!(answer, Ok(1)),
+            Poll::Pending => all.push(asked),
         }
-        all.push(asked);
     }
+    assert!(!all.is_empty(), "all were answered before the shutdown");
     let node = cluster.nodes[1].take().unwrap();
     soon("the end", node.shutdown()).await;
     for asked in all {
@@ -183,4 +184,14 @@ async fn a_command_beyond_a_batch_is_refused_and_one_at_the_bound_is_not() {
         let answer = soon("a reply", client.execute(Op::Weight(vec![1; len]))).await;
         assert_eq!(answer, Ok(len as u64));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_node_stops_and_its_clients_are_refused() {
+    let mut cluster = Cluster::start(1).await;
+    let client = cluster.node(0).client();
+    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(1));
+    drop(cluster.nodes[0].take());
+    let outcome = soon("an answer", client.execute(Op::Mark(1))).await;
+    assert_eq!(outcome, Err(ClientError::Rejected(Rejection::Stopped)));
 }

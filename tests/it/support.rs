@@ -30,7 +30,7 @@ pub(crate) enum Op {
 /// How often each name was marked, and what a test may see of that.
 #[derive(Default)]
 pub(crate) struct Marks {
-    pub(crate) marks: BTreeMap<u64, u64>,
+    pub(crate) counts: BTreeMap<u64, u64>,
     /// What survives this machine, where a test keeps it.
     pub(crate) kept: Arc<Kept>,
     /// What it included when it was made.
@@ -40,7 +40,7 @@ pub(crate) struct Marks {
 #[derive(Default)]
 pub(crate) struct Kept {
     pub(crate) applied: AtomicU64,
-    pub(crate) marks: Mutex<BTreeMap<u64, u64>>,
+    pub(crate) counts: Mutex<BTreeMap<u64, u64>>,
     pub(crate) slots: Mutex<Vec<Slot>>,
 }
 
@@ -57,7 +57,7 @@ impl StateMachine for Marks {
         for op in batch.commands {
             match op {
                 Op::Mark(name) => {
-                    let count = self.marks.entry(name).or_default();
+                    let count = self.counts.entry(name).or_default();
                     *count += 1;
                     replies.push(*count);
                 }
@@ -68,12 +68,12 @@ impl StateMachine for Marks {
         }
         let number = batch.slot.number();
         self.kept.applied.store(number, Ordering::SeqCst);
-        self.kept.marks.lock().unwrap().clone_from(&self.marks);
+        self.kept.counts.lock().unwrap().clone_from(&self.counts);
         replies
     }
 
     async fn query(&self, name: u64) -> u64 {
-        self.marks.get(&name).copied().unwrap_or(0)
+        self.counts.get(&name).copied().unwrap_or(0)
     }
 
     fn applied(&self) -> Slot {
@@ -145,7 +145,7 @@ impl Cluster {
     /// Starts the first node with a machine that goes on from what was kept.
     pub(crate) async fn start_keeping(&mut self, kept: &Arc<Kept>) {
         let machine = Marks {
-            marks: kept.marks.lock().unwrap().clone(),
+            counts: kept.counts.lock().unwrap().clone(),
             kept: Arc::clone(kept),
             included: kept.applied.load(Ordering::SeqCst),
         };

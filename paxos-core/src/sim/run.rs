@@ -18,6 +18,7 @@ use super::fault::{Fault, Plan};
 use super::report::Totals;
 use crate::ballot::Ballot;
 use crate::ids::{ClientId, ReplicaId, RequestNumber, Slot, Time};
+use crate::message::Connectivity;
 use crate::output::Role;
 use crate::port::Format;
 use crate::value::Command;
@@ -238,13 +239,22 @@ fn converges(cluster: &mut Cluster) {
     let within = cluster.options.election_timeout() * CONVERGE_WITHIN;
     let poll = Duration::from_millis(5);
     let mut next = Time::ZERO;
+    let mut leader = (None, cluster.now);
     let done = cluster.run_until_done(within, |cluster| {
         if cluster.now < next {
             return false;
         }
         next = cluster.now.after(poll);
-        let agreed = agreed_leader(cluster).is_some();
-        agreed && cluster.clients.iter().all(Client::is_done) && is_at_rest(cluster)
+        // What was said before the faults ended may still unseat a leader for one timeout.
+        let agreed = agreed_leader(cluster);
+        if agreed != leader.0 {
+            leader = (agreed, cluster.now);
+        }
+        let settled = cluster.now.since(leader.1) > cluster.options.election_timeout();
+        agreed.is_some()
+            && settled
+            && cluster.clients.iter().all(Client::is_done)
+            && is_at_rest(cluster)
     });
     if !done {
         let open = cluster.clients.iter().filter(|client| !client.is_done()).count();
@@ -266,11 +276,15 @@ fn is_at_rest(cluster: &Cluster) -> bool {
     })
 }
 
-/// The ballot that every replica follows.
+/// The ballot that every replica follows, and whose leader knows that it leads.
 fn agreed_leader(cluster: &Cluster) -> Option<Ballot> {
     let mut leaders = cluster.ids().map(|id| cluster.status(id)?.leader);
     let first = leaders.next()??;
-    leaders.all(|leader| leader == Some(first)).then_some(first)
+    let agreed = leaders.all(|leader| leader == Some(first));
+    let leads = cluster.status(first.leader()).is_some_and(|status| {
+        status.role == Role::Leader && status.connectivity == Connectivity::Quorum
+    });
+    (agreed && leads).then_some(first)
 }
 
 /// Nobody disturbs the leader, and nothing is left in flight.

@@ -16,5 +16,6 @@ mod paper;
 mod partitions;
 mod quorum;
 mod random;
+mod recovery;
 mod samples;
 mod values;

@@ -85,24 +85,42 @@ fn default_and_wan_configs_are_within_their_bounds() {
     assert_eq!(Config::wan().check(), Ok(()));
 }
 
+/// Puts one tunable out of its bounds.
+type Break = fn(&mut Config);
+
+const OUT_OF_BOUNDS: [(&str, Break); 13] = [
+    ("heartbeat_interval", |config| {
+        config.heartbeat_interval = Duration::ZERO;
+    }),
+    ("heartbeat_interval", |config| {
+        config.heartbeat_interval = Duration::from_millis(167);
+    }),
+    ("election_jitter", |config| {
+        config.election_jitter = Duration::ZERO;
+    }),
+    ("disk_stall", |config| config.disk_stall = Duration::ZERO),
+    ("retransmit_interval", |config| {
+        config.retransmit_interval = Duration::ZERO;
+    }),
+    ("fetch_timeout", |config| {
+        config.fetch_timeout = Duration::ZERO;
+    }),
+    ("batch_bytes_max", |config| config.batch_bytes_max = 0),
+    ("batch_bytes_max", |config| {
+        config.batch_bytes_max = PAGE_BYTES_LIMIT + 1;
+    }),
+    ("page_bytes_max", |config| config.page_bytes_max = 0),
+    ("page_bytes_max", |config| {
+        config.page_bytes_max = PAGE_BYTES_LIMIT + 1;
+    }),
+    ("window_bytes_max", |config| config.window_bytes_max = 1),
+    ("apply_slots_max", |config| config.apply_slots_max = 0),
+    ("apply_bytes_max", |config| config.apply_bytes_max = 0),
+];
+
 #[test]
 fn a_config_out_of_bounds_names_its_field() {
-    let cases: [(&str, fn(&mut Config)); 13] = [
-        ("heartbeat_interval", |config| config.heartbeat_interval = Duration::ZERO),
-        ("heartbeat_interval", |config| config.heartbeat_interval = Duration::from_millis(167)),
-        ("election_jitter", |config| config.election_jitter = Duration::ZERO),
-        ("disk_stall", |config| config.disk_stall = Duration::ZERO),
-        ("retransmit_interval", |config| config.retransmit_interval = Duration::ZERO),
-        ("fetch_timeout", |config| config.fetch_timeout = Duration::ZERO),
-        ("batch_bytes_max", |config| config.batch_bytes_max = 0),
-        ("batch_bytes_max", |config| config.batch_bytes_max = PAGE_BYTES_LIMIT + 1),
-        ("page_bytes_max", |config| config.page_bytes_max = 0),
-        ("page_bytes_max", |config| config.page_bytes_max = PAGE_BYTES_LIMIT + 1),
-        ("window_bytes_max", |config| config.window_bytes_max = 1),
-        ("apply_slots_max", |config| config.apply_slots_max = 0),
-        ("apply_bytes_max", |config| config.apply_bytes_max = 0),
-    ];
-    for (field, break_it) in cases {
+    for (field, break_it) in OUT_OF_BOUNDS {
         let mut config = Config::default();
         break_it(&mut config);
         assert_eq!(config.check().map_err(|error| error.field), Err(field));

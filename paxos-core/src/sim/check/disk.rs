@@ -3,7 +3,7 @@
 use super::{Check, Invariant};
 use crate::ballot::Ballot;
 use crate::durable::{Write, WriteBatch, WriteSequence};
-use crate::ids::{LogClock, ReplicaId, Slot};
+use crate::ids::{ReplicaId, Slot};
 use crate::port::Recovered;
 use crate::value::Value;
 
@@ -150,7 +150,6 @@ impl Check {
         replica.committed = Slot::ZERO;
         replica.applied = applied;
         replica.state = state;
-        replica.clock = LogClock::default();
         replica.window_bytes_max = window_bytes_max;
     }
 

@@ -99,13 +99,6 @@ impl Check {
         let state = next_state(replica.state, slot, value);
         replica.applied = slot;
         replica.state = state;
-        if let Value::Batch(batch) = value {
-            let (clock, last) = (batch.clock(), replica.clock);
-            replica.clock = clock;
-            self.require(clock >= last, Invariant::ClockMonotonic, || {
-                format!("{clock:?} in {slot} follows {last:?}")
-            });
-        }
         let common = *(self.slots.entry(slot).or_default().state).get_or_insert(state);
         self.require(common == state, Invariant::EqualState, || {
             format!("{by} has another state than others after {slot}")

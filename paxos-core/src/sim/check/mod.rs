@@ -18,7 +18,7 @@ pub use violation::{Invariant, Violation};
 
 use crate::ballot::Ballot;
 use crate::durable::{Write, WriteSequence};
-use crate::ids::{ClientId, Incarnation, LogClock, ReplicaId, RequestNumber, Slot};
+use crate::ids::{ClientId, Incarnation, ReplicaId, RequestNumber, Slot};
 use crate::membership::Membership;
 use crate::quorum::VoterSet;
 use crate::value::Value;
@@ -38,6 +38,8 @@ struct SlotHistory {
     proposed: Vec<(Ballot, Value)>,
     votes: Vec<Vote>,
     chosen: Option<Value>,
+    /// The ballot at which it was chosen first.
+    chosen_at: Option<Ballot>,
     /// The state after this slot, once a replica reached it.
     state: Option<u64>,
 }
@@ -57,7 +59,6 @@ struct ReplicaHistory {
     committed: Slot,
     applied: Slot,
     state: u64,
-    clock: LogClock,
     window_bytes_max: usize,
     /// Its directory was taken away, and with it votes that it made.
     wiped: bool,
@@ -161,9 +162,31 @@ impl Check {
             });
             return false;
         }
+        let is_new = history.proposed.iter().all(|(_, known)| known != value);
         history.proposed.push((ballot, value.clone()));
         self.check_valid(slot, value);
+        if is_new {
+            self.check_clock(slot, ballot, value);
+        }
         true
+    }
+
+    /// A new batch is stamped no earlier than what was chosen before it in the log at its ballot or
+    /// below. What a later ballot adopts keeps its old clock, so the log's clock at a slot is the
+    /// highest of all batches up to it.
+    fn check_clock(&mut self, slot: Slot, ballot: Ballot, value: &Value) {
+        let Value::Batch(batch) = value else { return };
+        let before = self.slots.range(..slot).filter_map(|(_, history)| {
+            let known = history.chosen_at.is_some_and(|chosen_at| chosen_at <= ballot);
+            match &history.chosen {
+                Some(Value::Batch(batch)) if known => Some(batch.clock()),
+                Some(Value::Batch(_) | Value::Noop | Value::Membership(_)) | None => None,
+            }
+        });
+        let (clock, latest) = (batch.clock(), before.max().unwrap_or_default());
+        self.require(clock >= latest, Invariant::ClockMonotonic, || {
+            format!("{ballot} stamps {slot} with {clock:?}, chosen before it is {latest:?}")
+        });
     }
 
     fn check_valid(&mut self, slot: Slot, value: &Value) {
@@ -215,6 +238,7 @@ impl Check {
             return;
         }
         history.chosen = Some(value.clone());
+        history.chosen_at = Some(ballot);
         while self.chosen(self.chosen_prefix.next()).is_some() {
             self.chosen_prefix = self.chosen_prefix.next();
         }

@@ -39,7 +39,7 @@ pub enum Invariant {
     RejectedStaysOut,
     /// A command is in at most one slot.
     AppliedOnce,
-    /// The clock in the log never goes back.
+    /// A new batch is stamped no earlier than what was chosen before it.
     ClockMonotonic,
     /// Storage gives back what it proved, and nothing that was never written.
     RecoveryExact,
@@ -71,7 +71,9 @@ impl fmt::Display for Invariant {
             Self::WindowBound => "the window in flight is bounded",
             Self::RejectedStaysOut => "a definite rejection never appears in the log",
             Self::AppliedOnce => "a command is in at most one slot",
-            Self::ClockMonotonic => "the clock in the log never goes back",
+            Self::ClockMonotonic => {
+                "a new batch is stamped no earlier than what was chosen before it"
+            }
             Self::RecoveryExact => "recovery gives back what was proved",
             Self::NoHalt => "no replica halts without a cause",
             Self::NoPanic => "no assertion fails",

@@ -1,0 +1,156 @@
+//! The command line.
+//!
+//! Owns: the options and their texts. Reads no file. Every mistake is one line.
+
+use std::path::PathBuf;
+
+use crate::limits::REPLICAS_MAX;
+
+/// What `kv --help` prints.
+pub(crate) const HELP: &str = "\
+kv - a replicated key-value server that speaks the Redis protocol
+
+usage:
+  kv [--data DIR] [--base-port P]    three replicas in this process, durable under DIR
+                                     (default ./kv-data), clients on ports P+1 to P+3
+  kv init DIR --replicas N [--base-port P]
+                                     lay out DIR/1 to DIR/N, each with config.toml, key and data,
+                                     for N (1 to 9) replicas that run as processes of their own;
+                                     replica i takes clients on port P+i, peers on port P+100+i
+  kv serve DIR/I                     run the replica of that directory
+  kv --help                          this text
+
+options:
+  --data DIR       where `kv` alone keeps its three replicas
+  --replicas N     how many replicas `kv init` lays out
+  --base-port P    default 7000; written down when a directory is laid out
+
+error replies begin with a word that says what became of the command:
+  BUSY, NOLEADER, TOOLARGE   certainly not applied, and never will be
+  UNKNOWN                    may have been applied, or may still be
+  ERR, NOPROTO               not applied, as with Redis itself
+";
+
+const BASE_PORT_DEFAULT: u16 = 7000;
+/// Peers' ports begin 100 above the clients', so the highest is this much above the base.
+const PORTS_ABOVE_BASE: u16 = 100 + REPLICAS_MAX;
+
+/// What the command line asks for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Invocation {
+    Help,
+    /// Three replicas in this process.
+    Demo {
+        data: PathBuf,
+        /// `None`: as the directory was laid out, or the default.
+        base_port: Option<u16>,
+    },
+    /// Lay out directories.
+    Init {
+        dir: PathBuf,
+        replicas: u16,
+        base_port: u16,
+    },
+    /// One replica.
+    Serve {
+        dir: PathBuf,
+    },
+}
+
+/// Understands the arguments after the program's name.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invocation, String> {
+    let mut given = Given::default();
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        let (name, inline) = match argument.split_once('=') {
+            Some((name, value)) if name.starts_with("--") => (name.to_owned(), Some(value.into())),
+            _ => (argument, None),
+        };
+        let mut value = || {
+            inline
+                .clone()
+                .or_else(|| arguments.next())
+                .ok_or_else(|| format!("{name} needs a value; see kv --help"))
+        };
+        match name.as_str() {
+            "--help" | "-h" | "help" => return Ok(Invocation::Help),
+            "--data" => given.data = Some(PathBuf::from(value()?)),
+            "--base-port" => given.base_port = Some(base_port(&value()?)?),
+            "--replicas" => given.replicas = Some(replicas(&value()?)?),
+            option if option.starts_with('-') => {
+                return Err(format!("unknown option {option}; see kv --help"));
+            }
+            _ => given.words.push(name),
+        }
+    }
+    given.into_invocation()
+}
+
+#[derive(Debug, Default)]
+struct Given {
+    words: Vec<String>,
+    data: Option<PathBuf>,
+    base_port: Option<u16>,
+    replicas: Option<u16>,
+}
+
+impl Given {
+    fn into_invocation(self) -> Result<Invocation, String> {
+        let refuse = |given: bool, option: &str, command: &str| {
+            if given {
+                Err(format!("{command} takes no {option}; see kv --help"))
+            } else {
+                Ok(())
+            }
+        };
+        let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
+        match words[..] {
+            [] => {
+                refuse(self.replicas.is_some(), "--replicas", "kv alone")?;
+                Ok(Invocation::Demo {
+                    data: self.data.unwrap_or_else(|| "kv-data".into()),
+                    base_port: self.base_port,
+                })
+            }
+            ["init", dir] => {
+                refuse(self.data.is_some(), "--data", "kv init")?;
+                Ok(Invocation::Init {
+                    dir: dir.into(),
+                    replicas: self.replicas.ok_or("kv init needs --replicas N")?,
+                    base_port: self.base_port.unwrap_or(BASE_PORT_DEFAULT),
+                })
+            }
+            ["serve", dir] => {
+                refuse(self.data.is_some(), "--data", "kv serve")?;
+                refuse(self.replicas.is_some(), "--replicas", "kv serve")?;
+                refuse(self.base_port.is_some(), "--base-port", "kv serve")?;
+                Ok(Invocation::Serve { dir: dir.into() })
+            }
+            ["init" | "serve"] => Err(format!("kv {} needs a directory; see kv --help", words[0])),
+            ["init" | "serve", _, extra, ..] => {
+                Err(format!("unexpected argument {extra}; see kv --help"))
+            }
+            [other, ..] => Err(format!("unknown command {other}; see kv --help")),
+        }
+    }
+}
+
+/// The base port of a cluster that is laid out without naming one.
+pub(crate) fn base_port_or_default(given: Option<u16>) -> u16 {
+    given.unwrap_or(BASE_PORT_DEFAULT)
+}
+
+fn base_port(text: &str) -> Result<u16, String> {
+    let highest = u16::MAX - PORTS_ABOVE_BASE;
+    match text.parse() {
+        Ok(port) if port >= 1 && port <= highest => Ok(port),
+        _ => Err(format!("--base-port is 1 to {highest}, not {text}")),
+    }
+}
+
+fn replicas(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(count) if (1..=REPLICAS_MAX).contains(&count) => Ok(count),
+        _ => Err(format!("--replicas is 1 to {REPLICAS_MAX}, not {text}")),
+    }
+}

@@ -1,0 +1,209 @@
+//! A replica's `config.toml`.
+//!
+//! Owns: its keys, their checks and its text. Opens nothing that it names.
+//! Invariants: what [`Settings::text`] writes, [`load`] reads back; an unknown key is an error, for
+//! it may be a misspelt one; every error names the file, and the line where there is one.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use paxos::core::membership::{KeyPin, Member, Membership, MembershipError, WINDOW_DEFAULT};
+use paxos::core::quorum::QuorumRule;
+use paxos::{ClusterId, Epoch, Format, GroupId, ReplicaId};
+use serde::Deserialize;
+use toml::Spanned;
+
+/// The name of the file in a replica's directory.
+pub(crate) const FILE: &str = "config.toml";
+/// A file that is larger is not a config.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// What a replica's directory says.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Settings {
+    /// Cluster, replica and first membership.
+    pub(crate) format: Format,
+    /// Where clients connect: `host:port`.
+    pub(crate) clients: String,
+    /// Where peers connect: `host:port`.
+    pub(crate) listen: String,
+    /// The log's directory.
+    pub(crate) data: PathBuf,
+    /// The key file.
+    pub(crate) key: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    cluster: Spanned<String>,
+    replica: Spanned<u16>,
+    clients: Spanned<String>,
+    listen: Spanned<String>,
+    data: PathBuf,
+    key: PathBuf,
+    member: Spanned<Vec<FileMember>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileMember {
+    id: u16,
+    address: Spanned<String>,
+    pin: Spanned<String>,
+}
+
+/// A mistake, and where in the text it stands.
+type Mistake = (Option<Range<usize>>, String);
+
+/// Reads the config of a replica's directory.
+pub(crate) fn load(dir: &Path) -> Result<Settings, String> {
+    let path = dir.join(FILE);
+    let failed = |error| format!("cannot read {}: {error}", path.display());
+    let bytes = fs::metadata(&path).map_err(failed)?.len();
+    if bytes > FILE_BYTES_MAX {
+        return Err(format!("{} is too large for a config", path.display()));
+    }
+    let text = fs::read_to_string(&path).map_err(failed)?;
+    understand(&text, dir).map_err(|(span, what)| {
+        let line = span.map(|span| 1 + text[..span.start].matches('\n').count());
+        match line {
+            Some(line) => format!("{}, line {line}: {what}", path.display()),
+            None => format!("{}: {what}", path.display()),
+        }
+    })
+}
+
+fn understand(text: &str, dir: &Path) -> Result<Settings, Mistake> {
+    let file: File = toml::from_str(text).map_err(|error| {
+        let message = error.message().replace('\n', ", ");
+        (error.span(), message)
+    })?;
+    let cluster = file.cluster.get_ref();
+    let cluster = match u128::from_str_radix(cluster, 16) {
+        Ok(bits) if cluster.len() == 32 => ClusterId::new(bits),
+        _ => return Err(mistake(&file.cluster, "cluster is 32 hexadecimal digits")),
+    };
+    check_address(&file.clients, "clients")?;
+    check_address(&file.listen, "listen")?;
+    let members = file.member.get_ref().iter().map(member);
+    let members = members.collect::<Result<Vec<_>, Mistake>>()?;
+    let membership =
+        membership(members).map_err(|error| (Some(file.member.span()), error.to_string()))?;
+    let replica = ReplicaId::new(*file.replica.get_ref());
+    if !membership.contains(replica) {
+        return Err(mistake(&file.replica, "replica is not among the members"));
+    }
+    Ok(Settings {
+        format: Format {
+            cluster,
+            group: GroupId::new(0),
+            replica,
+            membership,
+        },
+        clients: file.clients.into_inner(),
+        listen: file.listen.into_inner(),
+        data: dir.join(file.data),
+        key: dir.join(file.key),
+    })
+}
+
+/// Majorities of these members, from the first slot on.
+pub(crate) fn membership(members: Vec<Member>) -> Result<Membership, MembershipError> {
+    Membership::new(
+        Epoch::FIRST,
+        members,
+        Vec::new(),
+        QuorumRule::Majority,
+        WINDOW_DEFAULT,
+    )
+}
+
+fn member(member: &FileMember) -> Result<Member, Mistake> {
+    check_address(&member.address, "address")?;
+    let pin = parse_pin(member.pin.get_ref())
+        .ok_or_else(|| mistake(&member.pin, "pin is 64 hexadecimal digits"))?;
+    if member.id == 0 {
+        return Err(mistake(&member.address, "a member's id is 1 or above"));
+    }
+    Ok(Member {
+        id: ReplicaId::new(member.id),
+        addresses: vec![member.address.get_ref().clone()],
+        keys: vec![pin],
+    })
+}
+
+fn mistake<T>(at: &Spanned<T>, what: &str) -> Mistake {
+    (Some(at.span()), what.to_owned())
+}
+
+/// A host or address, a colon and a port; names are looked up later.
+fn check_address(address: &Spanned<String>, name: &str) -> Result<(), Mistake> {
+    let parts = address.get_ref().rsplit_once(':');
+    match parts.map(|(host, port)| (host, port.parse::<u16>())) {
+        Some((host, Ok(_))) if !host.is_empty() => Ok(()),
+        _ => Err(mistake(address, &format!("{name} is HOST:PORT"))),
+    }
+}
+
+fn parse_pin(text: &str) -> Option<KeyPin> {
+    let mut pin = KeyPin::default();
+    if text.len() != 2 * pin.len() || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in pin.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(pin)
+}
+
+impl Settings {
+    /// The text of the file. Paths are written relative to the directory.
+    pub(crate) fn text(&self, data: &str, key: &str) -> String {
+        let mut text = format!(
+            "# {replica} of {count}. Start it with: kv serve THIS_DIRECTORY\n\
+             # Keys that this file does not show are errors, and so are their misspellings.\n\
+             \n\
+             # The cluster's name, the same in the directory of every replica. A message of another\n\
+             # cluster is refused.\n\
+             cluster = \"{cluster}\"\n\
+             # Which member this is. Never give a used id to an empty directory: it may have\n\
+             # forgotten votes, and the others will refuse it.\n\
+             replica = {id}\n\
+             # Where clients that speak the Redis protocol connect. There are no passwords: keep it\n\
+             # on a network that you trust.\n\
+             clients = \"{clients}\"\n\
+             # Where this replica listens for the others (QUIC over UDP, authenticated both ways).\n\
+             listen = \"{listen}\"\n\
+             # The log, relative to this file. On a disk that keeps what was synced.\n\
+             data = \"{data}\"\n\
+             # This replica's private key, mode 0600, relative to this file.\n\
+             key = \"{key}\"\n\
+             \n\
+             # Everybody who votes, this replica included: the same list in every directory. `pin` is\n\
+             # the SHA-256 of the public key; `address` is where the others reach the member.\n",
+            replica = self.format.replica,
+            count = self.format.membership.voters().len(),
+            cluster = self.format.cluster,
+            id = self.format.replica.number(),
+            clients = self.clients,
+            listen = self.listen,
+        );
+        for member in self.format.membership.voters() {
+            let address = member.addresses.first().map_or("", String::as_str);
+            write!(
+                text,
+                "\n[[member]]\nid = {}\naddress = \"{address}\"\npin = \"",
+                member.id.number()
+            )
+            .expect("writing to a string does not fail");
+            for byte in member.keys.first().into_iter().flatten() {
+                write!(text, "{byte:02x}").expect("writing to a string does not fail");
+            }
+            text.push_str("\"\n");
+        }
+        text
+    }
+}

@@ -1,0 +1,226 @@
+//! One replica, from its directory to its clients.
+//!
+//! Owns: the order in which the parts are put together, the bounds that are given to each, and
+//! what a client is told about an error of the node. Invariant: nothing is listened to before the
+//! log is locked, so that a second process on one directory disturbs nobody.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use paxos::quic::{Identity, QuicOptions, QuicTransport};
+use paxos::storage::{Wal, WalOptions};
+use paxos::{
+    Client, ClientError, Config, Node, NodeOptions, Rejection, ReplicaId, StopReason, Uncertainty,
+};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::backend::{Backend, Executed, Failure};
+use crate::budget::Budget;
+use crate::command::InfoSection;
+use crate::config::Settings;
+use crate::info;
+use crate::limits::{BATCH_BYTES_MAX, CONNECTIONS_MAX};
+use crate::machine::{Command, Machine, Published};
+use crate::server::{self, Shared};
+use crate::store::{Op, Read};
+
+/// The log in segments that are small enough for an example.
+pub(crate) fn wal_options() -> WalOptions {
+    WalOptions {
+        segment_bytes: 4 << 20,
+        ..WalOptions::default()
+    }
+}
+
+/// The protocol's bounds: the defaults, but for less memory and a larger batch.
+pub(crate) fn protocol_config() -> Config {
+    Config {
+        window_bytes_max: 32 << 20,
+        batch_bytes_max: BATCH_BYTES_MAX,
+        ..Config::default()
+    }
+}
+
+/// The node's bounds: a connection has one request under way at a time.
+pub(crate) fn node_options() -> NodeOptions {
+    NodeOptions {
+        requests_max: CONNECTIONS_MAX,
+        forwarded_bytes_max: 32 << 20,
+        // What was on its way to a leader that fell silent is unknown for so long. Twice the time
+        // that an election takes at worst, so that clients go on soon after one.
+        request_timeout: Duration::from_millis(1500),
+        ..NodeOptions::default()
+    }
+}
+
+/// A replica whose log is locked and whose ports are bound, and that has said nothing yet.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    settings: Settings,
+    wal: Wal,
+    listener: TcpListener,
+    transport: QuicTransport,
+}
+
+/// A replica that runs.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    pub(crate) settings: Settings,
+    node: Arc<Node<Machine>>,
+    server: JoinHandle<()>,
+    closing: watch::Sender<bool>,
+}
+
+impl Prepared {
+    /// Takes hold of everything that a replica needs. The error is one line.
+    pub(crate) async fn new(settings: Settings) -> Result<Self, String> {
+        let identity = Identity::load(&settings.key).map_err(|error| error.to_string())?;
+        let wal = Wal::open(&settings.data, &settings.format, wal_options())
+            .map_err(|error| error.to_string())?;
+        let clients = &settings.clients;
+        let listener = TcpListener::bind(clients)
+            .await
+            .map_err(|error| format!("cannot listen for clients on {clients}: {error}"))?;
+        let options = QuicOptions::new(&settings.format, identity).listen(&settings.listen);
+        let transport = QuicTransport::new(options)
+            .map_err(|error| format!("cannot listen for peers: {error}"))?;
+        Ok(Self {
+            settings,
+            wal,
+            listener,
+            transport,
+        })
+    }
+
+    /// Starts it. The error is one line.
+    pub(crate) async fn start(
+        self,
+        budget: Arc<Budget>,
+        memory_bound: usize,
+    ) -> Result<Replica, String> {
+        let published = Published::default();
+        let node = Node::builder()
+            .storage(self.wal)
+            .transport(self.transport)
+            .config(protocol_config())
+            .options(node_options())
+            .start(Machine::new(published.clone()))
+            .await
+            .map_err(|error| error.to_string())?;
+        let node = Arc::new(node);
+        let shared = Shared::new(budget, memory_bound);
+        let backend = NodeBackend {
+            client: node.client(),
+            node: Arc::clone(&node),
+            published,
+            shared: Arc::clone(&shared),
+        };
+        let (closing, closed) = watch::channel(false);
+        Ok(Replica {
+            settings: self.settings,
+            node,
+            server: tokio::spawn(server::serve(self.listener, backend, shared, closed)),
+            closing,
+        })
+    }
+}
+
+impl Replica {
+    /// Its id.
+    pub(crate) fn id(&self) -> ReplicaId {
+        self.settings.format.replica
+    }
+
+    /// Resolves when the node has stopped by itself.
+    pub(crate) async fn stopped(&self) -> (ReplicaId, StopReason) {
+        (self.id(), self.node.stopped().await)
+    }
+
+    /// Answers what clients have sent, then ends connections, node and log.
+    pub(crate) async fn shutdown(self) -> StopReason {
+        self.closing.send_replace(true);
+        if let Err(error) = self.server.await {
+            tracing::error!(%error, "the server of the Redis protocol broke");
+        }
+        match Arc::try_unwrap(self.node) {
+            Ok(node) => node.shutdown().await,
+            // A connection that was cut off still holds it: it ends with the process.
+            Err(node) => {
+                drop(node);
+                StopReason::Shutdown
+            }
+        }
+    }
+}
+
+/// What connections use.
+#[derive(Debug)]
+pub(crate) struct NodeBackend {
+    client: Client<Machine>,
+    node: Arc<Node<Machine>>,
+    published: Published,
+    shared: Arc<Shared>,
+}
+
+// Derived, it would ask that the state machine be cloned.
+impl Clone for NodeBackend {
+    fn clone(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            node: Arc::clone(&self.node),
+            published: self.published.clone(),
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl Backend for NodeBackend {
+    fn execute(&self, ops: Vec<Op>) -> impl Future<Output = Result<Executed<Op>, Failure>> + Send {
+        let asked = self.client.execute(Command::Many(ops));
+        async { asked.await.map_err(failure) }
+    }
+
+    fn read(
+        &self,
+        reads: Vec<Read>,
+    ) -> impl Future<Output = Result<Executed<Read>, Failure>> + Send {
+        let asked = self.client.query(reads);
+        async { asked.await.map_err(failure) }
+    }
+
+    fn info(&self, section: InfoSection) -> String {
+        info::text(
+            section,
+            &self.node.status(),
+            &self.node.metrics(),
+            &self.published.image(),
+            &self.shared,
+        )
+    }
+}
+
+/// What a client is told.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "errors that the library adds later are told in its own words"
+)]
+fn failure(error: ClientError) -> Failure {
+    match error {
+        ClientError::Rejected(rejection) => match rejection {
+            Rejection::NoLeader | Rejection::Superseded => Failure::NoLeader(rejection.to_string()),
+            Rejection::Busy | Rejection::StorageFull | Rejection::Stopped => {
+                Failure::Busy(rejection.to_string())
+            }
+            Rejection::TooLarge { .. } => Failure::TooLarge(rejection.to_string()),
+            other => Failure::Fault(other.to_string()),
+        },
+        ClientError::Unknown(uncertainty) => Failure::Unknown(match uncertainty {
+            Uncertainty::Timeout => "no reply came in time".into(),
+            other => other.to_string(),
+        }),
+        other => Failure::Unknown(other.to_string()),
+    }
+}

@@ -1,0 +1,117 @@
+//! Lays out the directories of a new cluster.
+//!
+//! Owns: what `kv init` writes. Invariants: nothing that is there is touched; a layout appears whole
+//! under its name or not at all.
+//!
+//! The log is formatted here, and only opened later: a replica whose log is gone may have
+//! forgotten votes, and is not started as if it were new.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use paxos::quic::Identity;
+use paxos::storage::Wal;
+use paxos::{ClusterId, Format, GroupId, Member, Membership, ReplicaId};
+
+use crate::config::{self, FILE, Settings};
+use crate::replica::wal_options;
+
+const KEY_FILE: &str = "key.pem";
+const DATA_DIR: &str = "data";
+/// The peers' ports begin so far above the clients'.
+const PEER_PORTS: u16 = 100;
+
+/// Writes `dir/1` to `dir/replicas`.
+pub(crate) fn init(dir: &Path, replicas: u16, base_port: u16) -> Result<(), String> {
+    if fs::symlink_metadata(dir).is_ok() {
+        return Err(format!(
+            "{} exists already: nothing was changed",
+            dir.display()
+        ));
+    }
+    let unfinished = unfinished_name(dir)?;
+    let failed = |error| cannot("create", &unfinished, &error);
+    fs::create_dir(&unfinished).map_err(failed)?;
+    let laid_out = lay_out(&unfinished, replicas, base_port)
+        .and_then(|()| fs::rename(&unfinished, dir).map_err(|error| cannot("create", dir, &error)));
+    if laid_out.is_err() {
+        // The first error is the one to report.
+        let _removed = fs::remove_dir_all(&unfinished);
+    }
+    laid_out
+}
+
+fn lay_out(dir: &Path, replicas: u16, base_port: u16) -> Result<(), String> {
+    let ids: Vec<_> = (1..=replicas).collect();
+    let mut members = Vec::new();
+    let mut cluster = 0;
+    for &id in &ids {
+        let home = dir.join(id.to_string());
+        fs::create_dir(&home).map_err(|error| cannot("create", &home, &error))?;
+        let identity =
+            Identity::load_or_generate(home.join(KEY_FILE)).map_err(|error| error.to_string())?;
+        let pin = identity.pin();
+        // The keys are drawn at random, so what is made of their hashes is as unique as they are.
+        let half = pin.first_chunk().expect("a pin has 32 bytes");
+        cluster ^= u128::from_le_bytes(*half).rotate_left(u32::from(id));
+        members.push(Member {
+            id: ReplicaId::new(id),
+            addresses: vec![loopback(base_port + PEER_PORTS + id)],
+            keys: vec![pin],
+        });
+    }
+    let membership = config::membership(members).map_err(|error| error.to_string())?;
+    for id in ids {
+        let home = dir.join(id.to_string());
+        write_home(&home, id, base_port, ClusterId::new(cluster), &membership)?;
+    }
+    Ok(())
+}
+
+fn write_home(
+    home: &Path,
+    id: u16,
+    base_port: u16,
+    cluster: ClusterId,
+    membership: &Membership,
+) -> Result<(), String> {
+    let settings = Settings {
+        format: Format {
+            cluster,
+            group: GroupId::new(0),
+            replica: ReplicaId::new(id),
+            membership: membership.clone(),
+        },
+        clients: loopback(base_port + id),
+        listen: loopback(base_port + PEER_PORTS + id),
+        data: home.join(DATA_DIR),
+        key: home.join(KEY_FILE),
+    };
+    let file = home.join(FILE);
+    fs::write(&file, settings.text(DATA_DIR, KEY_FILE))
+        .map_err(|error| cannot("write", &file, &error))?;
+    Wal::format(&settings.data, &settings.format, wal_options())
+        .map(drop)
+        .map_err(|error| error.to_string())
+}
+
+fn loopback(port: u16) -> String {
+    format!("127.0.0.1:{port}")
+}
+
+/// A name beside the directory, so that it can be renamed.
+fn unfinished_name(dir: &Path) -> Result<PathBuf, String> {
+    let name = dir
+        .file_name()
+        .ok_or_else(|| format!("{} is no name for a directory", dir.display()))?;
+    let mut unfinished = OsString::from(".");
+    unfinished.push(name);
+    unfinished.push(format!(".unfinished-{}", std::process::id()));
+    Ok(dir.with_file_name(unfinished))
+}
+
+fn cannot(what: &str, path: &Path, error: &io::Error) -> String {
+    format!("cannot {what} {}: {error}", path.display())
+}

@@ -1,0 +1,144 @@
+//! Storages that wait for a device: the journal's thread, a wedged sync, a full disk.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use paxos::core::durable::{Durable, WriteBatch};
+use paxos::core::port::{Blocking, LoadRange, Loaded, Recovered, Room, Storage, StorageError};
+use paxos::storage::MemoryStorage;
+use paxos::{ClientError, Config, MemoryNetwork, Node, Rejection, StopReason, Uncertainty};
+
+use crate::support::{Marks, Op, config, id, soon, storage, until};
+
+/// A storage on a device that a test can wedge, break and fill.
+struct Device {
+    inner: MemoryStorage,
+    hand: Arc<Hand>,
+}
+
+#[derive(Default)]
+struct Hand {
+    wedged: Mutex<bool>,
+    freed: Condvar,
+    full: AtomicBool,
+    broken: AtomicBool,
+}
+
+impl Hand {
+    fn wedge(&self, wedged: bool) {
+        *self.wedged.lock().unwrap() = wedged;
+        self.freed.notify_all();
+    }
+}
+
+impl Storage for Device {
+    fn recover(&mut self, nonce: u32) -> Result<Vec<Recovered>, StorageError> {
+        self.inner.recover(nonce)
+    }
+
+    fn persist(&mut self, batches: Vec<WriteBatch>) -> Result<Vec<Durable>, StorageError> {
+        let wedged = self.hand.wedged.lock().unwrap();
+        drop(self.hand.freed.wait_while(wedged, |wedged| *wedged).unwrap());
+        if self.hand.broken.load(Ordering::SeqCst) {
+            return Err(StorageError::Poisoned);
+        }
+        self.inner.persist(batches)
+    }
+
+    fn load(&mut self, range: LoadRange) -> Result<Loaded, StorageError> {
+        self.inner.load(range)
+    }
+
+    fn room(&self) -> Room {
+        if self.hand.full.load(Ordering::SeqCst) { Room::Full } else { Room::Ample }
+    }
+
+    fn blocking(&self) -> Blocking {
+        Blocking::Device
+    }
+}
+
+async fn node(
+    network: &MemoryNetwork,
+    place: usize,
+    replicas: usize,
+    hand: &Arc<Hand>,
+) -> Node<Marks> {
+    let device = Device { inner: storage(place, replicas), hand: Arc::clone(hand) };
+    let config = Config { disk_stall: Duration::from_millis(300), ..config() };
+    let builder =
+        Node::builder().storage(device).transport(network.transport(id(place))).config(config);
+    builder.start(Marks::default()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_acknowledged_before_the_sync_returns() {
+    let hand = Arc::new(Hand::default());
+    let node = node(&MemoryNetwork::new(), 0, 1, &hand).await;
+    let client = node.client();
+    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(1));
+    assert!(node.metrics().sync.count > 0);
+    hand.wedge(true);
+    let hasty = client.clone().with_timeout(Duration::from_millis(100));
+    let outcome = soon("an answer", hasty.execute(Op::Mark(2))).await;
+    assert_eq!(outcome, Err(ClientError::Unknown(Uncertainty::Timeout)));
+    hand.wedge(false);
+    assert_eq!(soon("an answer", client.query(2)).await, Ok(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_sync_is_wedged_makes_way_and_its_node_still_ends() {
+    let network = MemoryNetwork::new();
+    let hands: Vec<_> = (0..3).map(|_| Arc::new(Hand::default())).collect();
+    let mut nodes = Vec::new();
+    for (place, hand) in hands.iter().enumerate() {
+        nodes.push(node(&network, place, 3, hand).await);
+    }
+    let client = nodes[0].client();
+    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(1));
+    let leads = |node: &Node<Marks>| node.watch().borrow().is_leader;
+    let leader = nodes.iter().position(leads).unwrap();
+    hands[leader].wedge(true);
+    let client = nodes[leader].client().with_timeout(Duration::from_secs(20));
+    let asked = tokio::spawn(async move { client.execute(Op::Mark(2)).await });
+    until("another leader", || !leads(&nodes[leader]) && nodes.iter().any(leads)).await;
+    let other = nodes[(leader + 1) % 3].client();
+    assert_eq!(soon("a reply", other.execute(Op::Mark(3))).await, Ok(1));
+    assert!(nodes[leader].metrics().core.step_downs > 0);
+    // Two disks of three are a quorum, so the wedged node's own client is answered as well.
+    assert_eq!(soon("a reply", asked).await.unwrap(), Ok(1));
+    let reason = soon("the end", nodes.remove(leader).shutdown()).await;
+    assert!(matches!(reason, StopReason::Shutdown), "{reason}");
+    hands[leader].wedge(false);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sync_that_fails_stops_the_node_and_answers_nobody() {
+    let hand = Arc::new(Hand::default());
+    let node = node(&MemoryNetwork::new(), 0, 1, &hand).await;
+    let client = node.client();
+    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(1));
+    hand.broken.store(true, Ordering::SeqCst);
+    let outcome = soon("an answer", client.execute(Op::Mark(2))).await;
+    assert_eq!(outcome, Err(ClientError::Unknown(Uncertainty::Stopped)));
+    let reason = soon("the end", node.stopped()).await;
+    assert!(matches!(reason, StopReason::Storage(_)), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_commands_until_there_is_space() {
+    let hand = Arc::new(Hand::default());
+    let node = node(&MemoryNetwork::new(), 0, 1, &hand).await;
+    let client = node.client();
+    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(1));
+    hand.full.store(true, Ordering::SeqCst);
+    // The write of this one brings the news.
+    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(2));
+    until("the news", || node.status().room == Room::Full).await;
+    let full = Err(ClientError::Rejected(Rejection::StorageFull));
+    assert_eq!(soon("an answer", client.execute(Op::Mark(1))).await, full);
+    hand.full.store(false, Ordering::SeqCst);
+    until("space", || node.status().room == Room::Ample).await;
+    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(3));
+}

@@ -1,0 +1,64 @@
+//! The command line's own mistakes.
+
+use crate::cli::{Invocation, parse};
+
+fn understood(line: &str) -> Result<Invocation, String> {
+    parse(line.split_whitespace().map(str::to_owned))
+}
+
+#[test]
+fn the_forms_of_the_help_text_are_understood() {
+    assert_eq!(understood("--help"), Ok(Invocation::Help));
+    assert_eq!(
+        understood(""),
+        Ok(Invocation::Demo {
+            data: "kv-data".into(),
+            base_port: None
+        })
+    );
+    assert_eq!(
+        understood("--data=x --base-port 8000"),
+        Ok(Invocation::Demo {
+            data: "x".into(),
+            base_port: Some(8000)
+        })
+    );
+    assert_eq!(
+        understood("init x --replicas 5"),
+        Ok(Invocation::Init {
+            dir: "x".into(),
+            replicas: 5,
+            base_port: 7000
+        })
+    );
+    assert_eq!(
+        understood("serve x/1"),
+        Ok(Invocation::Serve { dir: "x/1".into() })
+    );
+}
+
+#[test]
+fn each_mistake_is_one_line_that_names_it() {
+    let mistakes = [
+        ("--frobnicate", "unknown option --frobnicate"),
+        ("frobnicate", "unknown command frobnicate"),
+        ("--data", "--data needs a value"),
+        ("--base-port x", "--base-port is 1 to 65426, not x"),
+        ("--base-port 65427", "--base-port is 1 to 65426, not 65427"),
+        ("--base-port 0", "--base-port is 1 to"),
+        ("init", "kv init needs a directory"),
+        ("init x", "kv init needs --replicas"),
+        ("init x --replicas 0", "--replicas is 1 to 9, not 0"),
+        ("init x --replicas 10", "--replicas is 1 to 9, not 10"),
+        ("init x --replicas 3 --data y", "kv init takes no --data"),
+        ("serve", "kv serve needs a directory"),
+        ("serve x y", "unexpected argument y"),
+        ("serve x --base-port 1", "kv serve takes no --base-port"),
+        ("--replicas 3", "kv alone takes no --replicas"),
+    ];
+    for (line, expected) in mistakes {
+        let error = understood(line).expect_err(line);
+        assert!(error.starts_with(expected), "{line}: {error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+}

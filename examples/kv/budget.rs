@@ -15,9 +15,7 @@ pub(crate) struct Budget {
 
 impl Budget {
     pub(crate) fn new(bytes: usize) -> Arc<Self> {
-        Arc::new(Self {
-            free: AtomicUsize::new(bytes),
-        })
+        Arc::new(Self { free: AtomicUsize::new(bytes) })
     }
 
     /// The bytes not leased.
@@ -27,9 +25,7 @@ impl Budget {
 
     fn take(&self, bytes: usize) -> bool {
         self.free
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| {
-                free.checked_sub(bytes)
-            })
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(bytes))
             .is_ok()
     }
 }
@@ -55,9 +51,7 @@ impl Lease {
                 return false;
             }
         } else {
-            self.budget
-                .free
-                .fetch_add(self.held - bytes, Ordering::Relaxed);
+            self.budget.free.fetch_add(self.held - bytes, Ordering::Relaxed);
         }
         self.held = bytes;
         true

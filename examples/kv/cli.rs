@@ -97,11 +97,7 @@ struct Given {
 impl Given {
     fn into_invocation(self) -> Result<Invocation, String> {
         let refuse = |given: bool, option: &str, command: &str| {
-            if given {
-                Err(format!("{command} takes no {option}; see kv --help"))
-            } else {
-                Ok(())
-            }
+            if given { Err(format!("{command} takes no {option}; see kv --help")) } else { Ok(()) }
         };
         let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
         match words[..] {

@@ -323,11 +323,7 @@ pub(crate) fn refusal(refusal: Refusal) -> String {
 }
 
 fn wrong_number_unless(right: bool, name: &[u8]) -> Result<(), String> {
-    if right {
-        Ok(())
-    } else {
-        Err(wrong_number(name))
-    }
+    if right { Ok(()) } else { Err(wrong_number(name)) }
 }
 
 fn wrong_number(name: &[u8]) -> String {
@@ -338,10 +334,8 @@ fn wrong_number(name: &[u8]) -> String {
 }
 
 fn unknown(arguments: &[Bytes]) -> String {
-    let mut text = format!(
-        "ERR unknown command '{}', with args beginning with: ",
-        shown(&arguments[0])
-    );
+    let mut text =
+        format!("ERR unknown command '{}', with args beginning with: ", shown(&arguments[0]));
     for argument in arguments[1..].iter().take(3) {
         text.push('\'');
         text.push_str(&shown(argument));
@@ -351,17 +345,12 @@ fn unknown(arguments: &[Bytes]) -> String {
 }
 
 fn unknown_subcommand(sub: &[u8], of: &str) -> String {
-    format!(
-        "ERR unknown subcommand '{}'. {of} has few of them here.",
-        shown(sub)
-    )
+    format!("ERR unknown subcommand '{}'. {of} has few of them here.", shown(sub))
 }
 
 /// An argument as an error may show it: short, and printable.
 fn shown(argument: &[u8]) -> String {
-    argument[..argument.len().min(64)]
-        .escape_ascii()
-        .to_string()
+    argument[..argument.len().min(64)].escape_ascii().to_string()
 }
 
 /// The name in capitals; one that is too long to be any comes out empty.

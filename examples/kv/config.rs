@@ -97,12 +97,7 @@ fn understand(text: &str, dir: &Path) -> Result<Settings, Mistake> {
         return Err(mistake(&file.replica, "replica is not among the members"));
     }
     Ok(Settings {
-        format: Format {
-            cluster,
-            group: GroupId::new(0),
-            replica,
-            membership,
-        },
+        format: Format { cluster, group: GroupId::new(0), replica, membership },
         clients: file.clients.into_inner(),
         listen: file.listen.into_inner(),
         data: dir.join(file.data),
@@ -112,13 +107,7 @@ fn understand(text: &str, dir: &Path) -> Result<Settings, Mistake> {
 
 /// Majorities of these members, from the first slot on.
 pub(crate) fn membership(members: Vec<Member>) -> Result<Membership, MembershipError> {
-    Membership::new(
-        Epoch::FIRST,
-        members,
-        Vec::new(),
-        QuorumRule::Majority,
-        WINDOW_DEFAULT,
-    )
+    Membership::new(Epoch::FIRST, members, Vec::new(), QuorumRule::Majority, WINDOW_DEFAULT)
 }
 
 fn member(member: &FileMember) -> Result<Member, Mistake> {

@@ -147,10 +147,7 @@ impl<B: Backend> Connection<B> {
         }
         let buffer = self.parser.buffer_mut();
         buffer.reserve(READ_BYTES_MIN.max(buffer.len().min(WRITE_BYTES)));
-        if !self
-            .lease
-            .resize(self.parser.capacity() + self.out.capacity())
-        {
+        if !self.lease.resize(self.parser.capacity() + self.out.capacity()) {
             self.say(&no_room());
             self.flush().await?;
             return Ok(false);
@@ -170,8 +167,7 @@ impl<B: Backend> Connection<B> {
                 Ok(false) => return Next::Receive,
                 Ok(true) => {}
                 Err(error) => {
-                    self.plan
-                        .push(Planned::Answer(Reply::Error(error.to_string())));
+                    self.plan.push(Planned::Answer(Reply::Error(error.to_string())));
                     return Next::Close;
                 }
             }
@@ -197,9 +193,7 @@ impl<B: Backend> Connection<B> {
         let mut group = mem::replace(&mut self.group, Group::Reads(Vec::new()));
         let mut outcomes = Vec::new().into_iter();
         let mut failure = None;
-        self.shared
-            .commands
-            .fetch_add(plan.len() as u64, Ordering::Relaxed);
+        self.shared.commands.fetch_add(plan.len() as u64, Ordering::Relaxed);
         for planned in plan.drain(..) {
             match planned {
                 Planned::Answer(reply) => reply.write(&mut self.out),

@@ -4,12 +4,8 @@
 //! releases compare them. It finds accidents, not forgeries: replicas trust each other.
 
 /// Odd, and without a pattern: digits of the golden ratio and of square roots.
-const K: [u64; 4] = [
-    0x9e37_79b9_7f4a_7c15,
-    0x6a09_e667_f3bc_c909,
-    0xbb67_ae85_84ca_a73b,
-    0x3c6e_f372_fe94_f82b,
-];
+const K: [u64; 4] =
+    [0x9e37_79b9_7f4a_7c15, 0x6a09_e667_f3bc_c909, 0xbb67_ae85_84ca_a73b, 0x3c6e_f372_fe94_f82b];
 
 /// The hash of an entry. The hash of a map is the wrapping sum of its entries' hashes, whatever the
 /// order: adding, replacing and removing one takes time that does not depend on the others.
@@ -45,12 +41,8 @@ fn absorb(lanes: &mut [u64; 2], bytes: &[u8]) {
 fn absorb_piece(lanes: &mut [u64; 2], piece: &[u8; 16]) {
     let both = u128::from_le_bytes(*piece);
     let (low, high) = (both as u64, (both >> 64) as u64);
-    lanes[0] = lanes[0]
-        .rotate_left(23)
-        .wrapping_add(fold(low ^ lanes[1] ^ K[2], high ^ K[3]));
-    lanes[1] = lanes[1]
-        .rotate_left(29)
-        .wrapping_add(fold(high ^ lanes[0] ^ K[0], low ^ K[1]));
+    lanes[0] = lanes[0].rotate_left(23).wrapping_add(fold(low ^ lanes[1] ^ K[2], high ^ K[3]));
+    lanes[1] = lanes[1].rotate_left(29).wrapping_add(fold(high ^ lanes[0] ^ K[0], low ^ K[1]));
 }
 
 /// Both halves of the product, folded into one.

@@ -85,18 +85,9 @@ fn stats(metrics: &Metrics, shared: &Shared) -> String {
     let core = &metrics.core;
     let transport = &metrics.transport;
     Section::new("Stats")
-        .line(
-            "total_connections_received",
-            shared.accepted.load(Ordering::Relaxed),
-        )
-        .line(
-            "rejected_connections",
-            shared.refused.load(Ordering::Relaxed),
-        )
-        .line(
-            "total_commands_processed",
-            shared.commands.load(Ordering::Relaxed),
-        )
+        .line("total_connections_received", shared.accepted.load(Ordering::Relaxed))
+        .line("rejected_connections", shared.refused.load(Ordering::Relaxed))
+        .line("total_commands_processed", shared.commands.load(Ordering::Relaxed))
         .line("requests", metrics.requests)
         .line("requests_busy", metrics.requests_busy)
         .line("requests_waiting", metrics.requests_waiting)
@@ -125,11 +116,8 @@ fn paxos(status: &NodeStatus, image: &Image) -> String {
         ballot.map_or_else(|| "none".into(), |ballot| ballot.to_string())
     };
     let leader = replica.leader.map_or(0, |ballot| ballot.leader().number());
-    let peers: Vec<_> = replica
-        .connected_peers
-        .iter()
-        .map(|peer| peer.number().to_string())
-        .collect();
+    let peers: Vec<_> =
+        replica.connected_peers.iter().map(|peer| peer.number().to_string()).collect();
     Section::new("Paxos")
         .line("replica_id", replica.replica.number())
         .line("role", replica.role)

@@ -27,10 +27,7 @@ pub(crate) fn start() {
         Ok("debug") => Level::DEBUG,
         _ => Level::INFO,
     };
-    let printer = Printer {
-        level,
-        started: Instant::now(),
-    };
+    let printer = Printer { level, started: Instant::now() };
     tracing::subscriber::set_global_default(printer).expect("it is set once, at the start");
 }
 

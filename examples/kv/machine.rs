@@ -56,10 +56,7 @@ pub(crate) struct Machine {
 impl Machine {
     /// An empty map: it is rebuilt from the log.
     pub(crate) fn new(published: Published) -> Self {
-        let machine = Self {
-            store: Store::default(),
-            published,
-        };
+        let machine = Self { store: Store::default(), published };
         machine.publish(Slot::ZERO);
         machine
     }
@@ -82,11 +79,8 @@ impl StateMachine for Machine {
     type Answer = Executed<Read>;
 
     async fn apply(&mut self, batch: Batch<Command>) -> Vec<Executed<Op>> {
-        let replies = batch
-            .commands
-            .into_iter()
-            .map(|Command::Many(ops)| self.store.execute(ops))
-            .collect();
+        let replies =
+            batch.commands.into_iter().map(|Command::Many(ops)| self.store.execute(ops)).collect();
         self.publish(batch.slot);
         replies
     }

@@ -65,11 +65,7 @@ fn run(invocation: Invocation) -> Result<(), String> {
             say(cli::HELP.trim_end());
             Ok(())
         }
-        Invocation::Init {
-            dir,
-            replicas,
-            base_port,
-        } => {
+        Invocation::Init { dir, replicas, base_port } => {
             setup::init(&dir, replicas, base_port)?;
             say(format_args!(
                 "{0} is laid out for {replicas} replicas. Start each with:\n  kv serve {0}/1",
@@ -101,9 +97,7 @@ fn demo_settings(data: &Path, base_port: Option<u16>) -> Result<Vec<Settings>, S
         ));
     }
     let homes = (1..=REPLICAS).map(|id| data.join(id.to_string()));
-    let settings: Vec<_> = homes
-        .map(|home| config::load(&home))
-        .collect::<Result<_, _>>()?;
+    let settings: Vec<_> = homes.map(|home| config::load(&home)).collect::<Result<_, _>>()?;
     let laid_out = settings[0].clients.clone();
     match base_port {
         Some(port) if !laid_out.ends_with(&format!(":{}", port + 1)) => Err(format!(
@@ -164,15 +158,11 @@ async fn end(
     if let Some((id, reason)) = own_end {
         return Err(format!("{id} stopped by itself: {reason}"));
     }
-    let trouble = reasons
-        .into_iter()
-        .find(|reason| !matches!(reason, StopReason::Shutdown));
+    let trouble = reasons.into_iter().find(|reason| !matches!(reason, StopReason::Shutdown));
     if let Some(reason) = trouble {
         return Err(format!("a replica did not stop in order: {reason}"));
     }
-    say(format_args!(
-        "{program}: stopped; what was acknowledged is on disk"
-    ));
+    say(format_args!("{program}: stopped; what was acknowledged is on disk"));
     Ok(())
 }
 
@@ -201,16 +191,10 @@ fn banner(replicas: &[Replica], bound: usize) {
             settings.data.display()
         ));
     }
-    say(format_args!(
-        "memory stays under {} MiB besides the data",
-        bound.div_ceil(1 << 20)
-    ));
+    say(format_args!("memory stays under {} MiB besides the data", bound.div_ceil(1 << 20)));
     let port = |replica: &Replica| {
         let address = &replica.settings.clients;
-        address
-            .rsplit_once(':')
-            .map_or("", |(_, port)| port)
-            .to_owned()
+        address.rsplit_once(':').map_or("", |(_, port)| port).to_owned()
     };
     if let [first, .., last] = replicas {
         say(format_args!(

@@ -29,19 +29,12 @@ use crate::store::{Op, Read};
 
 /// The log in segments that are small enough for an example.
 pub(crate) fn wal_options() -> WalOptions {
-    WalOptions {
-        segment_bytes: 4 << 20,
-        ..WalOptions::default()
-    }
+    WalOptions { segment_bytes: 4 << 20, ..WalOptions::default() }
 }
 
 /// The protocol's bounds: the defaults, but for less memory and a larger batch.
 pub(crate) fn protocol_config() -> Config {
-    Config {
-        window_bytes_max: 32 << 20,
-        batch_bytes_max: BATCH_BYTES_MAX,
-        ..Config::default()
-    }
+    Config { window_bytes_max: 32 << 20, batch_bytes_max: BATCH_BYTES_MAX, ..Config::default() }
 }
 
 /// The node's bounds: a connection has one request under way at a time.
@@ -87,12 +80,7 @@ impl Prepared {
         let options = QuicOptions::new(&settings.format, identity).listen(&settings.listen);
         let transport = QuicTransport::new(options)
             .map_err(|error| format!("cannot listen for peers: {error}"))?;
-        Ok(Self {
-            settings,
-            wal,
-            listener,
-            transport,
-        })
+        Ok(Self { settings, wal, listener, transport })
     }
 
     /// Starts it. The error is one line.

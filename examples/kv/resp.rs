@@ -43,11 +43,9 @@ impl fmt::Display for ProtocolError {
         match self {
             Self::MultibulkLength => f.write_str("ERR Protocol error: invalid multibulk length"),
             Self::BulkLength => f.write_str("ERR Protocol error: invalid bulk length"),
-            Self::ExpectedDollar(got) => write!(
-                f,
-                "ERR Protocol error: expected '$', got '{}'",
-                got.escape_ascii()
-            ),
+            Self::ExpectedDollar(got) => {
+                write!(f, "ERR Protocol error: expected '$', got '{}'", got.escape_ascii())
+            }
             Self::ExpectedEnd => f.write_str(
                 "ERR Protocol error: an argument does not end where its length says it does",
             ),
@@ -91,12 +89,7 @@ pub(crate) struct Parser {
 
 impl Parser {
     pub(crate) fn new() -> Self {
-        Self {
-            buffer: BytesMut::new(),
-            at: 0,
-            expecting: Expecting::Request,
-            ranges: Vec::new(),
-        }
+        Self { buffer: BytesMut::new(), at: 0, expecting: Expecting::Request, ranges: Vec::new() }
     }
 
     /// Where received bytes are put: at its end.
@@ -223,11 +216,7 @@ impl Parser {
         let rest = &self.buffer[self.at + 1..];
         let seen = &rest[..rest.len().min(LENGTH_LINE_MAX)];
         let Some(digits) = seen.iter().position(|&byte| byte == b'\r') else {
-            return if seen.len() == LENGTH_LINE_MAX {
-                Err(wrong)
-            } else {
-                Ok(None)
-            };
+            return if seen.len() == LENGTH_LINE_MAX { Err(wrong) } else { Ok(None) };
         };
         match rest.get(digits + 1) {
             None => return Ok(None),
@@ -412,20 +401,12 @@ impl Reply {
 
 /// The length line of a bulk reply; the bytes and a line end follow.
 pub(crate) fn write_bulk_head(out: &mut Vec<u8>, bytes: usize) {
-    write_number(
-        out,
-        b'$',
-        i64::try_from(bytes).expect("a length in memory fits 63 bits"),
-    );
+    write_number(out, b'$', i64::try_from(bytes).expect("a length in memory fits 63 bits"));
 }
 
 /// The length line of an array; its items follow.
 pub(crate) fn write_array_head(out: &mut Vec<u8>, items: usize) {
-    write_number(
-        out,
-        b'*',
-        i64::try_from(items).expect("a length in memory fits 63 bits"),
-    );
+    write_number(out, b'*', i64::try_from(items).expect("a length in memory fits 63 bits"));
 }
 
 fn write_line(out: &mut Vec<u8>, kind: u8, text: &[u8]) {

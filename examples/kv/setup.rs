@@ -26,10 +26,7 @@ const PEER_PORTS: u16 = 100;
 /// Writes `dir/1` to `dir/replicas`.
 pub(crate) fn init(dir: &Path, replicas: u16, base_port: u16) -> Result<(), String> {
     if fs::symlink_metadata(dir).is_ok() {
-        return Err(format!(
-            "{} exists already: nothing was changed",
-            dir.display()
-        ));
+        return Err(format!("{} exists already: nothing was changed", dir.display()));
     }
     let unfinished = unfinished_name(dir)?;
     let failed = |error| cannot("create", &unfinished, &error);
@@ -103,9 +100,8 @@ fn loopback(port: u16) -> String {
 
 /// A name beside the directory, so that it can be renamed.
 fn unfinished_name(dir: &Path) -> Result<PathBuf, String> {
-    let name = dir
-        .file_name()
-        .ok_or_else(|| format!("{} is no name for a directory", dir.display()))?;
+    let name =
+        dir.file_name().ok_or_else(|| format!("{} is no name for a directory", dir.display()))?;
     let mut unfinished = OsString::from(".");
     unfinished.push(name);
     unfinished.push(format!(".unfinished-{}", std::process::id()));

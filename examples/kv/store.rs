@@ -164,12 +164,7 @@ impl Store {
     fn write(&mut self, write: Write) -> Outcome {
         self.writes += 1;
         match write {
-            Write::Set {
-                key,
-                value,
-                condition,
-                old: wants_old,
-            } => {
+            Write::Set { key, value, condition, old: wants_old } => {
                 let old = self.values.get(&key).cloned();
                 let met = match condition {
                     Condition::Always => true,
@@ -264,10 +259,7 @@ fn bounded<T>(ops: Vec<T>, mut execute: impl FnMut(T) -> Outcome) -> Executed<T>
         bytes += outcome.bytes();
         outcomes.push(outcome);
     }
-    Executed {
-        outcomes,
-        rest: ops.collect(),
-    }
+    Executed { outcomes, rest: ops.collect() }
 }
 
 fn length(count: usize) -> Outcome {

@@ -95,7 +95,9 @@ struct Inode {
 #[derive(Clone, Debug)]
 enum Naming {
     Link(PathBuf, usize),
-    Rename(PathBuf, PathBuf),
+    /// The file itself, so that it is the one that gets the new name, whatever a crash leaves under
+    /// the old one.
+    Rename(PathBuf, PathBuf, usize),
     Unlink(PathBuf),
 }
 
@@ -283,10 +285,11 @@ impl Naming {
             Self::Link(path, inode) => {
                 names.insert(path.clone(), *inode);
             }
-            Self::Rename(from, to) => {
-                if let Some(inode) = names.remove(from) {
-                    names.insert(to.clone(), inode);
+            Self::Rename(from, to, inode) => {
+                if names.get(from) == Some(inode) {
+                    names.remove(from);
                 }
+                names.insert(to.clone(), *inode);
             }
             Self::Unlink(path) => {
                 names.remove(path);
@@ -296,7 +299,7 @@ impl Naming {
 
     fn dir(&self) -> Option<&Path> {
         match self {
-            Self::Link(path, _) | Self::Rename(path, _) | Self::Unlink(path) => path.parent(),
+            Self::Link(path, _) | Self::Rename(path, ..) | Self::Unlink(path) => path.parent(),
         }
     }
 }
@@ -381,8 +384,8 @@ impl FileSystem for SimFs {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut disk = self.disk();
         disk.call(SimOp::Rename, to)?;
-        disk.find(from)?;
-        disk.name(Naming::Rename(from.to_owned(), to.to_owned()));
+        let inode = disk.find(from)?;
+        disk.name(Naming::Rename(from.to_owned(), to.to_owned(), inode));
         Ok(())
     }
 

@@ -48,9 +48,7 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
-        Ok(Self {
-            stream: BufReader::new(stream),
-        })
+        Ok(Self { stream: BufReader::new(stream) })
     }
 
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -79,9 +77,7 @@ impl Client {
         if self.stream.read_line(&mut line)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let line = line
-            .strip_suffix("\r\n")
-            .ok_or(io::ErrorKind::InvalidData)?;
+        let line = line.strip_suffix("\r\n").ok_or(io::ErrorKind::InvalidData)?;
         let (kind, text) = line.split_at_checked(1).ok_or(io::ErrorKind::InvalidData)?;
         let number = || text.parse::<i64>().map_err(|_| io::ErrorKind::InvalidData);
         Ok(match kind {

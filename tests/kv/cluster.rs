@@ -33,10 +33,7 @@ pub(crate) fn binary() -> &'static Path {
         if profile.ends_with("release") {
             cargo.arg("--release");
         }
-        assert!(
-            cargo.status().unwrap().success(),
-            "the example does not build"
-        );
+        assert!(cargo.status().unwrap().success(), "the example does not build");
         profile.join("examples").join("kv")
     })
 }
@@ -170,11 +167,7 @@ impl Cluster {
             &base_port.to_string(),
         ]);
         assert!(output.status.success(), "{output:?}");
-        Self {
-            scratch,
-            base_port,
-            processes: (0..replicas).map(|_| None).collect(),
-        }
+        Self { scratch, base_port, processes: (0..replicas).map(|_| None).collect() }
     }
 
     /// Lays out replicas and starts them all.
@@ -221,9 +214,7 @@ impl Cluster {
 
     /// A connection, as soon as the replica takes one.
     pub(crate) fn client(&self, id: u16) -> Client {
-        wait_for("a connection", || {
-            Client::connect(("127.0.0.1", self.port(id)), PATIENCE).ok()
-        })
+        wait_for("a connection", || Client::connect(("127.0.0.1", self.port(id)), PATIENCE).ok())
     }
 
     /// A line of `INFO paxos`; `None` if the replica does not answer.
@@ -236,17 +227,13 @@ impl Cluster {
         let text = String::from_utf8(text).unwrap();
         let start = format!("{name}:");
         let line = text.lines().find_map(|line| line.strip_prefix(&start));
-        Some(
-            line.unwrap_or_else(|| panic!("no {name} in {text}"))
-                .to_owned(),
-        )
+        Some(line.unwrap_or_else(|| panic!("no {name} in {text}")).to_owned())
     }
 
     /// Waits for a leader that leads by its own word.
     pub(crate) fn leader(&self) -> u16 {
         wait_for("a leader", || {
-            self.ids()
-                .find(|&id| self.info(id, "role").as_deref() == Some("leader"))
+            self.ids().find(|&id| self.info(id, "role").as_deref() == Some("leader"))
         })
     }
 

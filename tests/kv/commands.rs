@@ -8,10 +8,8 @@ use crate::store::{Op, Outcome, Store, Write};
 
 /// The reply to a line of words.
 fn say(store: &mut Store, line: &str) -> Reply {
-    let mut arguments: Vec<_> = line
-        .split(' ')
-        .map(|word| Bytes::copy_from_slice(word.as_bytes()))
-        .collect();
+    let mut arguments: Vec<_> =
+        line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
     match understand(&mut arguments) {
         Request::Answer(reply) => reply,
         Request::Op(op) => {
@@ -42,10 +40,7 @@ fn shown(reply: &Reply) -> String {
         Reply::Bulk(bytes) => format!("{:?}", std::str::from_utf8(bytes).unwrap()),
         Reply::Nil => "nil".into(),
         Reply::Array(items) => {
-            format!(
-                "[{}]",
-                items.iter().map(shown).collect::<Vec<_>>().join(" ")
-            )
+            format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(" "))
         }
     }
 }
@@ -67,20 +62,14 @@ fn commands_answer_as_redis_does() {
         ("SET b 2 NX", "OK"),
         ("SET a 3 XX GET", "\"1\""),
         ("SET a x NX XX", "-ERR syntax error"),
-        (
-            "SET a x EX 10",
-            "-ERR the option EX of SET is not supported here: NX, XX and GET are",
-        ),
+        ("SET a x EX 10", "-ERR the option EX of SET is not supported here: NX, XX and GET are"),
         ("SET a x FOO", "-ERR syntax error"),
         ("MGET a c b", "[\"3\" nil \"2\"]"),
         ("EXISTS a a c", ":2"),
         ("INCR a", ":4"),
         ("INCRBY a -10", ":-6"),
         ("DECR fresh", ":-1"),
-        (
-            "INCRBY a 1.5",
-            "-ERR value is not an integer or out of range",
-        ),
+        ("INCRBY a 1.5", "-ERR value is not an integer or out of range"),
         ("SET big 9223372036854775807", "OK"),
         ("INCR big", "-ERR increment or decrement would overflow"),
         ("APPEND text ab", ":2"),
@@ -94,27 +83,12 @@ fn commands_answer_as_redis_does() {
         ("MSET x 1 y 2", "OK"),
         ("DEL x y z", ":2"),
         ("DBSIZE", ":4"),
-        (
-            "MSET x",
-            "-ERR wrong number of arguments for 'mset' command",
-        ),
-        (
-            "MSET x 1 y",
-            "-ERR wrong number of arguments for 'mset' command",
-        ),
+        ("MSET x", "-ERR wrong number of arguments for 'mset' command"),
+        ("MSET x 1 y", "-ERR wrong number of arguments for 'mset' command"),
         ("GET", "-ERR wrong number of arguments for 'get' command"),
-        (
-            "get a b",
-            "-ERR wrong number of arguments for 'get' command",
-        ),
-        (
-            "DBSIZE x",
-            "-ERR wrong number of arguments for 'dbsize' command",
-        ),
-        (
-            "FLY a b",
-            "-ERR unknown command 'FLY', with args beginning with: 'a' 'b' ",
-        ),
+        ("get a b", "-ERR wrong number of arguments for 'get' command"),
+        ("DBSIZE x", "-ERR wrong number of arguments for 'dbsize' command"),
+        ("FLY a b", "-ERR unknown command 'FLY', with args beginning with: 'a' 'b' "),
         ("SELECT 0", "OK"),
         ("SELECT 1", "-ERR DB index is out of range"),
         ("COMMAND DOCS", "[]"),
@@ -148,10 +122,7 @@ fn equal_contents_by_equal_writes_have_equal_hashes_and_others_differ() {
     assert_ne!(one.hash(), run(&["SET a 1", "SET b 3"]).hash());
     assert_ne!(one.hash(), run(&["SET a 2", "SET b 1"]).hash());
     assert_ne!(run(&["SET ab c"]).hash(), run(&["SET a bc"]).hash());
-    assert_ne!(
-        run(&["SET a 1"]).hash(),
-        run(&["SET a 1", "SET a 1"]).hash()
-    );
+    assert_ne!(run(&["SET a 1"]).hash(), run(&["SET a 1", "SET a 1"]).hash());
     // What is gone leaves nothing but the count of writes.
     let emptied = run(&["MSET a 1 b 2", "APPEND a 5", "INCR b", "GETDEL a", "DEL b"]);
     let busy = run(&["SET x 1", "SET x 2", "SET x 3", "SET x 4", "DEL x"]);
@@ -164,16 +135,10 @@ fn equal_contents_by_equal_writes_have_equal_hashes_and_others_differ() {
 #[test]
 fn the_hash_is_the_same_in_every_release() {
     let mut store = Store::default();
-    for line in [
-        "SET a 1",
-        "SET key:0123456789abcdef a-longer-value-of-more-than-16-bytes",
-    ] {
+    for line in ["SET a 1", "SET key:0123456789abcdef a-longer-value-of-more-than-16-bytes"] {
         say(&mut store, line);
     }
-    assert_eq!(
-        format!("{:032x}", store.hash()),
-        "91c45f54b71e56aa8052cfa0f4595067"
-    );
+    assert_eq!(format!("{:032x}", store.hash()), "91c45f54b71e56aa8052cfa0f4595067");
 }
 
 #[test]
@@ -188,10 +153,7 @@ fn a_group_stops_at_many_bytes_and_hands_the_rest_back() {
     });
     assert_eq!(store.execute(vec![set]).outcomes, [Outcome::Done]);
     let get = Op::Read(crate::store::Read::Get(Bytes::from_static(b"k")));
-    let add = Op::Write(Write::Add {
-        key: Bytes::from_static(b"n"),
-        delta: 1,
-    });
+    let add = Op::Write(Write::Add { key: Bytes::from_static(b"n"), delta: 1 });
     let executed = store.execute(vec![get.clone(), get.clone(), add.clone(), get.clone()]);
     assert_eq!(executed.outcomes.len(), 2);
     assert_eq!(executed.rest, [add, get]);

@@ -50,12 +50,7 @@ impl Writer {
                 }
             }
         });
-        Self {
-            acknowledged,
-            count,
-            done,
-            thread,
-        }
+        Self { acknowledged, count, done, thread }
     }
 
     /// Waits until so many more writes were acknowledged.
@@ -69,10 +64,7 @@ impl Writer {
     fn stop(self) -> BTreeMap<String, String> {
         self.done.store(true, Ordering::Relaxed);
         self.thread.join().unwrap();
-        Arc::into_inner(self.acknowledged)
-            .unwrap()
-            .into_inner()
-            .unwrap()
+        Arc::into_inner(self.acknowledged).unwrap().into_inner().unwrap()
     }
 }
 
@@ -88,9 +80,7 @@ fn no_acknowledged_key_is_lost_by_kill_9_of_each_and_of_all() {
         cluster.kill(id);
         writers[0].wait_for_more(30);
         cluster.start(id);
-        wait_for("both peers", || {
-            (cluster.info(id, "connected_peers")? == "2").then_some(())
-        });
+        wait_for("both peers", || (cluster.info(id, "connected_peers")? == "2").then_some(()));
     }
     writers[1].wait_for_more(30);
     for id in cluster.ids() {
@@ -106,11 +96,7 @@ fn no_acknowledged_key_is_lost_by_kill_9_of_each_and_of_all() {
     for id in cluster.ids() {
         let mut client = cluster.client(id);
         for (key, value) in &acknowledged {
-            assert_eq!(
-                client.call(&["GET", key]).unwrap(),
-                Answer::bulk(value),
-                "{key}"
-            );
+            assert_eq!(client.call(&["GET", key]).unwrap(), Answer::bulk(value), "{key}");
         }
     }
 }
@@ -158,10 +144,7 @@ fn a_paused_leader_serves_no_stale_read_and_loses_no_write() {
     let paused = Instant::now();
     progress(20);
     let gap = paused.elapsed();
-    assert!(
-        gap < Duration::from_secs(4),
-        "service was away for {gap:?}"
-    );
+    assert!(gap < Duration::from_secs(4), "service was away for {gap:?}");
     // The pause is a given time, not the wait for a condition.
     thread::sleep(Duration::from_secs(5).saturating_sub(paused.elapsed()));
 
@@ -174,15 +157,11 @@ fn a_paused_leader_serves_no_stale_read_and_loses_no_write() {
     match &answer {
         Answer::Bulk(text) => {
             let seen: i64 = std::str::from_utf8(text).unwrap().parse().unwrap();
-            assert!(
-                seen >= floor,
-                "stale: {seen} after {floor} was acknowledged"
-            );
+            assert!(seen >= floor, "stale: {seen} after {floor} was acknowledged");
         }
-        error => assert!(
-            ["NOLEADER", "BUSY", "UNKNOWN"].contains(&error.error_word()),
-            "{error:?}"
-        ),
+        error => {
+            assert!(["NOLEADER", "BUSY", "UNKNOWN"].contains(&error.error_word()), "{error:?}")
+        }
     }
     wait_for("service at the resumed replica", || {
         matches!(at_leader.say("GET n"), Ok(Answer::Bulk(_))).then_some(())
@@ -198,10 +177,7 @@ fn a_paused_leader_serves_no_stale_read_and_loses_no_write() {
     };
     let total: i64 = std::str::from_utf8(&text).unwrap().parse().unwrap();
     let least = acknowledged.load(Ordering::SeqCst);
-    assert!(
-        total >= least && total <= least + unknown.load(Ordering::SeqCst),
-        "{total} {least}"
-    );
+    assert!(total >= least && total <= least + unknown.load(Ordering::SeqCst), "{total} {least}");
     cluster.wait_until_equal();
 }
 
@@ -213,11 +189,8 @@ fn kv_alone_starts_again_where_it_was() {
     let port = crate::cluster::free_base_port();
     let base = port.to_string();
     let arguments = ["--data", data.to_str().unwrap(), "--base-port", &base];
-    let connect = |id| {
-        wait_for("a connection", || {
-            Client::connect(("127.0.0.1", port + id), PATIENCE).ok()
-        })
-    };
+    let connect =
+        |id| wait_for("a connection", || Client::connect(("127.0.0.1", port + id), PATIENCE).ok());
     for round in 1..=3 {
         let mut process = crate::cluster::Process::start(&arguments);
         let mut client = connect(round);

@@ -5,10 +5,7 @@
     clippy::wildcard_enum_match_arm,
     reason = "an unexpected reply is a failed test, whatever its kind"
 )]
-#![allow(
-    clippy::print_stdout,
-    reason = "a failed test shows what its processes printed"
-)]
+#![allow(clippy::print_stdout, reason = "a failed test shows what its processes printed")]
 #![allow(
     dead_code,
     reason = "the example's modules are included whole, and each test uses a part of them"

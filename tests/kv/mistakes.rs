@@ -45,14 +45,7 @@ fn init_touches_nothing_that_exists() {
     let dir = scratch.path().join("there");
     fs::create_dir(&dir).unwrap();
     let init = |dir: &std::path::Path| {
-        run(&[
-            "init",
-            dir.to_str().unwrap(),
-            "--replicas",
-            "3",
-            "--base-port",
-            "7000",
-        ])
+        run(&["init", dir.to_str().unwrap(), "--replicas", "3", "--base-port", "7000"])
     };
     assert!(line_of(&init(&dir)).contains("exists already"));
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
@@ -108,40 +101,17 @@ fn a_corrupt_config_is_named_with_its_line() {
     let file = cluster.home(1).join("config.toml");
     let good = fs::read_to_string(&file).unwrap();
     let line_number = |text: &str, start: &str| {
-        1 + text
-            .lines()
-            .position(|line| line.starts_with(start))
-            .unwrap()
+        1 + text.lines().position(|line| line.starts_with(start)).unwrap()
     };
     let clients = format!("clients = \"127.0.0.1:{}\"", cluster.port(1));
     let pin = crate::cluster::setting(&cluster.home(1), "pin", 0);
     let mistakes = [
-        (
-            clients.as_str(),
-            "clients = \"nowhere\"",
-            "clients",
-            "HOST:PORT",
-        ),
-        (
-            clients.as_str(),
-            "clients = 5",
-            "clients",
-            "expected a string",
-        ),
+        (clients.as_str(), "clients = \"nowhere\"", "clients", "HOST:PORT"),
+        (clients.as_str(), "clients = 5", "clients", "expected a string"),
         (clients.as_str(), "clients = ", "clients", ""),
         (clients.as_str(), "klients = \"a:1\"", "klients", "klients"),
-        (
-            "replica = 1",
-            "replica = 7",
-            "replica",
-            "not among the members",
-        ),
-        (
-            "cluster = \"",
-            "cluster = \"z",
-            "cluster",
-            "32 hexadecimal digits",
-        ),
+        ("replica = 1", "replica = 7", "replica", "not among the members"),
+        ("cluster = \"", "cluster = \"z", "cluster", "32 hexadecimal digits"),
         (pin.as_str(), "beef", "pin", "64 hexadecimal digits"),
     ];
     for (from, to, start, expected) in mistakes {
@@ -183,10 +153,7 @@ fn busy_ports_are_named() {
     drop(taken);
     let taken = UdpSocket::bind(("127.0.0.1", port + 100)).unwrap();
     let line = serve(&cluster, 1);
-    assert!(
-        line.contains(&format!("127.0.0.1:{}", port + 100)),
-        "{line}"
-    );
+    assert!(line.contains(&format!("127.0.0.1:{}", port + 100)), "{line}");
     drop(taken);
 }
 
@@ -197,17 +164,9 @@ fn a_busy_port_of_any_replica_stops_kv_alone_before_it_starts_any() {
     let base = free_base_port();
     let taken = UdpSocket::bind(("127.0.0.1", base + 103)).unwrap();
     let port = base.to_string();
-    let line = line_of(&run(&[
-        "--data",
-        data.to_str().unwrap(),
-        "--base-port",
-        &port,
-    ]));
+    let line = line_of(&run(&["--data", data.to_str().unwrap(), "--base-port", &port]));
     assert!(line.contains("replica 3"), "{line}");
-    assert!(
-        line.contains(&format!("127.0.0.1:{}", base + 103)),
-        "{line}"
-    );
+    assert!(line.contains(&format!("127.0.0.1:{}", base + 103)), "{line}");
     drop(taken);
 }
 
@@ -217,10 +176,7 @@ fn a_second_process_on_one_directory_disturbs_nobody() {
     cluster.leader();
     let line = serve(&cluster, 1);
     assert!(line.contains("in use by another"), "{line}");
-    assert_eq!(
-        cluster.client(1).say("INCR n").unwrap(),
-        crate::client::Answer::Integer(1)
-    );
+    assert_eq!(cluster.client(1).say("INCR n").unwrap(), crate::client::Answer::Integer(1));
     cluster.process(1).signal("INT");
     assert_eq!(cluster.process(1).wait(), 0);
 }
@@ -240,11 +196,7 @@ fn a_start_says_who_it_is_and_how_much_memory_it_may_take() {
     let mut cluster = Cluster::started(1);
     cluster.leader();
     let output = cluster.process(1).output();
-    for text in [
-        "replica 1 of cluster",
-        "clients on 127.0.0.1:",
-        "memory stays under",
-    ] {
+    for text in ["replica 1 of cluster", "clients on 127.0.0.1:", "memory stays under"] {
         assert!(output.contains(text), "{output}");
     }
     let resident = wait_for("memory figures", || {
@@ -257,10 +209,7 @@ fn a_start_says_who_it_is_and_how_much_memory_it_may_take() {
             let line = text.lines().find_map(|line| line.strip_prefix(name))?;
             line.parse::<u64>().ok()
         };
-        Some((
-            figure("used_memory_rss:")?,
-            figure("used_memory_rss_bound:")?,
-        ))
+        Some((figure("used_memory_rss:")?, figure("used_memory_rss_bound:")?))
     });
     assert!(resident.0 > 0 && resident.0 < resident.1, "{resident:?}");
 }

@@ -9,32 +9,16 @@ fn understood(line: &str) -> Result<Invocation, String> {
 #[test]
 fn the_forms_of_the_help_text_are_understood() {
     assert_eq!(understood("--help"), Ok(Invocation::Help));
-    assert_eq!(
-        understood(""),
-        Ok(Invocation::Demo {
-            data: "kv-data".into(),
-            base_port: None
-        })
-    );
+    assert_eq!(understood(""), Ok(Invocation::Demo { data: "kv-data".into(), base_port: None }));
     assert_eq!(
         understood("--data=x --base-port 8000"),
-        Ok(Invocation::Demo {
-            data: "x".into(),
-            base_port: Some(8000)
-        })
+        Ok(Invocation::Demo { data: "x".into(), base_port: Some(8000) })
     );
     assert_eq!(
         understood("init x --replicas 5"),
-        Ok(Invocation::Init {
-            dir: "x".into(),
-            replicas: 5,
-            base_port: 7000
-        })
+        Ok(Invocation::Init { dir: "x".into(), replicas: 5, base_port: 7000 })
     );
-    assert_eq!(
-        understood("serve x/1"),
-        Ok(Invocation::Serve { dir: "x/1".into() })
-    );
+    assert_eq!(understood("serve x/1"), Ok(Invocation::Serve { dir: "x/1".into() }));
 }
 
 #[test]

@@ -38,10 +38,7 @@ fn encode(request: &[&[u8]]) -> Vec<u8> {
 }
 
 fn words(words: &[&[u8]]) -> Vec<Bytes> {
-    words
-        .iter()
-        .map(|word| Bytes::copy_from_slice(word))
-        .collect()
+    words.iter().map(|word| Bytes::copy_from_slice(word)).collect()
 }
 
 fn error_of(bytes: &[u8]) -> ProtocolError {
@@ -68,11 +65,7 @@ fn a_pipeline_is_the_same_cut_at_every_byte() {
     ];
     for at in 0..=stream.len() {
         let (before, after) = stream.split_at(at);
-        assert_eq!(
-            requests([before, after]),
-            (expected.clone(), Ok(0)),
-            "cut at {at}"
-        );
+        assert_eq!(requests([before, after]), (expected.clone(), Ok(0)), "cut at {at}");
     }
     assert_eq!(requests(stream.chunks(1)), (expected, Ok(0)));
 }
@@ -95,10 +88,7 @@ fn breaches_are_named() {
     assert_eq!(error_of(b"*x\r\n"), MultibulkLength);
     assert_eq!(error_of(b"*1\rx"), MultibulkLength);
     assert_eq!(error_of(b"*99999999999999999999\r\n"), MultibulkLength);
-    assert_eq!(
-        error_of(&[b"*".as_slice(), &[b'1'; 40]].concat()),
-        MultibulkLength
-    );
+    assert_eq!(error_of(&[b"*".as_slice(), &[b'1'; 40]].concat()), MultibulkLength);
     assert_eq!(error_of(b"*1\r\n$-1\r\n"), BulkLength);
     assert_eq!(error_of(b"*1\r\n$+1\r\n"), BulkLength);
     assert_eq!(error_of(b"*1\r\n:1\r\n"), ExpectedDollar(b':'));
@@ -108,21 +98,12 @@ fn breaches_are_named() {
     assert_eq!(error_of(b"get \"a\"b\r\n"), Quotes);
     assert_eq!(error_of(b"get 'a\\'\r\n"), Quotes);
     let over = ARGUMENTS_MAX + 1;
-    assert_eq!(
-        error_of(format!("*{over}\r\n").as_bytes()),
-        TooManyArguments(over)
-    );
-    assert_eq!(
-        error_of(&[b"x ".repeat(over), b"\r\n".to_vec()].concat()),
-        TooManyArguments(over)
-    );
+    assert_eq!(error_of(format!("*{over}\r\n").as_bytes()), TooManyArguments(over));
+    assert_eq!(error_of(&[b"x ".repeat(over), b"\r\n".to_vec()].concat()), TooManyArguments(over));
     let line = vec![b'x'; INLINE_BYTES_MAX + 1];
     assert_eq!(requests([&line[..]]).1, Err(InlineTooLong));
     let head = format!("*2\r\n$3\r\nGET\r\n${REQUEST_BYTES_MAX}\r\n");
-    assert_eq!(
-        error_of(head.as_bytes()),
-        RequestTooLarge(head.len() + REQUEST_BYTES_MAX + 2)
-    );
+    assert_eq!(error_of(head.as_bytes()), RequestTooLarge(head.len() + REQUEST_BYTES_MAX + 2));
     let head = format!("*2\r\n$3\r\nGET\r\n${}\r\n", i64::MAX);
     assert!(matches!(error_of(head.as_bytes()), RequestTooLarge(_)));
 }
@@ -143,9 +124,7 @@ fn requests_up_to_the_bounds_pass() {
 fn a_length_that_is_only_claimed_allocates_nothing() {
     let mut parser = Parser::new();
     let mut arguments = Vec::new();
-    parser
-        .buffer_mut()
-        .extend_from_slice(b"*1024\r\n$1000000\r\nabc");
+    parser.buffer_mut().extend_from_slice(b"*1024\r\n$1000000\r\nabc");
     assert_eq!(parser.next(&mut arguments), Ok(false));
     assert!(parser.capacity() < 1024, "{}", parser.capacity());
     assert!(arguments.capacity() < 16);
@@ -166,9 +145,7 @@ fn arguments_are_slices_of_what_was_received() {
 
 /// A small generator, so that a failure can be run again.
 fn random(state: &mut u64) -> u64 {
-    *state = state
-        .wrapping_mul(6_364_136_223_846_793_005)
-        .wrapping_add(1_442_695_040_888_963_407);
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     *state >> 33
 }
 
@@ -204,10 +181,7 @@ fn no_bytes_panic_and_cutting_never_changes_the_result() {
 #[test]
 fn deep_nesting_is_refused_where_it_begins() {
     let stream = b"*1\r\n".repeat(250_000);
-    assert_eq!(
-        requests([&stream[..]]).1,
-        Err(ProtocolError::ExpectedDollar(b'*'))
-    );
+    assert_eq!(requests([&stream[..]]).1, Err(ProtocolError::ExpectedDollar(b'*')));
 }
 
 #[test]
@@ -231,18 +205,8 @@ fn integers_have_one_form() {
         crate::resp::write_decimal(&mut written, number);
         assert_eq!(written, text);
     }
-    let bad: [&[u8]; 10] = [
-        b"",
-        b"-",
-        b"+1",
-        b"01",
-        b"-0",
-        b" 1",
-        b"1 ",
-        b"1a",
-        b"9223372036854775808",
-        b"\xff",
-    ];
+    let bad: [&[u8]; 10] =
+        [b"", b"-", b"+1", b"01", b"-0", b" 1", b"1 ", b"1a", b"9223372036854775808", b"\xff"];
     for text in bad {
         assert_eq!(parse_integer(text), None, "{}", text.escape_ascii());
     }

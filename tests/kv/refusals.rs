@@ -15,10 +15,7 @@ fn assert_refused_on_both_sides(cluster: &mut Cluster, ids: [u16; 2], why: &str)
     }
     for (id, peer) in [(ids[0], ids[1]), (ids[1], ids[0])] {
         let peers = wait_for("INFO", || cluster.info(id, "connected_peer_ids"));
-        assert!(
-            !peers.split(',').any(|other| other == peer.to_string()),
-            "{peers}"
-        );
+        assert!(!peers.split(',').any(|other| other == peer.to_string()), "{peers}");
     }
 }
 
@@ -28,10 +25,7 @@ fn an_unknown_key() {
     let stranger = Cluster::laid_out(1);
     // Replica 3 believes in a key of its own that the others were never told of.
     let home = cluster.home(3);
-    let (known, unknown) = (
-        setting(&home, "pin", 2),
-        setting(&stranger.home(1), "pin", 0),
-    );
+    let (known, unknown) = (setting(&home, "pin", 2), setting(&stranger.home(1), "pin", 0));
     edit(&home.join("config.toml"), &known, &unknown);
     fs::copy(stranger.home(1).join("key.pem"), home.join("key.pem")).unwrap();
     cluster.start(1);
@@ -45,10 +39,7 @@ fn another_cluster() {
     let other = Cluster::laid_out(3);
     // Replica 3 has the right key and the log and name of another cluster.
     let home = cluster.home(3);
-    let (ours, theirs) = (
-        setting(&home, "cluster", 0),
-        setting(&other.home(3), "cluster", 0),
-    );
+    let (ours, theirs) = (setting(&home, "cluster", 0), setting(&other.home(3), "cluster", 0));
     edit(&home.join("config.toml"), &ours, &theirs);
     fs::remove_dir_all(home.join("data")).unwrap();
     copy_dir(&other.home(3).join("data"), &home.join("data"));
@@ -82,9 +73,7 @@ fn a_known_id_with_an_empty_log() {
     for id in cluster.ids() {
         cluster.start(id);
     }
-    wait_for("both peers of 3", || {
-        (cluster.info(3, "connected_peers")? == "2").then_some(())
-    });
+    wait_for("both peers of 3", || (cluster.info(3, "connected_peers")? == "2").then_some(()));
     cluster.leader();
     cluster.kill(3);
     cluster.start(3);

@@ -83,14 +83,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let serving = serve(listener, local.clone(), Arc::clone(&shared), closed);
         let task = runtime.spawn(serving);
-        Self {
-            local,
-            address,
-            shared,
-            closing,
-            task,
-            runtime,
-        }
+        Self { local, address, shared, closing, task, runtime }
     }
 
     fn client(&self) -> Client {
@@ -251,9 +244,7 @@ fn connections_together_hold_no_more_than_their_budget() {
     let mut patient = server.client();
     assert_eq!(patient.say("PING").unwrap(), Answer::Simple("PONG".into()));
     let mut greedy = server.client();
-    greedy
-        .send_raw(format!("*2\r\n$4\r\nECHO\r\n${}\r\n", 900 << 10).as_bytes())
-        .unwrap();
+    greedy.send_raw(format!("*2\r\n$4\r\nECHO\r\n${}\r\n", 900 << 10).as_bytes()).unwrap();
     greedy.send_raw(&vec![b'x'; 900 << 10]).unwrap();
     assert_eq!(greedy.receive().unwrap().error_word(), "BUSY");
     drop(greedy);
@@ -269,10 +260,8 @@ fn closing_answers_what_was_sent_and_ends() {
         assert_eq!(client.say("INCR n").unwrap().error_word(), "");
     }
     let address = server.address;
-    let waiting: Vec<_> = clients
-        .into_iter()
-        .map(|mut client| thread::spawn(move || client.is_at_end()))
-        .collect();
+    let waiting: Vec<_> =
+        clients.into_iter().map(|mut client| thread::spawn(move || client.is_at_end())).collect();
     server.stop(BUFFERS_BYTES_MAX);
     for client in waiting {
         assert!(client.join().unwrap());

@@ -9,4 +9,5 @@ mod damage;
 mod faults;
 mod golden;
 mod memory;
+mod simulated;
 mod trim;

@@ -6,6 +6,7 @@ mod amnesia;
 mod basics;
 mod crashes;
 mod damage;
+mod errors;
 mod faults;
 mod golden;
 mod memory;

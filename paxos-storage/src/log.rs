@@ -19,7 +19,7 @@ use paxos_core::ids::{GroupId, Incarnation, Slot};
 use paxos_core::port::{LoadRange, Loaded, Room, StorageError};
 use paxos_core::value::Value;
 
-use crate::fs::{FileSystem, LogFile, read_up_to, sync, write_all};
+use crate::fs::{FileSystem, LogFile, is_full, read_up_to, sync, write_all};
 use crate::index::{Group, Holds, Place, Segments};
 use crate::layout::{
     Checkpoint, End, Joint, Kind, Owner, RECORD_HEADER_LEN, Record, RecordHead, SEGMENT_HEADER_LEN,
@@ -53,17 +53,15 @@ pub(crate) fn corrupt(place: impl Display, why: impl Display) -> StorageError {
 
 /// What an operator can do about an error of the operating system.
 fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            " (let the replica's user read and write there, then start it again)"
-        }
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            " (free some space, or raise the quota, then start the replica again)"
-        }
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-            " (look whether the path is right, and its disk mounted)"
-        }
-        _ => " (look at the device and at the system's log before starting the replica again)",
+    use io::ErrorKind as Is;
+    if is_full(error) {
+        " (free some space, or raise the quota, then start the replica again)"
+    } else if matches!(error.kind(), Is::PermissionDenied | Is::ReadOnlyFilesystem) {
+        " (let the replica's user read and write there, then start it again)"
+    } else if matches!(error.kind(), Is::NotFound | Is::NotADirectory) {
+        " (look whether the path is right, and its disk mounted)"
+    } else {
+        " (look at the device and at the system's log before starting the replica again)"
     }
 }
 
@@ -637,7 +635,7 @@ pub(crate) struct Chunk {
 
 impl Chunk {
     /// Makes sure that the record at a place is in the chunk, as far as its file has it.
-    fn fill(&mut self, file: &impl LogFile, place: Place) -> std::io::Result<()> {
+    fn fill(&mut self, file: &impl LogFile, place: Place) -> io::Result<()> {
         let whole = |bytes: &Bytes| claimed_len(bytes).is_some_and(|len| len <= bytes.len());
         if self.sequence == place.sequence && whole(&self.at(place)) {
             return Ok(());

@@ -135,10 +135,10 @@ fn print_sync_time(dir: &Path) {
 /// Prints how fast the machine writes and syncs what a call of 1,024 appends brings, into a file
 /// with blocks: the bound of the log.
 fn print_raw_rate(dir: &Path, payload: usize) {
-    const CALLS: u64 = 48;
+    const CALLS: u32 = 48;
     let call = vec![1; 1024 * (payload + RECORD_OVERHEAD)];
     let file = File::create(dir.join("raw")).unwrap();
-    let write = |at: u64| file.write_all_at(&call, at * call.len() as u64).unwrap();
+    let write = |at: u32| file.write_all_at(&call, u64::from(at) * call.len() as u64).unwrap();
     (0..CALLS).for_each(write);
     file.sync_all().unwrap();
     let start = Instant::now();
@@ -146,7 +146,7 @@ fn print_raw_rate(dir: &Path, payload: usize) {
         write(at);
         file.sync_data().unwrap();
     }
-    let rate = (CALLS * 1024) as f64 / start.elapsed().as_secs_f64();
+    let rate = f64::from(CALLS * 1024) / start.elapsed().as_secs_f64();
     eprintln!("plain write and fdatasync of 1024 appends of {payload} B: {rate:.0} appends/s");
 }
 

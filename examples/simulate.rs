@@ -177,6 +177,7 @@ fn run_many(arguments: &Arguments) -> ExitCode {
     });
     let seconds = start.elapsed().as_secs_f64();
     println!("{totals}");
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let rate = totals.seeds as f64 / seconds;
     println!("{} seeds in {seconds:.1} s: {rate:.0} seeds a second", totals.seeds);
     verdict(&totals, failed, arguments)

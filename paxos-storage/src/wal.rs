@@ -16,8 +16,8 @@ use paxos_core::port::{
 };
 
 use crate::fs::{FileSystem, RealFs};
-use crate::log::{Log, failed};
-use crate::meta::{META_TMP, Meta, MetaError};
+use crate::log::{Log, corrupt, failed};
+use crate::meta::{META, META_TMP, Meta, MetaError};
 use crate::replay;
 
 /// The smallest segment.
@@ -210,7 +210,8 @@ impl<F: FileSystem> Wal<F> {
         if whose(found) != whose(format) {
             return Err(StorageError::Mismatch {
                 what: format!(
-                    "{} belongs to cluster {}, {}, {}; expected cluster {}, {}, {}",
+                    "{} belongs to cluster {}, {}, {}; expected cluster {}, {}, {}: name this \
+                     replica's own directory, or correct its configuration",
                     dir.display(),
                     found.cluster,
                     found.group,
@@ -356,14 +357,12 @@ fn read_meta<F: FileSystem>(fs: &F, dir: &Path) -> Result<Option<Meta>, StorageE
         MetaError::Io(source) => failed("cannot read META in", dir)(source),
         MetaError::Version(version) => StorageError::Mismatch {
             what: format!(
-                "{} has format version {version}, this release reads {}",
+                "{} has format version {version}, and this release reads {}: run the release that wrote it",
                 dir.display(),
                 crate::layout::VERSION
             ),
         },
-        MetaError::Damaged(why) => {
-            StorageError::Corrupt { what: format!("META in {}: {why}", dir.display()) }
-        }
+        MetaError::Damaged(why) => corrupt(dir.join(META).display(), why),
     })
 }
 
@@ -389,5 +388,8 @@ fn self_test() -> Result<(), StorageError> {
     if crc32c::crc32c(b"123456789") == 0xe306_9283 {
         return Ok(());
     }
-    Err(StorageError::Mismatch { what: "this processor computes CRC-32C wrongly".to_owned() })
+    Err(StorageError::Mismatch {
+        what: "this processor computes CRC-32C wrongly: move the replica to another machine"
+            .to_owned(),
+    })
 }

@@ -240,6 +240,8 @@ impl<F: FileSystem> Wal<F> {
                 return Err(StorageError::AlreadyFormatted { path: dir.to_owned() });
             }
         }
+        // Somebody who was interrupted may have made the directory.
+        sync_name(&fs, dir)?;
         fs.create_dir(&log_dir).map_err(failed("cannot create", &log_dir))?;
         clear_first_attempt(&fs, dir, &log_dir)?;
         let meta = Meta { format: format.clone(), last: None, newest: 1 };
@@ -332,9 +334,22 @@ fn make_dir<F: FileSystem>(fs: &F, dir: &Path) -> Result<(), StorageError> {
     if fs.exists(dir).map_err(failed("cannot look for", dir))? {
         return Ok(());
     }
+    // Whatever has to be made on the way is made durable on the way.
+    if let Some(parent) = dir.parent().filter(|parent| parent.file_name().is_some()) {
+        make_dir(fs, parent)?;
+    }
     fs.create_dir(dir).map_err(failed("cannot create", dir))?;
+    sync_name(fs, dir)
+}
+
+fn parent_of(dir: &Path) -> &Path {
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or_else(|| Path::new("."));
+    parent.unwrap_or_else(|| Path::new("."))
+}
+
+/// Makes the name of a directory durable.
+fn sync_name<F: FileSystem>(fs: &F, dir: &Path) -> Result<(), StorageError> {
+    let parent = parent_of(dir);
     fs.sync_dir(parent).map_err(failed("cannot sync", parent))
 }
 

@@ -3,14 +3,19 @@
 
 use std::time::Duration;
 
+use paxos_core::config::Config;
+use paxos_core::durable::Write;
 use paxos_core::ids::{Incarnation, LogClock, Slot};
 use paxos_core::message::{
-    Body, Commit, Fetched, Heartbeat, Message, Prepare, PromiseEntry, Reject, SlotState,
+    Body, Commit, Fetched, Heartbeat, Message, Prepare, Promise, PromiseEntry, Refused, Reject,
+    SlotState,
 };
-use paxos_core::output::Role;
+use paxos_core::output::{Halt, Role};
 use paxos_core::sim::{Limits, run_seed};
 
-use crate::bed::{Bed, accepted, ballot, command, id, promise, slot, value};
+use crate::bed::{
+    Bed, accept, accepted, ballot, blank, command, id, members, promise, slot, value,
+};
 
 const HEARTBEAT: Duration = Duration::from_millis(100);
 
@@ -165,7 +170,7 @@ fn absurd_numbers_raise_a_counter_and_nothing_else() {
     bed.sync();
     let bodies: Vec<Body> = vec![
         Prepare { ballot: far, from: slot(1) }.into(),
-        crate::bed::accept(far, 1, &["a"], 0).into(),
+        accept(far, 1, &["a"], 0).into(),
         Reject { refused: own, promised: far }.into(),
         idle(end, None).into(),
         idle(Slot::ZERO, Some(far)).into(),
@@ -202,6 +207,98 @@ fn a_replica_whose_disk_stalls_does_not_campaign() {
     bed.sync();
     let prepares = bed.sent_of(|body| if let Body::Prepare(p) = body { Some(*p) } else { None });
     assert!(prepares.len() <= 1, "only the last question is of interest: {prepares:?}");
+}
+
+/// The record that makes a refused directory unusable was handed out together with the halt, and a
+/// host that stopped at the halt never wrote it.
+#[test]
+fn a_refusal_is_durable_before_the_halt_is_told() {
+    let mut bed = Bed::new(1, 3);
+    let remembered = Incarnation::new(7, 0x5555_0000);
+    bed.receive(id(2), Refused { refused: bed.replica.incarnation(), remembered });
+    assert!(bed.halted.is_none(), "it is not remembered yet");
+    bed.sync();
+    assert!(bed.disk.contains(&Write::Refused { by: id(2), remembered }));
+    assert!(matches!(bed.halted, Some(Halt::Refused { .. })));
+}
+
+/// A replica whose disk was slower than the others' queued votes without a bound, as its committed
+/// prefix kept pace with the cluster.
+#[test]
+fn a_slow_disk_does_not_make_memory_grow() {
+    let config = Config { window_bytes_max: 1 << 20, ..Config::default() };
+    let mut bed = Bed::start(blank(1, &members(3, 8)), config);
+    let long = "x".repeat(600_000);
+    for at in 1..=3 {
+        bed.receive(id(2), accept(ballot(1, 2), at, &[&long], at));
+    }
+    assert_eq!(bed.replica.counters().dropped_beyond_window, 1);
+    assert_eq!(bed.committed(), slot(2));
+    bed.sync();
+    bed.receive(id(2), accept(ballot(1, 2), 3, &[&long], 3));
+    bed.sync();
+    assert_eq!(bed.committed(), slot(3));
+}
+
+/// One mark stood for everything that had left the tail: as long as the newest of it waited for the
+/// disk, nothing older could be read back and applied.
+#[test]
+fn what_left_the_tail_is_applied_as_soon_as_it_is_durable() {
+    let config = Config { tail_bytes_max: 1, ..Config::default() };
+    let mut bed = Bed::start(blank(1, &members(3, 8)), config);
+    for (at, text) in [(1, "a"), (2, "b"), (3, "c")] {
+        bed.receive(id(2), accept(ballot(1, 2), at, &[text], at));
+    }
+    assert_eq!((bed.pending.len(), bed.committed()), (3, slot(3)));
+    let first = bed.pending.remove(0);
+    bed.replica.handle_durable(first.into_durable(), bed.now);
+    bed.drain();
+    let ranges: Vec<_> = bed.loads.iter().map(|(_, range)| (range.from, range.through)).collect();
+    assert_eq!(ranges, [(slot(1), slot(1))]);
+}
+
+/// A promise of many pages took longer than an election timeout, so the campaign was given up, and
+/// so was every one after it.
+#[test]
+fn a_campaign_lasts_as_long_as_pages_arrive() {
+    let mut bed = Bed::new(1, 3);
+    let own = bed.campaign(&[2, 3]);
+    bed.sync();
+    for page in 1..=10 {
+        for _ in 0..4 {
+            bed.pass(HEARTBEAT);
+            bed.hear(&[2, 3], |_, _| {});
+        }
+        assert_eq!((bed.role(), bed.replica.status().promised), (Role::Candidate, Some(own)));
+        let entry =
+            PromiseEntry { slot: slot(page), state: SlotState::Accepted(ballot(0, 2), value("v")) };
+        let through = if page == 10 { Slot::MAX } else { slot(page) };
+        let (from, entries) = (slot(page), vec![entry]);
+        bed.receive(id(2), Promise { ballot: own, committed: Slot::ZERO, from, through, entries });
+    }
+    assert_eq!(bed.role(), Role::Leader);
+}
+
+/// Many windows of votes were written in one batch with the committed prefix at its end. A torn write
+/// left votes far above the recorded prefix, and an honest promise of them was taken for absurd.
+#[test]
+fn no_vote_is_written_far_above_the_recorded_prefix() {
+    let mut bed = Bed::new(1, 3);
+    for window in 0..6_u64 {
+        let body = accept(ballot(1, 2), 8 * window + 1, &["v"; 8], 8 * window).into();
+        let message = Message { origin: bed.origin_of(id(2)), body };
+        bed.replica.handle_message(id(2), message, bed.now);
+    }
+    bed.drain();
+    assert_eq!(bed.pending.len(), 1);
+    let mut recorded = Slot::ZERO;
+    for write in bed.pending[0].writes() {
+        match write {
+            Write::Committed(committed) => recorded = *committed,
+            Write::Accepted { slot, .. } => assert!(slot.distance_from(recorded) <= 16, "{slot}"),
+            other => panic!("unexpected {other:?}"),
+        }
+    }
 }
 
 /// Seeds that once failed, with what they showed.

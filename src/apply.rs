@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use core::time::Duration;
 use futures::FutureExt;
+use paxos_core::ballot::Ballot;
 use paxos_core::ids::{ClientId, Slot, Time};
 use paxos_core::value::{CommandKind, Value};
 use tokio::sync::{mpsc, oneshot};
@@ -36,6 +37,10 @@ const SWEEPS_PER_FULL: u32 = 10;
 pub(crate) enum Item<W> {
     /// These wait, from this number on.
     Register(u64, Vec<Waiting<W>>),
+    /// The leader of this ballot may propose these; `None` if they certainly were not proposed.
+    Given(Numbers, Option<Ballot>),
+    /// Leaders below this ballot answer no more.
+    Deposed(Ballot),
     /// These were proposed in this slot, and nowhere else.
     Proposed(Numbers, Slot),
     /// These will not be applied.
@@ -285,6 +290,8 @@ impl<W: Waiter> Side<W> {
         for item in self.taken.drain(..) {
             match item {
                 Item::Register(first, waiting) => self.waiters.register(first, waiting),
+                Item::Given(numbers, ballot) => self.waiters.given(numbers, ballot),
+                Item::Deposed(ballot) => self.waiters.depose(ballot),
                 Item::Proposed(numbers, slot) => self.waiters.proposed(numbers, slot),
                 Item::Fail(numbers, error) => self.waiters.fail(numbers, &error),
                 Item::Values { values, nudge } => {

@@ -20,13 +20,14 @@ use crate::codec::{CommandCodec, Postcard};
 use crate::driver::{Driver, Intake, Timer};
 use crate::error::StartError;
 use crate::forward::{Forwarder, Gate};
-use crate::journal::Journal;
+use crate::journal::{Disk, Journal};
 use crate::machine::StateMachine;
 use crate::metrics::Meters;
 use crate::node::{Node, supervise};
 use crate::options::NodeOptions;
 use crate::shared::{Published, Shared};
 use crate::submit::Queue;
+use crate::succession::Succession;
 
 /// The parts of a node to be.
 #[must_use = "nothing runs before `start`"]
@@ -125,12 +126,12 @@ impl<M: StateMachine> Builder<M> {
         transport.start(life);
         let task = tokio::spawn(task.run());
         let driver = Driver {
-            id: format.replica,
             group: format.group,
             life,
             client: client_id,
             queue: Queue::new(client, self.config.batch_bytes_max),
             forwarder: Forwarder::new(self.options.forwards_max),
+            succession: Succession::new(self.config.election_timeout),
             config: self.config,
             options: self.options.clone(),
             clock,
@@ -146,6 +147,7 @@ impl<M: StateMachine> Builder<M> {
             lives: BTreeMap::new(),
             leader: None,
             leads: false,
+            disk: Disk::default(),
             room: Room::Ample,
             stop: None,
             rounds: VecDeque::new(),

@@ -10,6 +10,7 @@
 use core::time::Duration;
 
 use bytes::Bytes;
+use paxos_core::ballot::Ballot;
 use paxos_core::ids::{Incarnation, LogClock, ReplicaId, Slot, Time};
 use paxos_core::output::NotProposed;
 use paxos_core::port::{Channel, Frame, Lane, Room, Sent};
@@ -62,7 +63,7 @@ impl<W: Waiter> Driver<W> {
                     meters.batch_bytes.record(parcel.bytes as u64);
                     self.rounds.push_back((proposed.slot, now));
                     self.register(&mut parcel);
-                    self.tell_slot(parcel.numbers, proposed.slot);
+                    self.tell_slot(parcel.numbers, proposed.slot, proposed.ballot);
                     for forwarded in parcel.forwards {
                         let taken = HostFrame::Taken {
                             origin: forwarded.origin,
@@ -117,8 +118,9 @@ impl<W: Waiter> Driver<W> {
         }
     }
 
-    fn tell_slot(&mut self, numbers: Numbers, slot: Slot) {
+    fn tell_slot(&mut self, numbers: Numbers, slot: Slot, ballot: Ballot) {
         if numbers.count > 0 {
+            self.tell(Item::Given(numbers, Some(ballot)));
             self.tell(Item::Proposed(numbers, slot));
         }
     }
@@ -130,18 +132,18 @@ impl<W: Waiter> Driver<W> {
 
     /// Sends this node's own commands to the leader, if one is known and linked.
     fn forward_all(&mut self, now: Time) {
-        let Some(leader) = self.leader else { return };
-        let Some(target) = self.lives.get(&leader).copied() else {
+        let Some(ballot) = self.leader else { return };
+        let Some(target) = self.lives.get(&ballot.leader()).copied() else {
             return;
         };
-        while self.forwarder.has_room() {
+        while self.forwarder.has_room(ballot) {
             let Some(mut parcel) = self.queue.next_own(now) else {
                 return;
             };
             self.register(&mut parcel);
             let batch = Batch::new(LogClock::default(), core::mem::take(&mut parcel.commands));
-            match self.forward(leader, target, &batch, &parcel) {
-                Sent::Queued => {}
+            match self.forward(ballot, target, &batch, &parcel) {
+                Sent::Queued => self.tell(Item::Given(parcel.numbers, Some(ballot))),
                 Sent::TooLarge => {
                     let bytes = batch.encoded_len();
                     let bytes_max = self.shared.command_bytes_max;
@@ -159,7 +161,7 @@ impl<W: Waiter> Driver<W> {
 
     fn forward(
         &mut self,
-        leader: ReplicaId,
+        ballot: Ballot,
         target: Incarnation,
         batch: &Batch,
         parcel: &Parcel<W>,
@@ -167,7 +169,7 @@ impl<W: Waiter> Driver<W> {
         let sequence = self.forwarder.next_sequence();
         let frame =
             HostFrame::Forward { origin: self.life, target, sequence, batch: batch.clone() };
-        let sent = self.send_frame(leader, Lane::Log, &frame);
+        let sent = self.send_frame(ballot.leader(), Lane::Log, &frame);
         if sent == Sent::Queued {
             self.shared.meters.forwards_sent.add(1);
             let carried = Carried {
@@ -176,7 +178,7 @@ impl<W: Waiter> Driver<W> {
                 deadline: parcel.deadline,
                 attempts: parcel.attempts,
             };
-            self.forwarder.sent(sequence, leader, parcel.deadline, carried);
+            self.forwarder.sent(sequence, ballot, parcel.deadline, carried);
         }
         sent
     }
@@ -203,12 +205,12 @@ impl<W: Waiter> Driver<W> {
                 let forwarded = Forwarded { from, origin, sequence };
                 self.on_forward(forwarded, target, batch);
             }
-            Some(HostFrame::Taken { origin, sequence, slot, .. }) => {
+            Some(HostFrame::Taken { origin, sequence, slot, ballot }) => {
                 if origin == self.life
                     && let Some(carried) = self.forwarder.answered(from, sequence)
                 {
                     self.shared.meters.forwards_taken.add(1);
-                    self.tell_slot(carried.numbers, slot);
+                    self.tell_slot(carried.numbers, slot, ballot);
                 }
             }
             Some(HostFrame::Refused { origin, sequence, reason }) => {
@@ -247,6 +249,7 @@ impl<W: Waiter> Driver<W> {
     fn on_refused(&mut self, carried: &Carried, reason: Refusal, now: Time) {
         let attempts = carried.attempts + 1;
         let deadline = carried.deadline;
+        self.tell(Item::Given(carried.numbers, None));
         let mut parcel = Parcel::returned(&carried.batch, carried.numbers, deadline, attempts);
         match reason {
             Refusal::NotLeader | Refusal::Busy => {
@@ -295,11 +298,18 @@ impl<W: Waiter> Driver<W> {
         }
     }
 
+    /// Answers those whom a leader may have proposed that has long been succeeded by another.
+    pub(crate) fn depose(&mut self, now: Time) {
+        if let Some(ballot) = self.succession.take_due(now) {
+            self.forwarder.depose(ballot);
+            self.tell(Item::Deposed(ballot));
+        }
+    }
+
     /// Answers those whose time is over and whose command is certainly not proposed.
     pub(crate) fn expire(&mut self, now: Time) {
         self.forwarder.expire(now);
-        let reason =
-            if self.leads || self.leader.is_some() { Rejection::Busy } else { Rejection::NoLeader };
+        let reason = if self.leader.is_some() { Rejection::Busy } else { Rejection::NoLeader };
         let (waiters, parcels) = self.queue.expire(now);
         self.shared.release(waiters.len());
         for waiter in waiters {

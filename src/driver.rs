@@ -29,11 +29,12 @@ use crate::clock::Clock;
 use crate::dispatch::Carried;
 use crate::error::{ClientError, Rejection, StopReason};
 use crate::forward::{Forwarder, Gate};
-use crate::journal::{Done, Job, Journal};
+use crate::journal::{Disk, Done, Job, Journal};
 use crate::options::NodeOptions;
 use crate::router;
 use crate::shared::{Closing, Shared};
 use crate::submit::{Queue, Request};
+use crate::succession::Succession;
 use crate::waiters::Waiter;
 
 /// How many events of the transport, and requests, are taken in before they are acted upon: bounds
@@ -44,7 +45,6 @@ const REQUESTS_MAX: usize = 16_384;
 /// The task.
 pub(crate) struct Driver<W> {
     pub(crate) replica: Replica,
-    pub(crate) id: ReplicaId,
     pub(crate) group: GroupId,
     pub(crate) life: Incarnation,
     pub(crate) client: fn(ReplicaId, Incarnation) -> ClientId,
@@ -63,9 +63,11 @@ pub(crate) struct Driver<W> {
     pub(crate) gate: Gate,
     /// The lives of the peers that are linked.
     pub(crate) lives: BTreeMap<ReplicaId, Incarnation>,
-    /// Whom this node follows.
-    pub(crate) leader: Option<ReplicaId>,
+    /// The ballot of the leader that this node is or follows.
+    pub(crate) leader: Option<Ballot>,
     pub(crate) leads: bool,
+    pub(crate) succession: Succession,
+    pub(crate) disk: Disk,
     pub(crate) room: Room,
     pub(crate) stop: Option<StopReason>,
     /// When what was proposed here and is not yet committed was proposed.
@@ -93,8 +95,10 @@ pub(crate) struct Timer {
     pub(crate) armed: Option<Time>,
     /// What the replica asked for.
     pub(crate) wake_at: Option<Time>,
-    /// When queues are to be looked through again.
+    /// When queues were last looked through.
     pub(crate) tended: Time,
+    /// When this node's state was last written down for others to see; `None` if it must be.
+    pub(crate) published: Option<Time>,
     pub(crate) close_by: Option<Time>,
 }
 
@@ -120,6 +124,7 @@ impl Timer {
             armed: None,
             wake_at: None,
             tended: now,
+            published: None,
             close_by: None,
         }
     }
@@ -175,7 +180,7 @@ impl<W: Waiter> Driver<W> {
             }
         }
         self.tend(now);
-        self.publish();
+        self.publish(now);
     }
 
     /// Takes in everything that is ready.
@@ -229,18 +234,18 @@ impl<W: Waiter> Driver<W> {
                     Channel::Snapshot => self.shared.meters.dropped_undecodable.add(1),
                 },
                 TransportEvent::Up { peer, incarnation } => {
-                    tracing::info!(%peer, life = %incarnation, "linked");
+                    tracing::info!(%peer, life = %incarnation, "link up");
                     if self.lives.insert(peer, incarnation) != Some(incarnation) {
                         self.forwarder.on_down(peer);
                     }
                 }
                 TransportEvent::Down { peer, reason } => {
-                    tracing::info!(%peer, reason, "link lost");
+                    tracing::info!(%peer, reason, "link down");
                     self.lives.remove(&peer);
                     self.forwarder.on_down(peer);
                 }
                 TransportEvent::Refused { peer, reason } => {
-                    let peer = peer.map_or("somebody".to_owned(), |peer| peer.to_string());
+                    let peer = peer.map_or("unknown".to_owned(), |peer| peer.to_string());
                     tracing::warn!(peer, reason, "link refused");
                 }
                 // The core retransmits by itself, and dispatch tries again with every step.
@@ -255,9 +260,9 @@ impl<W: Waiter> Driver<W> {
         for done in finished.drain(..) {
             match done {
                 Done::Durable(proofs, room) => {
-                    if room != self.room {
-                        tracing::warn!(?room, "storage room changed");
-                        self.room = room;
+                    self.on_room(room);
+                    if let Some(waited) = self.disk.proved(proofs.len(), now) {
+                        tracing::info!(?waited, "storage writes again");
                     }
                     for proof in proofs {
                         self.replica.handle_durable(proof, now);
@@ -265,7 +270,6 @@ impl<W: Waiter> Driver<W> {
                 }
                 Done::Loaded(ticket, loaded) => self.replica.handle_loaded(ticket, loaded, now),
                 Done::Failed(reason) => {
-                    tracing::error!(%reason, "the node stops");
                     self.stop = Some(reason);
                     break;
                 }
@@ -294,10 +298,13 @@ impl<W: Waiter> Driver<W> {
         while self.stop.is_none() {
             match self.replica.poll_output() {
                 Output::Send { to, message } => self.send(to, &message),
-                Output::Persist(batch) => match self.intake.jobs.last_mut() {
-                    Some(Job::Persist(batches)) => batches.push(batch),
-                    _ => self.intake.jobs.push(Job::Persist(vec![batch])),
-                },
+                Output::Persist(batch) => {
+                    self.disk.asked(now);
+                    match self.intake.jobs.last_mut() {
+                        Some(Job::Persist(batches)) => batches.push(batch),
+                        _ => self.intake.jobs.push(Job::Persist(vec![batch])),
+                    }
+                }
                 Output::Load { ticket, range } => {
                     self.shared.meters.loads.add(1);
                     self.intake.jobs.push(Job::Load(ticket, range));
@@ -308,8 +315,11 @@ impl<W: Waiter> Driver<W> {
                     values.push((slot, value));
                 }
                 Output::Halt(halt) => {
-                    tracing::error!(%halt, "the node stops");
                     self.stop = Some(StopReason::Halt(halt));
+                    // What the replica must remember of it was given before. Nobody waits for the
+                    // proof, but the end of the journal's thread is waited for.
+                    let intake = &mut self.intake;
+                    self.journal.submit(&mut intake.jobs, &mut intake.done);
                 }
                 Output::Idle { wake_at } => {
                     self.timer.wake_at = wake_at;
@@ -326,7 +336,7 @@ impl<W: Waiter> Driver<W> {
             }
         }
         let committed = self.hand_out(values, now);
-        self.refresh() || committed
+        self.refresh(now) || committed
     }
 
     fn send(&mut self, to: Recipients, message: &Message) {
@@ -384,46 +394,68 @@ impl<W: Waiter> Driver<W> {
         true
     }
 
-    /// Takes note of who leads; whether that changed.
-    fn refresh(&mut self) -> bool {
-        let status = self.replica.status();
-        let leads = status.role == Role::Leader;
-        let leader = status.leader.map(Ballot::leader);
-        let leader = leader.filter(|leader| *leader != self.id);
-        let changed = leads != self.leads || leader != self.leader;
-        if changed {
-            match (leads, leader) {
-                (true, _) => tracing::info!(ballot = ?status.leader, "leads"),
-                (false, Some(leader)) => tracing::info!(%leader, "follows"),
-                (false, None) => tracing::info!("knows no leader"),
+    fn on_room(&mut self, room: Room) {
+        if room != core::mem::replace(&mut self.room, room) {
+            match room {
+                Room::Full => {
+                    tracing::warn!("storage full: commands are refused");
+                }
+                Room::Ample => tracing::info!("storage has space again"),
             }
-            if !leads {
-                self.rounds.clear();
-            }
+            self.timer.published = None;
         }
-        self.leads = leads;
-        self.leader = leader;
-        self.shared.events.send_if_modified(|state| {
-            let modified = state.leader != status.leader || state.is_leader != leads;
-            state.leader = status.leader;
-            state.is_leader = leads;
-            modified
-        });
-        self.shared.published(|published| published.status = status);
-        changed
     }
 
-    fn publish(&self) {
+    /// Takes note of who leads; whether that changed.
+    fn refresh(&mut self, now: Time) -> bool {
+        let (leads, leader) = (self.replica.role() == Role::Leader, self.replica.leader());
+        if (leads, leader) == (self.leads, self.leader) {
+            return false;
+        }
+        match leader {
+            Some(ballot) if leads => tracing::info!(%ballot, "leads"),
+            Some(ballot) => tracing::info!(leader = %ballot.leader(), %ballot, "follows"),
+            None => tracing::info!("knows no leader"),
+        }
+        if let Some(ballot) = leader {
+            self.succession.on_leader(ballot, now);
+            self.queue.hurry();
+        }
+        if !leads {
+            self.rounds.clear();
+        }
+        (self.leads, self.leader) = (leads, leader);
+        self.timer.published = None;
+        true
+    }
+
+    /// Writes down what others may see: gauges each time, the rest with each heartbeat, for it
+    /// takes locks and copies.
+    fn publish(&mut self, now: Time) {
         let meters = &self.shared.meters;
         meters.requests_waiting.set(self.shared.waiting());
         meters.requests_pending.set(self.queue.pending());
         meters.forwards_unanswered.set(self.forwarder.unanswered());
         let slots = self.intake.handed.distance_from(self.shared.applied());
         meters.apply_slots_waiting.set(slots as usize);
+        let interval = self.config.heartbeat_interval;
+        let fresh = self.timer.published.is_some_and(|at| now.since(at) < interval);
+        if fresh && self.stop.is_none() {
+            return;
+        }
+        self.timer.published = Some(now);
+        let status = self.replica.status();
         self.shared.published(|published| {
+            published.status = status;
             published.room = self.room;
             published.core = self.replica.counters();
             published.transport = self.transport.counters();
+        });
+        // After the status, so that whoever is told of a change finds it there.
+        self.shared.events.send_if_modified(|state| {
+            let modified = (state.leader, state.is_leader) != (self.leader, self.leads);
+            (state.leader, state.is_leader) = (self.leader, self.leads);
+            modified
         });
     }
 
@@ -443,11 +475,15 @@ impl<W: Waiter> Driver<W> {
                 self.stop.get_or_insert(StopReason::Shutdown);
             }
         }
+        self.depose(now);
         if now.since(self.timer.tended) < SWEEP_INTERVAL {
             return;
         }
         self.timer.tended = now;
         self.expire(now);
+        if let Some(waited) = self.disk.overdue(now, self.config.disk_stall) {
+            tracing::warn!(?waited, "slow storage: a write has not returned");
+        }
         if self.room == Room::Full && self.stop.is_none() {
             // Room changes within a write alone, and nothing is written while nothing is taken.
             let intake = &mut self.intake;
@@ -469,6 +505,9 @@ impl<W: Waiter> Driver<W> {
         if let Some(at) = self.queue.retry_at()
             && at > now
         {
+            at_latest(at);
+        }
+        if let Some(at) = self.succession.due() {
             at_latest(at);
         }
         if self.timer.close_by.is_some() {

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use paxos_core::ballot::Ballot;
 use paxos_core::ids::{Incarnation, ReplicaId, Time};
 
 /// How far apart two frames may arrive out of order and still both pass.
@@ -25,14 +26,15 @@ pub(crate) struct Forwarder<P> {
 
 #[derive(Debug)]
 struct Unanswered<P> {
-    to: ReplicaId,
+    /// Of the leader that it was sent to.
+    ballot: Ballot,
     deadline: Time,
     parcel: P,
 }
 
 impl<P> Forwarder<P> {
-    /// Keeps at most so many frames without an answer; never more than half a gate's window, so
-    /// that none falls below it.
+    /// Sends at most so many frames that have no answer to one leader; never more than half a
+    /// gate's window, so that none falls below it.
     pub(crate) fn new(unanswered_max: usize) -> Self {
         Self {
             sequence: 0,
@@ -41,9 +43,11 @@ impl<P> Forwarder<P> {
         }
     }
 
-    /// Whether one more frame may be sent.
-    pub(crate) fn has_room(&self) -> bool {
-        self.unanswered.len() < self.unanswered_max
+    /// Whether one more frame may be sent to the leader of this ballot. What a former one owes does
+    /// not count: it is forgotten soon.
+    pub(crate) fn has_room(&self, ballot: Ballot) -> bool {
+        let unanswered = self.unanswered.values().filter(|sent| sent.ballot == ballot);
+        self.unanswered.len() < self.unanswered_max || unanswered.count() < self.unanswered_max
     }
 
     pub(crate) fn unanswered(&self) -> usize {
@@ -57,13 +61,13 @@ impl<P> Forwarder<P> {
     }
 
     /// The frame is on its way. After `deadline` it is forgotten: nobody waits for it.
-    pub(crate) fn sent(&mut self, sequence: u64, to: ReplicaId, deadline: Time, parcel: P) {
-        self.unanswered.insert(sequence, Unanswered { to, deadline, parcel });
+    pub(crate) fn sent(&mut self, sequence: u64, ballot: Ballot, deadline: Time, parcel: P) {
+        self.unanswered.insert(sequence, Unanswered { ballot, deadline, parcel });
     }
 
     /// The leader answered: the parcel of that frame, if it is still of interest.
     pub(crate) fn answered(&mut self, from: ReplicaId, sequence: u64) -> Option<P> {
-        if self.unanswered.get(&sequence)?.to != from {
+        if self.unanswered.get(&sequence)?.ballot.leader() != from {
             return None;
         }
         self.unanswered.remove(&sequence).map(|sent| sent.parcel)
@@ -72,8 +76,14 @@ impl<P> Forwarder<P> {
     /// The link is gone. What was sent over it may be proposed: it is never sent again.
     pub(crate) fn on_down(&mut self, peer: ReplicaId) -> usize {
         let before = self.unanswered.len();
-        self.unanswered.retain(|_, sent| sent.to != peer);
+        self.unanswered.retain(|_, sent| sent.ballot.leader() != peer);
         before - self.unanswered.len()
+    }
+
+    /// Leaders below this ballot answer no more, and whoever waits for one is told so. What they
+    /// were sent may be proposed: it is never sent again, not even if it comes back.
+    pub(crate) fn depose(&mut self, ballot: Ballot) {
+        self.unanswered.retain(|_, sent| sent.ballot >= ballot);
     }
 
     /// Forgets frames nobody waits for.
@@ -159,6 +169,10 @@ mod tests {
         Incarnation::new(boot, 5)
     }
 
+    fn ballot(round: u64) -> Ballot {
+        Ballot::new(round, PEER)
+    }
+
     #[test]
     fn a_frame_passes_once_however_repeated_and_reordered() {
         let mut gate = Gate::default();
@@ -206,9 +220,9 @@ mod tests {
         let mut forwarder = Forwarder::new(3);
         for name in 'a'..='c' {
             let sequence = forwarder.next_sequence();
-            forwarder.sent(sequence, PEER, Time::from_nanos(sequence * 10), name);
+            forwarder.sent(sequence, ballot(1), Time::from_nanos(sequence * 10), name);
         }
-        assert!(!forwarder.has_room());
+        assert!(!forwarder.has_room(ballot(1)));
         assert_eq!(forwarder.answered(ReplicaId::new(3), 1), None);
         assert_eq!(forwarder.answered(PEER, 1), Some('a'));
         assert_eq!(forwarder.answered(PEER, 1), None);
@@ -216,7 +230,23 @@ mod tests {
         assert_eq!(forwarder.answered(PEER, 2), None);
         assert_eq!(forwarder.on_down(PEER), 1);
         assert_eq!(forwarder.answered(PEER, 3), None);
-        assert!(forwarder.has_room());
+        assert!(forwarder.has_room(ballot(1)));
+        assert_eq!(forwarder.unanswered(), 0);
+    }
+
+    #[test]
+    fn a_deposed_leader_neither_takes_room_nor_gives_anything_back() {
+        let mut forwarder = Forwarder::new(2);
+        for (round, name) in [(1, 'a'), (1, 'b'), (2, 'c')] {
+            assert!(forwarder.has_room(ballot(round)));
+            let sequence = forwarder.next_sequence();
+            forwarder.sent(sequence, ballot(round), Time::from_nanos(100), name);
+        }
+        assert!(!forwarder.has_room(ballot(1)));
+        assert!(forwarder.has_room(ballot(2)));
+        forwarder.depose(ballot(2));
+        assert_eq!(forwarder.answered(PEER, 1), None);
+        assert_eq!(forwarder.answered(PEER, 3), Some('c'));
         assert_eq!(forwarder.unanswered(), 0);
     }
 }

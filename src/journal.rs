@@ -9,9 +9,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use paxos_core::durable::{Durable, WriteBatch};
+use paxos_core::ids::Time;
 use paxos_core::output::LoadTicket;
 use paxos_core::port::{Blocking, LoadRange, Loaded, Recovered, Room, Storage};
 use tokio::sync::{mpsc, oneshot};
@@ -32,6 +33,46 @@ pub(crate) enum Done {
     Durable(Vec<Durable>, Room),
     Loaded(LoadTicket, Loaded),
     Failed(StopReason),
+}
+
+/// What the node's task knows of writes under way: how long the storage has been silent.
+#[derive(Debug, Default)]
+pub(crate) struct Disk {
+    /// Write batches given and not proved.
+    writes: usize,
+    /// When the storage last proved one, or was given the first of these.
+    since: Time,
+    told: bool,
+}
+
+impl Disk {
+    /// One more write batch is given to the storage.
+    pub(crate) fn asked(&mut self, now: Time) {
+        if self.writes == 0 {
+            self.since = now;
+        }
+        self.writes += 1;
+    }
+
+    /// So many write batches are proved; how long that took, if it was complained about.
+    pub(crate) fn proved(&mut self, writes: usize, now: Time) -> Option<Duration> {
+        if writes == 0 {
+            return None;
+        }
+        self.writes -= writes;
+        let waited = now.since(core::mem::replace(&mut self.since, now));
+        core::mem::take(&mut self.told).then_some(waited)
+    }
+
+    /// How long the storage has been silent, once each time that this exceeds the limit.
+    pub(crate) fn overdue(&mut self, now: Time, limit: Duration) -> Option<Duration> {
+        let waited = now.since(self.since);
+        if self.writes == 0 || self.told || waited <= limit {
+            return None;
+        }
+        self.told = true;
+        Some(waited)
+    }
 }
 
 /// Where the storage lives.
@@ -154,9 +195,36 @@ fn serve(mut desk: Desk, queue: &std_mpsc::Receiver<Job>, done: &mpsc::Unbounded
                         panic_words(panic.as_ref())
                     )))
                 });
-            if done.send(result).is_err() || desk.failed {
+            // When the node's task is gone nobody minds, but what it gave last is still written: it
+            // may be what a halt must leave behind.
+            let _ = done.send(result);
+            if desk.failed {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_storage_is_complained_about_once_and_its_return_is_told() {
+        let at = Time::from_nanos;
+        let limit = Duration::from_nanos(10);
+        let mut disk = Disk::default();
+        assert_eq!(disk.overdue(at(100), limit), None);
+        disk.asked(at(100));
+        disk.asked(at(108));
+        assert_eq!(disk.overdue(at(110), limit), None);
+        assert_eq!(disk.overdue(at(111), limit), Some(Duration::from_nanos(11)));
+        assert_eq!(disk.overdue(at(112), limit), None);
+        assert_eq!(disk.proved(0, at(120)), None);
+        assert_eq!(disk.proved(1, at(120)), Some(Duration::from_nanos(20)));
+        // The other one is given the same time again.
+        assert_eq!(disk.overdue(at(130), limit), None);
+        assert_eq!(disk.proved(1, at(130)), None);
+        assert_eq!(disk.overdue(at(200), limit), None);
     }
 }

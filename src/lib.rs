@@ -119,6 +119,7 @@ mod options;
 mod router;
 mod shared;
 mod submit;
+mod succession;
 mod waiters;
 
 pub use async_trait::async_trait;

@@ -66,15 +66,18 @@ impl<M: StateMachine> Node<M> {
         Client::new(shared, codec, self.requests.clone(), self.timeout)
     }
 
-    /// What can be seen of the node. Cheap: a copy of what its task wrote down last.
+    /// What can be seen of the node. Cheap: a copy of what its task wrote down last, with each
+    /// heartbeat and change of leadership; `applied` is that of this moment.
     pub fn status(&self) -> NodeStatus {
         let (mut replica, room) =
             self.shared.published(|published| (published.status.clone(), published.room));
         replica.applied = self.shared.applied();
+        replica.committed = replica.committed.max(replica.applied);
         NodeStatus { replica, room, stopped: self.shared.stopped.borrow().clone() }
     }
 
-    /// What the node counted since it started. Cheap, and consistent in each number only.
+    /// What the node counted since it started. Cheap, and consistent in each number only; those of
+    /// the replica and the transport are up to one heartbeat old.
     pub fn metrics(&self) -> Metrics {
         let (core, transport) =
             self.shared.published(|published| (published.core, published.transport));
@@ -127,6 +130,11 @@ pub(crate) async fn supervise<M: StateMachine>(
         .catch_unwind()
         .await
         .unwrap_or_else(|panic| StopReason::Panicked(panic_words(panic.as_ref())));
+    if matches!(reason, StopReason::Shutdown) {
+        tracing::info!(%reason, "stops");
+    } else {
+        tracing::error!(%reason, "stops");
+    }
     // Clients that come after this are refused.
     shared.close(Closing::AtOnce);
     let abort = applier.abort_handle();
@@ -144,10 +152,6 @@ pub(crate) async fn supervise<M: StateMachine>(
         }
     };
     futures::join!(applier, journal);
-    if matches!(reason, StopReason::Shutdown) {
-        tracing::info!("stopped");
-    } else {
-        tracing::error!(%reason, "stopped");
-    }
+    tracing::info!("stopped");
     shared.stopped.send_replace(Some(reason));
 }

@@ -144,6 +144,13 @@ impl<W> Queue<W> {
         self.returned.push_front(parcel);
     }
 
+    /// There is a leader that has refused nothing yet: every parcel is to be tried at once.
+    pub(crate) fn hurry(&mut self) {
+        for parcel in &mut self.returned {
+            parcel.retry_at = Time::ZERO;
+        }
+    }
+
     /// When the next parcel that was put back is to be tried again.
     pub(crate) fn retry_at(&self) -> Option<Time> {
         self.returned.iter().map(|parcel| parcel.retry_at).min()
@@ -340,6 +347,12 @@ mod tests {
         assert_eq!(queue.next_own(NOW).unwrap().numbers.first, 2);
         assert!(queue.next_own(NOW).is_none());
         assert_eq!(queue.retry_at(), Some(Time::from_nanos(120)));
+        let mut parcel = queue.next_own(Time::from_nanos(120)).unwrap();
+        assert_eq!(parcel.numbers.first, 1);
+        parcel.retry_at = Time::from_nanos(1000);
+        queue.put_back(parcel);
+        assert!(queue.next_own(Time::from_nanos(120)).is_none());
+        queue.hurry();
         assert_eq!(queue.next_own(Time::from_nanos(120)).unwrap().numbers.first, 1);
     }
 

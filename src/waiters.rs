@@ -6,11 +6,13 @@
 //! Invariants: (1) a waiter is answered once; (2) completion goes by the request's own number, which
 //! stands in the command's envelope, never by the slot alone; (3) a slot in which this request was
 //! proposed and which was applied without it answers `Superseded`: a request is proposed in one
-//! slot in its life; (4) `waiting` counts exactly those in the table.
+//! slot in its life; (4) `waiting` counts exactly those in the table; (5) whom a deposed leader may
+//! have proposed is answered `LeaderChanged`, and nobody else is.
 //! Waiters stand in chunks, one for each batch, so that the work per command is an index.
 
 use std::collections::BTreeMap;
 
+use paxos_core::ballot::Ballot;
 use paxos_core::ids::{Slot, Time};
 
 use crate::error::{ClientError, Rejection, Uncertainty};
@@ -49,6 +51,8 @@ struct Chunk<W> {
     left: usize,
     /// Nobody in it gives up earlier.
     deadline_min: Time,
+    /// The ballot of the leader that may have proposed them.
+    given: Option<Ballot>,
 }
 
 /// The table.
@@ -95,9 +99,38 @@ impl<W: Waiter> Waiters<W> {
         };
         let left = waiting.len();
         self.waiting += left;
-        let chunk = Chunk { waiting: waiting.into_iter().map(Some).collect(), left, deadline_min };
+        let waiting = waiting.into_iter().map(Some).collect();
+        let chunk = Chunk { waiting, left, deadline_min, given: None };
         let before = self.chunks.insert(first, chunk);
         assert!(before.is_none(), "request numbers are never reused");
+    }
+
+    /// Takes note of the ballot of the leader that may propose these, which were registered
+    /// together; `None` if they certainly were not proposed.
+    pub(crate) fn given(&mut self, numbers: Numbers, ballot: Option<Ballot>) {
+        self.put_back();
+        // Those whose waiters were all answered are of no interest.
+        if let Some(chunk) = self.chunks.get_mut(&numbers.first) {
+            chunk.given = ballot;
+        }
+    }
+
+    /// A higher ballot leads, and what its leader found was proposed again: whoever was given to a
+    /// leader below `ballot` and still waits may wait for ever.
+    pub(crate) fn depose(&mut self, ballot: Ballot) {
+        self.put_back();
+        for chunk in self.chunks.values_mut() {
+            if chunk.given.is_none_or(|given| given >= ballot) {
+                continue;
+            }
+            for waiting in chunk.waiting.iter_mut().filter_map(Option::take) {
+                waiting.waiter.fail(ClientError::Unknown(Uncertainty::LeaderChanged));
+                self.waiting -= 1;
+                self.answered += 1;
+            }
+            chunk.left = 0;
+        }
+        self.chunks.retain(|_, chunk| chunk.left > 0);
     }
 
     /// Takes note of the slot in which these were proposed.
@@ -268,6 +301,33 @@ mod tests {
         assert_eq!(waiters.waiting(), 1);
         waiters.settle(Slot::new(8));
         assert_eq!(waiters.waiting(), 0);
+    }
+
+    #[test]
+    fn only_what_was_given_to_a_deposed_leader_is_unknown_and_only_once() {
+        let log = Log::default();
+        let ballot = |round| Ballot::new(round, paxos_core::ids::ReplicaId::new(1));
+        let mut waiters = Waiters::new(Slot::ZERO);
+        for first in [1, 3, 5, 7] {
+            waiters.register(first, waiting(first as u32..first as u32 + 2, &log, 10));
+        }
+        waiters.given(numbers(1, 2), Some(ballot(1)));
+        waiters.given(numbers(3, 2), Some(ballot(2)));
+        // The third came back from the first leader, the fourth was never sent.
+        waiters.given(numbers(5, 2), Some(ballot(1)));
+        waiters.given(numbers(5, 2), None);
+        assert!(waiters.take(2).is_some());
+        waiters.depose(ballot(1));
+        assert_eq!(waiters.waiting(), 7);
+        waiters.depose(ballot(2));
+        waiters.depose(ballot(2));
+        let unknown = ClientError::Unknown(Uncertainty::LeaderChanged);
+        assert_eq!(*log.lock().expect("one thread"), [(1, unknown)]);
+        assert_eq!((waiters.waiting(), waiters.take_answered()), (6, 2));
+        assert!(waiters.take(1).is_none());
+        waiters.proposed(numbers(1, 2), Slot::new(1));
+        waiters.settle(Slot::new(1));
+        assert_eq!(log.lock().expect("one thread").len(), 1);
     }
 
     #[test]

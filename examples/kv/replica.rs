@@ -6,7 +6,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use paxos::quic::{Identity, QuicOptions, QuicTransport};
 use paxos::storage::{Wal, WalOptions};
@@ -42,9 +41,6 @@ pub(crate) fn node_options() -> NodeOptions {
     NodeOptions {
         requests_max: CONNECTIONS_MAX,
         forwarded_bytes_max: 32 << 20,
-        // What was on its way to a leader that fell silent is unknown for so long. Twice the time
-        // that an election takes at worst, so that clients go on soon after one.
-        request_timeout: Duration::from_millis(1500),
         ..NodeOptions::default()
     }
 }

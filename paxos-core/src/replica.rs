@@ -298,12 +298,7 @@ impl Replica {
         Status {
             replica: self.outbox.replica(),
             incarnation: self.incarnation(),
-            role: match self.proposer {
-                Proposer::Preparing(_) => Role::Candidate,
-                Proposer::Leading(_) => Role::Leader,
-                Proposer::Idle if self.voter.is_none() => Role::Observer,
-                Proposer::Idle => Role::Follower,
-            },
+            role: self.role(),
             promised: self.acceptor.promised(),
             leader: self.leader(),
             epoch: self.membership.epoch(),
@@ -318,6 +313,27 @@ impl Replica {
             votes_held: self.acceptor.votes_held(),
             values_ahead: self.learner.values_ahead(),
             slots_being_applied: self.log.being_applied(),
+        }
+    }
+
+    /// What this replica does at the moment.
+    pub fn role(&self) -> Role {
+        match self.proposer {
+            Proposer::Preparing(_) => Role::Candidate,
+            Proposer::Leading(_) => Role::Leader,
+            Proposer::Idle if self.voter.is_none() => Role::Observer,
+            Proposer::Idle => Role::Follower,
+        }
+    }
+
+    /// The ballot of the leader that this replica is, or hears and follows.
+    pub fn leader(&self) -> Option<Ballot> {
+        match &self.proposer {
+            Proposer::Leading(reign) => Some(reign.ballot()),
+            Proposer::Idle | Proposer::Preparing(_) => self
+                .pacemaker
+                .heard_leader(self.now)
+                .filter(|ballot| Some(*ballot) >= self.acceptor.promised()),
         }
     }
 
@@ -408,17 +424,6 @@ impl Replica {
         self.halted = true;
         self.proposer = Proposer::Idle;
         self.outbox.halt(halt, last);
-    }
-
-    /// The ballot of the leader that this replica is, or hears and follows.
-    fn leader(&self) -> Option<Ballot> {
-        match &self.proposer {
-            Proposer::Leading(reign) => Some(reign.ballot()),
-            Proposer::Idle | Proposer::Preparing(_) => self
-                .pacemaker
-                .heard_leader(self.now)
-                .filter(|ballot| Some(*ballot) >= self.acceptor.promised()),
-        }
     }
 
     /// Whether these commands may be proposed, and where.

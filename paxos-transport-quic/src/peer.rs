@@ -210,7 +210,7 @@ impl Peer {
             self.queue(lane).open(connection_number);
         }
         inbox.push_events(closing.as_deref(), events);
-        tracing::info!(peer = %self.id, %incarnation, same_life, "link up");
+        tracing::debug!(peer = %self.id, %incarnation, same_life, "connection installed");
         let installed = Installed {
             connection_number,
             gate: Arc::clone(&link.gate),
@@ -228,7 +228,7 @@ impl Peer {
             Some(link) if link.connection_number == connection_number => {
                 let code = close.code.unwrap_or(Code::Shutdown);
                 let gate = self.end(link, code, &close.text);
-                tracing::info!(peer = %self.id, reason = %close.text, "link down");
+                tracing::debug!(peer = %self.id, reason = %close.text, "connection lost");
                 inbox.push_events(Some(&gate), [self.down(close.text.clone())]);
                 self.linked.send_replace(false);
                 true

@@ -211,8 +211,7 @@ impl Shared {
         } else {
             format!("{what}: {}", close.text)
         };
-        let name = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
-        tracing::warn!(peer = %name, %reason, "refused");
+        // Whoever takes the event tells the operator.
         self.inbox.push_refused(peer, reason);
     }
 }

@@ -9,28 +9,32 @@ use paxos::{
     Postcard, StartError, StopReason, Uncertainty,
 };
 
-use crate::support::{Cluster, Marks, Op, config, id, soon, storage};
+use crate::support::{Cluster, Marks, Op, config, id, soon, storage, until};
 
 fn builder(network: &MemoryNetwork, storage: &MemoryStorage) -> Builder<Marks> {
     Node::builder().storage(storage.clone()).transport(network.transport(id(0))).config(config())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_panic_in_apply_stops_every_node_and_names_the_slot() {
+async fn a_panic_in_apply_stops_the_nodes_that_apply_it_and_names_the_slot() {
     let cluster = Cluster::start(3).await;
-    let client = cluster.node(1).client();
+    let leader = cluster.leader().await;
+    let client = cluster.node(leader).client();
     assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(1));
     let outcome = soon("an answer", client.execute(Op::Trap)).await;
     assert_eq!(outcome, Err(ClientError::Unknown(Uncertainty::Stopped)));
+    // The other two find the command and choose it anew. Whichever applies it first stops, and may
+    // leave the last one alone, without a quorum to learn from.
+    let stopped = |place: &usize| cluster.node(*place).status().stopped.is_some();
+    until("two ends", || (0..3).filter(stopped).count() >= 2).await;
     let mut slots = Vec::new();
-    for place in 0..3 {
+    for place in (0..3).filter(stopped) {
         let reason = soon("the end", cluster.node(place).stopped()).await;
         let StopReason::Apply { slot, what } = &reason else {
             panic!("stopped for another reason: {reason}");
         };
         assert!(what.contains("the trap of the test"));
         assert!(reason.to_string().contains(&slot.to_string()));
-        assert!(cluster.node(place).status().stopped.is_some());
         slots.push(*slot);
     }
     assert!(slots.iter().all(|slot| *slot == slots[0]), "{slots:?}");

@@ -6,5 +6,7 @@ mod host_cluster;
 mod host_disk;
 mod host_faults;
 mod host_memory;
+mod host_quic;
+mod host_silence;
 mod host_stops;
 mod support;

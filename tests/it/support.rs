@@ -85,14 +85,16 @@ pub(crate) struct Cluster {
     pub(crate) network: MemoryNetwork,
     pub(crate) storages: Vec<MemoryStorage>,
     pub(crate) nodes: Vec<Option<Node<Marks>>>,
+    pub(crate) config: Config,
     pub(crate) options: NodeOptions,
 }
 
+/// Quick, but patient enough that nodes which share a busy machine keep their leader.
 pub(crate) fn config() -> Config {
     Config {
-        heartbeat_interval: Duration::from_millis(30),
-        election_timeout: Duration::from_millis(150),
-        election_jitter: Duration::from_millis(100),
+        heartbeat_interval: Duration::from_millis(40),
+        election_timeout: Duration::from_millis(400),
+        election_jitter: Duration::from_millis(200),
         retransmit_interval: Duration::from_millis(40),
         fetch_timeout: Duration::from_millis(60),
         ..Config::default()
@@ -118,10 +120,15 @@ impl Cluster {
     }
 
     pub(crate) async fn with(replicas: usize, options: NodeOptions) -> Self {
+        Self::tuned(replicas, config(), options).await
+    }
+
+    pub(crate) async fn tuned(replicas: usize, config: Config, options: NodeOptions) -> Self {
         let mut cluster = Self {
             network: MemoryNetwork::new(),
             storages: (0..replicas).map(|place| storage(place, replicas)).collect(),
             nodes: (0..replicas).map(|_| None).collect(),
+            config,
             options,
         };
         for place in 0..replicas {
@@ -134,7 +141,7 @@ impl Cluster {
         let node = Node::builder()
             .storage(self.storages[place].clone())
             .transport(self.network.transport(id(place)))
-            .config(config())
+            .config(self.config.clone())
             .options(self.options.clone())
             .start(machine)
             .await

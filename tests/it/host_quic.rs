@@ -1,0 +1,156 @@
+//! Nodes with everything that a deployment has: logs in directories, and QUIC between sockets.
+
+use std::net::UdpSocket;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use paxos::quic::{Identity, QuicError, QuicOptions, QuicTransport};
+use paxos::storage::{Wal, WalOptions};
+use paxos::{
+    ClientError, ClusterId, Config, Format, GroupId, Member, Membership, Node, NodeOptions,
+    StartError, StopReason, Uncertainty,
+};
+use tempfile::TempDir;
+
+use crate::support::{Marks, Op, PATIENCE, config, id, soon};
+
+const REPLICAS: usize = 3;
+
+struct Deployment {
+    scratch: TempDir,
+    membership: Membership,
+    nodes: Vec<Option<Node<Marks>>>,
+    /// The count that was answered last, and the highest that there may be.
+    acknowledged: u64,
+    possible: u64,
+}
+
+impl Deployment {
+    async fn start() -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        // All are held until the last is known, so that they differ.
+        let sockets: Vec<_> =
+            (0..REPLICAS).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let members = sockets.iter().enumerate().map(|(place, socket)| {
+            let home = scratch.path().join(place.to_string());
+            std::fs::create_dir(&home).unwrap();
+            let identity = Identity::load_or_generate(home.join("key.pem")).unwrap();
+            let mut member = Member::new(id(place));
+            member.addresses.push(socket.local_addr().unwrap().to_string());
+            member.keys.push(identity.pin());
+            member
+        });
+        let membership = Membership::majority(members.collect()).unwrap();
+        drop(sockets);
+        let nodes = (0..REPLICAS).map(|_| None).collect();
+        let mut deployment = Self { scratch, membership, nodes, acknowledged: 0, possible: 0 };
+        for place in 0..REPLICAS {
+            deployment.start_node(place).await.unwrap();
+        }
+        deployment
+    }
+
+    fn home(&self, place: usize) -> PathBuf {
+        self.scratch.path().join(place.to_string())
+    }
+
+    async fn start_node(&mut self, place: usize) -> Result<(), StartError> {
+        let format = Format {
+            cluster: ClusterId::new(7),
+            group: GroupId::default(),
+            replica: id(place),
+            membership: self.membership.clone(),
+        };
+        let log = self.home(place).join("log");
+        let options = WalOptions { segment_bytes: 1 << 20, ..WalOptions::default() };
+        let storage = Wal::open_or_format(log, &format, options).unwrap();
+        let node = Node::builder()
+            .storage(storage)
+            .transport(self.transport(place, &format).await)
+            .config(Config { election_timeout: Duration::from_secs(1), ..config() })
+            .options(NodeOptions { request_timeout: PATIENCE, ..NodeOptions::default() })
+            .start(Marks::default())
+            .await?;
+        self.nodes[place] = Some(node);
+        Ok(())
+    }
+
+    /// A transport on the socket of this place, once its former owner has let go of it.
+    async fn transport(&self, place: usize, format: &Format) -> QuicTransport {
+        let begin = Instant::now();
+        loop {
+            let identity = Identity::load(self.home(place).join("key.pem")).unwrap();
+            match QuicTransport::new(QuicOptions::new(format, identity)) {
+                Ok(transport) => return transport,
+                Err(error @ QuicError::InUse { .. }) => {
+                    assert!(begin.elapsed() < PATIENCE, "{error}");
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// Counts once more at this place, and checks the count against what is known of it.
+    async fn mark(&mut self, place: usize) {
+        let client = self.nodes[place].as_ref().unwrap().client();
+        loop {
+            match soon("an answer", client.execute(Op::Mark(1))).await {
+                Ok(count) => {
+                    let (least, most) = (self.acknowledged + 1, self.possible + 1);
+                    assert!((least..=most).contains(&count), "{count} not in {least}..={most}");
+                    (self.acknowledged, self.possible) = (count, count);
+                    return;
+                }
+                // While leaders change; certainly not applied.
+                Err(ClientError::Rejected(_)) => {}
+                // It was sent to a leader that was just shut down.
+                Err(error) => {
+                    assert_eq!(error, ClientError::Unknown(Uncertainty::LeaderChanged));
+                    self.possible += 1;
+                }
+            }
+        }
+    }
+
+    async fn shut_down(&mut self, place: usize) {
+        let reason = soon("the end", self.nodes[place].take().unwrap().shutdown()).await;
+        assert!(matches!(reason, StopReason::Shutdown), "{reason}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_over_quic_and_logs_keep_everything_over_restarts_and_refuse_a_wiped_one() {
+    let mut deployment = Deployment::start().await;
+    for place in [0, 1, 2, 0, 1, 2] {
+        deployment.mark(place).await;
+    }
+    // One is away, and finds what it missed.
+    deployment.shut_down(1).await;
+    for place in [0, 2] {
+        deployment.mark(place).await;
+    }
+    deployment.start_node(1).await.unwrap();
+    deployment.mark(1).await;
+    // All are away, and find what they knew.
+    for place in 0..REPLICAS {
+        deployment.shut_down(place).await;
+    }
+    for place in 0..REPLICAS {
+        deployment.start_node(place).await.unwrap();
+    }
+    for place in 0..REPLICAS {
+        deployment.mark(place).await;
+    }
+    // One forgets everything, and is told so; so does its next start.
+    deployment.shut_down(2).await;
+    std::fs::remove_dir_all(deployment.home(2).join("log")).unwrap();
+    deployment.start_node(2).await.unwrap();
+    let reason = soon("the end", deployment.nodes[2].as_ref().unwrap().stopped()).await;
+    assert!(matches!(reason, StopReason::Halt(_)), "{reason}");
+    assert!(reason.to_string().contains("its data directory was wiped"), "{reason}");
+    drop(deployment.nodes[2].take());
+    let error = deployment.start_node(2).await.unwrap_err();
+    assert!(error.to_string().contains("can not be started again"), "{error}");
+    deployment.mark(0).await;
+}

@@ -296,7 +296,11 @@ fn no_vote_is_written_far_above_the_recorded_prefix() {
         match write {
             Write::Committed(committed) => recorded = *committed,
             Write::Accepted { slot, .. } => assert!(slot.distance_from(recorded) <= 16, "{slot}"),
-            other => panic!("unexpected {other:?}"),
+            Write::Promised(_)
+            | Write::Chosen { .. }
+            | Write::Trimmed(_)
+            | Write::Refused { .. }
+            | Write::Peer { .. } => panic!("votes alone were asked for, not {write:?}"),
         }
     }
 }

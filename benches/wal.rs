@@ -33,6 +33,9 @@ use paxos_storage::{Wal, WalOptions};
 /// The log is trimmed to this many slots, so that freed segments are used again.
 const SLOTS_KEPT: u64 = 65_536;
 
+/// A record's header, and what a batch of one command adds to its payload.
+const RECORD_OVERHEAD: usize = 108;
+
 struct Journal {
     wal: Wal,
     batches: Batches,
@@ -129,6 +132,24 @@ fn print_sync_time(dir: &Path) {
     );
 }
 
+/// Prints how fast the machine writes and syncs what a call of 1,024 appends brings, into a file
+/// with blocks: the bound of the log.
+fn print_raw_rate(dir: &Path, payload: usize) {
+    const CALLS: u32 = 48;
+    let call = vec![1; 1024 * (payload + RECORD_OVERHEAD)];
+    let file = File::create(dir.join("raw")).unwrap();
+    let write = |at: u32| file.write_all_at(&call, u64::from(at) * call.len() as u64).unwrap();
+    (0..CALLS).for_each(write);
+    file.sync_all().unwrap();
+    let start = Instant::now();
+    for at in 0..CALLS {
+        write(at);
+        file.sync_data().unwrap();
+    }
+    let rate = f64::from(CALLS * 1024) / start.elapsed().as_secs_f64();
+    eprintln!("plain write and fdatasync of 1024 appends of {payload} B: {rate:.0} appends/s");
+}
+
 fn group_commit(c: &mut Criterion) {
     let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     for payload in [128, 1024] {
@@ -146,6 +167,7 @@ fn group_commit(c: &mut Criterion) {
             });
         }
         group.finish();
+        print_raw_rate(scratch.path(), payload);
         print_sync_time(scratch.path());
     }
 }

@@ -15,11 +15,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use std::{env, thread};
 
-use paxos_core::sim::{Limits, Outcome, Totals, run_seed};
+use paxos_core::sim::{Limits, Outcome, Totals, run_seed, run_seed_on};
+use paxos_storage::sim::SimWal;
 
 const USAGE: &str = "simulate [--seeds N] [--first-seed S] [--threads T] [--replicas-max R] \
-                     [--commands C] [--no-codec]
-simulate --seed N [--trace]     replays one seed";
+                     [--commands C] [--no-codec] [--depth core|log]
+simulate --seed N [--trace]     replays one seed
+
+--depth core    on disks that lose any suffix of what was not proved (the default)
+--depth log     on the write-ahead log, over disks that lose any sector that was not synced";
 
 /// With so many seeds every fault must have been seen.
 const SEEDS_TELLING: u64 = 500;
@@ -34,7 +38,26 @@ struct Arguments {
     threads: usize,
     trace: bool,
     replay: bool,
+    depth: Depth,
     limits: Limits,
+}
+
+/// How much of a replica is real.
+#[derive(Clone, Copy)]
+enum Depth {
+    /// The protocol.
+    Core,
+    /// The protocol and the write-ahead log.
+    Log,
+}
+
+impl Depth {
+    fn run(self, seed: u64, limits: &Limits) -> Outcome {
+        match self {
+            Self::Core => run_seed(seed, limits),
+            Self::Log => run_seed_on(seed, limits, |format| Box::new(SimWal::new(format))),
+        }
+    }
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, String> {
@@ -44,6 +67,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
         threads: thread::available_parallelism().map_or(1, usize::from),
         trace: false,
         replay: false,
+        depth: Depth::Core,
         limits: Limits::default(),
     };
     while let Some(word) = words.next() {
@@ -63,6 +87,13 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
             "--replicas-max" => arguments.limits.replicas_max = number(1, 9)? as u16,
             "--commands" => arguments.limits.commands = number(1, 1_000_000)?,
             "--no-codec" => arguments.limits.codec = false,
+            "--depth" => {
+                arguments.depth = match words.next().as_deref() {
+                    Some("core") => Depth::Core,
+                    Some("log") => Depth::Log,
+                    _ => return Err("--depth takes core or log".to_owned()),
+                }
+            }
             "--trace" => arguments.trace = true,
             "--help" | "-h" => return Ok(None),
             _ => return Err(format!("what is {word}?")),
@@ -93,7 +124,7 @@ fn main() -> ExitCode {
 }
 
 fn replay(arguments: &Arguments) -> ExitCode {
-    let outcome = traced(arguments.first, &arguments.limits);
+    let outcome = traced(arguments.first, arguments);
     if arguments.trace {
         print!("{}", outcome.trace);
     }
@@ -108,9 +139,9 @@ fn replay(arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn traced(seed: u64, limits: &Limits) -> Outcome {
-    let limits = Limits { trace_capacity: usize::MAX, ..limits.clone() };
-    run_seed(seed, &limits)
+fn traced(seed: u64, arguments: &Arguments) -> Outcome {
+    let limits = Limits { trace_capacity: usize::MAX, ..arguments.limits.clone() };
+    arguments.depth.run(seed, &limits)
 }
 
 fn run_many(arguments: &Arguments) -> ExitCode {
@@ -125,7 +156,7 @@ fn run_many(arguments: &Arguments) -> ExitCode {
             if seed >= end {
                 break;
             }
-            let outcome = run_seed(seed, &arguments.limits);
+            let outcome = arguments.depth.run(seed, &arguments.limits);
             totals.add(&outcome.totals);
             if let Some(violation) = outcome.violation {
                 failures.fetch_add(1, Ordering::Relaxed);
@@ -146,16 +177,17 @@ fn run_many(arguments: &Arguments) -> ExitCode {
     });
     let seconds = start.elapsed().as_secs_f64();
     println!("{totals}");
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let rate = totals.seeds as f64 / seconds;
     println!("{} seeds in {seconds:.1} s: {rate:.0} seeds a second", totals.seeds);
-    verdict(&totals, failed, &arguments.limits)
+    verdict(&totals, failed, arguments)
 }
 
-fn verdict(totals: &Totals, mut failed: Vec<u64>, limits: &Limits) -> ExitCode {
+fn verdict(totals: &Totals, mut failed: Vec<u64>, arguments: &Arguments) -> ExitCode {
     failed.sort_unstable();
     if let Some(seed) = failed.first() {
         println!("\nthe last events of seed {seed}:");
-        let trace = traced(*seed, limits).trace;
+        let trace = traced(*seed, arguments).trace;
         let lines: Vec<&str> = trace.lines().collect();
         println!("{}", lines[lines.len().saturating_sub(EVENTS_SHOWN)..].join("\n"));
         println!("\nfailed: {failed:?}; replay with --seed {seed} --trace");

@@ -79,6 +79,20 @@ pub enum Write {
     },
 }
 
+impl Write {
+    /// The bytes of the value in it, if there is one.
+    pub(crate) fn value_len(&self) -> usize {
+        match self {
+            Self::Accepted { value, .. } | Self::Chosen { value, .. } => value.encoded_len(),
+            Self::Promised(_)
+            | Self::Committed(_)
+            | Self::Trimmed(_)
+            | Self::Refused { .. }
+            | Self::Peer { .. } => 0,
+        }
+    }
+}
+
 /// Numbers the write batches of one life of one replica in one group, from 1.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct WriteSequence(u64);

@@ -28,8 +28,11 @@ pub(crate) struct Log {
     /// The slot of `tail[0]`.
     first: Slot,
     tail: VecDeque<Chosen>,
-    /// What makes everything durable that has left the tail.
-    evicted: WriteSequence,
+    /// What has left the tail before it was durable, in slot order: the last slot of a run, and what
+    /// makes the run durable. No longer than the batches that wait for the disk.
+    evicted: VecDeque<(Slot, WriteSequence)>,
+    /// Slots up to this one have left the tail and can be read back.
+    loadable: Slot,
     tail_bytes: usize,
     tail_bytes_max: usize,
     window: ApplyWindow,
@@ -64,7 +67,8 @@ impl Log {
         Self {
             first: committed.next(),
             tail: VecDeque::new(),
-            evicted: WriteSequence::default(),
+            evicted: VecDeque::new(),
+            loadable: committed,
             tail_bytes: 0,
             tail_bytes_max,
             window,
@@ -106,7 +110,10 @@ impl Log {
     fn pop_first(&mut self) {
         if let Some(chosen) = self.tail.pop_front() {
             self.tail_bytes -= chosen.value.encoded_len();
-            self.evicted = self.evicted.max(chosen.written);
+            match self.evicted.back_mut() {
+                Some((last, written)) if *written >= chosen.written => *last = self.first,
+                Some(_) | None => self.evicted.push_back((self.first, chosen.written)),
+            }
             self.first = self.first.next();
         }
     }
@@ -142,6 +149,12 @@ impl Log {
 
     /// What the state machine is to get next, if it has room, of what is durable here. Rule D6.
     pub(crate) fn next_apply(&mut self, proved: WriteSequence) -> NextApply {
+        while let Some((last, written)) = self.evicted.front()
+            && *written <= proved
+        {
+            self.loadable = *last;
+            self.evicted.pop_front();
+        }
         let slot = self.handed.next();
         if slot > self.committed() || !self.has_room() {
             return NextApply::Nothing;
@@ -153,8 +166,8 @@ impl Log {
                 self.hand(slot, &value);
                 NextApply::Value(slot, value)
             }
-            None if self.evicted > proved => NextApply::Nothing,
-            None => NextApply::Load { from: slot, through: self.first.previous() },
+            None if slot > self.loadable => NextApply::Nothing,
+            None => NextApply::Load { from: slot, through: self.loadable },
         }
     }
 

@@ -288,7 +288,43 @@ macro_rules! bodies {
 bodies!(SendNow: Accept, Reject, Commit, Heartbeat, Fetch, Fetched, Refused);
 bodies!(SendAfterDurable: Prepare, Promise, Accepted);
 
+/// No slot and no round beyond this is ever reached: whoever names one is broken, and counting on
+/// from it would overflow.
+const NUMBER_MAX: u64 = 1 << 62;
+
 impl Body {
+    /// Whether every slot and round in it can be counted on from.
+    pub(crate) fn is_plausible(&self) -> bool {
+        let slot = |slot: Slot| slot.number() <= NUMBER_MAX;
+        let ballot = |ballot: Ballot| ballot.round() <= NUMBER_MAX;
+        match self {
+            Self::Prepare(prepare) => ballot(prepare.ballot) && slot(prepare.from),
+            Self::Promise(promise) => {
+                // A page that covers everything ends at the last slot there is.
+                let end = promise.through == Slot::MAX || slot(promise.through);
+                let entries = promise.entries.iter().all(|entry| slot(entry.slot));
+                ballot(promise.ballot) && slot(promise.committed) && end && entries
+            }
+            Self::Accept(accept) => {
+                ballot(accept.ballot) && slot(accept.committed) && slot(accept.first)
+            }
+            Self::Accepted(accepted) => ballot(accepted.ballot) && slot(accepted.last),
+            Self::Reject(reject) => ballot(reject.refused) && ballot(reject.promised),
+            Self::Commit(commit) => ballot(commit.ballot) && slot(commit.committed),
+            Self::Heartbeat(heartbeat) => {
+                heartbeat.promised.is_none_or(ballot)
+                    && heartbeat.leader.is_none_or(ballot)
+                    && slot(heartbeat.committed)
+                    && slot(heartbeat.durable)
+            }
+            Self::Fetch(fetch) => slot(fetch.from) && slot(fetch.through),
+            Self::Fetched(fetched) => {
+                slot(fetched.first) && slot(fetched.committed) && slot(fetched.trimmed)
+            }
+            Self::Refused(_) => true,
+        }
+    }
+
     /// The name of the message, as in protocol.md.
     pub const fn name(&self) -> &'static str {
         match self {

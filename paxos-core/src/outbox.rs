@@ -58,6 +58,9 @@ pub(crate) struct Outbox {
     acknowledgement: Option<(Addressee, Accepted)>,
     /// The highest slot with a durable vote.
     durable_vote: Slot,
+    /// The bytes of values in the open batch, and in all that are not proved.
+    open_bytes: usize,
+    unproved_bytes: usize,
     halt: Option<Halt>,
     /// After a halt nothing leaves any more.
     closed: bool,
@@ -70,6 +73,8 @@ struct Pending {
     since: Time,
     /// The highest slot that it votes in.
     vote: Option<Slot>,
+    /// The bytes of its values.
+    bytes: usize,
 }
 
 impl Outbox {
@@ -84,6 +89,8 @@ impl Outbox {
             pending: VecDeque::new(),
             acknowledgement: None,
             durable_vote: Slot::ZERO,
+            open_bytes: 0,
+            unproved_bytes: 0,
             halt: None,
             closed: false,
         }
@@ -91,11 +98,17 @@ impl Outbox {
 
     /// Adds a fact to the open batch.
     pub(crate) fn write(&mut self, write: Write) {
+        self.open_bytes += write.value_len();
         self.writes.push(write);
     }
 
     pub(crate) fn has_writes(&self) -> bool {
         !self.writes.is_empty()
+    }
+
+    /// The bytes of values that wait for the disk.
+    pub(crate) fn bytes_waiting(&self) -> usize {
+        self.open_bytes + self.unproved_bytes
     }
 
     /// Batches handed out and not proved.
@@ -237,6 +250,7 @@ impl Outbox {
             && pending.sequence <= self.proved
         {
             self.durable_vote = self.durable_vote.max(pending.vote.unwrap_or_default());
+            self.unproved_bytes -= pending.bytes;
             self.pending.pop_front();
         }
         self.open_gate();
@@ -275,11 +289,7 @@ impl Outbox {
     /// The next effect, or the open batch of writes, or nothing.
     pub(crate) fn poll(&mut self, now: Time) -> Option<Output> {
         if self.closed {
-            let remember = self.writes.iter().any(|write| matches!(write, Write::Refused { .. }));
-            if remember {
-                return Some(Output::Persist(self.hand_out_writes(now)));
-            }
-            return self.halt.take().map(Output::Halt);
+            return self.poll_closed(now);
         }
         self.close_acknowledgement();
         // Reading the log must see what was written before: the batch goes out first.
@@ -296,6 +306,19 @@ impl Outbox {
         })
     }
 
+    /// A refusal has to be durable before the halt is told: whoever hears of it may end the process.
+    fn poll_closed(&mut self, now: Time) -> Option<Output> {
+        if matches!(self.halt, Some(Halt::Refused { .. })) {
+            if !self.writes.is_empty() {
+                return Some(Output::Persist(self.hand_out_writes(now)));
+            }
+            if self.proved < self.handed_out {
+                return None;
+            }
+        }
+        self.halt.take().map(Output::Halt)
+    }
+
     fn hand_out_writes(&mut self, now: Time) -> WriteBatch {
         self.handed_out = self.handed_out.next();
         let writes = core::mem::take(&mut self.writes);
@@ -309,7 +332,9 @@ impl Outbox {
             | Write::Peer { .. } => None,
         });
         let vote = votes.max();
-        self.pending.push_back(Pending { sequence: self.handed_out, since: now, vote });
+        let bytes = core::mem::take(&mut self.open_bytes);
+        self.unproved_bytes += bytes;
+        self.pending.push_back(Pending { sequence: self.handed_out, since: now, vote, bytes });
         WriteBatch::new(self.origin, self.handed_out, writes)
     }
 

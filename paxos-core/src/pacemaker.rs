@@ -30,6 +30,9 @@ pub(crate) enum Timer {
     Fetch,
 }
 
+/// How often the range of the back-off doubles at most: to eight times.
+const OUTBID_MAX: u32 = 3;
+
 const TIMERS: [Timer; 4] = [Timer::Heartbeat, Timer::Election, Timer::Retransmit, Timer::Fetch];
 
 /// What a peer's newest heartbeat said, and when.
@@ -64,6 +67,8 @@ pub(crate) struct Pacemaker {
     peers: Vec<PeerPulse>,
     /// The highest ballot heard of, so that the next campaign is above it.
     seen: Option<Ballot>,
+    /// Attempts to lead in a row that others outbid.
+    outbid: u32,
     random: u64,
 }
 
@@ -104,6 +109,7 @@ impl Pacemaker {
             sent: VecDeque::new(),
             peers,
             seen: None,
+            outbid: 0,
             random: seed,
         };
         pacemaker.arm_at(Timer::Heartbeat, now);
@@ -155,7 +161,9 @@ impl Pacemaker {
 
     /// A campaign may be due soon: nobody leads as far as this replica knows.
     pub(crate) fn hasten_election(&mut self, now: Time) {
-        let delay = self.heartbeat_interval + self.draw(self.election_jitter);
+        // Candidates that outbid each other draw from a range that doubles each time.
+        let range = self.election_jitter.max(self.heartbeat_interval);
+        let delay = self.heartbeat_interval + self.draw(range * (1 << self.outbid.min(OUTBID_MAX)));
         let at = now.after(delay);
         if self.deadlines[Timer::Election as usize].is_none_or(|armed| at < armed) {
             self.arm_at(Timer::Election, at);
@@ -164,6 +172,16 @@ impl Pacemaker {
 
     pub(crate) fn arm_retransmit(&mut self, now: Time) {
         self.arm_at(Timer::Retransmit, now.after(self.retransmit_interval));
+    }
+
+    /// Another candidate outbid this one.
+    pub(crate) fn note_outbid(&mut self) {
+        self.outbid = self.outbid.saturating_add(1);
+    }
+
+    /// Somebody leads, or what this replica proposed was chosen: no duel is going on.
+    pub(crate) fn note_peace(&mut self) {
+        self.outbid = 0;
     }
 
     /// Values that are on their way get half a heartbeat to arrive before they are asked for.

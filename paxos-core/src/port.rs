@@ -87,13 +87,27 @@ impl fmt::Display for StorageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotFormatted { path } => {
-                write!(f, "{} was never formatted for a replica", path.display())
+                write!(
+                    f,
+                    "{} was never formatted for a replica: format it if this replica is new, else \
+                     look whether its disk is mounted there",
+                    path.display()
+                )
             }
             Self::AlreadyFormatted { path } => {
-                write!(f, "{} is not empty: it will not be formatted again", path.display())
+                write!(
+                    f,
+                    "{} is not empty and will not be formatted: open the log in it, or name an \
+                     empty directory",
+                    path.display()
+                )
             }
             Self::AlreadyOpen { path } => {
-                write!(f, "{} is in use by another replica process", path.display())
+                write!(
+                    f,
+                    "{} is in use by another replica process: stop that one first",
+                    path.display()
+                )
             }
             Self::Mismatch { what } | Self::Corrupt { what } => f.write_str(what),
             Self::Refused { by, remembered } => write!(
@@ -103,7 +117,9 @@ impl fmt::Display for StorageError {
                  not be started again"
             ),
             Self::Io { what, source } => write!(f, "{what}: {source}"),
-            Self::Poisoned => f.write_str("storage failed earlier and takes nothing more"),
+            Self::Poisoned => {
+                f.write_str("storage failed earlier and takes nothing more: see the first error")
+            }
         }
     }
 }

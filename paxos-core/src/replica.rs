@@ -161,6 +161,10 @@ impl Replica {
             self.counters.dropped_foreign += 1;
             return;
         }
+        if !message.body.is_plausible() {
+            self.counters.dropped_absurd += 1;
+            return;
+        }
         match self.lives.judge(from, theirs.incarnation) {
             Verdict::Known => self.route(from, message),
             Verdict::New => {
@@ -194,10 +198,10 @@ impl Replica {
     #[expect(clippy::needless_pass_by_value, reason = "a proof is used once")]
     pub fn handle_durable(&mut self, durable: Durable, now: Time) {
         self.advance_time(now);
+        self.outbox.release(&durable);
         if self.halted {
             return;
         }
-        self.outbox.release(&durable);
         self.continue_fetch();
         self.settle();
     }
@@ -209,7 +213,7 @@ impl Replica {
             return;
         }
         let now = self.now;
-        if self.pacemaker.was_paused(now) {
+        if self.pacemaker.was_paused(now) && !matches!(self.proposer, Proposer::Leading(_)) {
             self.pacemaker.arm_election(now);
         }
         if self.pacemaker.take_due(Timer::Heartbeat, now) {
@@ -440,7 +444,8 @@ impl Replica {
         if bytes > bytes_max {
             return Err(NotProposed::TooLarge { bytes, bytes_max });
         }
-        if self.learner.bytes_in_flight() + bytes > self.config.window_bytes_max {
+        let in_flight = self.learner.bytes_in_flight().max(self.outbox.bytes_waiting());
+        if in_flight + bytes > self.config.window_bytes_max {
             return Err(NotProposed::Busy);
         }
         match reign.peek_next(self.learner.committed(), self.window_end()) {

@@ -8,6 +8,8 @@
 //! Source: docs/format.md. Write-Ahead Log, Segmented Log, Low-Water Mark.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -17,7 +19,7 @@ use paxos_core::ids::{GroupId, Incarnation, Slot};
 use paxos_core::port::{LoadRange, Loaded, Room, StorageError};
 use paxos_core::value::Value;
 
-use crate::fs::{FileSystem, LogFile, read_up_to, sync, write_all};
+use crate::fs::{FileSystem, LogFile, is_full, read_up_to, sync, write_all};
 use crate::index::{Group, Holds, Place, Segments};
 use crate::layout::{
     Checkpoint, End, Joint, Kind, Owner, RECORD_HEADER_LEN, Record, RecordHead, SEGMENT_HEADER_LEN,
@@ -39,13 +41,34 @@ pub(crate) fn segment_name(sequence: u64) -> String {
     format!("{sequence:016x}.wal")
 }
 
+/// Something acknowledged may be lost: says where, and what to do.
+pub(crate) fn corrupt(place: impl Display, why: impl Display) -> StorageError {
+    StorageError::Corrupt {
+        what: format!(
+            "{place}: {why}; keep the directory as it is, repair or restore nothing in it, and do \
+             not start this replica from it again"
+        ),
+    }
+}
+
+/// What an operator can do about an error of the operating system.
+fn advice(error: &io::Error) -> &'static str {
+    use io::ErrorKind as Is;
+    if is_full(error) {
+        " (free some space, or raise the quota, then start the replica again)"
+    } else if matches!(error.kind(), Is::PermissionDenied | Is::ReadOnlyFilesystem) {
+        " (let the replica's user read and write there, then start it again)"
+    } else if matches!(error.kind(), Is::NotFound | Is::NotADirectory) {
+        " (look whether the path is right, and its disk mounted)"
+    } else {
+        " (look at the device and at the system's log before starting the replica again)"
+    }
+}
+
 /// An error of the operating system, with what was attempted.
-pub(crate) fn failed(
-    what: &str,
-    path: &Path,
-) -> impl FnOnce(std::io::Error) -> StorageError + use<> {
+pub(crate) fn failed(what: &str, path: &Path) -> impl FnOnce(io::Error) -> StorageError + use<> {
     let what = format!("{what} {}", path.display());
-    move |source| StorageError::Io { what, source }
+    move |source| StorageError::Io { what: what + advice(&source), source }
 }
 
 /// Gathers the records of one call.
@@ -374,12 +397,10 @@ impl<F: FileSystem> Log<F> {
         let (file, salt) = self.segment(place.sequence)?;
         chunk.fill(file, place).map_err(failed("cannot read from", &self.segment_path(place)))?;
         let bytes = chunk.at(place);
-        let corrupt = |why: &str| StorageError::Corrupt {
-            what: format!(
-                "{}, offset {}: the record of {group}, {slot} {why}",
-                self.segment_path(place).display(),
-                place.offset()
-            ),
+        let path = self.segment_path(place);
+        let corrupt = |why: &str| {
+            let at = format!("{}, offset {}", path.display(), place.offset());
+            corrupt(at, format!("the record of {group}, {slot} {why}"))
         };
         let record =
             take_record(&bytes, salt).ok_or_else(|| corrupt("does not match its checksum"))?;
@@ -408,9 +429,8 @@ impl<F: FileSystem> Log<F> {
                 let file = self.fs.open(&path).map_err(failed("cannot open", &path))?;
                 let head = read_up_to(&file, 0, SEGMENT_HEADER_LEN as usize)
                     .map_err(failed("cannot read", &path))?;
-                let head = SegmentHead::decode(&head).map_err(|why| StorageError::Corrupt {
-                    what: format!("{}, offset 0: {why}", path.display()),
-                })?;
+                let head = SegmentHead::decode(&head)
+                    .map_err(|why| corrupt(format!("{}, offset 0", path.display()), why))?;
                 OlderSegment { sequence, file, salt: head.salt() }
             }
         };
@@ -615,7 +635,7 @@ pub(crate) struct Chunk {
 
 impl Chunk {
     /// Makes sure that the record at a place is in the chunk, as far as its file has it.
-    fn fill(&mut self, file: &impl LogFile, place: Place) -> std::io::Result<()> {
+    fn fill(&mut self, file: &impl LogFile, place: Place) -> io::Result<()> {
         let whole = |bytes: &Bytes| claimed_len(bytes).is_some_and(|len| len <= bytes.len());
         if self.sequence == place.sequence && whole(&self.at(place)) {
             return Ok(());

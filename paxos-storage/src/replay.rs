@@ -20,7 +20,7 @@ use crate::layout::{
     Checkpoint, End, Joint, Kind, Owner, RECORD_HEADER_LEN, Record, SEGMENT_HEADER_LEN,
     SegmentHead, claimed_len, take_peer, take_record,
 };
-use crate::log::{Beginning, Chunk, Log, Moved, failed, is_moved, segment_name};
+use crate::log::{Beginning, Chunk, Log, Moved, corrupt, failed, is_moved, segment_name};
 use crate::meta::Meta;
 use crate::spare::Spares;
 use crate::verdict::{Ending, Successor, Verdict, Vouched, judge};
@@ -206,13 +206,9 @@ impl<F: FileSystem> Reading<'_, F> {
     /// Reads every segment, oldest first, into the state of the groups.
     fn read_all(&mut self, sequences: &[u64], newest: u64) -> Result<Tail, StorageError> {
         let Some(last) = sequences.last().copied().filter(|last| *last >= newest) else {
-            return Err(StorageError::Corrupt {
-                what: format!(
-                    "{}: segment {} is missing, which an earlier life wrote to",
-                    self.dir.display(),
-                    segment_name(newest)
-                ),
-            });
+            let why =
+                format!("segment {} is missing, and holds newer records", segment_name(newest));
+            return Err(corrupt(self.dir.display(), why));
         };
         // Below a gap there are only segments that were being freed; whether that is so is known
         // once the newest one was read.
@@ -233,13 +229,9 @@ impl<F: FileSystem> Reading<'_, F> {
             let scan = self.scan(&bytes, head, next, &mut records)?;
             if next.is_none() {
                 if run[0] > self.oldest.max(1) {
-                    return Err(StorageError::Corrupt {
-                        what: format!(
-                            "{}: segment {} is missing, and the log needs it",
-                            self.dir.display(),
-                            segment_name(run[0] - 1)
-                        ),
-                    });
+                    let missing = segment_name(run[0] - 1);
+                    let why = format!("segment {missing} is missing, and the log needs it");
+                    return Err(corrupt(self.dir.display(), why));
                 }
                 return self.end_of_log(&bytes, head, &scan, &records, run[0]);
             }
@@ -257,14 +249,12 @@ impl<F: FileSystem> Reading<'_, F> {
         let file = self.fs.open(&path).map_err(failed("cannot open", &path))?;
         let bytes = read_up_to(&file, 0, SEGMENT_HEADER_LEN as usize)
             .map_err(failed("cannot read", &path))?;
-        let corrupt = |why: String| StorageError::Corrupt {
-            what: format!("{}, offset 0: {why}", path.display()),
-        };
+        let corrupt = |why: String| corrupt(format!("{}, offset 0", path.display()), why);
         let head = SegmentHead::decode(&bytes).map_err(corrupt)?;
         if head.owner != self.owner {
             return Err(StorageError::Mismatch {
                 what: format!(
-                    "{} belongs to cluster {}, {}",
+                    "{} belongs to cluster {}, {}: it was copied here from elsewhere",
                     path.display(),
                     head.owner.cluster,
                     head.owner.replica
@@ -314,14 +304,11 @@ impl<F: FileSystem> Reading<'_, F> {
                 break;
             };
             if self.take(head.sequence, offset, &record).is_none() {
-                return Err(StorageError::Corrupt {
-                    what: format!(
-                        "{}, offset {offset}, record {}: it matches its checksum and makes no \
-                         sense",
-                        self.path(head.sequence).display(),
-                        record.head.lsn
-                    ),
-                });
+                let path = self.path(head.sequence);
+                return Err(corrupt(
+                    format!("{}, offset {offset}, record {}", path.display(), record.head.lsn),
+                    "it matches its checksum and makes no sense",
+                ));
             }
             scan.vouched = scan.vouched.max(record.head.synced_lsn);
             scan.end =
@@ -401,14 +388,13 @@ impl<F: FileSystem> Reading<'_, F> {
         let present = if vouched > scan.end.lsn { Vouched::Missing } else { Vouched::Present };
         match judge(scan.ending, successor, present) {
             Verdict::Continue | Verdict::End => Ok(()),
-            Verdict::Corrupt(why) => Err(StorageError::Corrupt {
-                what: format!(
-                    "{}, offset {}: record {} is missing or damaged, and must not be: {why}",
-                    self.path(head.sequence).display(),
-                    scan.end.offset,
-                    scan.end.lsn + 1
-                ),
-            }),
+            Verdict::Corrupt(why) => {
+                let path = self.path(head.sequence);
+                Err(corrupt(
+                    format!("{}, offset {}", path.display(), scan.end.offset),
+                    format!("record {} is missing or damaged: {why}", scan.end.lsn + 1),
+                ))
+            }
         }
     }
 

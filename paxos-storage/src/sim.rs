@@ -8,6 +8,8 @@
 //! Source: "Can Applications Recover from fsync Failures?" (ATC 2020), for what a failed sync leaves
 //! behind.
 
+mod crash;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::fs::{FileSystem, LogFile};
+
+pub use crash::SimWal;
 
 /// What a device writes as a whole or not at all.
 pub const SECTOR_LEN: usize = 512;
@@ -91,7 +95,9 @@ struct Inode {
 #[derive(Clone, Debug)]
 enum Naming {
     Link(PathBuf, usize),
-    Rename(PathBuf, PathBuf),
+    /// The file itself, so that it is the one that gets the new name, whatever a crash leaves under
+    /// the old one.
+    Rename(PathBuf, PathBuf, usize),
     Unlink(PathBuf),
 }
 
@@ -279,10 +285,11 @@ impl Naming {
             Self::Link(path, inode) => {
                 names.insert(path.clone(), *inode);
             }
-            Self::Rename(from, to) => {
-                if let Some(inode) = names.remove(from) {
-                    names.insert(to.clone(), inode);
+            Self::Rename(from, to, inode) => {
+                if names.get(from) == Some(inode) {
+                    names.remove(from);
                 }
+                names.insert(to.clone(), *inode);
             }
             Self::Unlink(path) => {
                 names.remove(path);
@@ -292,7 +299,7 @@ impl Naming {
 
     fn dir(&self) -> Option<&Path> {
         match self {
-            Self::Link(path, _) | Self::Rename(path, _) | Self::Unlink(path) => path.parent(),
+            Self::Link(path, _) | Self::Rename(path, ..) | Self::Unlink(path) => path.parent(),
         }
     }
 }
@@ -377,8 +384,8 @@ impl FileSystem for SimFs {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut disk = self.disk();
         disk.call(SimOp::Rename, to)?;
-        disk.find(from)?;
-        disk.name(Naming::Rename(from.to_owned(), to.to_owned()));
+        let inode = disk.find(from)?;
+        disk.name(Naming::Rename(from.to_owned(), to.to_owned(), inode));
         Ok(())
     }
 

@@ -16,8 +16,8 @@ use paxos_core::port::{
 };
 
 use crate::fs::{FileSystem, RealFs};
-use crate::log::{Log, failed};
-use crate::meta::{META_TMP, Meta, MetaError};
+use crate::log::{Log, corrupt, failed};
+use crate::meta::{META, META_TMP, Meta, MetaError};
 use crate::replay;
 
 /// The smallest segment.
@@ -210,7 +210,8 @@ impl<F: FileSystem> Wal<F> {
         if whose(found) != whose(format) {
             return Err(StorageError::Mismatch {
                 what: format!(
-                    "{} belongs to cluster {}, {}, {}; expected cluster {}, {}, {}",
+                    "{} belongs to cluster {}, {}, {}; expected cluster {}, {}, {}: name this \
+                     replica's own directory, or correct its configuration",
                     dir.display(),
                     found.cluster,
                     found.group,
@@ -239,6 +240,8 @@ impl<F: FileSystem> Wal<F> {
                 return Err(StorageError::AlreadyFormatted { path: dir.to_owned() });
             }
         }
+        // Somebody who was interrupted may have made the directory.
+        sync_name(&fs, dir)?;
         fs.create_dir(&log_dir).map_err(failed("cannot create", &log_dir))?;
         clear_first_attempt(&fs, dir, &log_dir)?;
         let meta = Meta { format: format.clone(), last: None, newest: 1 };
@@ -331,9 +334,22 @@ fn make_dir<F: FileSystem>(fs: &F, dir: &Path) -> Result<(), StorageError> {
     if fs.exists(dir).map_err(failed("cannot look for", dir))? {
         return Ok(());
     }
+    // Whatever has to be made on the way is made durable on the way.
+    if let Some(parent) = dir.parent().filter(|parent| parent.file_name().is_some()) {
+        make_dir(fs, parent)?;
+    }
     fs.create_dir(dir).map_err(failed("cannot create", dir))?;
+    sync_name(fs, dir)
+}
+
+fn parent_of(dir: &Path) -> &Path {
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or_else(|| Path::new("."));
+    parent.unwrap_or_else(|| Path::new("."))
+}
+
+/// Makes the name of a directory durable.
+fn sync_name<F: FileSystem>(fs: &F, dir: &Path) -> Result<(), StorageError> {
+    let parent = parent_of(dir);
     fs.sync_dir(parent).map_err(failed("cannot sync", parent))
 }
 
@@ -356,14 +372,12 @@ fn read_meta<F: FileSystem>(fs: &F, dir: &Path) -> Result<Option<Meta>, StorageE
         MetaError::Io(source) => failed("cannot read META in", dir)(source),
         MetaError::Version(version) => StorageError::Mismatch {
             what: format!(
-                "{} has format version {version}, this release reads {}",
+                "{} has format version {version}, and this release reads {}: run the release that wrote it",
                 dir.display(),
                 crate::layout::VERSION
             ),
         },
-        MetaError::Damaged(why) => {
-            StorageError::Corrupt { what: format!("META in {}: {why}", dir.display()) }
-        }
+        MetaError::Damaged(why) => corrupt(dir.join(META).display(), why),
     })
 }
 
@@ -389,5 +403,8 @@ fn self_test() -> Result<(), StorageError> {
     if crc32c::crc32c(b"123456789") == 0xe306_9283 {
         return Ok(());
     }
-    Err(StorageError::Mismatch { what: "this processor computes CRC-32C wrongly".to_owned() })
+    Err(StorageError::Mismatch {
+        what: "this processor computes CRC-32C wrongly: move the replica to another machine"
+            .to_owned(),
+    })
 }

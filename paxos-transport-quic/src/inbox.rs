@@ -36,9 +36,11 @@ impl Credit {
         Arc::new(Self { used: AtomicUsize::new(0), limit, freed: Notify::new() })
     }
 
-    /// Waits until there is room for a batch. Cancel safe.
+    /// Waits until there is room for a batch. Cancel safe. Several readers may wait: the one of a
+    /// connection that was replaced, and that of its successor.
     pub(crate) async fn wait(&self) {
         loop {
+            // Made before the look, so that no waking in between is missed.
             let freed = self.freed.notified();
             if self.used.load(Ordering::Acquire) < self.limit {
                 return;
@@ -50,7 +52,7 @@ impl Credit {
     fn release(&self, bytes: usize) {
         let before = self.used.fetch_sub(bytes, Ordering::AcqRel);
         if before >= self.limit && before - bytes < self.limit {
-            self.freed.notify_one();
+            self.freed.notify_waiters();
         }
     }
 }

@@ -129,7 +129,12 @@ pub(crate) async fn receive_lane(
     lane: Lane,
     gate: Arc<Gate>,
 ) {
-    match receive(&shared, &peer, &mut stream, lane, &gate).await {
+    let ended = tokio::select! {
+        ended = receive(&shared, &peer, &mut stream, lane, &gate) => ended,
+        // A reader that waits for the host must not outlive its connection.
+        _ = connection.closed() => Ok(()),
+    };
+    match ended {
         Ok(()) => {}
         Err(close) => {
             tracing::warn!(peer = %peer.id, ?lane, reason = %close.text, "peer cut off");

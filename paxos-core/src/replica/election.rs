@@ -83,10 +83,13 @@ impl Replica {
                 }
                 if !matches!(self.proposer, Proposer::Leading(_)) {
                     self.pacemaker.arm_election(now);
+                    self.pacemaker.note_peace();
                 }
             }
-            (Some(_), None) => self.pacemaker.hasten_election(now),
-            (Some(_) | None, Some(_)) | (None, None) => {}
+            (Some(_), None) if !matches!(self.proposer, Proposer::Leading(_)) => {
+                self.pacemaker.hasten_election(now);
+            }
+            (Some(_) | None, Some(_) | None) => {}
         }
         self.catchup.replace(from, heartbeat.committed);
         if let Some((ballot, committed)) = Pacemaker::watermark(from, heartbeat) {
@@ -168,8 +171,10 @@ impl Replica {
             Step::NextPage(next) => {
                 let prepare = Prepare { ballot, from: next };
                 self.outbox.send_after_durable(Recipients::One(from), prepare);
+                // As long as pages arrive, the campaign gets on.
+                self.pacemaker.arm_election(self.now);
             }
-            Step::Waiting => {}
+            Step::Waiting => self.pacemaker.arm_election(self.now),
             Step::Won => self.begin_reign(),
         }
         if from != self.outbox.replica() {
@@ -238,6 +243,7 @@ impl Replica {
     /// Somebody promised a higher ballot: stop, and try again soon unless another leads by then.
     pub(super) fn give_way(&mut self, to: Ballot) {
         self.pacemaker.see(Some(to));
+        self.pacemaker.note_outbid();
         self.step_down();
         self.pacemaker.disarm(Timer::Election);
         self.pacemaker.hasten_election(self.now);

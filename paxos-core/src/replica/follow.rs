@@ -33,7 +33,8 @@ impl Replica {
                 self.pacemaker.arm_election(self.now);
             }
             PrepareAnswer::PromisedBefore if self.outbox.is_crowded() => return,
-            PrepareAnswer::PromisedBefore => {}
+            // The next page, or the same again: the candidate is at work.
+            PrepareAnswer::PromisedBefore => self.pacemaker.arm_election(self.now),
         }
         let promise = self.promise_page(ballot, first, self.config.page_bytes_max);
         self.outbox.send_after_durable(Recipients::One(from), promise);
@@ -123,6 +124,13 @@ impl Replica {
             self.counters.dropped_beyond_window += 1;
             return false;
         }
+        // A disk that falls behind must not make memory grow: what is left out is fetched later.
+        let own = ballot.leader() == self.outbox.replica();
+        if !own && self.outbox.bytes_waiting() > self.config.window_bytes_max {
+            self.counters.dropped_beyond_window += 1;
+            return false;
+        }
+        self.keep_record_near(slot);
         match self.acceptor.accept(ballot, slot, value, self.outbox.open_batch()) {
             AcceptAnswer::Accepted => {
                 self.outbox.write(Write::Accepted { slot, ballot, value: value.clone() });

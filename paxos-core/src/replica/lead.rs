@@ -103,6 +103,7 @@ impl Replica {
                     let value = self.learner.tally(slot).map(|tally| tally.value.clone());
                     let value = value.expect("the vote was counted in this tally");
                     self.counters.values_chosen += 1;
+                    self.pacemaker.note_peace();
                     self.choose_voted(slot, value);
                 }
             }

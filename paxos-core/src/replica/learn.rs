@@ -102,6 +102,7 @@ impl Replica {
             Ok(true) => {
                 self.counters.values_fetched += 1;
                 if voted.is_none() {
+                    self.keep_record_near(slot);
                     self.outbox.write(Write::Chosen { slot, value });
                 }
             }
@@ -128,6 +129,14 @@ impl Replica {
             && reign.is_overtaken(committed)
         {
             self.step_down();
+        }
+    }
+
+    /// Rule A6 holds on disk too: no vote is written more than twice the window above the recorded
+    /// prefix, or a torn write could leave votes that no promise may name.
+    pub(super) fn keep_record_near(&mut self, slot: Slot) {
+        if slot.distance_from(self.recorded) > 2 * u64::from(self.membership.window()) {
+            self.record_committed();
         }
     }
 

@@ -35,7 +35,9 @@ pub(crate) fn ballot(round: u64, leader: u16) -> Ballot {
 }
 
 pub(crate) fn command(text: &str) -> Command {
-    let request = RequestNumber::new(text.bytes().fold(7, |sum, byte| sum * 31 + u64::from(byte)));
+    let request = RequestNumber::new(
+        text.bytes().fold(7_u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte)),
+    );
     Command::apply(ClientId::new(1), request, Bytes::copy_from_slice(text.as_bytes()))
 }
 

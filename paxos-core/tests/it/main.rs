@@ -17,5 +17,6 @@ mod partitions;
 mod quorum;
 mod random;
 mod recovery;
+mod regressions;
 mod samples;
 mod values;

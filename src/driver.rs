@@ -16,7 +16,7 @@ use std::sync::Arc;
 use paxos_core::ballot::Ballot;
 use paxos_core::config::Config;
 use paxos_core::ids::{ClientId, GroupId, Incarnation, ReplicaId, Slot, Time};
-use paxos_core::message::Message;
+use paxos_core::message::{Body, Message};
 use paxos_core::output::{Output, Recipients, Role};
 use paxos_core::port::{Channel, Frame, Room, Sent, Transport, TransportEvent};
 use paxos_core::replica::Replica;
@@ -224,6 +224,11 @@ impl<W: Waiter> Driver<W> {
             match event {
                 TransportEvent::Frame { from, channel, bytes } => match channel {
                     Channel::Core => match paxos_core::codec::decode(bytes) {
+                        // Values would take the room that promises and trims still need. For the
+                        // protocol the message is lost: others vote, and it is fetched later.
+                        Ok(message) if self.room == Room::Full && brings_values(&message) => {
+                            self.shared.meters.dropped_no_room.add(1);
+                        }
                         Ok(message) => self.replica.handle_message(from, message, now),
                         Err(error) => {
                             tracing::debug!(%from, %error, "dropped a frame");
@@ -538,4 +543,9 @@ impl<W: Waiter> Driver<W> {
         // The applier may have ended before.
         let _ = self.apply.send(Item::Stop);
     }
+}
+
+/// Whether a message makes its receiver write values.
+fn brings_values(message: &Message) -> bool {
+    matches!(message.body, Body::Accept(_) | Body::Fetched(_))
 }

@@ -121,6 +121,8 @@ meters! {
         forwards_turned_away,
         /// Frames of a peer that do not decode.
         dropped_undecodable,
+        /// Values of a leader or peer left out because the storage is full.
+        dropped_no_room,
         /// Messages not sent because a lane was full.
         dropped_full,
         /// Messages not sent because the peer was not linked.

@@ -1,10 +1,10 @@
 //! Storages that wait for a device: the journal's thread, a wedged sync, a full disk.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use paxos::core::durable::{Durable, WriteBatch};
+use paxos::core::durable::{Durable, Write, WriteBatch};
 use paxos::core::port::{Blocking, LoadRange, Loaded, Recovered, Room, Storage, StorageError};
 use paxos::storage::MemoryStorage;
 use paxos::{ClientError, Config, MemoryNetwork, Node, Rejection, StopReason, Uncertainty};
@@ -22,6 +22,8 @@ struct Hand {
     wedged: Mutex<bool>,
     freed: Condvar,
     full: AtomicBool,
+    /// Values written.
+    values: AtomicU64,
     broken: AtomicBool,
 }
 
@@ -43,6 +45,9 @@ impl Storage for Device {
         if self.hand.broken.load(Ordering::SeqCst) {
             return Err(StorageError::Poisoned);
         }
+        let writes = batches.iter().flat_map(WriteBatch::writes);
+        let values = writes.filter(|w| matches!(w, Write::Accepted { .. } | Write::Chosen { .. }));
+        self.hand.values.fetch_add(values.count() as u64, Ordering::SeqCst);
         self.inner.persist(batches)
     }
 
@@ -145,4 +150,32 @@ async fn a_full_disk_refuses_commands_until_there_is_space() {
     hand.full.store(false, Ordering::SeqCst);
     until("space", || node.status().room == Room::Ample).await;
     assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(3));
+}
+
+/// A follower whose disk was full went on voting until its last reserve was gone, and could not even
+/// be started again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_whose_disk_is_full_takes_no_values_until_there_is_space() {
+    let network = MemoryNetwork::new();
+    let hands: Vec<_> = (0..3).map(|_| Arc::new(Hand::default())).collect();
+    let mut nodes = Vec::new();
+    for (place, hand) in hands.iter().enumerate() {
+        nodes.push(node(&network, place, 3, hand).await);
+    }
+    let client = nodes[0].client();
+    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(1));
+    let leader = nodes.iter().position(|node| node.watch().borrow().is_leader).unwrap();
+    let (full, client) = ((leader + 1) % 3, nodes[leader].client());
+    hands[full].full.store(true, Ordering::SeqCst);
+    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(2));
+    until("the news", || nodes[full].status().room == Room::Full).await;
+    let before = hands[full].values.load(Ordering::SeqCst);
+    for times in 3..=20 {
+        assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(times));
+    }
+    assert_eq!(hands[full].values.load(Ordering::SeqCst), before);
+    assert!(nodes[full].metrics().dropped_no_room > 0);
+    hands[full].full.store(false, Ordering::SeqCst);
+    let applied = nodes[leader].status().replica.applied;
+    until("it has caught up", || nodes[full].status().replica.applied >= applied).await;
 }

@@ -21,7 +21,7 @@ use paxos::core::ids::{
 use paxos::core::membership::Membership;
 use paxos::core::message::Message;
 use paxos::core::output::{Output, Recipients, Role};
-use paxos::core::port::{Format, Recovered, Start};
+use paxos::core::port::{Format, Recovered};
 use paxos::core::replica::Replica;
 use paxos::core::value::{Command, Value};
 
@@ -49,23 +49,13 @@ impl Cluster {
         let ids = [1, 2, 3].map(ReplicaId::new);
         let membership = Membership::voters_only(ids).unwrap();
         let node = |id: ReplicaId| {
-            let recovered = Recovered {
-                format: Format {
-                    cluster: ClusterId::new(1),
-                    group: GroupId::default(),
-                    replica: id,
-                    membership: membership.clone(),
-                },
-                start: Start::First,
-                incarnation: Incarnation::new(1, 0),
-                promised: None,
-                committed: Slot::ZERO,
-                trimmed: Slot::ZERO,
-                votes: Vec::new(),
-                chosen: Vec::new(),
-                clock: LogClock::default(),
-                peers: Vec::new(),
+            let format = Format {
+                cluster: ClusterId::new(1),
+                group: GroupId::default(),
+                replica: id,
+                membership: membership.clone(),
             };
+            let recovered = Recovered::formatted(format, Incarnation::first(0));
             let seed = u64::from(id.number());
             // A drain of 1,024 commands of 1 KiB is one batch.
             let config = Config { batch_bytes_max: 2 << 20, ..Config::default() };

@@ -14,29 +14,19 @@
 //! use paxos_core::ids::{ClientId, Incarnation};
 //! use paxos_core::membership::Membership;
 //! use paxos_core::output::Output;
-//! use paxos_core::port::{Format, Recovered, Start};
+//! use paxos_core::port::{Format, Recovered};
 //! use paxos_core::replica::Replica;
 //! use paxos_core::value::{Command, Value};
 //!
 //! // 1. What storage remembers: here, a directory that was just formatted.
 //! let id = ReplicaId::new(1);
-//! let recovered = Recovered {
-//!     format: Format {
-//!         cluster: ClusterId::new(7),
-//!         group: GroupId::default(),
-//!         replica: id,
-//!         membership: Membership::voters_only([id]).unwrap(),
-//!     },
-//!     start: Start::First,
-//!     incarnation: Incarnation::new(1, 0),
-//!     promised: None,
-//!     committed: Slot::ZERO,
-//!     trimmed: Slot::ZERO,
-//!     votes: Vec::new(),
-//!     chosen: Vec::new(),
-//!     clock: LogClock::default(),
-//!     peers: Vec::new(),
+//! let format = Format {
+//!     cluster: ClusterId::new(7),
+//!     group: GroupId::default(),
+//!     replica: id,
+//!     membership: Membership::voters_only([id]).unwrap(),
 //! };
+//! let recovered = Recovered::formatted(format, Incarnation::first(0));
 //! let mut now = Time::ZERO;
 //! let mut replica =
 //!     Replica::recover(Default::default(), recovered, Slot::ZERO, 42, now).unwrap();

@@ -66,6 +66,24 @@ pub struct Recovered {
     pub peers: Vec<(ReplicaId, Incarnation)>,
 }
 
+impl Recovered {
+    /// What a directory gives that was formatted and holds nothing else yet.
+    pub fn formatted(format: Format, incarnation: Incarnation) -> Self {
+        Self {
+            format,
+            start: Start::First,
+            incarnation,
+            promised: None,
+            committed: Slot::ZERO,
+            trimmed: Slot::ZERO,
+            votes: Vec::new(),
+            chosen: Vec::new(),
+            clock: LogClock::default(),
+            peers: Vec::new(),
+        }
+    }
+}
+
 /// A range of committed slots to read back.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct LoadRange {

@@ -77,6 +77,17 @@ async fn node(
     builder.start(Marks::default()).await.unwrap()
 }
 
+/// Three nodes, each on a device of its own.
+async fn three() -> (Vec<Arc<Hand>>, Vec<Node<Marks>>) {
+    let network = MemoryNetwork::new();
+    let hands: Vec<_> = (0..3).map(|_| Arc::new(Hand::default())).collect();
+    let mut nodes = Vec::new();
+    for (place, hand) in hands.iter().enumerate() {
+        nodes.push(node(&network, place, 3, hand).await);
+    }
+    (hands, nodes)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_acknowledged_before_the_sync_returns() {
     let hand = Arc::new(Hand::default());
@@ -94,12 +105,7 @@ async fn nothing_is_acknowledged_before_the_sync_returns() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_whose_sync_is_wedged_makes_way_and_its_node_still_ends() {
-    let network = MemoryNetwork::new();
-    let hands: Vec<_> = (0..3).map(|_| Arc::new(Hand::default())).collect();
-    let mut nodes = Vec::new();
-    for (place, hand) in hands.iter().enumerate() {
-        nodes.push(node(&network, place, 3, hand).await);
-    }
+    let (hands, mut nodes) = three().await;
     let client = nodes[0].client();
     assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(1));
     let leads = |node: &Node<Marks>| node.watch().borrow().is_leader;
@@ -156,12 +162,7 @@ async fn a_full_disk_refuses_commands_until_there_is_space() {
 /// be started again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_whose_disk_is_full_takes_no_values_until_there_is_space() {
-    let network = MemoryNetwork::new();
-    let hands: Vec<_> = (0..3).map(|_| Arc::new(Hand::default())).collect();
-    let mut nodes = Vec::new();
-    for (place, hand) in hands.iter().enumerate() {
-        nodes.push(node(&network, place, 3, hand).await);
-    }
+    let (hands, nodes) = three().await;
     let client = nodes[0].client();
     assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(1));
     let leader = nodes.iter().position(|node| node.watch().borrow().is_leader).unwrap();

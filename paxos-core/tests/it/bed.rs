@@ -64,23 +64,13 @@ pub(crate) fn members(count: u16, window: u32) -> Membership {
 
 /// What a storage that was only formatted gives.
 pub(crate) fn blank(own: u16, membership: &Membership) -> Recovered {
-    Recovered {
-        format: Format {
-            cluster: CLUSTER,
-            group: GroupId::default(),
-            replica: id(own),
-            membership: membership.clone(),
-        },
-        start: Start::First,
-        incarnation: Incarnation::new(1, 0),
-        promised: None,
-        committed: Slot::ZERO,
-        trimmed: Slot::ZERO,
-        votes: Vec::new(),
-        chosen: Vec::new(),
-        clock: LogClock::default(),
-        peers: Vec::new(),
-    }
+    let format = Format {
+        cluster: CLUSTER,
+        group: GroupId::default(),
+        replica: id(own),
+        membership: membership.clone(),
+    };
+    Recovered::formatted(format, Incarnation::first(0))
 }
 
 /// What a storage gives that remembers exactly these writes.

@@ -628,7 +628,7 @@ fn e3_who_may_campaign() {
 }
 
 /// **E4** A leader that is not quorum-connected, or whose oldest write has waited for its disk
-/// longer than `disk_stall`, steps down.
+/// longer than `disk_stall`, steps down. A replica whose disk has stalled so does not campaign.
 #[test]
 fn e4_leader_steps_down() {
     let mut bed = Bed::new(1, 3);

@@ -71,23 +71,14 @@ impl World {
     }
 
     fn recovered(&self, replica: u16, boot: u32) -> Recovered {
-        Recovered {
-            format: Format {
-                cluster: ClusterId::new(1),
-                group: GroupId::new(1),
-                replica: id(replica),
-                membership: self.check.membership.clone(),
-            },
-            start: Start::Again,
-            incarnation: Incarnation::new(boot, 0),
-            promised: None,
-            committed: Slot::ZERO,
-            trimmed: Slot::ZERO,
-            votes: Vec::new(),
-            chosen: Vec::new(),
-            clock: LogClock::default(),
-            peers: Vec::new(),
-        }
+        let format = Format {
+            cluster: ClusterId::new(1),
+            group: GroupId::new(1),
+            replica: id(replica),
+            membership: self.check.membership.clone(),
+        };
+        let incarnation = Incarnation::new(boot, 0);
+        Recovered { start: Start::Again, ..Recovered::formatted(format, incarnation) }
     }
 
     fn recover(&mut self, replica: u16, recovered: &Recovered) {

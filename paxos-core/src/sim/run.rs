@@ -236,7 +236,10 @@ fn serves_again(cluster: &mut Cluster) {
 
 /// Every command is resolved, and everything chosen is applied everywhere.
 fn converges(cluster: &mut Cluster) {
-    let within = cluster.options.election_timeout() * CONVERGE_WITHIN;
+    let left = cluster.clients.iter().map(|client| client.left).max().unwrap_or_default();
+    // What clients have not asked yet comes on top, at a leisurely pace.
+    let timeouts = CONVERGE_WITHIN + u32::try_from(left).unwrap_or(u32::MAX / 2) / 2;
+    let within = cluster.options.election_timeout() * timeouts;
     let poll = Duration::from_millis(5);
     let mut next = Time::ZERO;
     let mut leader = (None, cluster.now);

@@ -111,6 +111,10 @@ fn parse() -> Result<Args, String> {
                 "quic" => args.quic = true,
                 other => return Err(format!("no transport here is called {other}")),
             },
+            "--help" | "-h" => {
+                println!("{USAGE}");
+                std::process::exit(0);
+            }
             other => return Err(format!("unknown option {other}")),
         }
     }

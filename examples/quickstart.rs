@@ -42,10 +42,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for id in 1..=3 {
         fs::create_dir_all(home(id))?;
         let identity = Identity::load_or_generate(home(id).join("key.pem"))?;
-        let mut member = Member::new(ReplicaId::new(id));
-        member.addresses.push(format!("127.0.0.1:{}", 7200 + id));
-        member.keys.push(identity.pin());
-        members.push(member);
+        let addresses = vec![format!("127.0.0.1:{}", 7200 + id)];
+        members.push(Member { id: ReplicaId::new(id), addresses, keys: vec![identity.pin()] });
         identities.push(identity);
     }
     let membership = Membership::majority(members)?;
@@ -59,7 +57,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
             replica: ReplicaId::new(id),
             membership: membership.clone(),
         };
-        let storage = Wal::open_or_format(home(id).join("log"), &format, WalOptions::default())?;
+        // Formats what is missing. Where a disk may fail to be mounted, use Wal::format once, then
+        // Wal::open: an empty log under a known id is refused by the others, for good.
+        let options = WalOptions { segment_bytes: 4 << 20, ..WalOptions::default() };
+        let storage = Wal::open_or_format(home(id).join("log"), &format, options)?;
         let transport = QuicTransport::new(QuicOptions::new(&format, identity))?;
         let node = Node::builder().storage(storage).transport(transport);
         nodes.push(node.start(Counter(0)).await?);
@@ -71,6 +72,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for (id, node) in (1..).zip(&nodes) {
         println!("replica {id} made it {}", node.client().execute(1).await?);
     }
-    futures::future::join_all(nodes.into_iter().map(Node::shutdown)).await;
+    for node in nodes {
+        node.shutdown().await;
+    }
     Ok(())
 }

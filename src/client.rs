@@ -68,11 +68,14 @@ impl<M: StateMachine> Client<M> {
 
     /// Has a command applied, and returns what the state machine replied on this node.
     ///
-    /// The command is encoded on the calling task. It is proposed at most once: whatever is
+    /// The command is encoded on the calling task, and read back once, so that one that the codec
+    /// cannot read is rejected and never stands in the log. It is proposed at most once: whatever is
     /// tried again was certainly not proposed before.
     pub async fn execute(&self, command: M::Command) -> Result<M::Reply, ClientError> {
         let rejected = |reason| Err(ClientError::Rejected(reason));
-        let payload = match self.codec.encode(&command) {
+        let encoded = self.codec.encode(&command);
+        let checked = encoded.and_then(|bytes| self.codec.check(&bytes).map(|()| bytes));
+        let payload = match checked {
             Ok(payload) => payload,
             Err(error) => return rejected(Rejection::Codec(error.0)),
         };

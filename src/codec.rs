@@ -17,6 +17,13 @@ pub trait CommandCodec<C>: Send + Sync + 'static {
 
     /// The command of these bytes, which are shared with the log.
     fn decode(&self, bytes: Bytes) -> Result<C, CodecError>;
+
+    /// Whether bytes that were just encoded can be read back. Asked before a command is proposed,
+    /// because one that cannot would stand in the log for ever and stop every node. A codec that is
+    /// known to read whatever it writes may answer without looking.
+    fn check(&self, encoded: &Bytes) -> Result<(), CodecError> {
+        self.decode(encoded.clone()).map(drop)
+    }
 }
 
 /// Why a command was not encoded or decoded, in the codec's words.
@@ -32,7 +39,8 @@ impl fmt::Display for CodecError {
 impl std::error::Error for CodecError {}
 
 /// Serde through postcard: compact, without field names. Adding a variant at the end of an enum is
-/// compatible; changing a field is not.
+/// compatible; changing a field is not. What needs the names of fields when it is read is refused
+/// with an error: serde's attributes `tag`, `untagged`, `flatten` and `skip_serializing_if`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Postcard;
 
@@ -70,5 +78,21 @@ mod tests {
         assert!(refused.unwrap_err().0.contains("1 bytes follow"));
         let refused: Result<(u64, String), _> = Postcard.decode(bytes.slice(..2));
         assert!(refused.is_err());
+    }
+
+    #[derive(Debug, serde::Deserialize, serde::Serialize)]
+    #[serde(tag = "op")]
+    enum Tagged {
+        Add { item: String },
+    }
+
+    /// A command with such an attribute was encoded, chosen, and then stopped every node at its slot.
+    #[test]
+    fn a_command_that_would_not_be_read_back_is_found_before_it_is_proposed() {
+        let bytes = Postcard.encode(&Tagged::Add { item: "milk".to_owned() }).unwrap();
+        let checked = CommandCodec::<Tagged>::check(&Postcard, &bytes);
+        assert!(checked.is_err());
+        let bytes = Postcard.encode(&7_u64).unwrap();
+        assert_eq!(CommandCodec::<u64>::check(&Postcard, &bytes), Ok(()));
     }
 }

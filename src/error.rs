@@ -80,7 +80,9 @@ impl fmt::Display for Rejection {
             Self::StorageFull => f.write_str("the leader's log has no space"),
             Self::Superseded => f.write_str("another value was chosen in its slot"),
             Self::Stopped => f.write_str("the node is stopped"),
-            Self::Codec(what) => write!(f, "the command cannot be encoded: {what}"),
+            Self::Codec(what) => {
+                write!(f, "the codec cannot write the command and read it back: {what}")
+            }
         }
     }
 }
@@ -88,9 +90,9 @@ impl fmt::Display for Rejection {
 impl fmt::Display for Uncertainty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Timeout => "it was proposed, and its timeout passed",
-            Self::Stopped => "it was proposed, and the node stopped",
-            Self::LeaderChanged => "it was proposed, and the leader changed",
+            Self::Timeout => "it may have been proposed, and its timeout passed",
+            Self::Stopped => "it may have been proposed, and the node stopped",
+            Self::LeaderChanged => "it may have been proposed, and the leader changed",
         })
     }
 }
@@ -176,7 +178,7 @@ impl fmt::Display for StopReason {
             Self::Apply { slot, what } => write!(f, "the state machine failed in {slot}: {what}"),
             Self::Undecodable { slot, what } => write!(
                 f,
-                "a command in {slot} does not decode, a newer release may have written it: {what}"
+                "a command in {slot} does not decode, another release may have written it: {what}"
             ),
             Self::Transport => f.write_str("the transport stopped"),
             Self::Panicked(what) => write!(f, "a part of the node panicked: {what}"),

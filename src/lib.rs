@@ -3,7 +3,8 @@
 //! You write a [`StateMachine`]: what a command does to a state. Each replica of a cluster runs a
 //! [`Node`] around a copy of it. A [`Client`] of any node has commands applied, in the same order
 //! on all replicas, as long as a majority of them is up and connected; what was answered survives
-//! the loss of any minority, disks included.
+//! the loss of any minority, disks included, though a replica without its disk cannot come back
+//! yet.
 //!
 //! # The whole picture
 //!
@@ -129,11 +130,15 @@ pub use paxos_storage as storage;
 #[cfg(feature = "quic")]
 pub use paxos_transport_quic as quic;
 
+pub use bytes::Bytes;
+pub use paxos_core::ballot::Ballot;
 pub use paxos_core::config::Config;
 pub use paxos_core::ids::{ClusterId, Epoch, GroupId, Incarnation, LogClock, ReplicaId, Slot};
-pub use paxos_core::membership::{Member, Membership};
-pub use paxos_core::output::{Role, Status};
-pub use paxos_core::port::{Format, Room};
+pub use paxos_core::membership::{KeyPin, Member, Membership};
+pub use paxos_core::message::Connectivity;
+pub use paxos_core::output::{Halt, RecoverError, Role, Status};
+pub use paxos_core::port::{Format, Room, StorageError};
+pub use paxos_core::quorum::QuorumRule;
 
 pub use crate::builder::Builder;
 pub use crate::client::Client;

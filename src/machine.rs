@@ -23,8 +23,9 @@ pub type SnapshotStream = BoxStream<'static, std::io::Result<Bytes>>;
 pub struct Batch<C> {
     /// The slot. Rises from batch to batch; slots without commands are left out.
     pub slot: Slot,
-    /// The leader's clock. Never goes back from batch to batch: the one clock that a state machine
-    /// may look at.
+    /// The leader's clock: the one clock that a state machine may look at. A batch that a later leader
+    /// adopted keeps its own, so it may be lower than that of the batch before: whoever expires by
+    /// it keeps the highest so far in the state.
     pub clock: LogClock,
     /// The commands. Never empty.
     pub commands: Vec<C>,
@@ -33,7 +34,9 @@ pub struct Batch<C> {
 /// What is replicated: a deterministic machine that takes commands in the order of the log.
 #[async_trait]
 pub trait StateMachine: Send + Sync + 'static {
-    /// What changes the state.
+    /// What changes the state. The default codec cannot read back what needs the names of fields:
+    /// serde's attributes `tag`, `untagged`, `flatten` and `skip_serializing_if`; such a command is
+    /// rejected before it is proposed.
     type Command: Serialize + DeserializeOwned + Send + 'static;
     /// What a command answers.
     type Reply: Serialize + DeserializeOwned + Send + 'static;
@@ -65,11 +68,13 @@ pub trait StateMachine: Send + Sync + 'static {
     fn skipped(&mut self, _through: Slot) {}
 
     /// Writes out the state, for replicas that need what the log has trimmed.
+    /// The node does not call it yet.
     async fn snapshot(&self) -> Result<SnapshotStream, SnapshotError> {
         Err(SnapshotError::NotSupported)
     }
 
     /// Replaces the state by a snapshot, and returns the slot that it includes.
+    /// The node does not call it yet.
     async fn restore(&mut self, _from: SnapshotStream) -> Result<Slot, SnapshotError> {
         Err(SnapshotError::NotSupported)
     }

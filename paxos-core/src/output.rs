@@ -96,8 +96,9 @@ impl fmt::Display for Halt {
             Self::Refused { by, remembered, own } => write!(
                 f,
                 "{by} remembers life {remembered} of this replica, and this is life {own}: its \
-                 data directory was wiped, or is an old copy, and may have forgotten votes; give \
-                 the replica a new id, or its newest directory back"
+                 data directory was wiped, or is an old copy, and may have forgotten votes; \
+                 restore its newest directory; otherwise leave it off, the others go on while a \
+                 majority is up"
             ),
             Self::AgreementBroken { slot } => write!(
                 f,

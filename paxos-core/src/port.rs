@@ -54,8 +54,9 @@ pub enum StorageError {
         /// The directory.
         path: PathBuf,
     },
-    /// The directory, or a batch, belongs to another cluster, replica, group or life; the format
-    /// version is another; or an option is out of its bounds.
+    /// The directory, or a batch, belongs to another cluster, replica, group or life; the
+    /// directory was formatted for other voters or observers; the format version is another; or an
+    /// option is out of its bounds.
     Mismatch {
         /// What was found and what was expected.
         what: String,
@@ -89,8 +90,10 @@ impl fmt::Display for StorageError {
             Self::NotFormatted { path } => {
                 write!(
                     f,
-                    "{} was never formatted for a replica: format it if this replica is new, else \
-                     look whether its disk is mounted there",
+                    "{} was never formatted for a replica; format it only if this replica never \
+                     ran anywhere: for one that did, look whether its disk is mounted there, \
+                     restore its newest directory, or leave it off, the others go on while a \
+                     majority is up",
                     path.display()
                 )
             }
@@ -113,8 +116,9 @@ impl fmt::Display for StorageError {
             Self::Refused { by, remembered } => write!(
                 f,
                 "{by} refused this directory, because it remembers life {remembered} of this \
-                 replica: it was wiped, or is an old copy, and may have forgotten votes; it can \
-                 not be started again"
+                 replica: it was wiped, or is an old copy, and may have forgotten votes; restore \
+                 its newest directory; otherwise leave it off, the others go on while a majority \
+                 is up"
             ),
             Self::Io { what, source } => write!(f, "{what}: {source}"),
             Self::Poisoned => {

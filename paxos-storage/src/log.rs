@@ -46,7 +46,8 @@ pub(crate) fn corrupt(place: impl Display, why: impl Display) -> StorageError {
     StorageError::Corrupt {
         what: format!(
             "{place}: {why}; keep the directory as it is, repair or restore nothing in it, and do \
-             not start this replica from it again"
+             not start this replica from it again; the others go on without it while a majority \
+             is up"
         ),
     }
 }
@@ -347,6 +348,11 @@ impl<F: FileSystem> Log<F> {
         if let Some(group) = self.groups.get_mut(&GroupId::new(record.head.group)) {
             group.place(Slot::new(record.head.slot), place, &mut self.segments);
         }
+    }
+
+    /// The sequence of the newest segment. Its name is durable.
+    pub(crate) fn newest(&self) -> u64 {
+        self.current.sequence
     }
 
     pub(crate) fn group(&self, group: GroupId) -> Option<&Group> {

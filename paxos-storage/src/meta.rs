@@ -34,7 +34,8 @@ pub(crate) struct Meta {
     pub(crate) format: Format,
     /// The last life; `None` if the directory was never started.
     pub(crate) last: Option<Incarnation>,
-    /// The newest segment when it was started last. It can only have grown.
+    /// The newest segment that is counted on: with it missing, the log is damaged. Lags behind the
+    /// newest one while that holds nothing acknowledged, and on a full disk.
     pub(crate) newest: u64,
 }
 

@@ -206,8 +206,12 @@ impl<F: FileSystem> Reading<'_, F> {
     /// Reads every segment, oldest first, into the state of the groups.
     fn read_all(&mut self, sequences: &[u64], newest: u64) -> Result<Tail, StorageError> {
         let Some(last) = sequences.last().copied().filter(|last| *last >= newest) else {
-            let why =
-                format!("segment {} is missing, and holds newer records", segment_name(newest));
+            // META names each new segment a moment after it got its name, so the newest one may
+            // have been a later one.
+            let why = format!(
+                "segment {}, or one that followed it, is missing, and holds the newest records",
+                segment_name(newest)
+            );
             return Err(corrupt(self.dir.display(), why));
         };
         // Below a gap there are only segments that were being freed; whether that is so is known

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use paxos_core::durable::{Durable, WriteBatch};
 use paxos_core::ids::Incarnation;
+use paxos_core::membership::{Member, Membership};
 use paxos_core::port::{
     Blocking, Format, LoadRange, Loaded, Recovered, Room, Start, Storage, StorageError,
 };
 
-use crate::fs::{FileSystem, RealFs};
+use crate::fs::{FileSystem, RealFs, is_full};
 use crate::log::{Log, corrupt, failed};
 use crate::meta::{META, META_TMP, Meta, MetaError};
 use crate::replay;
@@ -123,9 +124,11 @@ impl Wal {
 
     /// Opens the log of a replica.
     ///
-    /// Fails with [`StorageError::NotFormatted`] if there is none, and with
-    /// [`StorageError::Mismatch`] if it is that of another cluster, group or replica. The
-    /// membership in `format` is not compared: the log has its own.
+    /// Fails with [`StorageError::NotFormatted`] if there is none, with [`StorageError::Corrupt`]
+    /// if META is damaged or is missing beside a log, and with [`StorageError::Mismatch`] if the
+    /// log is that of another cluster, group or replica, or was made for other voters or
+    /// observers. Of the membership in `format` only the ids are compared; the rest of it is taken
+    /// from the log.
     pub fn open(
         dir: impl AsRef<Path>,
         format: &Format,
@@ -206,6 +209,7 @@ impl<F: FileSystem> Wal<F> {
         options: WalOptions,
     ) -> Result<Self, StorageError> {
         let found = &meta.format;
+        let (made_for, named) = (ids_of(&found.membership), ids_of(&format.membership));
         let whose = |format: &Format| (format.cluster, format.group, format.replica);
         if whose(found) != whose(format) {
             return Err(StorageError::Mismatch {
@@ -219,6 +223,15 @@ impl<F: FileSystem> Wal<F> {
                     format.cluster,
                     format.group,
                     format.replica
+                ),
+            });
+        }
+        if made_for != named {
+            return Err(StorageError::Mismatch {
+                what: format!(
+                    "{}: the log was made for {made_for} and the configuration names {named}: the \
+                     membership cannot be changed by configuration; give the list back as it was",
+                    dir.display()
                 ),
             });
         }
@@ -240,6 +253,7 @@ impl<F: FileSystem> Wal<F> {
                 return Err(StorageError::AlreadyFormatted { path: dir.to_owned() });
             }
         }
+        look_for_orphans(&fs, dir)?;
         // Somebody who was interrupted may have made the directory.
         sync_name(&fs, dir)?;
         fs.create_dir(&log_dir).map_err(failed("cannot create", &log_dir))?;
@@ -272,7 +286,26 @@ impl<F: FileSystem> Wal<F> {
         let life = (start, life);
         let (log, recovered) =
             replay::begin(&self.fs, &log_dir, &self.meta, life, found, &self.options)?;
+        self.count_on(log.newest())?;
         Ok((Box::new(log), recovered))
+    }
+
+    /// Makes durable that a segment, whose name is durable, must be there from here on. Comes before
+    /// anything in it is acknowledged.
+    ///
+    /// A full disk does not stop the log, as what is in flight has room in its spares; the next call
+    /// tries again. Only until then would the loss of that segment be taken for an earlier end.
+    fn count_on(&mut self, newest: u64) -> Result<(), StorageError> {
+        if newest == self.meta.newest {
+            return Ok(());
+        }
+        let meta = Meta { newest, ..self.meta.clone() };
+        match meta.write(&self.fs, &self.dir) {
+            Ok(()) => self.meta = meta,
+            Err(error) if is_full(&error) => {}
+            Err(error) => return Err(failed("cannot write META in", &self.dir)(error)),
+        }
+        Ok(())
     }
 
     fn running(&mut self) -> Result<&mut Log<F>, StorageError> {
@@ -305,8 +338,11 @@ impl<F: FileSystem> Storage for Wal<F> {
     }
 
     fn persist(&mut self, batches: Vec<WriteBatch>) -> Result<Vec<Durable>, StorageError> {
-        let written = self.running()?.persist(&batches);
-        self.poison(written)?;
+        let log = self.running()?;
+        let written = log.persist(&batches).map(|()| log.newest());
+        let newest = self.poison(written)?;
+        let counted = self.count_on(newest);
+        self.poison(counted)?;
         // Everything above was written and synced without an error.
         Ok(batches.into_iter().map(WriteBatch::into_durable).collect())
     }
@@ -367,8 +403,38 @@ fn lock<F: FileSystem>(fs: &F, dir: &Path) -> Result<F::Lock, StorageError> {
     Err(StorageError::AlreadyOpen { path: dir.to_owned() })
 }
 
+/// The ids of a membership, for comparison and for people.
+fn ids_of(membership: &Membership) -> String {
+    let list = |members: &[Member]| {
+        let ids: Vec<_> = members.iter().map(|member| member.id.number().to_string()).collect();
+        ids.join(", ")
+    };
+    let voters = list(membership.voters());
+    match membership.observers() {
+        [] => format!("replicas {voters}"),
+        observers => format!("replicas {voters} with observers {}", list(observers)),
+    }
+}
+
+/// A log without its META was not cut short by an interrupted format if any life wrote to it: those
+/// begin with the second segment.
+fn look_for_orphans<F: FileSystem>(fs: &F, dir: &Path) -> Result<(), StorageError> {
+    let log_dir = dir.join(LOG_DIR);
+    if !fs.exists(&log_dir).map_err(failed("cannot look for", &log_dir))? {
+        return Ok(());
+    }
+    match replay::sequences(fs, &log_dir)?.last() {
+        Some(newest) if *newest > 1 => {
+            let why = format!("it is missing, and there is a log in {}", log_dir.display());
+            Err(corrupt(dir.join(META).display(), why))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads META; `None` if nothing was ever formatted.
 fn read_meta<F: FileSystem>(fs: &F, dir: &Path) -> Result<Option<Meta>, StorageError> {
-    Meta::read(fs, dir).map_err(|error| match error {
+    let meta = Meta::read(fs, dir).map_err(|error| match error {
         MetaError::Io(source) => failed("cannot read META in", dir)(source),
         MetaError::Version(version) => StorageError::Mismatch {
             what: format!(
@@ -378,7 +444,11 @@ fn read_meta<F: FileSystem>(fs: &F, dir: &Path) -> Result<Option<Meta>, StorageE
             ),
         },
         MetaError::Damaged(why) => corrupt(dir.join(META).display(), why),
-    })
+    })?;
+    if meta.is_none() {
+        look_for_orphans(fs, dir)?;
+    }
+    Ok(meta)
 }
 
 /// Removes what a format that was cut short left: the first segment, never used, and no other.

@@ -17,9 +17,9 @@ use crate::{SEGMENT_BYTES_MIN, Wal, WalOptions};
 
 const DIR: &str = "/replica";
 /// A start that the power cuts short makes fewer changes than this; one with more survives it.
-const CHANGES_OF_A_START: u64 = 16;
+const CHANGES_OF_A_START: u64 = 22;
 /// One call of `persist` changes the disk so often where it rolls and frees segments.
-const CHANGES_OF_A_CALL: u64 = 12;
+const CHANGES_OF_A_CALL: u64 = 18;
 
 /// A [`Wal`] on a [`SimFs`], for `paxos_core::sim::run_seed_on`.
 ///

@@ -148,7 +148,7 @@ fn opening_refuses_what_is_not_its_own() {
 
 #[test]
 fn formatting_cut_short_anywhere_can_be_repeated() {
-    for changes in 0..60 {
+    for changes in 0..80 {
         for seed in 0..4 {
             let fs = SimFs::new();
             fs.cut_power_after(changes);
@@ -156,7 +156,7 @@ fn formatting_cut_short_anywhere_can_be_repeated() {
             fs.crash(seed);
             let log = open(&fs).unwrap();
             assert!(log.recovered.votes.is_empty());
-            assert!(changes < 40 || whole, "the range covers a whole format");
+            assert!(changes < 60 || whole, "the range covers a whole format");
         }
     }
 }

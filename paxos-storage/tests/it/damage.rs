@@ -223,7 +223,8 @@ fn t16_the_watermark_advances_with_every_call() {
     }
 }
 
-/// A segment that is missing in the middle, or at the old end, is noticed.
+/// A segment that is missing in the middle, or at either end, is noticed, and the one that the log
+/// ends with is called by its name.
 #[test]
 fn a_missing_segment_is_corruption() {
     let fs = SimFs::new();
@@ -246,10 +247,79 @@ fn a_missing_segment_is_corruption() {
         }
         let newest = missing == segments.last().unwrap();
         match open(&copy) {
-            Err(StorageError::Corrupt { .. }) => {}
-            // The newest was written in this life alone, and nothing older names it.
-            Ok(_) if newest => {}
+            Err(StorageError::Corrupt { what }) => {
+                let name = missing.file_name().unwrap().to_str().unwrap();
+                assert!(!newest || what.contains(name), "{name} is missing: {what}");
+            }
             other => panic!("{}: {:?}", missing.display(), other.map(|log| log.recovered)),
         }
     }
+}
+
+/// The first segment of a life may be the only one: whoever removes it is told its name, and what
+/// was acknowledged in it is not taken for a log that ended earlier.
+#[test]
+fn the_only_segment_of_a_life_is_missed_by_its_name() {
+    for lives in 1..4 {
+        let fs = SimFs::new();
+        for life in 0..lives {
+            let mut log = open(&fs).unwrap();
+            log.write(vec![accepted(life + 1, 1, value(life, 10))]).unwrap();
+        }
+        let missing = newest_segment(&fs);
+        paxos_storage::fs::FileSystem::remove(&fs, &missing).unwrap();
+        let Err(StorageError::Corrupt { what }) = open(&fs).map(|log| log.recovered) else {
+            panic!("{} is missing after {lives} lives", missing.display());
+        };
+        let name = missing.file_name().unwrap().to_str().unwrap();
+        assert!(what.contains(&format!("segment {name}")), "{name}: {what}");
+    }
+}
+
+/// A full disk puts off the note of the newest segment, and stops nothing.
+#[test]
+fn a_full_disk_puts_off_what_meta_counts_on() {
+    let fs = SimFs::new();
+    let mut log = open(&fs).unwrap();
+    let before = fs.contents("/data/META").unwrap();
+    let first = newest_segment(&fs);
+    fs.set_capacity(Some(fs.used()));
+    let mut slot = 0;
+    while newest_segment(&fs) == first {
+        slot += 1;
+        log.write(vec![accepted(slot, 1, value(slot, 1000))]).unwrap();
+    }
+    assert_eq!(fs.contents("/data/META").unwrap(), before, "there is no space for another");
+    fs.set_capacity(None);
+    log.write(vec![Write::Committed(Slot::new(slot))]).unwrap();
+    assert_ne!(fs.contents("/data/META").unwrap(), before, "the next call notes it");
+}
+
+/// META alone is lost: the log beside it is damaged, not new, and nothing is written over.
+#[test]
+fn a_log_without_its_meta_is_damaged_and_not_new() {
+    use paxos_storage::Wal;
+    let fs = SimFs::new();
+    let mut log = open(&fs).unwrap();
+    log.write(vec![accepted(1, 1, value(1, 10))]).unwrap();
+    drop(log);
+    paxos_storage::fs::FileSystem::remove(&fs, "/data/META".as_ref()).unwrap();
+    let contents = || -> Vec<_> {
+        fs.files().into_iter().map(|path| (path.clone(), fs.contents(path))).collect()
+    };
+    let before = contents();
+    let (dir, format, options) = (crate::support::DIR, format(), crate::support::small());
+    let attempts = [
+        Wal::open_on(fs.clone(), dir, &format, options.clone()),
+        Wal::open_or_format_on(fs.clone(), dir, &format, options.clone()),
+        Wal::format_on(fs.clone(), dir, &format, options.clone()),
+    ];
+    for attempt in attempts {
+        let Err(StorageError::Corrupt { what }) = attempt.map(|_| ()) else {
+            panic!("it is no new directory");
+        };
+        assert!(what.contains("/data/META") && what.contains("missing"), "{what}");
+        assert!(what.contains("keep the directory as it is"), "{what}");
+    }
+    assert_eq!(contents(), before);
 }

@@ -126,6 +126,7 @@ impl<M: StateMachine> Builder<M> {
         transport.start(life);
         let task = tokio::spawn(task.run());
         let driver = Driver {
+            id: format.replica,
             group: format.group,
             life,
             client: client_id,

@@ -45,6 +45,8 @@ const REQUESTS_MAX: usize = 16_384;
 /// The task.
 pub(crate) struct Driver<W> {
     pub(crate) replica: Replica,
+    /// Who this is, for what is logged: a process may run several.
+    pub(crate) id: ReplicaId,
     pub(crate) group: GroupId,
     pub(crate) life: Incarnation,
     pub(crate) client: fn(ReplicaId, Incarnation) -> ClientId,
@@ -231,7 +233,7 @@ impl<W: Waiter> Driver<W> {
                         }
                         Ok(message) => self.replica.handle_message(from, message, now),
                         Err(error) => {
-                            tracing::debug!(%from, %error, "dropped a frame");
+                            tracing::debug!(replica = %self.id, %from, %error, "dropped a frame");
                             self.shared.meters.dropped_undecodable.add(1);
                         }
                     },
@@ -239,19 +241,19 @@ impl<W: Waiter> Driver<W> {
                     Channel::Snapshot => self.shared.meters.dropped_undecodable.add(1),
                 },
                 TransportEvent::Up { peer, incarnation } => {
-                    tracing::info!(%peer, life = %incarnation, "link up");
+                    tracing::info!(replica = %self.id, %peer, life = %incarnation, "link up");
                     if self.lives.insert(peer, incarnation) != Some(incarnation) {
                         self.forwarder.on_down(peer);
                     }
                 }
                 TransportEvent::Down { peer, reason } => {
-                    tracing::info!(%peer, reason, "link down");
+                    tracing::info!(replica = %self.id, %peer, reason, "link down");
                     self.lives.remove(&peer);
                     self.forwarder.on_down(peer);
                 }
                 TransportEvent::Refused { peer, reason } => {
                     let peer = peer.map_or("unknown".to_owned(), |peer| peer.to_string());
-                    tracing::warn!(peer, reason, "link refused");
+                    tracing::warn!(replica = %self.id, peer, reason, "link refused");
                 }
                 // The core retransmits by itself, and dispatch tries again with every step.
                 TransportEvent::Drained { .. } => {}
@@ -267,7 +269,7 @@ impl<W: Waiter> Driver<W> {
                 Done::Durable(proofs, room) => {
                     self.on_room(room);
                     if let Some(waited) = self.disk.proved(proofs.len(), now) {
-                        tracing::info!(?waited, "storage writes again");
+                        tracing::info!(replica = %self.id, ?waited, "storage writes again");
                     }
                     for proof in proofs {
                         self.replica.handle_durable(proof, now);
@@ -403,9 +405,9 @@ impl<W: Waiter> Driver<W> {
         if room != core::mem::replace(&mut self.room, room) {
             match room {
                 Room::Full => {
-                    tracing::warn!("storage full: commands are refused");
+                    tracing::warn!(replica = %self.id, "storage full: commands are refused");
                 }
-                Room::Ample => tracing::info!("storage has space again"),
+                Room::Ample => tracing::info!(replica = %self.id, "storage has space again"),
             }
             self.timer.published = None;
         }
@@ -418,9 +420,15 @@ impl<W: Waiter> Driver<W> {
             return false;
         }
         match leader {
-            Some(ballot) if leads => tracing::info!(%ballot, "leads"),
-            Some(ballot) => tracing::info!(leader = %ballot.leader(), %ballot, "follows"),
-            None => tracing::info!("knows no leader"),
+            Some(ballot) if leads => tracing::info!(replica = %self.id, %ballot, "leads"),
+            Some(ballot) => {
+                tracing::info!(replica = %self.id, leader = %ballot.leader(), %ballot, "follows");
+            }
+            None if self.leader.is_some() => tracing::warn!(
+                replica = %self.id,
+                "lost its leader: until a majority is up and connected nothing is served"
+            ),
+            None => tracing::info!(replica = %self.id, "knows no leader"),
         }
         if let Some(ballot) = leader {
             self.succession.on_leader(ballot, now);
@@ -487,7 +495,7 @@ impl<W: Waiter> Driver<W> {
         self.timer.tended = now;
         self.expire(now);
         if let Some(waited) = self.disk.overdue(now, self.config.disk_stall) {
-            tracing::warn!(?waited, "slow storage: a write has not returned");
+            tracing::warn!(replica = %self.id, ?waited, "slow storage: a write has not returned");
         }
         if self.room == Room::Full && self.stop.is_none() {
             // Room changes within a write alone, and nothing is written while nothing is taken.

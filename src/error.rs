@@ -61,7 +61,7 @@ pub enum Uncertainty {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rejected(rejection) => write!(f, "not applied: {rejection}"),
+            Self::Rejected(rejection) => write!(f, "not carried out: {rejection}"),
             Self::Unknown(uncertainty) => write!(f, "may be applied or not: {uncertainty}"),
         }
     }

@@ -125,22 +125,23 @@ pub(crate) async fn supervise<M: StateMachine>(
     journal: Option<oneshot::Receiver<()>>,
     shared: Arc<Shared>,
 ) {
+    let replica = driver.id;
     // The driver owns transport and journal: both are dropped, and so closed, when it ends.
     let reason = AssertUnwindSafe(driver.run())
         .catch_unwind()
         .await
         .unwrap_or_else(|panic| StopReason::Panicked(panic_words(panic.as_ref())));
     if matches!(reason, StopReason::Shutdown) {
-        tracing::info!(%reason, "stops");
+        tracing::info!(%replica, %reason, "stops");
     } else {
-        tracing::error!(%reason, "stops");
+        tracing::error!(%replica, %reason, "stops");
     }
     // Clients that come after this are refused.
     shared.close(Closing::AtOnce);
     let abort = applier.abort_handle();
     let applier = async {
         if tokio::time::timeout(END_TIMEOUT, applier).await.is_err() {
-            tracing::warn!("the state machine's work was cut off");
+            tracing::warn!(%replica, "the state machine's work was cut off");
             abort.abort();
         }
     };
@@ -148,10 +149,10 @@ pub(crate) async fn supervise<M: StateMachine>(
         if let Some(end) = journal
             && tokio::time::timeout(END_TIMEOUT, end).await.is_err()
         {
-            tracing::warn!("the journal's thread is stuck in a call of the storage");
+            tracing::warn!(%replica, "the journal's thread is stuck in a call of the storage");
         }
     };
     futures::join!(applier, journal);
-    tracing::info!("stopped");
+    tracing::info!(%replica, "stopped");
     shared.stopped.send_replace(Some(reason));
 }

@@ -39,11 +39,11 @@ pub(crate) enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Busy(why) => write!(f, "BUSY {why}; nothing was applied"),
-            Self::NoLeader(why) => write!(f, "NOLEADER {why}; nothing was applied"),
-            Self::TooLarge(why) => write!(f, "TOOLARGE {why}; nothing was applied"),
+            Self::Busy(why) => write!(f, "BUSY {why}; nothing was done"),
+            Self::NoLeader(why) => write!(f, "NOLEADER {why}; nothing was done"),
+            Self::TooLarge(why) => write!(f, "TOOLARGE {why}; nothing was done"),
             Self::Unknown(why) => write!(f, "UNKNOWN {why}; it may be applied, now or later"),
-            Self::Fault(why) => write!(f, "ERR {why}; nothing was applied"),
+            Self::Fault(why) => write!(f, "ERR {why}; nothing was done"),
         }
     }
 }

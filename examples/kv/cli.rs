@@ -19,16 +19,23 @@ usage:
                                      replica i takes clients on port P+i, peers on port P+100+i
   kv serve DIR/I                     run the replica of that directory
   kv --help                          this text
+  kv --version                       the version
+
+`kv` stands for the built program; in the repository it is run by cargo, as in
+  cargo run --release --example kv -- init DIR --replicas 3
 
 options:
   --data DIR       where `kv` alone keeps its three replicas
   --replicas N     how many replicas `kv init` lays out
   --base-port P    default 7000; written down when a directory is laid out
 
+environment:
+  KV_LOG           how much is logged to standard error: error, warn, info (the default) or debug
+
 error replies begin with a word that says what became of the command:
-  BUSY, NOLEADER, TOOLARGE   certainly not applied, and never will be
+  BUSY, NOLEADER, TOOLARGE   certainly not carried out, and never will be
   UNKNOWN                    may have been applied, or may still be
-  ERR, NOPROTO               not applied, as with Redis itself
+  ERR, NOPROTO               not carried out, as with Redis itself
 ";
 
 const BASE_PORT_DEFAULT: u16 = 7000;
@@ -39,6 +46,7 @@ const PORTS_ABOVE_BASE: u16 = 100 + REPLICAS_MAX;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Invocation {
     Help,
+    Version,
     /// Three replicas in this process.
     Demo {
         data: PathBuf,
@@ -74,6 +82,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
         };
         match name.as_str() {
             "--help" | "-h" | "help" => return Ok(Invocation::Help),
+            "--version" | "-V" => return Ok(Invocation::Version),
             "--data" => given.data = Some(PathBuf::from(value()?)),
             "--base-port" => given.base_port = Some(base_port(&value()?)?),
             "--replicas" => given.replicas = Some(replicas(&value()?)?),

@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,8 @@ pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     /// The key file.
     pub(crate) key: PathBuf,
+    /// Where all this is written.
+    pub(crate) file: PathBuf,
 }
 
 #[derive(Debug, Deserialize)]
@@ -61,12 +64,15 @@ type Mistake = (Option<Range<usize>>, String);
 /// Reads the config of a replica's directory.
 pub(crate) fn load(dir: &Path) -> Result<Settings, String> {
     let path = dir.join(FILE);
-    let failed = |error| format!("cannot read {}: {error}", path.display());
+    let failed = |error| unreadable(dir, &path, &error);
     let bytes = fs::metadata(&path).map_err(failed)?.len();
     if bytes > FILE_BYTES_MAX {
         return Err(format!("{} is too large for a config", path.display()));
     }
     let text = fs::read_to_string(&path).map_err(failed)?;
+    if text.trim().is_empty() {
+        return Err(format!("{} is empty: restore it", path.display()));
+    }
     understand(&text, dir).map_err(|(span, what)| {
         let line = span.map(|span| 1 + text[..span.start].matches('\n').count());
         match line {
@@ -76,9 +82,25 @@ pub(crate) fn load(dir: &Path) -> Result<Settings, String> {
     })
 }
 
+fn unreadable(dir: &Path, path: &Path, error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::InvalidData {
+        return format!("{} is not a text file: restore it", path.display());
+    }
+    let action = if error.kind() != io::ErrorKind::NotFound {
+        String::new()
+    } else if dir.join("1").join(FILE).exists() {
+        format!(": name one replica's directory, as in {}", dir.join("1").display())
+    } else {
+        ": lay it out with `kv init`, or name DIR/I".to_owned()
+    };
+    format!("cannot read {}: {error}{action}", path.display())
+}
+
 fn understand(text: &str, dir: &Path) -> Result<Settings, Mistake> {
     let file: File = toml::from_str(text).map_err(|error| {
         let message = error.message().replace('\n', ", ");
+        let is_toml = toml::from_str::<toml::Table>(text).is_ok();
+        let message = if is_toml { message } else { format!("not valid TOML: {message}") };
         (error.span(), message)
     })?;
     let cluster = file.cluster.get_ref();
@@ -102,6 +124,7 @@ fn understand(text: &str, dir: &Path) -> Result<Settings, Mistake> {
         listen: file.listen.into_inner(),
         data: dir.join(file.data),
         key: dir.join(file.key),
+        file: dir.join(FILE),
     })
 }
 

@@ -1,11 +1,11 @@
 //! Prints what the library reports, one line each, on standard error.
 //!
-//! Owns: the smallest subscriber that an operator can use: time since the start, level, message and
+//! Owns: the smallest subscriber that an operator can use: UTC time, level, message and
 //! fields. A deployment would use one of the ready-made ones.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
-use std::time::Instant;
+use std::time::{Duration, SystemTime};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -15,7 +15,6 @@ use tracing::{Event, Level, Metadata, Subscriber};
 #[derive(Debug)]
 struct Printer {
     level: Level,
-    started: Instant,
 }
 
 /// Prints events from here on, of the library and of this program. `KV_LOG` may say `error`,
@@ -27,8 +26,28 @@ pub(crate) fn start() {
         Ok("debug") => Level::DEBUG,
         _ => Level::INFO,
     };
-    let printer = Printer { level, started: Instant::now() };
+    let printer = Printer { level };
     tracing::subscriber::set_global_default(printer).expect("it is set once, at the start");
+}
+
+/// A time since 1970 as RFC 3339 has it, to the millisecond.
+pub(crate) fn utc(since_epoch: Duration) -> String {
+    let seconds = since_epoch.as_secs();
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Years begin in March here, so that a leap day is the last of its year, and are counted within
+    // cycles of 400, which all have the same number of days: the first began on 0000-03-01.
+    let days = days + 719_468;
+    let (cycle, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    // From March on, five months have 153 days, again and again.
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = 400 * cycle + year + carry;
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let millis = since_epoch.subsec_millis();
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
 impl Subscriber for Printer {
@@ -49,15 +68,12 @@ impl Subscriber for Printer {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line::default();
         event.record(&mut line);
-        let seconds = self.started.elapsed().as_secs_f64();
+        let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let time = utc(time);
         let level = event.metadata().level();
         // Nobody reads a log that cannot be written.
-        let _written = writeln!(
-            std::io::stderr().lock(),
-            "{seconds:9.3} {level:5} {}{}",
-            line.message,
-            line.fields
-        );
+        let _written =
+            writeln!(std::io::stderr().lock(), "{time} {level:5} {}{}", line.message, line.fields);
     }
 
     fn enter(&self, _span: &Id) {}

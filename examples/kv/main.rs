@@ -65,12 +65,17 @@ fn run(invocation: Invocation) -> Result<(), String> {
             say(cli::HELP.trim_end());
             Ok(())
         }
+        Invocation::Version => {
+            say(concat!("kv ", env!("CARGO_PKG_VERSION")));
+            Ok(())
+        }
         Invocation::Init { dir, replicas, base_port } => {
             setup::init(&dir, replicas, base_port)?;
-            say(format_args!(
-                "{0} is laid out for {replicas} replicas. Start each with:\n  kv serve {0}/1",
-                dir.display()
-            ));
+            let dir = dir.display();
+            say(format_args!("{dir} is laid out for {replicas} replicas. Start each with:"));
+            // By the name under which it was found, so that the lines can be used as they are.
+            let program = std::env::args().next().unwrap_or_else(|| "kv".into());
+            (1..=replicas).for_each(|id| say(format_args!("  {program} serve {dir}/{id}")));
             Ok(())
         }
         Invocation::Serve { dir } => {
@@ -89,7 +94,7 @@ fn demo_settings(data: &Path, base_port: Option<u16>) -> Result<Vec<Settings>, S
     const REPLICAS: u16 = 3;
     let known = data.join("1").join(config::FILE);
     if !data.exists() {
-        setup::init(data, REPLICAS, cli::base_port_or_default(base_port))?;
+        setup::init_on_free_ports(data, REPLICAS, cli::base_port_or_default(base_port))?;
     } else if !known.exists() {
         return Err(format!(
             "{} exists, and holds no replicas of kv: name another directory with --data",

@@ -5,9 +5,10 @@
 //! log is locked, so that a second process on one directory disturbs nobody.
 
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
 
-use paxos::quic::{Identity, QuicOptions, QuicTransport};
+use paxos::quic::{Identity, IdentityError, QuicError, QuicOptions, QuicTransport};
 use paxos::storage::{Wal, WalOptions};
 use paxos::{
     Client, ClientError, Config, Node, NodeOptions, Rejection, ReplicaId, StopReason, Uncertainty,
@@ -66,16 +67,18 @@ pub(crate) struct Replica {
 impl Prepared {
     /// Takes hold of everything that a replica needs. The error is one line.
     pub(crate) async fn new(settings: Settings) -> Result<Self, String> {
-        let identity = Identity::load(&settings.key).map_err(|error| error.to_string())?;
+        let identity = Identity::load(&settings.key).map_err(|error| {
+            let missing = matches!(error, IdentityError::Missing { .. });
+            let action = ": restore it from a backup, or leave this replica off";
+            format!("{error}{}", if missing { action } else { "" })
+        })?;
         let wal = Wal::open(&settings.data, &settings.format, wal_options())
             .map_err(|error| error.to_string())?;
-        let clients = &settings.clients;
-        let listener = TcpListener::bind(clients)
+        let listener = TcpListener::bind(&settings.clients)
             .await
-            .map_err(|error| format!("cannot listen for clients on {clients}: {error}"))?;
+            .map_err(|error| no_clients(&settings, &error))?;
         let options = QuicOptions::new(&settings.format, identity).listen(&settings.listen);
-        let transport = QuicTransport::new(options)
-            .map_err(|error| format!("cannot listen for peers: {error}"))?;
+        let transport = QuicTransport::new(options).map_err(|error| no_peers(&settings, &error))?;
         Ok(Self { settings, wal, listener, transport })
     }
 
@@ -109,6 +112,39 @@ impl Prepared {
             server: tokio::spawn(server::serve(self.listener, backend, shared, closed)),
             closing,
         })
+    }
+}
+
+/// Why clients cannot be listened for, and what to do about it.
+fn no_clients(settings: &Settings, error: &io::Error) -> String {
+    let (clients, file) = (&settings.clients, settings.file.display());
+    let why = if error.kind() == io::ErrorKind::AddrInUse {
+        format!("it is in use: stop what listens there, or change `clients` in {file}")
+    } else {
+        error.to_string()
+    };
+    format!("cannot listen for clients on {clients}: {why}")
+}
+
+/// Why there is no transport, and what to do about it.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "errors that the library adds later are told in its own words"
+)]
+fn no_peers(settings: &Settings, error: &QuicError) -> String {
+    let (key, file) = (settings.key.display(), settings.file.display());
+    match error {
+        QuicError::OwnKey { .. } => {
+            format!("{error}: restore this replica's own {key}, or its `pin` in {file}")
+        }
+        QuicError::InUse { .. } => format!(
+            "cannot listen for peers: {error}: stop what uses it, or change `listen` in {file}, \
+             and this member's `address` in the file of every replica"
+        ),
+        QuicError::Address { .. } => {
+            format!("cannot listen for peers: {error}: see `listen` in {file}")
+        }
+        _ => format!("no transport to the peers: {error}"),
     }
 }
 

@@ -9,6 +9,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use paxos::quic::Identity;
@@ -25,19 +26,57 @@ const PEER_PORTS: u16 = 100;
 
 /// Writes `dir/1` to `dir/replicas`.
 pub(crate) fn init(dir: &Path, replicas: u16, base_port: u16) -> Result<(), String> {
+    init_if(dir, replicas, base_port, || Ok(()))
+}
+
+/// As [`init`], but leaves nothing behind where a port of a replica is taken: a layout for ports
+/// that never worked would stand in the way of a start with others.
+pub(crate) fn init_on_free_ports(dir: &Path, replicas: u16, base_port: u16) -> Result<(), String> {
+    init_if(dir, replicas, base_port, || (1..=replicas).try_for_each(|id| probe(id, base_port)))
+}
+
+fn init_if(
+    dir: &Path,
+    replicas: u16,
+    base_port: u16,
+    ready: impl FnOnce() -> Result<(), String>,
+) -> Result<(), String> {
     if fs::symlink_metadata(dir).is_ok() {
         return Err(format!("{} exists already: nothing was changed", dir.display()));
     }
     let unfinished = unfinished_name(dir)?;
-    let failed = |error| cannot("create", &unfinished, &error);
+    let failed = |error: io::Error| match dir.parent() {
+        Some(parent) if error.kind() == io::ErrorKind::NotFound => {
+            format!("cannot create {}: create {} first", dir.display(), parent.display())
+        }
+        _ => cannot("create", dir, &error),
+    };
     fs::create_dir(&unfinished).map_err(failed)?;
     let laid_out = lay_out(&unfinished, replicas, base_port)
+        .and_then(|()| ready())
         .and_then(|()| fs::rename(&unfinished, dir).map_err(|error| cannot("create", dir, &error)));
     if laid_out.is_err() {
         // The first error is the one to report.
         let _removed = fs::remove_dir_all(&unfinished);
     }
     laid_out
+}
+
+/// Binds what a replica will bind, for a moment.
+fn probe(id: u16, base_port: u16) -> Result<(), String> {
+    let refused = |who: &str, address: &str, error: &io::Error| {
+        let why = if error.kind() == io::ErrorKind::AddrInUse {
+            "it is in use: stop what listens there, or give another --base-port".to_owned()
+        } else {
+            error.to_string()
+        };
+        format!("replica {id}: cannot listen for {who} on {address}: {why}")
+    };
+    let clients = loopback(base_port + id);
+    TcpListener::bind(&clients).map_err(|error| refused("clients", &clients, &error))?;
+    let peers = loopback(base_port + PEER_PORTS + id);
+    UdpSocket::bind(&peers).map_err(|error| refused("peers", &peers, &error))?;
+    Ok(())
 }
 
 fn lay_out(dir: &Path, replicas: u16, base_port: u16) -> Result<(), String> {
@@ -85,10 +124,10 @@ fn write_home(
         listen: loopback(base_port + PEER_PORTS + id),
         data: home.join(DATA_DIR),
         key: home.join(KEY_FILE),
+        file: home.join(FILE),
     };
-    let file = home.join(FILE);
-    fs::write(&file, settings.text(DATA_DIR, KEY_FILE))
-        .map_err(|error| cannot("write", &file, &error))?;
+    fs::write(&settings.file, settings.text(DATA_DIR, KEY_FILE))
+        .map_err(|error| cannot("write", &settings.file, &error))?;
     Wal::format(&settings.data, &settings.format, wal_options())
         .map(drop)
         .map_err(|error| error.to_string())

@@ -90,7 +90,7 @@ pub(crate) async fn keep(shared: Arc<Shared>, peer: Arc<Peer>) {
                 Ok(()) => continue,
                 Err(close) => {
                     shared.refused(Some(peer.id), &close);
-                    log_failure(&peer, &close, &mut logged);
+                    log_failure(&shared, &peer, &close, &mut logged);
                 }
             }
         }
@@ -99,15 +99,16 @@ pub(crate) async fn keep(shared: Arc<Shared>, peer: Arc<Peer>) {
     }
 }
 
-fn log_failure(peer: &Peer, close: &Close, logged: &mut Option<Instant>) {
+fn log_failure(shared: &Shared, peer: &Peer, close: &Close, logged: &mut Option<Instant>) {
+    let replica = shared.replica;
     let quiet = close.code == Some(Code::Superseded)
         || close.is_refusal()
         || logged.is_some_and(|last| last.elapsed() < FAILURE_LOG_INTERVAL);
     if quiet {
-        tracing::debug!(peer = %peer.id, reason = %close.text, "not linked");
+        tracing::debug!(%replica, peer = %peer.id, reason = %close.text, "not linked");
     } else {
         *logged = Some(Instant::now());
-        tracing::warn!(peer = %peer.id, reason = %close.text, "peer not reached");
+        tracing::warn!(%replica, peer = %peer.id, reason = %close.text, "peer not reached");
     }
 }
 
@@ -168,7 +169,11 @@ pub(crate) async fn connect(
             match connect_to(shared, config.clone(), remote).await {
                 Ok(connection) => return Ok(connection),
                 Err(mut close) => {
-                    close.text = format!("{name} ({remote}): {}", close.text);
+                    close.text = if *name == remote.to_string() {
+                        format!("{remote}: {}", close.text)
+                    } else {
+                        format!("{name} ({remote}): {}", close.text)
+                    };
                     // A refusal says more than an address that did not answer.
                     if close.is_refusal() || !last.is_refusal() {
                         last = close;
@@ -185,13 +190,20 @@ async fn connect_to(
     config: ClientConfig,
     remote: SocketAddr,
 ) -> Result<Connection, Close> {
-    let endpoint = endpoint::choose(&shared.endpoints, remote)
-        .ok_or_else(|| Close::lost("no socket of this address family"))?;
+    let endpoint = endpoint::choose(&shared.endpoints, remote).ok_or_else(|| {
+        Close::lost(if remote.is_ipv4() {
+            "no socket of this address family: listen on IPv4, or give the peer an IPv6 address"
+        } else {
+            "no socket of this address family: listen on IPv6, or give the peer an IPv4 address"
+        })
+    })?;
     let connecting = endpoint
         .connect_with(config, remote, tls::SERVER_NAME)
         .map_err(|error| Close::lost(error.to_string()))?;
     match timeout(shared.limits.handshake_timeout, connecting).await {
         Ok(connected) => connected.map_err(Close::from),
-        Err(_) => Err(Close::lost("no answer")),
+        Err(_) => {
+            Err(Close::lost("no answer: is it running, and is UDP open between here and there?"))
+        }
     }
 }

@@ -25,6 +25,8 @@ mod connection;
 mod digest;
 #[path = "../../examples/kv/limits.rs"]
 mod limits;
+#[path = "../../examples/kv/log.rs"]
+mod log;
 #[path = "../../examples/kv/resp.rs"]
 mod resp;
 #[path = "../../examples/kv/server.rs"]
@@ -36,6 +38,7 @@ mod client;
 mod cluster;
 mod commands;
 mod faults;
+mod logging;
 mod mistakes;
 mod options;
 mod parsing;

@@ -5,7 +5,7 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
-use crate::cluster::{Cluster, free_base_port, run, wait_for};
+use crate::cluster::{Cluster, Process, free_base_port, run, wait_for};
 
 /// The one line that a failing program prints.
 fn line_of(output: &Output) -> String {
@@ -27,7 +27,7 @@ fn help_goes_to_standard_output() {
     let output = run(&["--help"]);
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();
-    for word in ["kv init", "kv serve", "--base-port", "UNKNOWN"] {
+    for word in ["kv init", "kv serve", "--base-port", "UNKNOWN", "KV_LOG", "cargo run"] {
         assert!(text.contains(word), "{text}");
     }
 }
@@ -53,6 +53,8 @@ fn init_touches_nothing_that_exists() {
     fs::write(&below_a_file, "x").unwrap();
     let line = line_of(&init(&below_a_file.join("dir")));
     assert!(line.contains("cannot create"), "{line}");
+    let line = line_of(&init(&scratch.path().join("nope").join("dir")));
+    assert!(line.ends_with("nope first") && !line.contains("unfinished"), "{line}");
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 2);
 }
 
@@ -74,6 +76,9 @@ fn directories_that_are_missing_or_not_laid_out() {
     let cluster = Cluster::laid_out(1);
     let line = line_of(&run(&["serve", "/nonexistent/1"]));
     assert!(line.contains("/nonexistent/1/config.toml"), "{line}");
+    assert!(line.contains("kv init"), "{line}");
+    let line = line_of(&run(&["serve".as_ref(), cluster.home(1).parent().unwrap().as_os_str()]));
+    assert!(line.ends_with(cluster.home(1).to_str().unwrap()), "{line}");
     fs::remove_dir_all(cluster.home(1).join("data")).unwrap();
     let line = serve(&cluster, 1);
     assert!(line.contains("data was never formatted"), "{line}");
@@ -108,7 +113,7 @@ fn a_corrupt_config_is_named_with_its_line() {
     let mistakes = [
         (clients.as_str(), "clients = \"nowhere\"", "clients", "HOST:PORT"),
         (clients.as_str(), "clients = 5", "clients", "expected a string"),
-        (clients.as_str(), "clients = ", "clients", ""),
+        (clients.as_str(), "clients = ", "clients", "not valid TOML"),
         (clients.as_str(), "klients = \"a:1\"", "klients", "klients"),
         ("replica = 1", "replica = 7", "replica", "not among the members"),
         ("cluster = \"", "cluster = \"z", "cluster", "32 hexadecimal digits"),
@@ -126,7 +131,11 @@ fn a_corrupt_config_is_named_with_its_line() {
     fs::write(&file, good.replace(&clients, "")).unwrap();
     assert!(serve(&cluster, 1).contains("clients"));
     fs::write(&file, [0xff, 0xfe]).unwrap();
-    assert!(serve(&cluster, 1).contains("config.toml"));
+    let line = serve(&cluster, 1);
+    assert!(line.contains("config.toml is not a text file"), "{line}");
+    fs::write(&file, "\n").unwrap();
+    let line = serve(&cluster, 1);
+    assert!(line.contains("config.toml is empty"), "{line}");
 }
 
 #[test]
@@ -140,7 +149,13 @@ fn a_key_that_others_can_read_or_that_is_none() {
     fs::write(&key, "no key").unwrap();
     assert!(serve(&cluster, 1).contains("key.pem"));
     fs::remove_file(&key).unwrap();
-    assert!(serve(&cluster, 1).contains("key.pem"));
+    let line = serve(&cluster, 1);
+    assert!(line.contains("key.pem: restore it"), "{line}");
+    let stranger = Cluster::laid_out(1);
+    fs::copy(stranger.home(1).join("key.pem"), &key).unwrap();
+    let line = serve(&cluster, 1);
+    assert!(line.contains("not among those pinned") && line.contains("key.pem"), "{line}");
+    assert!(!line.contains("listen"), "{line}");
 }
 
 #[test]
@@ -150,10 +165,12 @@ fn busy_ports_are_named() {
     let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let line = serve(&cluster, 1);
     assert!(line.contains(&format!("127.0.0.1:{port}")), "{line}");
+    assert!(line.contains("`clients` in") && line.contains("1/config.toml"), "{line}");
     drop(taken);
     let taken = UdpSocket::bind(("127.0.0.1", port + 100)).unwrap();
     let line = serve(&cluster, 1);
     assert!(line.contains(&format!("127.0.0.1:{}", port + 100)), "{line}");
+    assert!(line.contains("`listen` in") && line.contains("1/config.toml"), "{line}");
     drop(taken);
 }
 
@@ -167,7 +184,37 @@ fn a_busy_port_of_any_replica_stops_kv_alone_before_it_starts_any() {
     let line = line_of(&run(&["--data", data.to_str().unwrap(), "--base-port", &port]));
     assert!(line.contains("replica 3"), "{line}");
     assert!(line.contains(&format!("127.0.0.1:{}", base + 103)), "{line}");
+    // Nothing was laid out for ports that never worked, so the next start may name others.
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
+    let other = free_base_port().to_string();
+    let mut kv = Process::start(&["--data", data.to_str().unwrap(), "--base-port", &other]);
+    wait_for("a start", || kv.output().contains("Ctrl-C").then_some(()));
+    kv.signal("INT");
+    assert_eq!(kv.wait(), 0);
+    // Once laid out, it stays: what is in it may be needed.
+    let line = {
+        let busy = (base + 103).to_string();
+        line_of(&run(&["--data", data.to_str().unwrap(), "--base-port", &busy]))
+    };
+    assert!(line.contains("was laid out for clients"), "{line}");
+    assert!(data.join("3").join("config.toml").exists());
     drop(taken);
+}
+
+#[test]
+fn init_says_how_to_start_each_and_version_is_told() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("c");
+    let output = run(&["init", dir.to_str().unwrap(), "--replicas", "3"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    for id in 1..=3 {
+        let end = format!("kv serve {}/{id}", dir.display());
+        assert_eq!(text.lines().filter(|line| line.ends_with(&end)).count(), 1, "{text}");
+    }
+    let output = run(&["--version"]);
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.trim_end(), concat!("kv ", env!("CARGO_PKG_VERSION")));
 }
 
 #[test]

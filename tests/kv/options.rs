@@ -9,6 +9,7 @@ fn understood(line: &str) -> Result<Invocation, String> {
 #[test]
 fn the_forms_of_the_help_text_are_understood() {
     assert_eq!(understood("--help"), Ok(Invocation::Help));
+    assert_eq!(understood("--version"), Ok(Invocation::Version));
     assert_eq!(understood(""), Ok(Invocation::Demo { data: "kv-data".into(), base_port: None }));
     assert_eq!(
         understood("--data=x --base-port 8000"),

@@ -205,7 +205,7 @@ fn bounded(
     let argument = std::mem::take(&mut arguments[at]);
     if argument.len() > bytes_max {
         return Err(format!(
-            "TOOLARGE a {what} has at most {bytes_max} bytes, this one has {}; nothing was applied",
+            "TOOLARGE a {what} has at most {bytes_max} bytes, this one has {}; nothing was done",
             argument.len()
         ));
     }
@@ -313,7 +313,7 @@ pub(crate) fn refusal(refusal: Refusal) -> String {
         Refusal::Overflow => "ERR increment or decrement would overflow".into(),
         Refusal::ValueTooLarge => format!(
             "TOOLARGE a value has at most {VALUE_BYTES_MAX} bytes, this one would have more; \
-             nothing was applied"
+             nothing was done"
         ),
         Refusal::ReplyTooLarge => format!(
             "TOOLARGE the values are more than the {} bytes of one reply: ask for fewer keys",

@@ -137,7 +137,7 @@ pub(crate) async fn receive_lane(
     match ended {
         Ok(()) => {}
         Err(close) => {
-            tracing::warn!(peer = %peer.id, ?lane, reason = %close.text, "peer cut off");
+            tracing::warn!(replica = %shared.replica, peer = %peer.id, ?lane, reason = %close.text, "peer cut off");
             let code = close.code.unwrap_or(Code::Protocol);
             connection.close(code.number(), close.text.as_bytes());
             shared.refused(Some(peer.id), &close);

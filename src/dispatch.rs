@@ -19,7 +19,7 @@ use paxos_core::value::Batch;
 use crate::apply::Item;
 use crate::clock;
 use crate::driver::Driver;
-use crate::error::{ClientError, Rejection};
+use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::frame::{self, HostFrame, Refusal};
 use crate::submit::{Forwarded, Parcel};
 use crate::waiters::{Numbers, Waiter};
@@ -262,6 +262,15 @@ impl<W: Waiter> Driver<W> {
                 self.fail(parcel, Rejection::TooLarge { bytes, bytes_max });
             }
             Refusal::StorageFull => self.fail(parcel, Rejection::StorageFull),
+        }
+    }
+
+    /// What went over the link may be proposed there. It is never sent again, so waiting on would be
+    /// waiting for luck.
+    pub(crate) fn on_link_lost(&mut self, peer: ReplicaId) {
+        for carried in self.forwarder.on_down(peer) {
+            let lost = ClientError::Unknown(Uncertainty::LinkLost);
+            self.tell(Item::Fail(carried.numbers, lost));
         }
     }
 

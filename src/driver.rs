@@ -243,13 +243,13 @@ impl<W: Waiter> Driver<W> {
                 TransportEvent::Up { peer, incarnation } => {
                     tracing::info!(replica = %self.id, %peer, life = %incarnation, "link up");
                     if self.lives.insert(peer, incarnation) != Some(incarnation) {
-                        self.forwarder.on_down(peer);
+                        self.on_link_lost(peer);
                     }
                 }
                 TransportEvent::Down { peer, reason } => {
                     tracing::info!(replica = %self.id, %peer, reason, "link down");
                     self.lives.remove(&peer);
-                    self.forwarder.on_down(peer);
+                    self.on_link_lost(peer);
                 }
                 TransportEvent::Refused { peer, reason } => {
                     let peer = peer.map_or("unknown".to_owned(), |peer| peer.to_string());

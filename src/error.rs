@@ -56,6 +56,8 @@ pub enum Uncertainty {
     Stopped,
     /// Another leader leads, and what it found does not include the command yet.
     LeaderChanged,
+    /// The link to the leader fell before the leader said what became of the command.
+    LinkLost,
 }
 
 impl fmt::Display for ClientError {
@@ -93,6 +95,7 @@ impl fmt::Display for Uncertainty {
             Self::Timeout => "it may have been proposed, and its timeout passed",
             Self::Stopped => "it may have been proposed, and the node stopped",
             Self::LeaderChanged => "it may have been proposed, and the leader changed",
+            Self::LinkLost => "it may have been proposed, and the link to the leader fell",
         })
     }
 }

@@ -73,11 +73,14 @@ impl<P> Forwarder<P> {
         self.unanswered.remove(&sequence).map(|sent| sent.parcel)
     }
 
-    /// The link is gone. What was sent over it may be proposed: it is never sent again.
-    pub(crate) fn on_down(&mut self, peer: ReplicaId) -> usize {
-        let before = self.unanswered.len();
-        self.unanswered.retain(|_, sent| sent.ballot.leader() != peer);
-        before - self.unanswered.len()
+    /// The link is gone. What was sent over it may be proposed: it is never sent again, and whoever
+    /// waits for it is to be told so.
+    pub(crate) fn on_down(&mut self, peer: ReplicaId) -> Vec<P> {
+        let (lost, kept) = core::mem::take(&mut self.unanswered)
+            .into_iter()
+            .partition::<BTreeMap<_, _>, _>(|(_, sent)| sent.ballot.leader() == peer);
+        self.unanswered = kept;
+        lost.into_values().map(|sent| sent.parcel).collect()
     }
 
     /// Leaders below this ballot answer no more, and whoever waits for one is told so. What they
@@ -228,7 +231,7 @@ mod tests {
         assert_eq!(forwarder.answered(PEER, 1), None);
         forwarder.expire(Time::from_nanos(20));
         assert_eq!(forwarder.answered(PEER, 2), None);
-        assert_eq!(forwarder.on_down(PEER), 1);
+        assert_eq!(forwarder.on_down(PEER), ['c']);
         assert_eq!(forwarder.answered(PEER, 3), None);
         assert!(forwarder.has_room(ballot(1)));
         assert_eq!(forwarder.unanswered(), 0);

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use paxos::quic::{Identity, IdentityError, QuicError, QuicOptions, QuicTransport};
 use paxos::storage::{Wal, WalOptions};
+use std::time::Duration;
+
 use paxos::{
     Client, ClientError, Config, Node, NodeOptions, Rejection, ReplicaId, StopReason, Uncertainty,
 };
@@ -42,6 +44,9 @@ pub(crate) fn node_options() -> NodeOptions {
     NodeOptions {
         requests_max: CONNECTIONS_MAX,
         forwarded_bytes_max: 32 << 20,
+        // A command that went out on a link that is replaced may be lost without a word: whoever sent
+        // it is told within two seconds that its fate is unknown.
+        request_timeout: Duration::from_secs(2),
         ..NodeOptions::default()
     }
 }

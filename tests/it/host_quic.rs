@@ -104,11 +104,12 @@ impl Deployment {
                 }
                 // While leaders change; certainly not applied.
                 Err(ClientError::Rejected(_)) => {}
-                // It was sent to a leader that was just shut down.
-                Err(error) => {
-                    assert_eq!(error, ClientError::Unknown(Uncertainty::LeaderChanged));
-                    self.possible += 1;
+                // It was sent to a leader that was just shut down, or over a link of which nobody
+                // knew yet that its other end was gone.
+                Err(ClientError::Unknown(Uncertainty::LeaderChanged | Uncertainty::LinkLost)) => {
+                    self.possible += 1
                 }
+                Err(error) => panic!("{error}"),
             }
         }
     }

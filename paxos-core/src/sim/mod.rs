@@ -35,7 +35,7 @@ pub use check::{Check, Invariant, Violation};
 pub use cluster::Cluster;
 pub use disk::{CrashStorage, SimDisk};
 pub use fault::{Fault, Plan};
-pub use host::{Act, Birth, Effect, Fleet, Host, Moment, Stimulus, Tally};
+pub use host::{Act, Birth, Effect, Ending, Fleet, Host, Moment, Stimulus, Tally};
 pub use kind::Kind;
 pub use network::{Fate, Network, Rule, Shape, Weather};
 pub use options::{Machine, Options};

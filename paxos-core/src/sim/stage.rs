@@ -7,7 +7,7 @@
 use super::check::Invariant;
 use super::cluster::{Cluster, Due};
 use super::drive::join;
-use super::host::{Act, Effect, Moment, Process, Stimulus, Tally};
+use super::host::{Act, Effect, Ending, Moment, Process, Stimulus, Tally};
 use super::kind::Kind;
 use super::node::Job;
 use super::trace::{Event, Packet};
@@ -30,10 +30,11 @@ struct Leaving {
 impl Leaving {
     /// Whether this is the same frame: bytes that are kept here cannot be others at the same place.
     fn is(&self, frame: &Frame) -> bool {
-        let start = |frame: &Frame| frame.chunks.first().map(|chunk| (chunk.as_ptr(), chunk.len()));
-        self.frame.channel == frame.channel
-            && self.frame.len() == frame.len()
-            && start(&self.frame) == start(frame)
+        let places = |frame: &Frame| {
+            let place = |chunk: &bytes::Bytes| (chunk.as_ptr(), chunk.len());
+            frame.chunks.iter().map(place).collect::<Vec<_>>()
+        };
+        self.frame.channel == frame.channel && places(&self.frame) == places(frame)
     }
 }
 
@@ -107,9 +108,22 @@ impl Cluster {
                 let delay = self.rng.duration(Duration::ZERO, self.options.apply_delay_max);
                 self.queue(self.now.after(delay), Due::Part(id, life, part));
             }
-            Effect::Stopped(_, Some(halt)) => self.halt(id, halt),
-            Effect::Stopped(reason, None) => {
-                self.check.fail(Invariant::NoHalt, || format!("{id} stops: {reason}"));
+            Effect::Stopped(ending) => self.host_ends(id, ending),
+        }
+    }
+
+    fn host_ends(&mut self, id: ReplicaId, ending: Ending) {
+        match ending {
+            Ending::Halt(halt) => self.halt(id, halt),
+            // Its writes were waited for or not: the power goes in both cases, which is harder.
+            Ending::Shutdown | Ending::Storage => {
+                self.crash(id);
+                let down = self.options.election_timeout();
+                let down = self.rng.duration(Duration::from_millis(1), down);
+                self.restart_after(id, down);
+            }
+            Ending::Failure(what) => {
+                self.check.fail(Invariant::NoHalt, || format!("{id} stops: {what}"));
                 self.crash(id);
             }
         }

@@ -5,7 +5,6 @@ use super::cluster::{Cluster, Due};
 use super::kind::Kind;
 use super::network::Fate;
 use super::node::{Job, Node};
-use super::trace::{Event, Packet};
 use crate::codec;
 use crate::durable::WriteBatch;
 use crate::ids::{ReplicaId, Slot, Time};
@@ -13,6 +12,7 @@ use crate::message::{Body, Message};
 use crate::output::{Halt, LoadTicket, Output, Recipients};
 use crate::port::LoadRange;
 use crate::replica::Replica;
+use crate::trace::{Delivery, Event, Packet};
 use crate::value::Value;
 use bytes::{Bytes, BytesMut};
 use core::time::Duration;
@@ -47,7 +47,7 @@ impl Cluster {
             Due::Deliver { from, packet, .. } => {
                 let message = packet.open();
                 self.totals.delivered += 1;
-                self.log(id, Event::Receive(from, packet));
+                self.log(id, Event::Received { from, packet });
                 self.input(id, |replica, now| {
                     replica.handle_message(from, message, now);
                 });
@@ -65,7 +65,7 @@ impl Cluster {
                 node.applying = false;
                 node.applied_said = node.applied;
                 let through = node.applied;
-                self.log(id, Event::Applied(through));
+                self.log(id, Event::Applied { through });
                 self.input(id, |replica, now| replica.handle_applied(through, now));
             }
             Due::Client(_) | Due::Restart(..) => {}
@@ -92,13 +92,14 @@ impl Cluster {
                 Output::Send { to, message } => self.send(id, to, message),
                 Output::Persist(batch) => {
                     self.check.handed_out(id, &batch);
-                    let (sequence, writes) = (batch.sequence(), batch.writes().len());
-                    self.log(id, Event::Persist(sequence.number(), writes));
+                    let (sequence, writes) = (batch.sequence(), batch.writes().to_vec());
+                    self.log(id, Event::Persist { sequence, writes });
                     self.node_mut(id).jobs.push_back(Job::Persist(batch));
                 }
                 Output::Load { ticket, range } => {
                     self.totals.loads += 1;
-                    self.log(id, Event::Load(range.from));
+                    let LoadRange { from, through, .. } = range;
+                    self.log(id, Event::Load { from, through });
                     self.node_mut(id).jobs.push_back(Job::Load(ticket, range));
                 }
                 Output::Apply { slot, value } => self.apply(id, slot, &value),
@@ -156,7 +157,7 @@ impl Cluster {
     }
 
     fn halt(&mut self, id: ReplicaId, halt: Halt) {
-        self.log(id, Event::Halt);
+        self.log(id, Event::Halted { reason: halt.clone() });
         if !matches!(halt, Halt::Refused { .. }) {
             self.check.fail(Invariant::NoHalt, || format!("{id}: {halt}"));
         }
@@ -189,13 +190,13 @@ impl Cluster {
 
     fn post(&mut self, from: ReplicaId, to: ReplicaId, kind: Kind, packet: &Packet) {
         let fate = self.network.fate(from, to, kind);
-        let (word, delays) = match fate {
-            Fate::Cut => (" (cut)", [None, None]),
-            Fate::Lost => (" (lost)", [None, None]),
-            Fate::Once(delay) => ("", [Some(delay), None]),
-            Fate::Twice(first, second) => (" (twice)", [Some(first), Some(second)]),
+        let (delivery, delays) = match fate {
+            Fate::Cut => (Delivery::Cut, [None, None]),
+            Fate::Lost => (Delivery::Lost, [None, None]),
+            Fate::Once(delay) => (Delivery::Sent, [Some(delay), None]),
+            Fate::Twice(first, second) => (Delivery::Twice, [Some(first), Some(second)]),
         };
-        self.log(from, Event::Send(to, packet.clone(), word));
+        self.log(from, Event::Sent { to, delivery, packet: packet.clone() });
         self.totals.lost[kind.index()] += u64::from(fate == Fate::Lost);
         self.totals.repeated[kind.index()] += u64::from(delays[1].is_some());
         for delay in delays.into_iter().flatten() {
@@ -205,7 +206,7 @@ impl Cluster {
     }
 
     fn apply(&mut self, id: ReplicaId, slot: Slot, value: &Value) {
-        self.log(id, Event::Apply(slot));
+        self.log(id, Event::Apply { slot, value: value.clone() });
         self.check.applied(id, slot, value);
         self.node_mut(id).applied = slot;
         self.resolve_attempts(id, slot, value);
@@ -246,7 +247,7 @@ impl Cluster {
         let proofs = self.node_mut(id).storage.persist(batches);
         for proof in proofs.expect("simulated storage writes") {
             self.check.attested(id, proof.through());
-            self.log(id, Event::Durable(proof.through().number()));
+            self.log(id, Event::Durable { through: proof.through() });
             self.input(id, |replica, now| replica.handle_durable(proof, now));
         }
     }
@@ -254,7 +255,7 @@ impl Cluster {
     fn load(&mut self, id: ReplicaId, ticket: LoadTicket, range: LoadRange) {
         let loaded = self.node_mut(id).storage.load(range);
         let loaded = loaded.expect("simulated storage reads");
-        self.log(id, Event::Loaded(loaded.values.len()));
+        self.log(id, Event::Loaded { values: loaded.values.len() });
         self.input(id, |replica, now| {
             replica.handle_loaded(ticket, loaded, now);
         });

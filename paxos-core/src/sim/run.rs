@@ -16,6 +16,7 @@ use super::disk::{CrashStorage, SimDisk};
 use super::drive::count_living;
 use super::fault::{Fault, Plan};
 use super::report::Totals;
+use super::trace::Trace;
 use crate::ballot::Ballot;
 use crate::ids::{ClientId, ReplicaId, RequestNumber, Slot, Time};
 use crate::message::Connectivity;
@@ -63,9 +64,9 @@ pub struct Outcome {
     /// What it saw.
     pub totals: Totals,
     /// The same for every run of this seed.
-    pub hash: u64,
-    /// The last events in words; empty where the limits keep none.
-    pub trace: String,
+    pub hash: u128,
+    /// The last events; none where the limits keep none.
+    pub trace: Trace,
 }
 
 /// Runs a seed on simulated disks.
@@ -97,7 +98,7 @@ pub fn run_seed_on(
         seed,
         violation: cluster.check.violation().cloned(),
         hash: cluster.trace.hash(),
-        trace: cluster.trace.to_string(),
+        trace: cluster.trace,
         totals: cluster.totals,
     }
 }

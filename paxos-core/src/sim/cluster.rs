@@ -121,7 +121,8 @@ impl Cluster {
                 origin: rng.below(1_000_000_000_000),
                 rate: 1_000_000 - skew + rng.below(2 * skew + 1),
             };
-            Node::new(storage, options.config.clone(), clock)
+            let own = options.configs.get(usize::from(number) - 1);
+            Node::new(storage, own.unwrap_or(&options.config).clone(), clock)
         };
         let nodes = (1..=options.replicas).map(node).collect();
         let mut cluster = Self {

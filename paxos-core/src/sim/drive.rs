@@ -4,12 +4,12 @@ use super::check::Invariant;
 use super::cluster::{Cluster, Due};
 use super::kind::Kind;
 use super::network::Fate;
-use super::node::{Job, Node};
+use super::node::{Job, Node, Seen};
 use crate::codec;
 use crate::durable::WriteBatch;
 use crate::ids::{ReplicaId, Slot, Time};
 use crate::message::{Body, Message};
-use crate::output::{Halt, LoadTicket, Output, Recipients};
+use crate::output::{Halt, LoadTicket, Output, Recipients, Status};
 use crate::port::LoadRange;
 use crate::replica::Replica;
 use crate::trace::{Delivery, Event, Packet};
@@ -113,12 +113,26 @@ impl Cluster {
         self.check.fail(Invariant::Progress, || format!("the outputs of {id} never end"));
     }
 
+    /// Tells the trace what changed about a replica, and what was chosen.
+    fn notice(&mut self, id: ReplicaId, status: &Status) {
+        let Status { role, leader, committed, .. } = *status;
+        let seen = Seen { role: Some(role), leader, committed };
+        let before = core::mem::replace(&mut self.node_mut(id).seen, seen);
+        if (before.role, before.leader) != (seen.role, leader) {
+            self.log(id, Event::Role { role, leader });
+        }
+        if before.committed != committed {
+            self.log(id, Event::Committed { through: committed });
+        }
+    }
+
     /// After a replica's outputs: looks at it, and starts its disk.
     fn settle(&mut self, id: ReplicaId) {
         let Some(status) = self.status(id) else {
             return;
         };
         self.check.observed(id, &status);
+        self.notice(id, &status);
         let node = self.node_mut(id);
         if node.crash_when_writing && node.is_writing() {
             let down = node.restart_after;
@@ -126,7 +140,7 @@ impl Cluster {
             return self.restart_after(id, down);
         }
         let life = node.life;
-        if node.busy == 0 && !node.jobs.is_empty() {
+        if node.busy == 0 && !node.jobs.is_empty() && !node.disk_held {
             node.busy = node.jobs.len();
             let delay_max = self.options.disk_delay_max;
             let delay = self.rng.duration(Duration::from_micros(10), delay_max);
@@ -248,7 +262,17 @@ impl Cluster {
         for proof in proofs.expect("simulated storage writes") {
             self.check.attested(id, proof.through());
             self.log(id, Event::Durable { through: proof.through() });
+            self.note_chosen(id);
             self.input(id, |replica, now| replica.handle_durable(proof, now));
+        }
+    }
+
+    /// Tells the trace what the last proof made chosen.
+    fn note_chosen(&mut self, id: ReplicaId) {
+        for (slot, ballot) in self.check.take_chosen() {
+            if let Some(value) = self.check.chosen(slot).cloned() {
+                self.log(id, Event::Chosen { slot, ballot, value });
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::check::Invariant;
 use super::cluster::{Cluster, Due};
 use super::disk::SimDisk;
-use super::node::Node;
+use super::node::{Node, Seen};
 use super::options::Machine;
 use crate::ids::{ReplicaId, Slot};
 use crate::replica::Replica;
@@ -122,6 +122,7 @@ impl Cluster {
         node.replica = Some(replica.expect("what storage gave back is what was written"));
         node.halted = None;
         node.life += 1;
+        node.seen = Seen::default();
         node.armed = None;
         node.applying = false;
         node.paused_until = now;

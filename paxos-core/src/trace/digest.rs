@@ -125,5 +125,5 @@ mod tests {
         assert_eq!(digest.value(), GOLDEN, "{:#x}", digest.value());
     }
 
-    const GOLDEN: u128 = 0;
+    const GOLDEN: u128 = 0x8a0c_7ce1_c642_fd8b_ea8a_477b_0466_e766;
 }

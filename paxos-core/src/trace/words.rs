@@ -1,7 +1,7 @@
 //! Events in words, one short line each.
 //!
 //! Owns: the `Display` of [`Event`] and of what is in it, [`Said`]. Replicas are `r1`, ballots
-//! `round.leader`, a command is its payload where that is a plain word, otherwise its client and
+//! `round.leader`, a life its boot counter, a command is its payload where that is a plain word, otherwise its client and
 //! request.
 
 use core::fmt;
@@ -142,7 +142,8 @@ impl fmt::Display for Said<'_> {
                 write!(f, "; committed {}, trimmed {}", committed.number(), trimmed.number())
             }
             Body::Refused(refused) => {
-                write!(f, "Refused life {}, knows {}", refused.refused, refused.remembered)
+                let (own, known) = (refused.refused.boot(), refused.remembered.boot());
+                write!(f, "Refused life {own}, remembers life {known}")
             }
         }
     }
@@ -196,10 +197,10 @@ impl fmt::Display for Write {
             Self::Committed(slot) => write!(f, "committed {}", slot.number()),
             Self::Trimmed(slot) => write!(f, "trimmed {}", slot.number()),
             Self::Refused { by, remembered } => {
-                write!(f, "refused by {}, who knows life {remembered}", At(*by))
+                write!(f, "refused by {}, who remembers life {}", At(*by), remembered.boot())
             }
             Self::Peer { peer, incarnation } => {
-                write!(f, "life {incarnation} of {}", At(*peer))
+                write!(f, "{} has life {}", At(*peer), incarnation.boot())
             }
         }
     }
@@ -209,13 +210,13 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Started { incarnation, applied } => {
-                write!(f, "starts life {incarnation}, applied {}", applied.number())
+                write!(f, "starts life {}, applied {}", incarnation.boot(), applied.number())
             }
             Self::Crashed { unproved } => write!(f, "crashes, {unproved} facts not proved"),
             Self::Paused { until } => {
                 let until = until.since(Time::ZERO).as_secs_f64();
                 write!(f, "stands still until {until:.6}")
-            },
+            }
             Self::Sent { to, delivery, packet } => {
                 write!(f, "-> {}", At(*to))?;
                 if *delivery != Delivery::Sent {
@@ -265,7 +266,7 @@ fn refusal(reason: &NotProposed) -> &'static str {
 fn halted(halt: &Halt) -> String {
     match halt {
         Halt::Refused { by, remembered, own } => {
-            format!("{} knows life {remembered}, this is {own}", At(*by))
+            format!("{} remembers life {}, this is {}", At(*by), remembered.boot(), own.boot())
         }
         Halt::AgreementBroken { slot } => format!("two values are chosen in {}", slot.number()),
         Halt::LogLost { slot } => format!("the value of {} is nowhere", slot.number()),

@@ -35,15 +35,24 @@ pub enum Packet {
     Encoded(Bytes),
     /// As it is, where speed matters more than the codec.
     Shared(Arc<Message>),
+    /// Between hosts, and no message of the protocol.
+    Host(Bytes),
 }
 
 impl Packet {
-    /// The message in it.
-    pub fn open(&self) -> Message {
+    /// The message in it; none in what hosts say to each other.
+    ///
+    /// # Panics
+    ///
+    /// If the bytes are none that a replica encoded.
+    pub fn open(&self) -> Option<Message> {
         match self {
-            Self::Encoded(bytes) => codec::decode(bytes.clone())
-                .expect("what one replica encodes every replica decodes"),
-            Self::Shared(message) => Message::clone(message),
+            Self::Encoded(bytes) => {
+                let message = codec::decode(bytes.clone());
+                Some(message.expect("what one replica encodes every replica decodes"))
+            }
+            Self::Shared(message) => Some(Message::clone(message)),
+            Self::Host(_) => None,
         }
     }
 }

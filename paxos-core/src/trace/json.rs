@@ -6,7 +6,7 @@
 use core::fmt::Write as _;
 use core::hash::Hasher;
 
-use super::{Digest, Event};
+use super::{Digest, Event, Packet};
 use crate::ballot::Ballot;
 use crate::durable::Write;
 use crate::ids::{Incarnation, ReplicaId, Slot, Time};
@@ -140,11 +140,11 @@ fn fields(json: &mut Json<'_>, event: &Event) {
         Event::Sent { to, delivery, packet } => {
             json.replica("to", *to);
             json.text("delivery", delivery.name());
-            json.object("message", |json| message(json, &packet.open()));
+            json.object("message", |json| carried(json, packet));
         }
         Event::Received { from, packet } => {
             json.replica("from", *from);
-            json.object("message", |json| message(json, &packet.open()));
+            json.object("message", |json| carried(json, packet));
         }
         Event::Persist { sequence, writes } => {
             json.number("sequence", sequence.number());
@@ -265,6 +265,17 @@ fn written(json: &mut Json<'_>, write: &Write) {
             json.replica("peer", *peer);
             json.life("life", *incarnation);
         }
+    }
+}
+
+fn carried(json: &mut Json<'_>, packet: &Packet) {
+    match (packet, packet.open()) {
+        (_, Some(opened)) => message(json, &opened),
+        (Packet::Host(bytes) | Packet::Encoded(bytes), None) => {
+            json.text("kind", "Host");
+            json.number("bytes", bytes.len() as u64);
+        }
+        (Packet::Shared(_), None) => json.text("kind", "Host"),
     }
 }
 

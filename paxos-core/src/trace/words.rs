@@ -6,7 +6,7 @@
 
 use core::fmt;
 
-use super::{Delivery, Event};
+use super::{Delivery, Event, Packet};
 use crate::ballot::Ballot;
 use crate::durable::Write;
 use crate::ids::{ReplicaId, Slot, Time};
@@ -206,6 +206,18 @@ impl fmt::Display for Write {
     }
 }
 
+impl fmt::Display for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self, self.open()) {
+            (_, Some(message)) => Said(&message.body).fmt(f),
+            (Self::Host(bytes) | Self::Encoded(bytes), None) => {
+                write!(f, "a host's frame of {} bytes", bytes.len())
+            }
+            (Self::Shared(_), None) => f.write_str("nothing"),
+        }
+    }
+}
+
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -222,10 +234,10 @@ impl fmt::Display for Event {
                 if *delivery != Delivery::Sent {
                     write!(f, " ({})", delivery.name())?;
                 }
-                write!(f, "  {}", Said(&packet.open().body))
+                write!(f, "  {packet}")
             }
             Self::Received { from, packet } => {
-                write!(f, "<- {}  {}", At(*from), Said(&packet.open().body))
+                write!(f, "<- {}  {packet}", At(*from))
             }
             Self::Persist { sequence, writes } => {
                 write!(f, "writes {}: ", sequence.number())?;

@@ -43,4 +43,4 @@ pub use report::Totals;
 pub use rng::Rng;
 pub use run::{Limits, Outcome, run_seed, run_seed_of_hosts, run_seed_on};
 pub use script::Script;
-pub use trace::{Event, Packet, Trace};
+pub use trace::{Record, Trace};

@@ -18,6 +18,7 @@ mod drive;
 mod fault;
 mod kind;
 mod life;
+pub mod linear;
 mod network;
 mod node;
 mod options;

@@ -19,6 +19,7 @@ mod fault;
 mod host;
 mod kind;
 mod life;
+pub mod linear;
 mod link;
 mod network;
 mod node;

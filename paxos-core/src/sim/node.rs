@@ -9,10 +9,11 @@ use std::collections::VecDeque;
 
 use super::disk::CrashStorage;
 use super::host::Process;
+use crate::ballot::Ballot;
 use crate::config::Config;
 use crate::durable::WriteBatch;
 use crate::ids::{LogClock, Slot, Time};
-use crate::output::{Halt, LoadTicket};
+use crate::output::{Halt, LoadTicket, Role};
 use crate::port::LoadRange;
 
 /// Work for a disk.
@@ -50,6 +51,14 @@ impl Clock {
     }
 }
 
+/// What was last seen of a replica, to tell when it changes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Seen {
+    pub(super) role: Option<Role>,
+    pub(super) leader: Option<Ballot>,
+    pub(super) committed: Slot,
+}
+
 /// One place.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -78,6 +87,9 @@ pub(super) struct Node {
     /// What a durable state machine gives back after a crash at least.
     pub(super) applied_durable: Slot,
     pub(super) trimmed: Slot,
+    pub(super) seen: Seen,
+    /// A script keeps the disk from doing anything.
+    pub(super) disk_held: bool,
 }
 
 impl Node {
@@ -100,6 +112,8 @@ impl Node {
             applying: false,
             applied_durable: Slot::ZERO,
             trimmed: Slot::ZERO,
+            seen: Seen::default(),
+            disk_held: false,
         }
     }
 

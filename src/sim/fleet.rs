@@ -177,6 +177,7 @@ where
     }
 
     fn is_told(&mut self, pending: &Pending<M>, told: Told<M>, now: Time) {
+        let count = u64::from(!pending.probe);
         let ledger = &self.common.ledger;
         match (&told, pending.number) {
             (Ok(Answer::Reply(reply)), Some(number)) => ledger.answered(number, reply),
@@ -187,19 +188,19 @@ where
         let operation = pending.operation;
         match told {
             Ok(answer) => {
-                self.tally.answered += 1;
+                self.tally.answered += count;
                 self.history.complete(operation, answer, now.nanos());
             }
             Err(ClientError::Rejected(_)) => {
-                self.tally.rejected += 1;
+                self.tally.rejected += count;
                 self.history.reject(operation);
             }
             // Whatever became of a query, it changed nothing.
             Err(ClientError::Unknown(_)) if pending.number.is_none() => {
-                self.tally.unknown += 1;
+                self.tally.unknown += count;
                 self.history.reject(operation);
             }
-            Err(ClientError::Unknown(_)) => self.tally.unknown += 1,
+            Err(ClientError::Unknown(_)) => self.tally.unknown += count,
         }
     }
 
@@ -278,6 +279,7 @@ where
         if self.history.operations().len() > asked {
             act.asked = Some(at);
             self.tally.asked += 1;
+            self.tally.asked_under_faults += u64::from(under_faults);
             self.clients[client].left -= 1;
             self.clients[client].pending = pending;
         }

@@ -51,6 +51,7 @@
 mod clock;
 mod fleet;
 mod host;
+mod itself;
 mod ledger;
 mod simulation;
 mod turn;

@@ -3,6 +3,7 @@
 //! Owns: [`Simulation`], what is tested and how; [`Report`] and [`Failure`], what came of it.
 
 use core::fmt;
+use core::hash::Hash;
 use core::ops::Range;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use paxos_core::sim::{
 };
 
 use super::fleet::SimFleet;
+use super::itself::AsItself;
 use super::{Answer, Digest, HistoryOf, Question};
 use crate::codec::{CommandCodec, Postcard};
 use crate::machine::StateMachine;
@@ -170,6 +172,22 @@ where
             let verdict = check(&specification, history, Budget::default());
             verdict.into_result().map(drop).map_err(|failure| failure.to_string())
         })
+    }
+
+    /// Requires of each history that it is linearizable, with the machine itself as specification:
+    /// given one command at a time, in batches of one. For machines that look neither at the slot
+    /// nor at the clock of a batch.
+    #[must_use]
+    pub fn linearizable_as_itself(self) -> Self
+    where
+        M: Clone + fmt::Debug + Eq + Hash,
+        M::Command: fmt::Debug,
+        M::Query: fmt::Debug,
+        M::Reply: fmt::Debug + PartialEq,
+        M::Answer: fmt::Debug + PartialEq,
+    {
+        let make = Arc::clone(&self.setting.make);
+        self.linearizable(AsItself { make })
     }
 
     /// Runs one seed. The same seed gives the same outcome, to the last event.

@@ -147,6 +147,8 @@ pub struct Act {
 pub struct Tally {
     /// Asked for.
     pub asked: u64,
+    /// Asked for before the faults ended.
+    pub asked_under_faults: u64,
     /// Answered with a reply.
     pub answered: u64,
     /// Certainly not carried out.

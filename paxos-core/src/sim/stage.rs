@@ -209,8 +209,9 @@ impl Cluster {
     /// Takes over what the fleet counted.
     pub(super) fn count_fleet(&mut self) {
         let Some(fleet) = &self.fleet else { return };
-        let Tally { asked, answered, rejected, unknown } = fleet.tally();
+        let Tally { asked, asked_under_faults, answered, rejected, unknown } = fleet.tally();
         self.totals.commands += asked;
+        self.totals.commands_under_faults += asked_under_faults;
         self.totals.committed += answered;
         self.totals.rejected += rejected;
         self.totals.unknown += unknown;

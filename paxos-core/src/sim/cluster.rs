@@ -12,6 +12,7 @@ use std::collections::BinaryHeap;
 use super::check::{Check, Violation};
 use super::client::Client;
 use super::disk::{CrashStorage, SimDisk};
+use super::held::Holds;
 use super::host::{Fleet, Process};
 use super::link::Links;
 use super::network::Network;
@@ -93,6 +94,7 @@ pub struct Cluster {
     order: u64,
     pub(super) rng: Rng,
     pub(super) network: Network,
+    pub(super) holds: Holds,
     pub(super) nodes: Vec<Node>,
     /// Where the places hold whole nodes: their maker, and their clients.
     pub(super) fleet: Option<Box<dyn Fleet>>,
@@ -179,6 +181,7 @@ impl Cluster {
             queue: BinaryHeap::new(),
             order: 0,
             network: Network::new(usize::from(options.replicas), rng.fork()),
+            holds: Holds::default(),
             rng,
             nodes,
             fleet: None,

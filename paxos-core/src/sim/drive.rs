@@ -219,6 +219,9 @@ impl Cluster {
     }
 
     pub(super) fn post(&mut self, from: ReplicaId, to: ReplicaId, kind: Kind, packet: &Packet) {
+        if self.keeps(from, to, kind, packet) {
+            return;
+        }
         let fate = self.network.fate(from, to, kind);
         self.totals.lost[kind.index()] += u64::from(fate == Fate::Lost);
         self.totals.repeated[kind.index()] += u64::from(matches!(fate, Fate::Twice(..)));

@@ -8,6 +8,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::disk::CrashStorage;
+use super::held::Survivors;
 use super::host::Process;
 use crate::ballot::Ballot;
 use crate::config::Config;
@@ -90,6 +91,8 @@ pub(super) struct Node {
     pub(super) seen: Seen,
     /// A script keeps the disk from doing anything.
     pub(super) disk_held: bool,
+    /// What the next crash leaves of the facts that are being written.
+    pub(super) survivors: Survivors,
 }
 
 impl Node {
@@ -114,6 +117,7 @@ impl Node {
             trimmed: Slot::ZERO,
             seen: Seen::default(),
             disk_held: false,
+            survivors: Survivors::Drawn,
         }
     }
 

@@ -19,5 +19,6 @@ mod random;
 mod recovery;
 mod regressions;
 mod samples;
+mod scripts;
 mod traces;
 mod values;

@@ -20,6 +20,7 @@ mod held;
 mod host;
 mod kind;
 mod life;
+pub mod linear;
 mod link;
 mod network;
 mod node;

@@ -11,6 +11,7 @@ mod codec;
 mod fuzz;
 mod golden;
 mod history;
+mod linear;
 mod membership;
 mod paper;
 mod partitions;

@@ -21,6 +21,10 @@ struct Muffled {
 }
 
 impl Transport for Muffled {
+    fn replica(&self) -> ReplicaId {
+        self.inner.replica()
+    }
+
     fn start(&mut self, incarnation: Incarnation) {
         self.inner.start(incarnation);
     }

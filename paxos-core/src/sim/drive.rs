@@ -2,6 +2,7 @@
 
 use super::check::Invariant;
 use super::cluster::{Cluster, Due};
+use super::host::{Process, Stimulus};
 use super::kind::Kind;
 use super::network::Fate;
 use super::node::{Job, Node};
@@ -25,6 +26,7 @@ impl Cluster {
     pub(super) fn happen(&mut self, due: Due) {
         let (id, life) = match &due {
             Due::Client(client) => return self.client_acts(*client),
+            Due::Links => return self.tend_links(),
             Due::Restart(id, life) => {
                 if self.node(*id).life == *life {
                     self.restart(*id);
@@ -32,12 +34,15 @@ impl Cluster {
                 return;
             }
             Due::Deliver { to, .. } => (*to, None),
-            Due::Disk(id, life) | Due::Timer(id, life) | Due::Applied(id, life) => {
-                (*id, Some(*life))
-            }
+            Due::Disk(id, life)
+            | Due::Timer(id, life)
+            | Due::Applied(id, life)
+            | Due::Asked(id, life)
+            | Due::Part(id, life, _)
+            | Due::Link(id, life, ..) => (*id, Some(*life)),
         };
         let node = self.node(id);
-        if node.replica.is_none() || life.is_some_and(|life| life != node.life) {
+        if !node.is_up() || life.is_some_and(|life| life != node.life) {
             return;
         }
         if node.paused_until > self.now {
@@ -45,18 +50,18 @@ impl Cluster {
         }
         match due {
             Due::Deliver { from, packet, .. } => {
-                let message = packet.open();
                 self.totals.delivered += 1;
-                self.log(id, Event::Receive(from, packet));
-                self.input(id, |replica, now| {
-                    replica.handle_message(from, message, now);
-                });
+                self.log(id, Event::Receive(from, packet.clone()));
+                self.deliver(id, from, packet);
             }
             Due::Disk(..) => self.disk_is_done(id),
             Due::Timer(..) => {
                 if self.node(id).armed.is_some_and(|at| at <= self.now) {
                     self.node_mut(id).armed = None;
                     self.log(id, Event::Timeout);
+                    if self.fleet.is_some() {
+                        return self.turn(id, Stimulus::Timer);
+                    }
                     self.input(id, Replica::handle_timeout);
                 }
             }
@@ -68,16 +73,20 @@ impl Cluster {
                 self.log(id, Event::Applied(through));
                 self.input(id, |replica, now| replica.handle_applied(through, now));
             }
-            Due::Client(_) | Due::Restart(..) => {}
+            Due::Asked(..) => self.turn(id, Stimulus::Asked),
+            Due::Part(_, _, part) => self.turn(id, Stimulus::Part(part)),
+            Due::Link(_, _, peer, Some(life)) => self.turn(id, Stimulus::Up(peer, life)),
+            Due::Link(_, _, peer, None) => self.turn(id, Stimulus::Down(peer)),
+            Due::Client(_) | Due::Restart(..) | Due::Links => {}
         }
     }
 
     /// Calls a replica that is up, and executes what comes of it.
-    fn input(&mut self, id: ReplicaId, call: impl FnOnce(&mut Replica, Time)) {
+    pub(super) fn input(&mut self, id: ReplicaId, call: impl FnOnce(&mut Replica, Time)) {
         let now = self.now;
         let node = self.node_mut(id);
         let local = node.clock.local(now);
-        if let Some(replica) = &mut node.replica {
+        if let Some(replica) = node.process.as_mut().and_then(Process::replica) {
             call(replica, local);
         }
         self.drain(id);
@@ -85,7 +94,8 @@ impl Cluster {
 
     pub(super) fn drain(&mut self, id: ReplicaId) {
         for _ in 0..OUTPUTS_MAX {
-            let Some(replica) = &mut self.node_mut(id).replica else {
+            let process = self.node_mut(id).process.as_mut();
+            let Some(replica) = process.and_then(Process::replica) else {
                 return;
             };
             match replica.poll_output() {
@@ -113,7 +123,7 @@ impl Cluster {
     }
 
     /// After a replica's outputs: looks at it, and starts its disk.
-    fn settle(&mut self, id: ReplicaId) {
+    pub(super) fn settle(&mut self, id: ReplicaId) {
         let Some(status) = self.status(id) else {
             return;
         };
@@ -132,7 +142,9 @@ impl Cluster {
             self.queue(self.now.after(delay), Due::Disk(id, life));
         }
         let node = self.node(id);
-        if !node.applying && node.applied > node.applied_said {
+        // A host's state machine works in a part of the host.
+        let is_bare = matches!(node.process, Some(Process::Replica(_)));
+        if is_bare && !node.applying && node.applied > node.applied_said {
             let delay_max = self.options.apply_delay_max;
             let delay = self.rng.duration(Duration::ZERO, delay_max);
             self.queue(self.now.after(delay), Due::Applied(id, life));
@@ -140,7 +152,7 @@ impl Cluster {
         }
     }
 
-    fn arm(&mut self, id: ReplicaId, wake_at: Option<Time>) {
+    pub(super) fn arm(&mut self, id: ReplicaId, wake_at: Option<Time>) {
         let now = self.now;
         let node = self.node_mut(id);
         let Some(local) = wake_at else {
@@ -155,7 +167,7 @@ impl Cluster {
         }
     }
 
-    fn halt(&mut self, id: ReplicaId, halt: Halt) {
+    pub(super) fn halt(&mut self, id: ReplicaId, halt: Halt) {
         self.log(id, Event::Halt);
         if !matches!(halt, Halt::Refused { .. }) {
             self.check.fail(Invariant::NoHalt, || format!("{id}: {halt}"));
@@ -166,12 +178,7 @@ impl Cluster {
 
     fn send(&mut self, from: ReplicaId, to: Recipients, message: Message) {
         let kind = Kind::of(&message.body);
-        let replica = self.node(from).replica.as_ref();
-        let committed = match (&message.body, replica) {
-            (Body::Accept(_), Some(replica)) => replica.status().committed,
-            _ => Slot::ZERO,
-        };
-        self.check.sent(from, &message, committed);
+        self.check_sent(from, &message);
         let packet = if self.options.codec {
             Packet::Encoded(join(codec::encode(&message)))
         } else {
@@ -187,8 +194,24 @@ impl Cluster {
         }
     }
 
-    fn post(&mut self, from: ReplicaId, to: ReplicaId, kind: Kind, packet: &Packet) {
+    pub(super) fn check_sent(&mut self, from: ReplicaId, message: &Message) {
+        let committed = if matches!(message.body, Body::Accept(_)) {
+            self.status(from).map_or(Slot::ZERO, |status| status.committed)
+        } else {
+            Slot::ZERO
+        };
+        self.check.sent(from, message, committed);
+    }
+
+    pub(super) fn post(&mut self, from: ReplicaId, to: ReplicaId, kind: Kind, packet: &Packet) {
         let fate = self.network.fate(from, to, kind);
+        self.totals.lost[kind.index()] += u64::from(fate == Fate::Lost);
+        self.totals.repeated[kind.index()] += u64::from(matches!(fate, Fate::Twice(..)));
+        self.meet(from, to, packet, fate);
+    }
+
+    /// Lets a packet have its fate.
+    pub(super) fn meet(&mut self, from: ReplicaId, to: ReplicaId, packet: &Packet, fate: Fate) {
         let (word, delays) = match fate {
             Fate::Cut => (" (cut)", [None, None]),
             Fate::Lost => (" (lost)", [None, None]),
@@ -196,15 +219,13 @@ impl Cluster {
             Fate::Twice(first, second) => (" (twice)", [Some(first), Some(second)]),
         };
         self.log(from, Event::Send(to, packet.clone(), word));
-        self.totals.lost[kind.index()] += u64::from(fate == Fate::Lost);
-        self.totals.repeated[kind.index()] += u64::from(delays[1].is_some());
         for delay in delays.into_iter().flatten() {
             let packet = packet.clone();
             self.queue(self.now.after(delay), Due::Deliver { from, to, packet });
         }
     }
 
-    fn apply(&mut self, id: ReplicaId, slot: Slot, value: &Value) {
+    pub(super) fn apply(&mut self, id: ReplicaId, slot: Slot, value: &Value) {
         self.log(id, Event::Apply(slot));
         self.check.applied(id, slot, value);
         self.node_mut(id).applied = slot;
@@ -214,7 +235,7 @@ impl Cluster {
     fn disk_is_done(&mut self, id: ReplicaId) {
         // The queue keeps what is not done yet, so that a crash in between finds it there.
         let mut left = self.node(id).busy;
-        while left > 0 && self.node(id).replica.is_some() {
+        while left > 0 && self.node(id).is_up() {
             let node = self.node_mut(id);
             let mut batches = Vec::new();
             // As the host does: all writes up to the next read in one call.
@@ -226,8 +247,13 @@ impl Cluster {
                         self.load(id, ticket, range);
                         break;
                     }
-                    Some(read @ Job::Load(..)) => {
-                        node.jobs.push_front(read);
+                    Some(Job::Look) if batches.is_empty() => {
+                        left -= 1;
+                        self.persist(id, Vec::new());
+                        break;
+                    }
+                    Some(other @ (Job::Load(..) | Job::Look)) => {
+                        node.jobs.push_front(other);
                         break;
                     }
                     None => break,
@@ -243,8 +269,17 @@ impl Cluster {
     }
 
     fn persist(&mut self, id: ReplicaId, batches: Vec<WriteBatch>) {
-        let proofs = self.node_mut(id).storage.persist(batches);
-        for proof in proofs.expect("simulated storage writes") {
+        let storage = &mut self.node_mut(id).storage;
+        let proofs = storage.persist(batches).expect("simulated storage writes");
+        let room = storage.room();
+        if self.fleet.is_some() {
+            for proof in &proofs {
+                self.check.attested(id, proof.through());
+                self.log(id, Event::Durable(proof.through().number()));
+            }
+            return self.turn(id, Stimulus::Durable(proofs, room));
+        }
+        for proof in proofs {
             self.check.attested(id, proof.through());
             self.log(id, Event::Durable(proof.through().number()));
             self.input(id, |replica, now| replica.handle_durable(proof, now));
@@ -255,6 +290,9 @@ impl Cluster {
         let loaded = self.node_mut(id).storage.load(range);
         let loaded = loaded.expect("simulated storage reads");
         self.log(id, Event::Loaded(loaded.values.len()));
+        if self.fleet.is_some() {
+            return self.turn(id, Stimulus::Loaded(ticket, loaded));
+        }
         self.input(id, |replica, now| {
             replica.handle_loaded(ticket, loaded, now);
         });
@@ -262,7 +300,7 @@ impl Cluster {
 }
 
 /// What the receiver of a message gets: its bytes in one piece.
-fn join(mut chunks: Vec<Bytes>) -> Bytes {
+pub(super) fn join(mut chunks: Vec<Bytes>) -> Bytes {
     if chunks.len() == 1 {
         return chunks.remove(0);
     }
@@ -275,9 +313,9 @@ fn join(mut chunks: Vec<Bytes>) -> Bytes {
 
 /// Every count of the lives that go on.
 pub(super) fn count_living(cluster: &mut Cluster) {
-    let living = cluster.nodes.iter().filter_map(|node: &Node| node.replica.as_ref());
-    for replica in living {
-        cluster.totals.count(&replica.counters());
+    let living = cluster.nodes.iter().filter_map(|node: &Node| node.process.as_ref());
+    for process in living {
+        cluster.totals.count(&process.counters());
     }
     cluster.totals.events += cluster.trace.events();
 }

@@ -22,15 +22,30 @@ pub enum Packet {
     Encoded(Bytes),
     /// As it is, where speed matters more than the codec.
     Shared(Arc<Message>),
+    /// Between hosts, and no message of the protocol.
+    Host(Bytes),
 }
 
 impl Packet {
-    /// The message in it.
-    pub fn open(&self) -> Message {
+    /// The message in it; none in what hosts say to each other.
+    pub fn open(&self) -> Option<Message> {
         match self {
-            Self::Encoded(bytes) => codec::decode(bytes.clone())
-                .expect("what one replica encodes every replica decodes"),
-            Self::Shared(message) => Message::clone(message),
+            Self::Encoded(bytes) => Some(
+                codec::decode(bytes.clone())
+                    .expect("what one replica encodes every replica decodes"),
+            ),
+            Self::Shared(message) => Some(Message::clone(message)),
+            Self::Host(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self, self.open()) {
+            (_, Some(message)) => write!(f, "{:?}", message.body),
+            (Self::Host(bytes), _) => write!(f, "host's frame of {} bytes", bytes.len()),
+            (Self::Encoded(_) | Self::Shared(_), None) => f.write_str("nothing"),
         }
     }
 }
@@ -101,7 +116,7 @@ impl Event {
 
 /// A few words of a message, enough to tell two runs apart.
 fn sum(packet: &Packet) -> u64 {
-    let Packet::Encoded(bytes) = packet else {
+    let (Packet::Encoded(bytes) | Packet::Host(bytes)) = packet else {
         return 0;
     };
     bytes.chunks(8).fold(bytes.len() as u64, |hash, chunk| {
@@ -117,10 +132,10 @@ impl fmt::Display for Event {
             Self::Crash(count) => write!(f, "crashes with {count} writes not proved"),
             Self::Pause(until) => write!(f, "stands still until {:.6}", seconds(*until)),
             Self::Send(to, packet, fate) => {
-                write!(f, "sends to {to}{fate}: {:?}", packet.open().body)
+                write!(f, "sends to {to}{fate}: {packet}")
             }
             Self::Receive(from, packet) => {
-                write!(f, "hears from {from}: {:?}", packet.open().body)
+                write!(f, "hears from {from}: {packet}")
             }
             Self::Persist(sequence, count) => write!(f, "writes batch {sequence}: {count} facts"),
             Self::Durable(sequence) => write!(f, "durable up to batch {sequence}"),

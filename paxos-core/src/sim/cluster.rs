@@ -22,8 +22,8 @@ use super::rng::Rng;
 use super::trace::{Event, Packet, Trace};
 use crate::ids::{ClusterId, Epoch, GroupId, Incarnation, ReplicaId, Time};
 use crate::membership::{Member, Membership};
-use crate::output::{Halt, ProposeError, Proposed, Status};
-use crate::port::Format;
+use crate::output::{Halt, NotProposed, ProposeError, Proposed, Status};
+use crate::port::{Format, Room};
 use crate::value::Command;
 
 /// What is due at some time.
@@ -329,7 +329,14 @@ impl Cluster {
             return None;
         }
         let clock = node.clock;
+        let room = node.storage.room();
         let replica = node.process.as_mut()?.replica()?;
+        // As the host does: a disk without space takes no new commands.
+        if room == Room::Full {
+            self.log(id, Event::Refuse);
+            let commands = commands.to_vec();
+            return Some(Err(ProposeError { commands, reason: NotProposed::Busy }));
+        }
         let result = replica.propose(commands.to_vec(), clock.wall(now), clock.local(now));
         match &result {
             Ok(proposed) => {

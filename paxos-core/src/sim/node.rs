@@ -8,6 +8,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::disk::CrashStorage;
+use super::failure::Failure;
 use super::host::Process;
 use crate::config::Config;
 use crate::durable::WriteBatch;
@@ -56,6 +57,8 @@ pub(super) struct Node {
     /// None while it is down.
     pub(super) process: Option<Process>,
     pub(super) halted: Option<Halt>,
+    /// Why its storage stopped it.
+    pub(super) failed: Option<Failure>,
     pub(super) storage: Box<dyn CrashStorage>,
     pub(super) config: Config,
     pub(super) clock: Clock,
@@ -78,6 +81,8 @@ pub(super) struct Node {
     /// What a durable state machine gives back after a crash at least.
     pub(super) applied_durable: Slot,
     pub(super) trimmed: Slot,
+    /// Its directory is an old copy, and its state machine as old.
+    pub(super) rolled_back: bool,
 }
 
 impl Node {
@@ -85,6 +90,7 @@ impl Node {
         Self {
             process: None,
             halted: None,
+            failed: None,
             storage,
             config,
             clock,
@@ -100,6 +106,7 @@ impl Node {
             applying: false,
             applied_durable: Slot::ZERO,
             trimmed: Slot::ZERO,
+            rolled_back: false,
         }
     }
 

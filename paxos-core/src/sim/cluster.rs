@@ -19,11 +19,12 @@ use super::node::{Clock, Node};
 use super::options::{Machine, Options};
 use super::report::Totals;
 use super::rng::Rng;
-use super::trace::{Event, Packet, Trace};
+use super::trace::Trace;
 use crate::ids::{ClusterId, Epoch, GroupId, Incarnation, ReplicaId, Time};
 use crate::membership::{Member, Membership};
 use crate::output::{Halt, NotProposed, ProposeError, Proposed, Status};
 use crate::port::{Format, Room};
+use crate::trace::{Event, Packet};
 use crate::value::Command;
 
 /// What is due at some time.
@@ -169,7 +170,8 @@ impl Cluster {
                 origin: rng.below(1_000_000_000_000),
                 rate: 1_000_000 - skew + rng.below(2 * skew + 1),
             };
-            Node::new(storage, options.config.clone(), clock)
+            let own = options.configs.get(usize::from(number) - 1);
+            Node::new(storage, own.unwrap_or(&options.config).clone(), clock)
         };
         let nodes = (1..=options.replicas).map(node).collect();
         Self {
@@ -260,7 +262,7 @@ impl Cluster {
 
     /// Writes a line into the trace.
     pub fn remark(&mut self, text: String) {
-        self.trace.push(self.now, None, Event::World(text));
+        self.trace.push(self.now, None, Event::Note { text });
     }
 
     pub(super) fn queue(&mut self, at: Time, due: Due) {
@@ -333,9 +335,9 @@ impl Cluster {
         let replica = node.process.as_mut()?.replica()?;
         // As the host does: a disk without space takes no new commands.
         if room == Room::Full {
-            self.log(id, Event::Refuse);
-            let commands = commands.to_vec();
-            return Some(Err(ProposeError { commands, reason: NotProposed::Busy }));
+            let (commands, reason) = (commands.to_vec(), NotProposed::Busy);
+            self.log(id, Event::NotProposed { reason });
+            return Some(Err(ProposeError { commands, reason }));
         }
         let result = replica.propose(commands.to_vec(), clock.wall(now), clock.local(now));
         match &result {
@@ -343,9 +345,10 @@ impl Cluster {
                 let status = replica.status();
                 self.check.proposed(id, commands, *proposed);
                 self.check.admitted(id, &status);
-                self.log(id, Event::Propose(proposed.slot));
+                let Proposed { slot, ballot } = *proposed;
+                self.log(id, Event::Proposed { slot, ballot });
             }
-            Err(_) => self.log(id, Event::Refuse),
+            Err(error) => self.log(id, Event::NotProposed { reason: error.reason }),
         }
         self.drain(id);
         Some(result)

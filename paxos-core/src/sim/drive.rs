@@ -5,15 +5,15 @@ use super::cluster::{Cluster, Due};
 use super::host::{Process, Stimulus};
 use super::kind::Kind;
 use super::network::Fate;
-use super::node::{Job, Node};
-use super::trace::{Event, Packet};
+use super::node::{Job, Node, Seen};
 use crate::codec;
-use crate::durable::WriteBatch;
+use crate::durable::{WriteBatch, WriteSequence};
 use crate::ids::{ReplicaId, Slot, Time};
 use crate::message::{Body, Message};
-use crate::output::{Halt, LoadTicket, Output, Recipients};
+use crate::output::{Halt, LoadTicket, Output, Recipients, Status};
 use crate::port::LoadRange;
 use crate::replica::Replica;
+use crate::trace::{Delivery, Event, Packet};
 use crate::value::Value;
 use bytes::{Bytes, BytesMut};
 use core::time::Duration;
@@ -51,7 +51,7 @@ impl Cluster {
         match due {
             Due::Deliver { from, packet, .. } => {
                 self.totals.delivered += 1;
-                self.log(id, Event::Receive(from, packet.clone()));
+                self.log(id, Event::Received { from, packet: packet.clone() });
                 self.deliver(id, from, packet);
             }
             Due::Disk(..) => self.disk_is_done(id),
@@ -70,7 +70,7 @@ impl Cluster {
                 node.applying = false;
                 node.applied_said = node.applied;
                 let through = node.applied;
-                self.log(id, Event::Applied(through));
+                self.log(id, Event::Applied { through });
                 self.input(id, |replica, now| replica.handle_applied(through, now));
             }
             Due::Asked(..) => self.turn(id, Stimulus::Asked),
@@ -102,13 +102,14 @@ impl Cluster {
                 Output::Send { to, message } => self.send(id, to, message),
                 Output::Persist(batch) => {
                     self.check.handed_out(id, &batch);
-                    let (sequence, writes) = (batch.sequence(), batch.writes().len());
-                    self.log(id, Event::Persist(sequence.number(), writes));
+                    let (sequence, writes) = (batch.sequence(), batch.writes().to_vec());
+                    self.log(id, Event::Persist { sequence, writes });
                     self.node_mut(id).jobs.push_back(Job::Persist(batch));
                 }
                 Output::Load { ticket, range } => {
                     self.totals.loads += 1;
-                    self.log(id, Event::Load(range.from));
+                    let LoadRange { from, through, .. } = range;
+                    self.log(id, Event::Load { from, through });
                     self.node_mut(id).jobs.push_back(Job::Load(ticket, range));
                 }
                 Output::Apply { slot, value } => self.apply(id, slot, &value),
@@ -122,12 +123,26 @@ impl Cluster {
         self.check.fail(Invariant::Progress, || format!("the outputs of {id} never end"));
     }
 
+    /// Tells the trace what changed about a replica.
+    fn notice(&mut self, id: ReplicaId, status: &Status) {
+        let Status { role, leader, committed, .. } = *status;
+        let seen = Seen { role: Some(role), leader, committed };
+        let before = core::mem::replace(&mut self.node_mut(id).seen, seen);
+        if (before.role, before.leader) != (seen.role, leader) {
+            self.log(id, Event::Role { role, leader });
+        }
+        if before.committed != committed {
+            self.log(id, Event::Committed { through: committed });
+        }
+    }
+
     /// After a replica's outputs: looks at it, and starts its disk.
     pub(super) fn settle(&mut self, id: ReplicaId) {
         let Some(status) = self.status(id) else {
             return;
         };
         self.check.observed(id, &status);
+        self.notice(id, &status);
         let node = self.node_mut(id);
         if node.crash_when_writing && node.is_writing() {
             let down = node.restart_after;
@@ -135,7 +150,7 @@ impl Cluster {
             return self.restart_after(id, down);
         }
         let life = node.life;
-        if node.busy == 0 && !node.jobs.is_empty() {
+        if node.busy == 0 && !node.jobs.is_empty() && !node.disk_held {
             node.busy = node.jobs.len();
             let slow = if node.is_writing() { node.storage.delay() } else { Duration::ZERO };
             let delay_max = self.options.disk_delay_max;
@@ -169,7 +184,7 @@ impl Cluster {
     }
 
     pub(super) fn halt(&mut self, id: ReplicaId, halt: Halt) {
-        self.log(id, Event::Halt);
+        self.log(id, Event::Halted { reason: halt.clone() });
         if !matches!(halt, Halt::Refused { .. }) {
             self.check.fail(Invariant::NoHalt, || format!("{id}: {halt}"));
         }
@@ -213,13 +228,13 @@ impl Cluster {
 
     /// Lets a packet have its fate.
     pub(super) fn meet(&mut self, from: ReplicaId, to: ReplicaId, packet: &Packet, fate: Fate) {
-        let (word, delays) = match fate {
-            Fate::Cut => (" (cut)", [None, None]),
-            Fate::Lost => (" (lost)", [None, None]),
-            Fate::Once(delay) => ("", [Some(delay), None]),
-            Fate::Twice(first, second) => (" (twice)", [Some(first), Some(second)]),
+        let (delivery, delays) = match fate {
+            Fate::Cut => (Delivery::Cut, [None, None]),
+            Fate::Lost => (Delivery::Lost, [None, None]),
+            Fate::Once(delay) => (Delivery::Sent, [Some(delay), None]),
+            Fate::Twice(first, second) => (Delivery::Twice, [Some(first), Some(second)]),
         };
-        self.log(from, Event::Send(to, packet.clone(), word));
+        self.log(from, Event::Sent { to, delivery, packet: packet.clone() });
         for delay in delays.into_iter().flatten() {
             let packet = packet.clone();
             self.queue(self.now.after(delay), Due::Deliver { from, to, packet });
@@ -227,7 +242,7 @@ impl Cluster {
     }
 
     pub(super) fn apply(&mut self, id: ReplicaId, slot: Slot, value: &Value) {
-        self.log(id, Event::Apply(slot));
+        self.log(id, Event::Apply { slot, value: value.clone() });
         self.check.applied(id, slot, value);
         self.node_mut(id).applied = slot;
         self.resolve_attempts(id, slot, value);
@@ -278,15 +293,24 @@ impl Cluster {
         let room = storage.room();
         if self.fleet.is_some() {
             for proof in &proofs {
-                self.check.attested(id, proof.through());
-                self.log(id, Event::Durable(proof.through().number()));
+                self.proved(id, proof.through());
             }
             return self.turn(id, Stimulus::Durable(proofs, room));
         }
         for proof in proofs {
-            self.check.attested(id, proof.through());
-            self.log(id, Event::Durable(proof.through().number()));
+            self.proved(id, proof.through());
             self.input(id, |replica, now| replica.handle_durable(proof, now));
+        }
+    }
+
+    /// A disk proved what was written to it, which may make values chosen.
+    fn proved(&mut self, id: ReplicaId, through: WriteSequence) {
+        self.check.attested(id, through);
+        self.log(id, Event::Durable { through });
+        for (slot, ballot) in self.check.take_chosen() {
+            if let Some(value) = self.check.chosen(slot).cloned() {
+                self.log(id, Event::Chosen { slot, ballot, value });
+            }
         }
     }
 
@@ -296,7 +320,7 @@ impl Cluster {
             Err(error) => return self.storage_failed(id, error),
         };
         self.check.loaded(id, range.from, &loaded.values);
-        self.log(id, Event::Loaded(loaded.values.len()));
+        self.log(id, Event::Loaded { values: loaded.values.len() });
         if self.fleet.is_some() {
             return self.turn(id, Stimulus::Loaded(ticket, loaded));
         }

@@ -99,9 +99,15 @@ impl Cluster {
         self.restart_after(id, down);
     }
 
-    /// Everything that can end at a disk has ended.
+    /// Everything that can end at a disk has ended, and what hung is done.
     pub(super) fn calm_disk(&mut self, id: ReplicaId) {
-        self.node_mut(id).storage.calm();
+        let now = self.now;
+        let node = self.node_mut(id);
+        node.storage.calm();
+        if node.busy > 0 {
+            let life = node.life;
+            self.queue(now, Due::Disk(id, life));
+        }
         self.look_for_space(id);
     }
 

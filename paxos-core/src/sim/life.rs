@@ -6,11 +6,11 @@ use super::check::Invariant;
 use super::cluster::{Cluster, Due};
 use super::disk::SimDisk;
 use super::host::{Birth, Moment, Process, Stimulus};
-use super::node::Node;
+use super::node::{Node, Seen};
 use super::options::Machine;
-use super::trace::Event;
 use crate::ids::{ReplicaId, Slot};
 use crate::replica::Replica;
+use crate::trace::Event;
 
 impl Cluster {
     /// Takes a replica's power away.
@@ -25,7 +25,7 @@ impl Cluster {
         self.totals.count(&process.counters());
         self.totals.crashes += 1;
         self.totals.torn_tails += u64::from(writes > 0);
-        self.log(id, Event::Crash(writes));
+        self.log(id, Event::Crashed { unproved: writes });
         let mut rng = self.rng.fork();
         self.node_mut(id).storage.crash(unproved, &mut rng);
         self.forget_attempts(id);
@@ -59,7 +59,7 @@ impl Cluster {
         let until = self.now.after(duration);
         self.node_mut(id).paused_until = until;
         self.totals.pauses += 1;
-        self.log(id, Event::Pause(until));
+        self.log(id, Event::Paused { until });
     }
 
     /// Gives a replica that is down a newly formatted directory, as no operator should.
@@ -129,7 +129,7 @@ impl Cluster {
         } else {
             applied
         };
-        let boot = recovered.incarnation.boot();
+        let incarnation = recovered.incarnation;
         node.trimmed = recovered.trimmed;
         let bytes_max = node.config.window_bytes_max;
         self.check.recovered(id, &recovered, applied, bytes_max);
@@ -148,13 +148,14 @@ impl Cluster {
         node.halted = None;
         node.failed = None;
         node.life += 1;
+        node.seen = Seen::default();
         node.armed = None;
         node.applying = false;
         node.paused_until = now;
         node.applied = applied;
         node.applied_said = applied;
         node.applied_durable = applied;
-        self.log(id, Event::Start(boot, applied));
+        self.log(id, Event::Started { incarnation, applied });
         if self.fleet.is_some() {
             return self.turn(id, Stimulus::Start);
         }

@@ -10,10 +10,11 @@ use std::collections::VecDeque;
 use super::disk::CrashStorage;
 use super::failure::Failure;
 use super::host::Process;
+use crate::ballot::Ballot;
 use crate::config::Config;
 use crate::durable::WriteBatch;
 use crate::ids::{LogClock, Slot, Time};
-use crate::output::{Halt, LoadTicket};
+use crate::output::{Halt, LoadTicket, Role};
 use crate::port::LoadRange;
 
 /// Work for a disk.
@@ -51,6 +52,14 @@ impl Clock {
     }
 }
 
+/// What was last seen of a replica, to tell when it changes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Seen {
+    pub(super) role: Option<Role>,
+    pub(super) leader: Option<Ballot>,
+    pub(super) committed: Slot,
+}
+
 /// One place.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -83,6 +92,9 @@ pub(super) struct Node {
     pub(super) trimmed: Slot,
     /// Its directory is an old copy, and its state machine as old.
     pub(super) rolled_back: bool,
+    pub(super) seen: Seen,
+    /// A script keeps the disk from doing anything.
+    pub(super) disk_held: bool,
 }
 
 impl Node {
@@ -107,6 +119,8 @@ impl Node {
             applied_durable: Slot::ZERO,
             trimmed: Slot::ZERO,
             rolled_back: false,
+            seen: Seen::default(),
+            disk_held: false,
         }
     }
 

@@ -18,6 +18,7 @@ use super::fault::{Fault, Plan};
 use super::host::Fleet;
 use super::options::Options;
 use super::report::Totals;
+use super::trace::Trace;
 use crate::ballot::Ballot;
 use crate::ids::{ClientId, ReplicaId, RequestNumber, Slot, Time};
 use crate::message::Connectivity;
@@ -65,9 +66,9 @@ pub struct Outcome {
     /// What it saw.
     pub totals: Totals,
     /// The same for every run of this seed.
-    pub hash: u64,
-    /// The last events in words; empty where the limits keep none.
-    pub trace: String,
+    pub hash: u128,
+    /// The last events; none where the limits keep none.
+    pub trace: Trace,
 }
 
 /// Runs a seed on simulated disks.
@@ -118,7 +119,7 @@ fn run_cluster(mut cluster: Cluster, plan: &Plan, limits: &Limits) -> Outcome {
         seed: plan.options.seed,
         violation: cluster.check.violation().cloned(),
         hash: cluster.trace.hash(),
-        trace: cluster.trace.to_string(),
+        trace: cluster.trace,
         totals: cluster.totals,
     }
 }

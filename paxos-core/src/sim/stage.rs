@@ -10,12 +10,12 @@ use super::drive::join;
 use super::host::{Act, Effect, Moment, Process, Stimulus, Tally};
 use super::kind::Kind;
 use super::node::Job;
-use super::trace::{Event, Packet};
 use crate::codec;
 use crate::durable::{Write, WriteBatch};
 use crate::ids::{ReplicaId, Slot};
 use crate::message::Body;
-use crate::port::{Channel, Frame};
+use crate::port::{Channel, Frame, LoadRange};
+use crate::trace::{Event, Packet};
 use crate::value::Value;
 use core::time::Duration;
 
@@ -93,12 +93,13 @@ impl Cluster {
             Effect::Look => self.node_mut(id).jobs.push_back(Job::Look),
             Effect::Load(ticket, range) => {
                 self.totals.loads += 1;
-                self.log(id, Event::Load(range.from));
+                let LoadRange { from, through, .. } = range;
+                self.log(id, Event::Load { from, through });
                 self.node_mut(id).jobs.push_back(Job::Load(ticket, range));
             }
             Effect::Apply(slot, value) => self.apply(id, slot, &value),
             Effect::Applied(slot) => {
-                self.log(id, Event::Applied(slot));
+                self.log(id, Event::Applied { through: slot });
                 self.node_mut(id).applied_said = slot;
             }
             Effect::WakeAt(local) => self.arm(id, local),
@@ -126,8 +127,8 @@ impl Cluster {
             }
         }
         self.check.handed_out(id, &batch);
-        let (sequence, writes) = (batch.sequence(), batch.writes().len());
-        self.log(id, Event::Persist(sequence.number(), writes));
+        let (sequence, writes) = (batch.sequence(), batch.writes().to_vec());
+        self.log(id, Event::Persist { sequence, writes });
         self.node_mut(id).jobs.push_back(Job::Persist(batch));
     }
 

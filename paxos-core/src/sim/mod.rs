@@ -9,12 +9,14 @@
 //! assert!(outcome.violation.is_none(), "{}", outcome.trace);
 //! ```
 
+mod atlas;
 mod batches;
 mod check;
 mod client;
 mod cluster;
 mod disk;
 mod drive;
+mod failure;
 mod fault;
 mod held;
 mod host;
@@ -33,10 +35,12 @@ mod script;
 mod stage;
 mod trace;
 
+pub use atlas::Atlas;
 pub use batches::Batches;
 pub use check::{Check, Invariant, Violation};
 pub use cluster::Cluster;
-pub use disk::{CrashStorage, SimDisk};
+pub use disk::{CrashStorage, DiskFault, Harm, SimDisk};
+pub use failure::Failure;
 pub use fault::{Fault, Plan};
 pub use held::{Held, Survivors};
 pub use host::{Act, Birth, Effect, Fleet, Host, Moment, Stimulus, Tally};

@@ -19,6 +19,7 @@ mod fault;
 mod kind;
 mod life;
 pub mod linear;
+pub mod monitor;
 mod network;
 mod node;
 mod options;

@@ -24,6 +24,7 @@ mod kind;
 mod life;
 pub mod linear;
 mod link;
+pub mod monitor;
 mod network;
 mod node;
 mod options;

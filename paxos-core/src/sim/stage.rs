@@ -116,12 +116,18 @@ impl Cluster {
     fn host_ends(&mut self, id: ReplicaId, ending: Ending) {
         match ending {
             Ending::Halt(halt) => self.halt(id, halt),
-            // Its writes were waited for or not: the power goes in both cases, which is harder.
-            Ending::Shutdown | Ending::Storage => {
+            // What was written last was waited for or not: a crash here is the harder case.
+            Ending::Shutdown => {
                 self.crash(id);
                 let down = self.options.election_timeout();
                 let down = self.rng.duration(Duration::from_millis(1), down);
                 self.restart_after(id, down);
+            }
+            // Who failed the storage decides when the process starts again.
+            Ending::Storage if self.node(id).failed.is_some() => self.crash(id),
+            Ending::Storage => {
+                let detail = || format!("{id} stops for its storage, which did not fail");
+                self.check.fail(Invariant::NoHalt, detail);
             }
             Ending::Failure(what) => {
                 self.check.fail(Invariant::NoHalt, || format!("{id} stops: {what}"));

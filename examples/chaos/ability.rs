@@ -39,7 +39,7 @@ impl Abilities {
         if root {
             found.try_namespaces(guard)?;
             let place = dir.join("trial");
-            std::fs::create_dir(&place).map_err(|error| format!("{place:?}: {error}"))?;
+            std::fs::create_dir(&place).map_err(|error| format!("{}: {error}", place.display()))?;
             guard.announce(&Remains::Mount(place.clone()))?;
             let place = place.display().to_string();
             found.small_disks =

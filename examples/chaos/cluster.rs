@@ -260,23 +260,18 @@ impl Cluster {
 
     /// The replica that leads by its own word, or by another's.
     pub(crate) fn leader(&self) -> Option<usize> {
-        let infos: Vec<_> = self.nodes.iter().map(|node| self.info(node)).collect();
+        let infos: Vec<_> = self.nodes.iter().map(info).collect();
         let leads = |info: &Option<Info>| {
             info.as_ref().and_then(|info| info.line("role")) == Some("leader")
         };
         infos.iter().position(leads)
     }
 
-    fn info(&self, node: &Node) -> Option<Info> {
-        let awake = node.running.as_ref().is_some_and(|running| !running.paused);
-        awake.then(|| Info::ask(node.clients, INFO_PATIENCE)).flatten()
-    }
-
     /// Waits until all replicas hold the same at the same slot.
     pub(crate) fn wait_until_equal(&self, patience: Duration) -> Result<String, String> {
         let start = Instant::now();
         loop {
-            let images: Vec<_> = self.nodes.iter().map(|node| self.image(node)).collect();
+            let images: Vec<_> = self.nodes.iter().map(image).collect();
             let equal = images.iter().all(|image| image.is_some() && *image == images[0]);
             if let (true, Some((applied, hash))) = (equal, &images[0]) {
                 return Ok(format!("applied {applied}, state {hash}"));
@@ -288,12 +283,6 @@ impl Cluster {
             }
             thread::sleep(Duration::from_millis(50));
         }
-    }
-
-    /// The last applied slot and the hash of the state after it.
-    fn image(&self, node: &Node) -> Option<(String, String)> {
-        let info = self.info(node)?;
-        Some((info.line("applied")?.to_owned(), info.line("state_hash")?.to_owned()))
     }
 
     /// Lines of the replicas' outputs that tell of a bug.
@@ -343,6 +332,13 @@ impl Cluster {
         }
     }
 
+    /// Whether the replica on the small file system says that it is full.
+    pub(crate) fn says_full(&self) -> bool {
+        let node = self.small_disk.as_ref().map(|(at, _)| &self.nodes[*at]);
+        let info = node.and_then(info);
+        info.is_some_and(|info| info.line("storage_full") == Some("1"))
+    }
+
     /// Makes room again.
     fn drain(&self) -> Result<(), String> {
         let Some((_, place)) = &self.small_disk else {
@@ -353,6 +349,17 @@ impl Cluster {
             Ok(()) | Err(_) => Ok(()),
         }
     }
+}
+
+fn info(node: &Node) -> Option<Info> {
+    let awake = node.running.as_ref().is_some_and(|running| !running.paused);
+    awake.then(|| Info::ask(node.clients, INFO_PATIENCE)).flatten()
+}
+
+/// The last applied slot and the hash of the state after it.
+fn image(node: &Node) -> Option<(String, String)> {
+    let info = info(node)?;
+    Some((info.line("applied")?.to_owned(), info.line("state_hash")?.to_owned()))
 }
 
 /// What takes the room on a full disk.
@@ -390,19 +397,17 @@ fn rewrite(
     let mut members = peers.iter();
     let mut written = String::new();
     for line in text.lines() {
-        let address = match line.split(" = ").next() {
-            Some("clients") => Some(&clients),
-            Some("listen") => Some(&listen),
-            Some("address") => members.next(),
+        let name = line.split(" = ").next().unwrap_or_default();
+        let address = match name {
+            "clients" => Some(&clients),
+            "listen" => Some(&listen),
+            "address" => members.next(),
             _ => None,
         };
-        match (address, line.split_once(" = ")) {
-            (Some(address), Some((name, _))) => {
-                written.push_str(&format!("{name} = \"{address}\""))
-            }
-            _ => written.push_str(line),
+        match address {
+            Some(address) => written.extend([name, " = \"", &address.to_string(), "\"\n"]),
+            None => written.extend([line, "\n"]),
         }
-        written.push('\n');
     }
     fs::write(file, written).map_err(failed)
 }

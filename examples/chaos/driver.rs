@@ -46,6 +46,8 @@ pub(crate) struct Run {
     pub(crate) expected_ends: u64,
     pub(crate) kills: u64,
     pub(crate) pauses: u64,
+    /// How often a replica said at the end of an episode that its disk is full.
+    pub(crate) full_disks: u64,
     /// On what the replicas agreed.
     pub(crate) agreement: Option<String>,
     /// When the last fault was healed, in nanoseconds since the run began.
@@ -69,16 +71,16 @@ pub(crate) fn run(cluster: &mut Cluster, orders: &Orders<'_>) -> Result<Run, Str
     cluster.wait_until_equal(SETTLE)?;
     let load = Load::start(cluster.clients(), orders.seed, PACE);
     let mut driver = Driver { cluster, orders, shared: &load.shared, run: Run::default() };
-    let driven = driver.drive();
+    let result = driver.drive();
     let mut run = driver.run;
-    if driven.is_ok() && !orders.interrupted.load(Ordering::Relaxed) {
+    if result.is_ok() && !orders.interrupted.load(Ordering::Relaxed) {
         wait_for_service(&load.shared, &mut run);
     }
     run.healed = load.shared.now();
     let (shared, history) = load.stop();
     run.history = history;
     run.succeeded_stressed = shared.succeeded_stressed.load(Ordering::Relaxed);
-    driven?;
+    result?;
     if !orders.interrupted.load(Ordering::Relaxed) {
         settle(cluster, &shared, &mut run);
     }
@@ -156,6 +158,9 @@ impl Driver<'_> {
             self.take(step)?;
         }
         self.wait_until(begun + episode.length);
+        if episode.faults.contains(&Fault::DiskFull) && self.cluster.says_full() {
+            self.run.full_disks += 1;
+        }
         self.shared.stressed.store(false, Ordering::Relaxed);
         self.shared.bulky.store(false, Ordering::Relaxed);
         let end = self.shared.now();
@@ -164,8 +169,8 @@ impl Driver<'_> {
         let after = self.shared.succeeded.load(Ordering::Relaxed);
         say(format_args!(
             "{:7.1} s  {:4.1} s  leader {}  {:5} ok  {}",
-            start as f64 / 1e9,
-            (end - start) as f64 / 1e9,
+            Duration::from_nanos(start).as_secs_f64(),
+            Duration::from_nanos(end - start).as_secs_f64(),
             leader.map_or("-".into(), |leader| (leader + 1).to_string()),
             after - before,
             names.join(" + ")
@@ -183,17 +188,18 @@ impl Driver<'_> {
         let cluster = &mut *self.cluster;
         match step {
             Step::Cut(ways) => {
-                ways.iter().for_each(|way| cluster.proxy.change(*way, |rule| rule.cut = true));
+                for way in ways {
+                    cluster.proxy.change(*way, |rule| rule.cut = true);
+                }
             }
             Step::Mend(ways) => {
-                ways.iter().for_each(|way| cluster.proxy.change(*way, |rule| rule.cut = false));
+                for way in ways {
+                    cluster.proxy.change(*way, |rule| rule.cut = false);
+                }
             }
             Step::Worsen(ways, worse) => {
                 for way in ways {
-                    let change = |rule: &mut crate::proxy::Rule| {
-                        *rule = crate::proxy::Rule { cut: rule.cut, ..*worse };
-                    };
-                    cluster.proxy.change(*way, change);
+                    cluster.proxy.change(*way, |rule| *rule = rule.and(*worse));
                 }
             }
             Step::Filter(ways, permille) => {
@@ -203,7 +209,9 @@ impl Driver<'_> {
             }
             Step::Kill(nodes) => {
                 self.run.kills += nodes.len() as u64;
-                nodes.iter().for_each(|node| cluster.kill(*node));
+                for node in nodes {
+                    cluster.kill(*node);
+                }
             }
             Step::Start(node, injection) => cluster.start(*node, injection.clone())?,
             Step::Pause(node) => {

@@ -2,13 +2,13 @@
 //!
 //! Owns: [`Episode`]: some faults, their steps in order of time, and how they are drawn. Carries
 //! nothing out.
-//! Invariants: an episode strikes each class of things at most once; every pause in it is between
+//! Invariants: an episode strikes each class of things at most once, but for the quality of links; every pause in it is between
 //! 0.1 and 10 s; when it ends, whoever carries it out heals everything.
 
 use std::time::Duration;
 
 use crate::cluster::Injection;
-use crate::fault::Fault;
+use crate::fault::{Class, Fault};
 use crate::proxy::{Rule, ways};
 use crate::rng::Rng;
 use crate::shape::{Shape, Way, cuts};
@@ -63,7 +63,10 @@ pub(crate) fn draw(scene: &Scene<'_>, rng: &mut Rng) -> Episode {
     let mut faults: Vec<Fault> = Vec::new();
     for _ in 0..classes {
         let fault = rng.pick(scene.menu);
-        if faults.iter().all(|other| other.class() != fault.class()) {
+        let together = |other: &Fault| {
+            other.class() != fault.class() || (*other != fault && fault.class() == Class::Quality)
+        };
+        if faults.iter().all(together) {
             faults.push(fault);
         }
     }
@@ -102,10 +105,22 @@ impl Act<'_, '_> {
             Fault::Pause => self.pause(focus),
             Fault::Partition(shape) => self.partition(shape, focus),
             Fault::Swizzle => self.swizzle(),
-            Fault::Loss | Fault::Delay | Fault::Duplicate | Fault::Reorder => {
-                let rule = self.rule(fault);
-                let ways = self.some_ways(focus);
-                self.steps.push((0, Step::Worsen(ways, rule)));
+            Fault::Loss => {
+                let loss = self.rng.within(20, 300);
+                self.worsen(focus, Rule { loss, ..Rule::default() });
+            }
+            Fault::Delay => {
+                let delay = Duration::from_millis(self.rng.within(2, 120));
+                let jitter = Duration::from_millis(self.rng.within(0, 40));
+                self.worsen(focus, Rule { delay, jitter, ..Rule::default() });
+            }
+            Fault::Duplicate => {
+                let duplicate = self.rng.within(50, 500);
+                self.worsen(focus, Rule { duplicate, ..Rule::default() });
+            }
+            Fault::Reorder => {
+                let reorder = self.rng.within(50, 400);
+                self.worsen(focus, Rule { reorder, ..Rule::default() });
             }
             Fault::FilterCut => {
                 let shapes = [
@@ -125,17 +140,28 @@ impl Act<'_, '_> {
                 let ways = self.some_ways(focus);
                 self.steps.push((0, Step::Filter(ways, permille)));
             }
-            Fault::SyncError
-            | Fault::SyncLie
-            | Fault::SyncSlow
-            | Fault::SyncHang
-            | Fault::WriteError => {
-                let injection = self.injection(fault);
-                self.steps.push((0, Step::Kill(vec![focus])));
-                self.steps.push((50, Step::Start(focus, Some(injection))));
-                // What stopped by itself comes back to find what it left behind.
-                self.length = self.length.max(4_000);
-                self.steps.push((self.length * 2 / 3, Step::Start(focus, None)));
+            Fault::SyncError => {
+                let when = self.call_number();
+                self.inject(focus, format!("fdatasync:error=EIO:when={when}"), true);
+            }
+            Fault::WriteError => {
+                let (error, when) = (self.rng.pick(&["EIO", "ENOSPC"]), self.call_number());
+                self.inject(focus, format!("pwrite64:error={error}:when={when}"), true);
+            }
+            Fault::SyncLie => {
+                let when = self.call_number();
+                self.inject(focus, format!("fdatasync:retval=0:when={when}+"), false);
+            }
+            Fault::SyncSlow => {
+                let microseconds = 1_000 * self.rng.within(20, 300);
+                let rule = format!("fdatasync:delay_enter={microseconds}:when=5+");
+                self.inject(focus, rule, false);
+            }
+            Fault::SyncHang => {
+                let microseconds = 1_000 * self.rng.within(2_500, 5_000);
+                let when = self.call_number();
+                let rule = format!("fdatasync:delay_enter={microseconds}:when={when}");
+                self.inject(focus, rule, false);
             }
             Fault::DiskFull => {
                 // The room in spare segments has to be used up before anybody notices.
@@ -223,46 +249,29 @@ impl Act<'_, '_> {
         }
     }
 
-    fn rule(&mut self, fault: Fault) -> Rule {
-        let mut rule = Rule::default();
-        match fault {
-            Fault::Loss => rule.loss = self.rng.within(20, 300),
-            Fault::Duplicate => rule.duplicate = self.rng.within(50, 500),
-            Fault::Reorder => rule.reorder = self.rng.within(50, 400),
-            _ => {
-                rule.delay = Duration::from_millis(self.rng.within(2, 120));
-                rule.jitter = Duration::from_millis(self.rng.within(0, 40));
-            }
-        }
-        rule
+    /// Packets of all links, or of those of one replica.
+    fn worsen(&mut self, focus: usize, rule: Rule) {
+        let ways = self.some_ways(focus);
+        self.steps.push((0, Step::Worsen(ways, rule)));
     }
 
-    /// All links, or those of one replica.
     fn some_ways(&mut self, focus: usize) -> Vec<Way> {
         let all = self.rng.permille(600);
         let touches = |way: &Way| all || way.0 == focus || way.1 == focus;
         ways(self.scene.nodes).filter(touches).collect()
     }
 
-    fn injection(&mut self, fault: Fault) -> Injection {
-        // Counted per thread of the replica; the first few happen before it answers anybody.
-        let when = self.rng.within(5, 600);
-        let (rule, fatal) = match fault {
-            Fault::SyncError => (format!("fdatasync:error=EIO:when={when}"), true),
-            Fault::WriteError => {
-                let error = self.rng.pick(&["EIO", "ENOSPC"]);
-                (format!("pwrite64:error={error}:when={when}"), true)
-            }
-            Fault::SyncLie => (format!("fdatasync:retval=0:when={when}+"), false),
-            Fault::SyncSlow => {
-                let microseconds = 1_000 * self.rng.within(20, 300);
-                (format!("fdatasync:delay_enter={microseconds}:when=5+"), false)
-            }
-            _ => {
-                let microseconds = 1_000 * self.rng.within(2_500, 5_000);
-                (format!("fdatasync:delay_enter={microseconds}:when={when}"), false)
-            }
-        };
-        Injection { rule, fatal }
+    /// Which system call of a thread is struck: the first few happen before anybody is answered.
+    fn call_number(&mut self) -> u64 {
+        self.rng.within(5, 600)
+    }
+
+    /// Starts a replica anew with its system calls tampered with.
+    fn inject(&mut self, focus: usize, rule: String, fatal: bool) {
+        self.length = self.length.max(4_000);
+        self.steps.push((0, Step::Kill(vec![focus])));
+        self.steps.push((50, Step::Start(focus, Some(Injection { rule, fatal }))));
+        // What stopped by itself comes back to find what it left behind.
+        self.steps.push((self.length * 2 / 3, Step::Start(focus, None)));
     }
 }

@@ -13,7 +13,7 @@ use paxos_core::sim::linear::{Budget, Failure, History, Specification, check};
 use crate::history::{Call, Operation, Outcome};
 
 /// How far the search goes for one key.
-const BUDGET: Budget = Budget { steps: 20_000_000, configurations: 2_000_000 };
+const BUDGET: Budget = Budget { steps: 5_000_000, configurations: 1_000_000 };
 /// So many violations are told.
 const TOLD_MAX: usize = 10;
 /// So many operations of a key are shown with its violation.
@@ -187,9 +187,8 @@ impl Specification for Key {
     ) -> Option<Option<String>> {
         let (next, given) = match call {
             Call::Get => (state.clone(), Outcome::Value(state.clone())),
-            Call::Set(value) => (Some(value.clone()), Outcome::Done),
             Call::SetAbsent(_) if state.is_some() => (state.clone(), Outcome::Value(None)),
-            Call::SetAbsent(value) => (Some(value.clone()), Outcome::Done),
+            Call::Set(value) | Call::SetAbsent(value) => (Some(value.clone()), Outcome::Done),
             Call::Swap(value) => (Some(value.clone()), Outcome::Value(state.clone())),
             Call::Take => (None, Outcome::Value(state.clone())),
             Call::Increment => {
@@ -198,7 +197,7 @@ impl Specification for Key {
             }
             Call::Append(value) => {
                 let whole = format!("{}{value}", state.as_deref().unwrap_or_default());
-                let length = whole.len() as i64;
+                let length = i64::try_from(whole.len()).ok()?;
                 (Some(whole), Outcome::Integer(length))
             }
         };

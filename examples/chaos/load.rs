@@ -69,8 +69,8 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Starts them. `pace` is the longest that each waits between two requests.
-    pub(crate) fn start(addresses: Vec<SocketAddr>, seed: u64, pace: Duration) -> Self {
+    /// Starts them. `pause_max` is the longest that each waits between two requests.
+    pub(crate) fn start(addresses: Vec<SocketAddr>, seed: u64, pause_max: Duration) -> Self {
         let shared = Arc::new(Shared {
             begun: Instant::now(),
             stop: AtomicBool::new(false),
@@ -86,8 +86,8 @@ impl Load {
                 let shared = Arc::clone(&shared);
                 let patience = if id % 4 == 0 { PATIENCE_LONG } else { PATIENCE };
                 let rng = Rng::new(seed, u64::from(id));
-                let worker = Worker { id, shared, rng, patience, made: 0, done: Vec::new() };
-                thread::spawn(move || worker.run(pace))
+                let worker = Worker { id, shared, rng, patience, made: 0, seen: Vec::new() };
+                thread::spawn(move || worker.run(pause_max))
             })
             .collect();
         let bulky = Arc::clone(&shared);
@@ -134,11 +134,11 @@ struct Worker {
     patience: Duration,
     /// Values made, so that each is made once.
     made: u64,
-    done: Vec<Operation>,
+    seen: Vec<Operation>,
 }
 
 impl Worker {
-    fn run(mut self, pace: Duration) -> Vec<Operation> {
+    fn run(mut self, pause_max: Duration) -> Vec<Operation> {
         let mut connection = None;
         let mut node = 0;
         while !self.shared.stop.load(Ordering::Relaxed) {
@@ -156,18 +156,17 @@ impl Worker {
             let end = self.shared.now();
             let rejected = matches!(outcome, Outcome::Rejected(_));
             self.count(&outcome, place);
-            let node_id = node as u16 + 1;
-            let operation =
-                Operation { client: self.id, node: node_id, start, end, key, call, outcome };
-            self.done.push(operation);
+            let asked = node as u16 + 1;
+            let done = Operation { client: self.id, node: asked, start, end, key, call, outcome };
+            self.seen.push(done);
             // Now and then, and where nothing is to be had, somebody else is asked.
             if usable && !self.rng.permille(if rejected { 500 } else { 10 }) {
                 connection = Some(client);
             }
-            let longest = pace.as_micros() as u64 * if rejected { 3 } else { 1 };
+            let longest = pause_max.as_micros() as u64 * if rejected { 3 } else { 1 };
             thread::sleep(Duration::from_micros(self.rng.within(0, longest)));
         }
-        self.done
+        self.seen
     }
 
     fn count(&self, outcome: &Outcome, place: usize) {
@@ -200,7 +199,7 @@ impl Worker {
         self.made += 1;
         let value = format!("c{}.{}", self.id, self.made);
         let call = match (kind, self.rng.below(20)) {
-            ('r', 0..=8) | ('n', 0..=6) | ('l', 0..=6) => Call::Get,
+            ('r', 0..=8) | ('n' | 'l', 0..=6) => Call::Get,
             ('r', 9..=12) => Call::Set(value),
             ('r', 13..=14) => Call::SetAbsent(value),
             ('r', 15..=17) => Call::Swap(value),

@@ -145,7 +145,7 @@ fn run(options: &Options) -> Result<ExitCode, String> {
             say("interrupted: nothing is judged");
             return Ok(ExitCode::from(EXIT_INTERRUPTED));
         }
-        Ok(run) => conclude(run, options, seed, &cluster, &dir),
+        Ok(run) => conclude(&run, options, seed, &cluster, &dir),
         Err(error) => {
             say(format_args!("the outputs of the replicas are in {}", dir.display()));
             guard.announce(&Remains::Kept(dir.clone()))?;
@@ -161,7 +161,7 @@ fn run(options: &Options) -> Result<ExitCode, String> {
 
 /// Judges a run, prints the table, saves the history.
 fn conclude(
-    run: Run,
+    run: &Run,
     options: &Options,
     seed: u64,
     cluster: &Cluster,
@@ -171,7 +171,7 @@ fn conclude(
     let mut judgement: Judgement = judge(&run.history);
     let took = start.elapsed();
     judgement.violations.extend(run.violations.iter().cloned());
-    say(report::text(&run, &judgement, cluster).trim_end());
+    say(report::text(run, &judgement, cluster).trim_end());
     say(format_args!("judged in {:.1} s", took.as_secs_f64()));
     let file = match &options.history {
         Some(file) => Some(file.clone()),

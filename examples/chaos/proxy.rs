@@ -42,7 +42,21 @@ pub(crate) struct Rule {
     pub(crate) jitter: Duration,
 }
 
-/// How long a reordered packet is held back.
+impl Rule {
+    /// This one and another together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            cut: self.cut || other.cut,
+            loss: self.loss.max(other.loss),
+            duplicate: self.duplicate.max(other.duplicate),
+            reorder: self.reorder.max(other.reorder),
+            delay: self.delay.max(other.delay),
+            jitter: self.jitter.max(other.jitter),
+        }
+    }
+}
+
+/// How long a reordered packet is held back, in microseconds.
 const REORDER_HOLD: (u64, u64) = (2_000, 30_000);
 
 /// What became of packets.

@@ -3,6 +3,7 @@
 //! Owns: what is counted from a run and how it is printed. Decides nothing.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::cluster::Cluster;
 use crate::driver::{Past, Run};
@@ -57,8 +58,7 @@ pub(crate) fn text(run: &Run, judgement: &Judgement, cluster: &Cluster) -> Strin
             continue;
         }
         let during = |operation: &&Operation| {
-            let ended = |past: &&Past| (past.start..past.end).contains(&operation.end);
-            episodes.iter().any(|past| ended(past))
+            episodes.iter().any(|past| (past.start..past.end).contains(&operation.end))
         };
         let ends = count(run.history.iter().filter(during));
         let gaps = episodes.iter().map(|past| longest_gap(&successes, (past.start, past.end)));
@@ -72,7 +72,8 @@ pub(crate) fn text(run: &Run, judgement: &Judgement, cluster: &Cluster) -> Strin
         "an episode may hold several faults\n\
          packets: {} forwarded, {} cut, {} lost, {} duplicated, {} reordered, {} delayed, \
          {} overflowed; {} dropped by the kernel\n\
-         {} kill -9, {} pauses, {} replicas stopped by themselves after a failed write or sync\n\
+         {} kill -9, {} pauses, {} replicas stopped by themselves after a failed write or sync, \
+         {} disks were said to be full\n\
          operations that succeeded during faults: {}",
         tally.forwarded,
         tally.cut,
@@ -85,6 +86,7 @@ pub(crate) fn text(run: &Run, judgement: &Judgement, cluster: &Cluster) -> Strin
         run.kills,
         run.pauses,
         run.expected_ends,
+        run.full_disks,
         run.succeeded_stressed,
     );
     write.expect("writing to a string does not fail");
@@ -101,7 +103,7 @@ pub(crate) fn text(run: &Run, judgement: &Judgement, cluster: &Cluster) -> Strin
 
 fn row(text: &mut String, name: &str, episodes: usize, ends: Ends, gap: u64) {
     let Ends { succeeded, rejected, unknown } = ends;
-    let gap = gap as f64 / 1e9;
+    let gap = Duration::from_nanos(gap).as_secs_f64();
     let line = format!(
         "{name:<12} {episodes:>8} {succeeded:>8} {rejected:>9} {unknown:>8} {gap:>10.2} s\n"
     );

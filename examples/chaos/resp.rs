@@ -40,7 +40,8 @@ impl Client {
     pub(crate) fn call(&mut self, request: &[&str]) -> io::Result<Reply> {
         let mut bytes = format!("*{}\r\n", request.len());
         for argument in request {
-            bytes.push_str(&format!("${}\r\n{argument}\r\n", argument.len()));
+            let length = argument.len().to_string();
+            bytes.extend(["$", &length, "\r\n", argument, "\r\n"]);
         }
         self.stream.get_mut().write_all(bytes.as_bytes())?;
         self.receive()

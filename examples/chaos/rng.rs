@@ -1,6 +1,6 @@
 //! Chance from a seed.
 //!
-//! Owns: one generator, SplitMix64. The schedule of faults and the clients' choices come from it;
+//! Owns: one generator, that of `SplitMix64`. The schedule of faults and the clients' choices come from it;
 //! what the system makes of them does not.
 
 /// A generator. Equal seeds give equal numbers.

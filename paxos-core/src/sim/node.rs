@@ -63,6 +63,7 @@ pub(super) struct Seen {
 
 /// One place.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "what befalls a place comes in any combination")]
 pub(super) struct Node {
     /// None while it is down.
     pub(super) process: Option<Process>,

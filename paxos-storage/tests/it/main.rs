@@ -12,4 +12,5 @@ mod faults;
 mod golden;
 mod memory;
 mod simulated;
+mod sweep;
 mod trim;

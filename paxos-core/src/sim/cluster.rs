@@ -12,6 +12,7 @@ use std::collections::BinaryHeap;
 use super::check::{Check, Violation};
 use super::client::Client;
 use super::disk::{CrashStorage, SimDisk};
+use super::held::Holds;
 use super::host::{Fleet, Process};
 use super::link::Links;
 use super::network::Network;
@@ -20,7 +21,7 @@ use super::options::{Machine, Options};
 use super::report::Totals;
 use super::rng::Rng;
 use super::trace::Trace;
-use crate::ids::{ClusterId, Epoch, GroupId, Incarnation, ReplicaId, Time};
+use crate::ids::{ClusterId, Epoch, GroupId, ReplicaId, Time};
 use crate::membership::{Member, Membership};
 use crate::output::{Halt, NotProposed, ProposeError, Proposed, Status};
 use crate::port::{Format, Room};
@@ -41,8 +42,8 @@ pub(super) enum Due {
     Asked(ReplicaId, u32),
     /// A part of a host has work.
     Part(ReplicaId, u32, u32),
-    /// A host's link to a peer came up, or fell.
-    Link(ReplicaId, u32, ReplicaId, Option<Incarnation>),
+    /// A host's link to a peer came up, or fell: its end knows.
+    Link(ReplicaId, u32, ReplicaId),
     /// Links are looked at.
     Links,
     Applied(ReplicaId, u32),
@@ -93,6 +94,7 @@ pub struct Cluster {
     order: u64,
     pub(super) rng: Rng,
     pub(super) network: Network,
+    pub(super) holds: Holds,
     pub(super) nodes: Vec<Node>,
     /// Where the places hold whole nodes: their maker, and their clients.
     pub(super) fleet: Option<Box<dyn Fleet>>,
@@ -179,6 +181,7 @@ impl Cluster {
             queue: BinaryHeap::new(),
             order: 0,
             network: Network::new(usize::from(options.replicas), rng.fork()),
+            holds: Holds::default(),
             rng,
             nodes,
             fleet: None,

@@ -75,8 +75,7 @@ impl Cluster {
             }
             Due::Asked(..) => self.turn(id, Stimulus::Asked),
             Due::Part(_, _, part) => self.turn(id, Stimulus::Part(part)),
-            Due::Link(_, _, peer, Some(life)) => self.turn(id, Stimulus::Up(peer, life)),
-            Due::Link(_, _, peer, None) => self.turn(id, Stimulus::Down(peer)),
+            Due::Link(_, _, peer) => self.tell_link(id, peer),
             Due::Client(_) | Due::Restart(..) | Due::Links => {}
         }
     }
@@ -220,6 +219,9 @@ impl Cluster {
     }
 
     pub(super) fn post(&mut self, from: ReplicaId, to: ReplicaId, kind: Kind, packet: &Packet) {
+        if self.keeps(from, to, kind, packet) {
+            return;
+        }
         let fate = self.network.fate(from, to, kind);
         self.totals.lost[kind.index()] += u64::from(fate == Fate::Lost);
         self.totals.repeated[kind.index()] += u64::from(matches!(fate, Fate::Twice(..)));

@@ -5,6 +5,7 @@ use core::time::Duration;
 use super::check::Invariant;
 use super::cluster::{Cluster, Due};
 use super::disk::SimDisk;
+use super::held::Survivors;
 use super::host::{Birth, Moment, Process, Stimulus};
 use super::node::{Directory, Node, Seen};
 use super::options::Machine;
@@ -27,7 +28,17 @@ impl Cluster {
         self.totals.torn_tails += u64::from(writes > 0);
         self.log(id, Event::Crashed { unproved: writes });
         let mut rng = self.rng.fork();
-        self.node_mut(id).storage.crash(unproved, &mut rng);
+        let node = self.node_mut(id);
+        match node.survivors {
+            Survivors::Drawn => node.storage.crash(unproved, &mut rng),
+            Survivors::Nothing => node.storage.crash(Vec::new(), &mut rng),
+            Survivors::Everything => {
+                // They are written, and the proof goes with the process.
+                let proofs = node.storage.persist(unproved);
+                let _unseen = proofs.expect("simulated storage writes");
+                node.storage.crash(Vec::new(), &mut rng);
+            }
+        }
         self.forget_attempts(id);
         // What the process held in memory goes before anybody hears of it.
         drop(process);
@@ -71,6 +82,12 @@ impl Cluster {
         node.storage = Box::new(SimDisk::new(format));
         node.applied_durable = Slot::ZERO;
         self.check.wiped(id);
+    }
+
+    /// A durable state machine makes what it holds durable.
+    pub fn save(&mut self, id: ReplicaId) {
+        let node = self.node_mut(id);
+        node.applied_durable = node.applied_said;
     }
 
     /// Where the options say so: each state machine that is up makes durable what it holds, and what

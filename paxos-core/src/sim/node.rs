@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use super::disk::CrashStorage;
 use super::failure::Failure;
+use super::held::Survivors;
 use super::host::Process;
 use crate::ballot::Ballot;
 use crate::config::Config;
@@ -103,6 +104,8 @@ pub(super) struct Node {
     pub(super) seen: Seen,
     /// A script keeps the disk from doing anything.
     pub(super) disk_held: bool,
+    /// What the next crash leaves of the facts that are being written.
+    pub(super) survivors: Survivors,
 }
 
 impl Node {
@@ -129,6 +132,7 @@ impl Node {
             directory: Directory::Its,
             seen: Seen::default(),
             disk_held: false,
+            survivors: Survivors::Drawn,
         }
     }
 

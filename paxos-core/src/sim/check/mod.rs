@@ -142,6 +142,12 @@ impl Check {
         self.slots.get(&slot)?.chosen.as_ref()
     }
 
+    /// The highest slot in which a value is chosen.
+    pub fn chosen_last(&self) -> Slot {
+        let mut slots = self.slots.iter().rev();
+        slots.find(|(_, history)| history.chosen.is_some()).map_or(Slot::ZERO, |(slot, _)| *slot)
+    }
+
     /// What was chosen since this was last asked, and at which ballot first.
     pub fn take_chosen(&mut self) -> Vec<(Slot, Ballot)> {
         core::mem::take(&mut self.fresh)

@@ -244,9 +244,21 @@ where
         ReplicaId::new(self.rng.between(1, u64::from(self.replicas)) as u16)
     }
 
+    fn place_of(&self, index: usize) -> Option<(Slot, usize)> {
+        self.common.ledger.place_of(self.numbers[index]?)
+    }
+
+    /// The operations that stand in the log, in its order.
+    fn log(&self) -> Vec<usize> {
+        let place = |index| Some((self.place_of(index)?, index));
+        let mut log: Vec<_> = (0..self.numbers.len()).filter_map(place).collect();
+        log.sort_unstable();
+        log.into_iter().map(|(_, index)| index).collect()
+    }
+
     /// Commands that were answered before others were asked for stand before them in the log.
     fn check_order(&self) -> Result<(), String> {
-        let slot = |index: usize| self.common.ledger.slot_of(self.numbers[index]?);
+        let slot = |index: usize| Some(self.place_of(index)?.0);
         let operations = self.history.operations();
         let mut ends: Vec<(u64, Slot)> = Vec::new();
         for (index, operation) in operations.iter().enumerate() {
@@ -380,6 +392,7 @@ where
             return Ok(());
         }
         self.check_order()?;
-        self.setting.checks.iter().try_for_each(|check| check(&self.history))
+        let log = self.log();
+        self.setting.checks.iter().try_for_each(|check| check(&self.history, &log))
     }
 }

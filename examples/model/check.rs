@@ -8,19 +8,18 @@ use std::collections::BTreeMap;
 
 use paxos_core::ballot::Ballot;
 use paxos_core::ids::Slot;
-use paxos_core::membership::Membership;
 use paxos_core::message::{Accept, Body, Message, Prepare, SlotState};
 use paxos_core::quorum::VoterSet;
 use paxos_core::value::Value;
 
-use crate::marks::{Mark, Marks};
+use crate::marks::Mark;
+use crate::scope::REPLICAS;
 use crate::table::{MessageId, Move, Table};
 use crate::world::World;
 
 /// What a move added to a world that it led to.
 pub(crate) struct Added<'a> {
     pub(crate) table: &'a Table,
-    pub(crate) membership: &'a Membership,
     /// The world after the move.
     pub(crate) world: &'a World,
     /// Where in the world the move happened.
@@ -31,7 +30,7 @@ pub(crate) struct Added<'a> {
 }
 
 /// Judges a move. The first thing wrong, if any.
-pub(crate) fn check(added: &Added<'_>, marks: &mut Marks) -> Result<(), String> {
+pub(crate) fn check(added: &Added<'_>) -> Result<(), String> {
     if let Some(fault) = &added.answer.fault {
         return Err(fault.clone());
     }
@@ -48,7 +47,9 @@ pub(crate) fn check(added: &Added<'_>, marks: &mut Marks) -> Result<(), String> 
             Body::Prepare(prepare) => added.judge_prepare(message, *prepare)?,
             Body::Accept(accept) => {
                 added.judge_accept(accept)?;
-                marks.add_if(Mark::HighestOfSeveral, added.had_a_choice(accept));
+                if added.had_a_choice(accept) {
+                    added.table.mark(Mark::HighestOfSeveral);
+                }
             }
             Body::Promise(_)
             | Body::Accepted(_)
@@ -80,8 +81,8 @@ impl Added<'_> {
                 }
             }
         }
-        let quorums = self.membership.quorums();
-        let chosen = voters.into_values().flatten().filter(|(_, set)| quorums.is_accept_quorum(*set));
+        // Counted here, and not by the code that is judged.
+        let chosen = voters.into_values().flatten().filter(|(_, set)| 2 * set.len() > REPLICAS);
         let mut values: Vec<Value> = Vec::new();
         for (value, _) in chosen {
             if !values.contains(&value) {

@@ -145,7 +145,6 @@ impl Node {
         self.format.replica
     }
 
-    pub(crate) fn brief(&self) -> String { format!("{:?} DISK {:?} PENDING {:?}", self.replica.safety_state(), self.disk, self.writes().collect::<Vec<_>>()) }
     fn writes(&self) -> impl Iterator<Item = &Vec<Write>> {
         self.pending.iter().map(|pending| &pending.writes)
     }
@@ -161,7 +160,11 @@ impl Node {
         self.pending.front().is_some_and(|pending| {
             pending.writes.iter().all(|write| match write {
                 Write::Promised(ballot) | Write::Accepted { ballot, .. } => ballot.leader() != own,
-                _ => true,
+                Write::Chosen { .. }
+                | Write::Committed(_)
+                | Write::Trimmed(_)
+                | Write::Refused { .. }
+                | Write::Peer { .. } => true,
             })
         })
     }
@@ -257,7 +260,9 @@ impl Node {
         self.peer_pulse += 1;
         let lives_waiting: Vec<_> = self
             .pending_writes()
-            .filter_map(|write| if let Write::Peer { peer, .. } = write { Some(*peer) } else { None })
+            .filter_map(
+                |write| if let Write::Peer { peer, .. } = write { Some(*peer) } else { None },
+            )
             .collect();
         for peer in self.replica.peers().to_vec() {
             let Some(life) = self.disk.life(peer).filter(|_| !lives_waiting.contains(&peer)) else {

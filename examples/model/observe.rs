@@ -3,6 +3,7 @@
 //! Owns: [`observe`], which compares a node before and after. Judges nothing.
 //! Source: protocol.md; see [`Mark`].
 
+use paxos_core::ballot::Ballot;
 use paxos_core::durable::Write;
 use paxos_core::message::{Body, Message, SlotState};
 use paxos_core::output::Role;
@@ -33,8 +34,8 @@ pub(crate) fn observe(before: &Node, after: &Node, input: &Input<Message>, out: 
             marks.add_if(Mark::VoteRecovered, before.disk.has_votes());
         }
         Input::Campaign => {
-            let promised = before.replica.status().promised.map_or(0, |ballot| ballot.round());
-            let ballot = after.replica.status().promised.map_or(0, |ballot| ballot.round());
+            let promised = before.replica.status().promised.map_or(0, Ballot::round);
+            let ballot = after.replica.status().promised.map_or(0, Ballot::round);
             marks.add_if(Mark::OutbidByHearsay, ballot > promised + 1);
         }
         Input::Propose(_) => {
@@ -71,10 +72,8 @@ fn observe_sent(before: &Node, input: &Input<Message>, out: &Outcome, marks: &mu
             Body::Accepted(_) => marks.add_if(Mark::AcceptedWaited, synced),
             Body::Refused(_) => marks.add(Mark::OldLifeRefused),
             Body::Fetched(_) => {
-                let accept = matches!(
-                    input,
-                    Input::Deliver(Message { body: Body::Accept(_), .. })
-                ) && before.replica.status().committed.number() > 0;
+                let accept = matches!(input, Input::Deliver(Message { body: Body::Accept(_), .. }))
+                    && before.replica.status().committed.number() > 0;
                 marks.add_if(Mark::ChosenAnswered, accept);
             }
             Body::Accept(_)

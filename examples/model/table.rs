@@ -7,9 +7,11 @@
 //! changes. Where equal nodes differ in what the comparison leaves out, [`Table::check_twins`]
 //! shows that they answer alike.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use paxos_core::ids::{ReplicaId, Slot};
@@ -17,7 +19,7 @@ use paxos_core::message::Message;
 use paxos_core::output::Recipients;
 use paxos_core::value::Value;
 
-use crate::marks::Marks;
+use crate::marks::{Mark, Marks};
 use crate::node::{Input, Node};
 use crate::observe::observe;
 
@@ -48,7 +50,6 @@ pub(crate) struct Move {
     pub(crate) claims: Vec<(Slot, Option<Value>)>,
     pub(crate) voted: Vec<Slot>,
     pub(crate) fault: Option<String>,
-    pub(crate) marks: Marks,
 }
 
 /// Items under numbers, found by their content.
@@ -88,6 +89,8 @@ pub(crate) struct Table {
     /// Messages that the network always loses, by name.
     lost: &'static [&'static str],
     hasher: RandomState,
+    /// What was seen at work, also where it changed nothing.
+    marks: AtomicU64,
     nodes: RwLock<Numbered<Node>>,
     /// For some nodes, another one that compares equal and is not the same.
     twins: RwLock<HashMap<NodeId, Node>>,
@@ -110,11 +113,20 @@ impl Table {
             lost,
             slots,
             hasher: RandomState::new(),
+            marks: AtomicU64::new(0),
             nodes: RwLock::new(Numbered::new()),
             twins: RwLock::new(HashMap::new()),
             messages: RwLock::new(Numbered::new()),
             moves: (0..SHARDS).map(|_| RwLock::new(HashMap::new())).collect(),
         }
+    }
+
+    pub(crate) fn mark(&self, mark: Mark) {
+        self.marks.fetch_or(1 << mark as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn marks(&self) -> Marks {
+        Marks(self.marks.load(Ordering::Relaxed))
     }
 
     pub(crate) fn number(&self, node: Node) -> NodeId {
@@ -137,7 +149,6 @@ impl Table {
         Arc::clone(&read(&self.nodes).items[id.0 as usize])
     }
 
-    pub(crate) fn node_at(&self, i: usize) -> Arc<Node> { self.node(NodeId(i as u32)) }
     fn number_message(&self, to: Recipients, message: Message) -> MessageId {
         let place = |id: ReplicaId| id.number() - 1;
         let everyone = 0b111;
@@ -181,7 +192,9 @@ impl Table {
     fn compute(&self, node: &Node, input: Input<MessageId>) -> Option<Move> {
         let input = self.resolve(input);
         let mut next = node.clone();
+        ANSWERING.set(true);
         let taken = catch_unwind(AssertUnwindSafe(|| next.take(&input, self.slots)));
+        ANSWERING.set(false);
         let mut out = match taken {
             Ok(out) => out?,
             Err(panic) => {
@@ -191,13 +204,17 @@ impl Table {
                     claims: Vec::new(),
                     voted: Vec::new(),
                     fault: Some(format!("{} panics: {}", node.id(), text_of(&*panic))),
-                    marks: Marks::default(),
                 });
             }
         };
         observe(node, &next, &input, &mut out);
-        let mut sent: Vec<_> =
-            out.sent.into_iter().filter(|(_, message)| !self.lost.contains(&message.body.name())).map(|(to, message)| self.number_message(to, message)).collect();
+        self.marks.fetch_or(out.marks.0, Ordering::Relaxed);
+        let mut sent: Vec<_> = out
+            .sent
+            .into_iter()
+            .filter(|(_, message)| !self.lost.contains(&message.body.name()))
+            .map(|(to, message)| self.number_message(to, message))
+            .collect();
         sent.sort_unstable();
         sent.dedup();
         Some(Move {
@@ -206,7 +223,6 @@ impl Table {
             claims: out.claims,
             voted: out.voted,
             fault: out.fault,
-            marks: out.marks,
         })
     }
 
@@ -252,6 +268,21 @@ impl Table {
         }
         Ok(moves.len())
     }
+}
+
+thread_local! {
+    /// Whether this thread runs a replica, whose panic is a fault of the world and told as such.
+    static ANSWERING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Keeps panics of replicas from being printed; they are reported with the steps that led to them.
+pub(crate) fn silence_panics_of_nodes() {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if !ANSWERING.get() {
+            usual(info);
+        }
+    }));
 }
 
 fn text_of(panic: &(dyn core::any::Any + Send)) -> String {

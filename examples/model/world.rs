@@ -1,13 +1,13 @@
 //! A whole small world: three replicas, the messages ever sent, and what may still happen.
 //!
-//! Owns: [`World`], [`Scope`], and the model that stateright walks through. The network is a set:
+//! Owns: [`World`], and the model that stateright walks through. The network is a set:
 //! a message may be delivered at any time, any number of times, or never, so loss, repetition and
 //! reordering need no action of their own.
 //! Invariant: everything that bears on the future is in the world and in the nodes that it names.
 //! Source: protocol.md; stateright's `Model`.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use paxos_core::ids::{ClusterId, Epoch, GroupId, ReplicaId};
 use paxos_core::membership::{Member, Membership};
@@ -16,29 +16,9 @@ use paxos_core::quorum::QuorumRule;
 use stateright::{Model, Property};
 
 use crate::check::{Added, check};
-use crate::marks::Marks;
 use crate::node::{Input, Node};
+use crate::scope::{REPLICAS, Scope};
 use crate::table::{MessageId, NodeId, Table};
-
-const REPLICAS: usize = 3;
-
-/// The bounds of a world.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Scope {
-    /// How often each replica may campaign, and all of them together.
-    pub(crate) campaigns: [u8; REPLICAS],
-    pub(crate) campaigns_all: u8,
-    /// How many replicas may crash and start again.
-    pub(crate) crashes: u8,
-    /// How many slots clients fill; each replica is given as many requests in a reign.
-    pub(crate) slots: u8,
-    /// How many requests each replica is given at most.
-    pub(crate) requests: u8,
-    /// Whether short timers fire.
-    pub(crate) moments: [bool; REPLICAS],
-    pub(crate) eager: bool,
-    pub(crate) lost: &'static [&'static str],
-}
 
 /// A state of the world.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -69,10 +49,9 @@ pub(crate) struct Step {
 
 /// Every world that a scope allows.
 pub(crate) struct Worlds {
-    pub(crate) scope: Scope,
+    scope: Scope,
     pub(crate) table: Table,
     membership: Membership,
-    marks: AtomicU64,
     faults: Mutex<Vec<String>>,
     /// Set to end a walk early.
     pub(crate) enough: AtomicBool,
@@ -88,14 +67,9 @@ impl Worlds {
             scope,
             table: Table::new(u64::from(scope.slots), scope.lost),
             membership: membership.expect("three voters are a membership"),
-            marks: AtomicU64::new(0),
             faults: Mutex::new(Vec::new()),
             enough: AtomicBool::new(false),
         }
-    }
-
-    pub(crate) fn marks(&self) -> Marks {
-        Marks(self.marks.load(Ordering::Relaxed))
     }
 
     /// What was wrong, in words.
@@ -171,20 +145,10 @@ impl Worlds {
                 fresh.push(*id);
             }
         }
-        let mut marks = answer.marks;
-        let added = Added {
-            table: &self.table,
-            membership: &self.membership,
-            world: &next,
-            place,
-            answer: &answer,
-            fresh: &fresh,
-        };
-        if let Err(fault) = check(&added, &mut marks) {
+        let added =
+            Added { table: &self.table, world: &next, place, answer: &answer, fresh: &fresh };
+        if let Err(fault) = check(&added) {
             next.fault = self.number_fault(fault);
-        }
-        if marks.0 & !self.marks.load(Ordering::Relaxed) != 0 {
-            self.marks.fetch_or(marks.0, Ordering::Relaxed);
         }
         Some(next)
     }
@@ -211,7 +175,7 @@ impl Model for Worlds {
             victim: None,
             fault: 0,
         };
-        if self.scope.crashes == 0 {
+        if !self.scope.crash {
             return vec![world];
         }
         let places = 0..REPLICAS as u8;
@@ -222,10 +186,10 @@ impl Model for Worlds {
         if world.fault != 0 || self.enough.load(Ordering::Relaxed) {
             return;
         }
-        // A proof that only lets go of messages to others changes nothing but what may be sent: where
-        // no crash can come between, it is taken at once. It commutes with everything else.
+        // Where no crash can come between, a proof that only lets go of messages to others is taken
+        // at once: it commutes with everything else, and the network may keep what it lets go.
         for place in 0..REPLICAS {
-            if self.scope.eager && world.victim != Some(place as u8)
+            if world.victim != Some(place as u8)
                 && self.table.node(world.nodes[place]).is_proof_for_others()
             {
                 actions.push(Step { place, input: Input::Sync });

@@ -109,6 +109,10 @@ const BUILD_LIMIT: Duration = Duration::from_secs(900);
 const RUN_LIMIT: Duration = Duration::from_secs(240);
 const SEEDS: u64 = 2000;
 
+/// The tests that run random clusters; each takes how many from the environment's `SEEDS`.
+const SEEDS_OF_CORE: &str = "random::";
+const SEEDS_OF_LOG: &str = "simulated::";
+
 /// Where layers are built and run.
 pub(crate) struct Workshop {
     tree: PathBuf,
@@ -130,28 +134,21 @@ impl Workshop {
 
     /// Builds a layer and runs it.
     pub(crate) fn run(&self, layer: Layer) -> Seen {
-        let log_seeds = (self.seeds / 5).max(1);
         match layer {
             Layer::Compile => self.compile(),
             Layer::Rules => {
-                let seeds = ["random::", "regressions::seeds_that_failed_pass"];
-                let skipped = ["codec::", "golden::", "fuzz::"];
-                self.tests(
-                    "paxos-core",
-                    &["--lib", "--test", "it"],
-                    &[],
-                    &[&seeds[..], &skipped].concat(),
-                )
+                let skipped =
+                    [SEEDS_OF_CORE, "regressions::seeds", "codec::", "golden::", "fuzz::"];
+                self.tests("paxos-core", &["--test", "it"], &[], &skipped)
             }
             Layer::Codec => {
-                let only = ["codec::", "golden::", "fuzz::"];
-                self.tests("paxos-core", &["--test", "it"], &only, &[])
+                self.tests("paxos-core", &["--test", "it"], &["codec::", "golden::", "fuzz::"], &[])
             }
-            Layer::SeedsCore => self.seeds(&["--seeds", &self.seeds.to_string()]),
-            Layer::SeedsLog => self.seeds(&["--depth", "log", "--seeds", &log_seeds.to_string()]),
+            Layer::SeedsCore => self.tests("paxos-core", &["--test", "it"], &[SEEDS_OF_CORE], &[]),
+            Layer::SeedsLog => self.tests("paxos-storage", &["--test", "it"], &[SEEDS_OF_LOG], &[]),
             Layer::Model => self.model(),
             Layer::Log => {
-                self.tests("paxos-storage", &["--lib", "--test", "it"], &[], &["simulated::"])
+                self.tests("paxos-storage", &["--lib", "--test", "it"], &[], &[SEEDS_OF_LOG])
             }
             Layer::HostUnit => self.tests("multi-paxos", &["--lib"], &[], &[]),
             Layer::Host => self.tests("multi-paxos", &["--test", "it"], &[], &[]),
@@ -227,7 +224,11 @@ impl Workshop {
 
     fn execute(&self, program: &Program, words: &[&str], start: Instant) -> Seen {
         let mut command = Command::new(&program.path);
-        command.args(words).current_dir(&program.dir).env("CARGO_MANIFEST_DIR", &program.dir);
+        command
+            .args(words)
+            .current_dir(&program.dir)
+            .env("CARGO_MANIFEST_DIR", &program.dir)
+            .env("SEEDS", self.seeds.to_string());
         let ended = process::run(&mut command, &self.target.join("said.txt"), RUN_LIMIT);
         match ended {
             Ok(ended) => judge(&ended, start.elapsed().as_secs_f64()),
@@ -235,27 +236,17 @@ impl Workshop {
         }
     }
 
-    fn seeds(&self, words: &[&str]) -> Seen {
-        self.example("simulate", &[], words)
-    }
-
     fn model(&self) -> Seen {
         if !self.tree.join("examples/model").exists() {
             return Seen::DoesNotBuild("there is no model here".to_owned());
         }
-        self.example("model", &["--release"], &["--world", "s"])
-    }
-
-    fn example(&self, name: &str, profile: &[&str], words: &[&str]) -> Seen {
-        let mut build = vec!["build", "--locked", "-p", "multi-paxos", "--example", name];
-        build.extend(profile);
-        if let Err(seen) = self.build(&build) {
+        let words = ["build", "--locked", "--release", "-p", "multi-paxos", "--example", "model"];
+        if let Err(seen) = self.build(&words) {
             return seen;
         }
-        let folder = if profile.is_empty() { "debug" } else { "release" };
-        let path = self.target.join(folder).join("examples").join(name);
+        let path = self.target.join("release/examples/model");
         let program = Program { path, dir: self.tree.clone() };
-        self.execute(&program, words, Instant::now())
+        self.execute(&program, &["--world", "s"], Instant::now())
     }
 }
 
@@ -284,23 +275,26 @@ fn judge(ended: &Ended, seconds: f64) -> Seen {
     }
 }
 
-/// What the first check that failed is called, or says.
+/// What the first check that failed is called, or says: the words of a seed, which say most, or
+/// the names of the tests that failed, or a panic's words.
 fn failure(said: &str) -> Option<String> {
-    let failed: Vec<&str> = said
-        .lines()
-        .filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"))
-        .collect();
-    if let Some(first) = failed.first() {
-        let first = first.split(" (line").next().unwrap_or(first);
-        let more = failed.len() - 1;
-        return Some(if more == 0 { first.to_owned() } else { format!("{first} and {more} more") });
-    }
     let seed = |line: &str| {
-        let (seed, words) = line.strip_prefix("seed ")?.split_once(" FAILED: ")?;
+        let (seed, words) = line.strip_prefix("seed ")?.split_once(": ")?;
         Some((seed.parse::<u64>().ok()?, words.to_owned()))
     };
     if let Some((seed, words)) = said.lines().filter_map(seed).min() {
         return Some(format!("seed {seed}: {words}"));
+    }
+    let mut failed: Vec<&str> = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"))
+        .collect();
+    // The tests that quote a rule say most.
+    failed.sort_unstable_by_key(|name| (!name.starts_with("paper::"), *name));
+    if let Some(first) = failed.first() {
+        let first = first.split(" (line").next().unwrap_or(first);
+        let more = failed.len() - 1;
+        return Some(if more == 0 { first.to_owned() } else { format!("{first} and {more} more") });
     }
     let mut lines = said.lines();
     lines

@@ -39,7 +39,7 @@ const USAGE: &str = "mutants [--only WORD]... [--sample N --salt TEXT] [--layer 
 --only WORD     the mutants whose name contains the word; may be repeated
 --sample N      N of them, drawn by --salt (a commit's hash, say)
 --layer NAME    only this layer, on every mutant, whatever its header says
---seeds N       how many seeds each layer of seeds runs (default 2000 core, a fifth at log)
+--seeds N       how many seeds each layer of seeds runs at most (default 2000)
 --no-baseline   do not run the layers on the unbroken copy first
 --write-table   writes mutants/TABLE.md; only with all mutants in their own layers
 --check         only says whether every patch has a whole header and applies";
@@ -122,7 +122,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
     let all = patch::read_all(&root.join("mutants"))?;
     let mut scratch = Scratch::open(&root)?;
     if arguments.check {
-        return check(&all, &scratch);
+        return Ok(check(&all, &scratch));
     }
     let chosen = choose(&all, arguments);
     if chosen.is_empty() {
@@ -161,7 +161,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
 }
 
 /// Whether the directory keeps its promises, without building anything.
-fn check(all: &[Mutant], scratch: &Scratch) -> Result<bool, String> {
+fn check(all: &[Mutant], scratch: &Scratch) -> bool {
     let mut faults = Vec::new();
     for mutant in all {
         if let Err(why) = scratch.check(mutant) {
@@ -185,7 +185,7 @@ fn check(all: &[Mutant], scratch: &Scratch) -> Result<bool, String> {
         println!("{fault}");
     }
     println!("total {} in order {}", all.len(), all.len().saturating_sub(faults.len()));
-    Ok(faults.is_empty())
+    faults.is_empty()
 }
 
 fn choose<'a>(all: &'a [Mutant], arguments: &Arguments) -> Vec<&'a Mutant> {
@@ -205,12 +205,11 @@ fn choose<'a>(all: &'a [Mutant], arguments: &Arguments) -> Vec<&'a Mutant> {
 /// A layer that fails on the unbroken copy would call everything caught.
 fn baseline(workshop: &Workshop, layers: &BTreeSet<Layer>) -> Result<(), String> {
     for layer in layers {
-        match workshop.run(*layer) {
-            Seen::Survived { seconds } => {
-                println!("the unbroken copy passes {layer} [{seconds:.1} s]");
-            }
-            seen => return Err(format!("the unbroken copy does not pass {layer}: {seen}")),
-        }
+        let seen = workshop.run(*layer);
+        let Seen::Survived { seconds } = seen else {
+            return Err(format!("the unbroken copy does not pass {layer}: {seen}"));
+        };
+        println!("the unbroken copy passes {layer} [{seconds:.1} s]");
     }
     Ok(())
 }

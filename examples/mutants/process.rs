@@ -22,7 +22,7 @@ pub(crate) struct Ended {
 /// Runs a program to its end, or for as long as `limit`. Its words go through the file `log`, so
 /// that no pipe can fill.
 pub(crate) fn run(command: &mut Command, log: &Path, limit: Duration) -> Result<Ended, String> {
-    let failed = |error| format!("cannot run {:?}: {error}", command.get_program());
+    let failed = |error| format!("cannot keep its words in {}: {error}", log.display());
     let out = File::create(log).map_err(failed)?;
     let both = out.try_clone().map_err(failed)?;
     let start = Instant::now();

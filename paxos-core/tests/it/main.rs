@@ -10,6 +10,7 @@ mod bed;
 mod codec;
 mod fuzz;
 mod golden;
+mod guards;
 mod history;
 mod membership;
 mod paper;

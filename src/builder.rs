@@ -107,6 +107,10 @@ impl<M: StateMachine> Builder<M> {
             Journal::start(storage, nonce, Arc::clone(&meters), done_sender.clone()).await?;
         let recovered = one_group(recovered)?;
         let (format, life) = (recovered.format.clone(), recovered.incarnation);
+        if transport.replica() != format.replica {
+            let (storage, transport) = (format.replica, transport.replica());
+            return Err(StartError::Replicas { storage, transport });
+        }
         let clock = Clock::start();
         let now = clock.now();
         let config = self.config.clone();

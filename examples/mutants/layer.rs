@@ -112,6 +112,9 @@ const SEEDS: u64 = 2000;
 /// The tests that run random clusters; each takes how many from the environment's `SEEDS`.
 const SEEDS_OF_CORE: &str = "random::";
 const SEEDS_OF_LOG: &str = "simulated::";
+/// What else of the core's tests says nothing of one rule: pinned seeds, and tests of the tools.
+const OTHERS_OF_CORE: [&str; 4] = [SEEDS_OF_CORE, "regressions::seeds", "linear::", "traces::"];
+const BYTES: [&str; 3] = ["codec::", "golden::", "fuzz::"];
 
 /// Where layers are built and run.
 pub(crate) struct Workshop {
@@ -137,13 +140,10 @@ impl Workshop {
         match layer {
             Layer::Compile => self.compile(),
             Layer::Rules => {
-                let skipped =
-                    [SEEDS_OF_CORE, "regressions::seeds", "codec::", "golden::", "fuzz::"];
+                let skipped = [&OTHERS_OF_CORE[..], &BYTES].concat();
                 self.tests("paxos-core", &["--test", "it"], &[], &skipped)
             }
-            Layer::Codec => {
-                self.tests("paxos-core", &["--test", "it"], &["codec::", "golden::", "fuzz::"], &[])
-            }
+            Layer::Codec => self.tests("paxos-core", &["--test", "it"], &BYTES, &[]),
             Layer::SeedsCore => self.tests("paxos-core", &["--test", "it"], &[SEEDS_OF_CORE], &[]),
             Layer::SeedsLog => self.tests("paxos-storage", &["--test", "it"], &[SEEDS_OF_LOG], &[]),
             Layer::Model => self.model(),

@@ -33,15 +33,17 @@ use patch::{Kind, Mutant};
 use scratch::Scratch;
 use table::Row;
 
-const USAGE: &str = "mutants [--only WORD]... [--sample N --salt TEXT] [--layer NAME] [--seeds N]
+const USAGE: &str =
+    "mutants [--only WORD]... [--from NAME] [--sample N --salt TEXT] [--layer NAME] [--seeds N]
         [--no-baseline] [--write-table] [--check]
 
 --only WORD     the mutants whose name contains the word; may be repeated
+--from NAME     those whose name does not come before this one
 --sample N      N of them, drawn by --salt (a commit's hash, say)
 --layer NAME    only this layer, on every mutant, whatever its header says
 --seeds N       how many seeds each layer of seeds runs at most (default 2000)
 --no-baseline   do not run the layers on the unbroken copy first
---write-table   writes mutants/TABLE.md; only with all mutants in their own layers
+--write-table   writes the rows of this run into mutants/TABLE.md
 --check         only says whether every patch has a whole header and applies";
 
 /// The fewest mutants that the directory must hold, and the most that a compiler may catch.
@@ -51,6 +53,7 @@ const COMPILE_MAX: usize = 10;
 #[derive(Default)]
 struct Arguments {
     only: Vec<String>,
+    from: String,
     sample: Option<(usize, String)>,
     layer: Option<Layer>,
     seeds: Option<u64>,
@@ -66,6 +69,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
         let mut next = || words.next().ok_or(format!("{word} needs a value"));
         match word.as_str() {
             "--only" => arguments.only.push(next()?),
+            "--from" => arguments.from = next()?,
             "--sample" => count = Some(number(&next()?)?),
             "--salt" => salt = Some(next()?),
             "--layer" => arguments.layer = Some(Layer::parse(&next()?)?),
@@ -82,10 +86,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
         (Some(count), Some(salt)) => Some((count as usize, salt)),
         _ => return Err("--sample and --salt go together".to_owned()),
     };
-    let partial =
-        !arguments.only.is_empty() || arguments.sample.is_some() || arguments.layer.is_some();
-    if partial && arguments.write_table {
-        return Err("the table is written from a run of all mutants in their layers".to_owned());
+    if arguments.layer.is_some() && arguments.write_table {
+        return Err("the table is of mutants in their own layers".to_owned());
     }
     Ok(Some(arguments))
 }
@@ -151,11 +153,12 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
         scratch.restore(mutant)?;
         println!("{row}");
         rows.push(row);
+        if arguments.write_table {
+            // After each: a run that is cut short keeps what it found.
+            table::write(&root.join("mutants/TABLE.md"), &rows, &all)?;
+        }
     }
     let caught = rows.iter().filter(|row| row.is_caught()).count();
-    if arguments.write_table {
-        table::write(&root.join("mutants/TABLE.md"), &rows)?;
-    }
     println!("total {} caught {caught}", rows.len());
     Ok(caught == rows.len())
 }
@@ -191,7 +194,8 @@ fn check(all: &[Mutant], scratch: &Scratch) -> bool {
 fn choose<'a>(all: &'a [Mutant], arguments: &Arguments) -> Vec<&'a Mutant> {
     let wanted = |mutant: &&Mutant| {
         let only = &arguments.only;
-        only.is_empty() || only.iter().any(|word| mutant.name.contains(word))
+        let named = only.is_empty() || only.iter().any(|word| mutant.name.contains(word));
+        named && mutant.name >= arguments.from
     };
     let mut chosen: Vec<_> = all.iter().filter(wanted).collect();
     if let Some((count, salt)) = &arguments.sample {

@@ -28,6 +28,17 @@ impl Row<'_> {
         })
     }
 
+    fn line(&self) -> String {
+        let mut found = Vec::new();
+        for (layer, seen) in &self.found {
+            found.push(format!("*{layer}*: {}", seen.to_string().replace('|', "/")));
+        }
+        let (mutant, verdict) = (self.mutant, self.verdict());
+        let rule = mutant.rule.replace('|', "/");
+        let (name, kind, found) = (&mutant.name, mutant.kind, found.join("; "));
+        format!("| {name} | {rule} | {kind} | {verdict} | {found} | {:.0} |", self.seconds)
+    }
+
     fn verdict(&self) -> &'static str {
         if self.is_caught() { "caught" } else { "SURVIVED" }
     }
@@ -43,31 +54,27 @@ impl fmt::Display for Row<'_> {
     }
 }
 
-pub(crate) fn write(path: &Path, rows: &[Row<'_>]) -> Result<(), String> {
+/// Writes the rows into the table; the rows of other mutants stay as they were.
+pub(crate) fn write(path: &Path, rows: &[Row<'_>], all: &[Mutant]) -> Result<(), String> {
+    let old = fs::read_to_string(path).unwrap_or_default();
+    let line_of = |mutant: &Mutant| {
+        let fresh = rows.iter().find(|row| row.mutant.name == mutant.name);
+        let begin = format!("| {} |", mutant.name);
+        let kept = || old.lines().find(|line| line.starts_with(&begin)).map(str::to_owned);
+        fresh.map(Row::line).or_else(kept)
+    };
+    let lines: Vec<String> = all.iter().filter_map(line_of).collect();
+    let caught = lines.iter().filter(|line| line.contains("| caught |")).count();
     let mut out = String::from(
         "# Broken rules, and what notices them\n\n\
-         Written by `cargo run --release --example mutants -- --write-table`; README.md says how to \
-         read it.\nSeconds are those of one run, builds included, on two shared cores.\n\n\
-         | mutant | rule that it breaks | kind | noticed by | seconds |\n|---|---|---|---|---|\n",
+         Written by `cargo run --release --example mutants -- --write-table`: each row is of the \
+         last such run\nof its mutant. Seconds are of that run, builds included, on two cores that \
+         others used too. README.md says\nhow to read it.\n\n\
+         | mutant | rule that it breaks | kind | verdict | noticed by | seconds |\n\
+         |---|---|---|---|---|---|\n",
     );
-    for row in rows {
-        let found: Vec<_> = row
-            .found
-            .iter()
-            .map(|(layer, seen)| format!("*{layer}*: {}", seen.to_string().replace('|', "/")))
-            .collect();
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            out,
-            "| {} | {} | {} | {} | {:.0} |",
-            row.mutant.name,
-            row.mutant.rule.replace('|', "/"),
-            row.mutant.kind,
-            found.join("; "),
-            row.seconds
-        );
-    }
-    let caught = rows.iter().filter(|row| row.is_caught()).count();
-    let _ = writeln!(out, "\ntotal {} caught {caught}", rows.len());
+    out.push_str(&lines.join("\n"));
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "\n\ntotal {} caught {caught}", lines.len());
     fs::write(path, out).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }

@@ -1,12 +1,23 @@
 //! Guards of the protocol that a mutant showed to be tested by random runs alone, or by nothing.
 //! Each test breaks with the mutant that its comment names.
 
+use std::time::Duration;
+
 use paxos_core::config::Config;
 use paxos_core::durable::Write;
-use paxos_core::ids::Slot;
-use paxos_core::message::{Prepare, PromiseEntry, SlotState};
+use paxos_core::ids::{ClusterId, Epoch, GroupId, Slot};
+use paxos_core::membership::{Member, Membership};
+use paxos_core::message::{
+    Body, Commit, Connectivity, Fetch, Message, Origin, Prepare, PromiseEntry, Reject, SlotState,
+};
+use paxos_core::output::{Output, Recipients, Role};
+use paxos_core::quorum::QuorumRule;
 
-use crate::bed::{Bed, accept, ballot, id, members, remembered, slot, value};
+use crate::bed::{
+    Bed, accept, accepted, ballot, blank, id, members, promise, remembered, slot, text, value,
+};
+
+const HEARTBEAT: Duration = Duration::from_millis(100);
 
 fn voted(at: u64, round: u64, leader: u16, text: &str) -> PromiseEntry {
     PromiseEntry { slot: slot(at), state: SlotState::Accepted(ballot(round, leader), value(text)) }
@@ -16,7 +27,7 @@ fn voted(at: u64, round: u64, leader: u16, text: &str) -> PromiseEntry {
 #[test]
 fn a_page_of_a_promise_covers_only_what_it_speaks_of() {
     let config = Config { page_bytes_max: 100, ..Config::default() };
-    let mut bed = Bed::start(crate::bed::blank(1, &members(3, 8)), config);
+    let mut bed = Bed::start(blank(1, &members(3, 8)), config);
     bed.receive(id(2), accept(ballot(1, 2), 1, &["a", "b"], 0));
     bed.receive(id(2), accept(ballot(1, 2), 5, &["e"], 0));
     let expected = [
@@ -59,4 +70,219 @@ fn nobody_asks_or_proposes_under_the_ballot_of_another() {
     assert_eq!(bed.replica.status().promised, None);
     assert_eq!(bed.replica.counters().dropped_absurd, 2);
     assert!(!bed.has_sent("Promise") && !bed.has_sent("Accepted"));
+}
+
+/// Mutant `accepted-beats-chosen`: a vote below it would take the place of the chosen value.
+#[test]
+fn a_chosen_value_beats_every_vote_whoever_is_heard_first() {
+    for chosen_first in [true, false] {
+        let mut bed = Bed::new(1, 5);
+        let own = bed.campaign(&[2, 3]);
+        bed.sync();
+        let chosen = PromiseEntry { slot: slot(1), state: SlotState::Chosen(value("chosen")) };
+        let mut answers = [chosen, voted(1, 1, 5, "voted")];
+        if !chosen_first {
+            answers.reverse();
+        }
+        for (peer, entry) in [2, 3].into_iter().zip(answers) {
+            bed.receive(id(peer), promise(own, 1, Slot::ZERO, vec![entry]));
+        }
+        assert_eq!(bed.role(), Role::Leader);
+        assert_eq!(text(&bed.accepts()[0].values[0]), "chosen", "chosen first: {chosen_first}");
+    }
+}
+
+/// Mutant `promise-of-another-ballot`.
+#[test]
+fn a_promise_counts_for_its_own_ballot() {
+    let mut bed = Bed::new(1, 3);
+    let own = bed.campaign(&[2]);
+    bed.sync();
+    bed.receive(id(2), promise(ballot(own.round() + 1, 1), 1, Slot::ZERO, Vec::new()));
+    assert_eq!(bed.role(), Role::Candidate);
+    bed.receive(id(2), promise(own, 1, Slot::ZERO, Vec::new()));
+    assert_eq!(bed.role(), Role::Leader);
+}
+
+/// Mutant `absurd-vote-far-away`: nobody votes further than twice the window above its prefix, so
+/// no candidate fills a gap as long as a stranger likes.
+#[test]
+fn a_promise_that_names_what_nobody_can_have_accepted_is_dropped() {
+    let mut bed = Bed::new(1, 3);
+    let own = bed.campaign(&[2]);
+    bed.sync();
+    bed.receive(id(2), promise(own, 1, slot(3), vec![voted(20, 1, 2, "too far")]));
+    assert_eq!((bed.role(), bed.replica.counters().dropped_absurd), (Role::Candidate, 1));
+    bed.receive(id(2), promise(own, 1, slot(3), vec![voted(19, 1, 2, "just near")]));
+    assert_eq!(bed.role(), Role::Leader);
+}
+
+/// Mutant `other-epoch-counts`.
+#[test]
+fn votes_count_for_their_exact_epoch() {
+    let mut bed = Bed::new(1, 3);
+    let own = bed.campaign(&[2]);
+    bed.sync();
+    let origin = Origin { epoch: Epoch::new(2), ..bed.origin_of(id(2)) };
+    let body = promise(own, 1, Slot::ZERO, Vec::new());
+    bed.replica.handle_message(id(2), Message { origin, body: body.clone().into() }, bed.now);
+    assert_eq!(bed.role(), Role::Candidate);
+    bed.receive(id(2), body);
+    bed.propose("a");
+    bed.sync();
+    let body = accepted(own, 1, 1).into();
+    bed.replica.handle_message(id(2), Message { origin, body }, bed.now);
+    assert_eq!(bed.committed(), Slot::ZERO);
+    bed.receive(id(2), accepted(own, 1, 1));
+    assert_eq!(bed.committed(), slot(1));
+}
+
+/// Mutant `observer-counts-as-a-voter`.
+#[test]
+fn who_only_observes_is_not_counted() {
+    let voters = (1..=3).map(|number| Member::new(id(number))).collect();
+    let observers = vec![Member::new(id(4))];
+    let majority = QuorumRule::Majority;
+    let membership = Membership::new(Epoch::FIRST, voters, observers, majority, 8).unwrap();
+    let mut bed = Bed::start(blank(1, &membership), Config::default());
+    let own = bed.campaign(&[2]);
+    bed.sync();
+    bed.receive(id(4), promise(own, 1, Slot::ZERO, Vec::new()));
+    assert_eq!(bed.role(), Role::Candidate);
+    bed.receive(id(2), promise(own, 1, Slot::ZERO, Vec::new()));
+    bed.propose("a");
+    bed.sync();
+    bed.receive(id(4), accepted(own, 1, 1));
+    assert_eq!(bed.committed(), Slot::ZERO);
+    bed.receive(id(2), accepted(own, 1, 1));
+    assert_eq!(bed.committed(), slot(1));
+}
+
+/// Mutants `foreign-cluster-heard`, `foreign-group-heard`, `sender-taken-at-its-word`.
+#[test]
+fn who_belongs_elsewhere_or_says_it_is_another_is_not_heard() {
+    let mut bed = Bed::new(1, 3);
+    let own = bed.origin_of(id(2));
+    let strangers = [
+        Origin { cluster: ClusterId::new(0xC2), ..own },
+        Origin { group: GroupId::new(7), ..own },
+        Origin { replica: id(3), ..own },
+    ];
+    for origin in strangers {
+        let body = Prepare { ballot: ballot(1, 2), from: slot(1) }.into();
+        bed.replica.handle_message(id(2), Message { origin, body }, bed.now);
+    }
+    let body = Prepare { ballot: ballot(1, 9), from: slot(1) }.into();
+    let origin = Origin { replica: id(9), ..own };
+    bed.replica.handle_message(id(9), Message { origin, body }, bed.now);
+    bed.drain();
+    bed.sync();
+    assert_eq!(bed.replica.counters().dropped_foreign, 4);
+    assert_eq!(bed.replica.status().promised, None);
+}
+
+/// Mutant `vouches-for-one-who-denies-it`: replica 3 still vouches for replica 2, which itself says
+/// that it does not lead.
+#[test]
+fn nobody_waits_for_a_leader_that_denies_it() {
+    let mut bed = Bed::new(1, 3);
+    for _ in 0..40 {
+        bed.pass(HEARTBEAT);
+        bed.hear(&[2, 3], |peer, heartbeat| {
+            heartbeat.connectivity = Connectivity::Quorum;
+            heartbeat.leader = (peer == 3).then_some(ballot(1, 2));
+        });
+    }
+    assert!(bed.replica.counters().campaigns > 0);
+}
+
+/// Mutant `prepare-sent-once`.
+#[test]
+fn a_prepare_is_sent_again_to_whoever_has_not_answered() {
+    let mut bed = Bed::new(1, 5);
+    let own = bed.campaign(&[2, 3, 4, 5]);
+    bed.sync();
+    bed.receive(id(2), promise(own, 1, Slot::ZERO, Vec::new()));
+    bed.take_sent();
+    bed.pass(HEARTBEAT);
+    let again = Body::Prepare(Prepare { ballot: own, from: slot(1) });
+    let asked: Vec<_> =
+        bed.take_sent().into_iter().filter(|(_, body)| *body == again).map(|(to, _)| to).collect();
+    assert_eq!(asked, [3, 4, 5].map(|peer| Recipients::One(id(peer))));
+}
+
+/// Mutant `asks-the-same-peer-for-ever`.
+#[test]
+fn a_fetch_that_is_not_answered_goes_to_another_peer() {
+    let mut bed = Bed::new(1, 3);
+    let mut asked = Vec::new();
+    for _ in 0..12 {
+        bed.hear(&[2, 3], |_, heartbeat| heartbeat.committed = slot(4));
+        bed.pass(HEARTBEAT);
+        let fetch = Body::Fetch(Fetch { from: slot(1), through: slot(4) });
+        asked.extend(bed.take_sent().into_iter().filter(|(_, b)| *b == fetch).map(|(to, _)| to));
+    }
+    let turns: Vec<_> = asked.windows(2).map(|pair| pair[0] != pair[1]).collect();
+    assert!(turns.len() >= 2 && turns.iter().all(|turned| *turned), "{asked:?}");
+}
+
+/// Mutant `duel-without-back-off`: a candidate that was outbid waits at most a heartbeat and a
+/// jitter, 350 ms; one that was outbid again and again waits longer.
+#[test]
+fn candidates_that_outbid_each_other_wait_longer_each_time() {
+    let mut bed = Bed::new(1, 3);
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        let begin = bed.now;
+        let own = bed.campaign(&[2, 3]);
+        bed.sync();
+        waits.push(bed.now.since(begin));
+        bed.receive(id(3), Reject { refused: own, promised: ballot(own.round() + 1, 3) });
+        assert_eq!(bed.role(), Role::Follower);
+    }
+    let longest = waits[1..].iter().max().unwrap();
+    assert!(*longest >= Duration::from_millis(600), "{waits:?}");
+}
+
+/// Mutant `record-of-the-prefix-without-the-vote`: what survives of a batch is a prefix of it, so
+/// the record of a prefix stands behind the votes that it rests on.
+#[test]
+fn the_prefix_is_recorded_behind_the_votes_that_it_rests_on() {
+    let mut bed = Bed::new(1, 3);
+    bed.receive(id(2), accept(ballot(1, 2), 1, &["a", "b"], 2));
+    let writes: Vec<_> = bed.pending.iter().flat_map(|batch| batch.writes()).collect();
+    let recorded = writes.iter().position(|write| **write == Write::Committed(slot(2))).unwrap();
+    let votes = writes.iter().filter(|write| matches!(write, Write::Accepted { .. }));
+    let last = writes.iter().rposition(|write| matches!(write, Write::Accepted { .. })).unwrap();
+    assert_eq!(votes.count(), 2);
+    assert!(last < recorded, "{writes:?}");
+}
+
+/// Mutant `log-read-before-it-is-written`: values that left memory are asked back only behind the
+/// write that holds them.
+#[test]
+fn a_read_of_the_log_follows_the_writes_before_it() {
+    let config = Config { tail_bytes_max: 1, ..Config::default() };
+    let mut bed = Bed::start(blank(1, &members(3, 8)), config);
+    let messages: [Body; 3] = [
+        accept(ballot(1, 2), 1, &["a", "b", "c"], 0).into(),
+        Commit { ballot: ballot(1, 2), committed: slot(3) }.into(),
+        Fetch { from: slot(1), through: slot(2) }.into(),
+    ];
+    for body in messages {
+        let message = Message { origin: bed.origin_of(id(2)), body };
+        bed.replica.handle_message(id(2), message, bed.now);
+    }
+    let mut written = false;
+    loop {
+        match bed.replica.poll_output() {
+            Output::Persist(batch) => {
+                written = true;
+                bed.pending.push(batch);
+            }
+            Output::Load { .. } => break assert!(written, "the log is read before it is written"),
+            Output::Idle { .. } => panic!("slots 1 and 2 have left memory and are asked back"),
+            Output::Send { .. } | Output::Apply { .. } | Output::Halt(_) => {}
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use paxos_core::config::Config;
 use paxos_core::durable::Write;
-use paxos_core::ids::{ClusterId, Epoch, GroupId, Slot};
+use paxos_core::ids::{ClusterId, Epoch, GroupId, Incarnation, Slot};
 use paxos_core::membership::{Member, Membership};
 use paxos_core::message::{
     Body, Commit, Connectivity, Fetch, Message, Origin, Prepare, PromiseEntry, Reject, SlotState,
@@ -285,4 +285,39 @@ fn a_read_of_the_log_follows_the_writes_before_it() {
             Output::Send { .. } | Output::Apply { .. } | Output::Halt(_) => {}
         }
     }
+}
+
+/// Mutant `value-loaded-before-durable`: of what left memory, as much is read back as is durable.
+#[test]
+fn what_left_memory_is_read_back_as_far_as_it_is_durable() {
+    let config = Config { tail_bytes_max: 1, ..Config::default() };
+    let mut bed = Bed::start(blank(1, &members(3, 8)), config);
+    bed.receive(id(2), accept(ballot(1, 2), 1, &["a", "b", "c"], 0));
+    bed.receive(id(2), accept(ballot(1, 2), 4, &["d", "e", "f"], 6));
+    assert_eq!((bed.committed(), bed.pending.len()), (slot(6), 2));
+    let first = bed.pending.remove(0);
+    bed.replica.handle_durable(first.into_durable(), bed.now);
+    bed.drain();
+    let (_, range) = bed.loads.pop().unwrap();
+    assert_eq!((range.from, range.through), (slot(1), slot(3)));
+}
+
+/// Mutant `new-life-answered-at-once`: the second message of a life waits as the first one does,
+/// and so does an answer that asserts nothing about the disk.
+#[test]
+fn nothing_is_answered_before_the_life_that_asks_is_remembered() {
+    let mut bed = Bed::new(1, 3);
+    bed.receive(id(3), Prepare { ballot: ballot(5, 3), from: slot(1) });
+    bed.sync();
+    bed.take_sent();
+    let origin = Origin { incarnation: Incarnation::new(2, 0), ..bed.origin_of(id(2)) };
+    for _ in 0..2 {
+        let body = Prepare { ballot: ballot(1, 2), from: slot(1) }.into();
+        bed.replica.handle_message(id(2), Message { origin, body }, bed.now);
+        bed.drain();
+    }
+    assert_eq!(bed.take_sent(), []);
+    bed.sync();
+    let reject = Reject { refused: ballot(1, 2), promised: ballot(5, 3) };
+    assert_eq!(bed.take_sent(), [(); 2].map(|()| (Recipients::One(id(2)), reject.into())));
 }

@@ -107,7 +107,10 @@ impl fmt::Display for Seen {
 /// No build and no layer takes longer, unless it hangs.
 const BUILD_LIMIT: Duration = Duration::from_secs(900);
 const RUN_LIMIT: Duration = Duration::from_secs(240);
-const SEEDS: u64 = 2000;
+/// How many seeds a layer runs.
+pub(crate) const SEEDS: u64 = 2000;
+/// A machine that others use too runs at least so many seeds a second.
+const SEEDS_PER_SECOND: u64 = 25;
 
 /// The tests that run random clusters; each takes how many from the environment's `SEEDS`.
 const SEEDS_OF_CORE: &str = "random::";
@@ -120,7 +123,6 @@ const BYTES: [&str; 3] = ["codec::", "golden::", "fuzz::"];
 pub(crate) struct Workshop {
     tree: PathBuf,
     target: PathBuf,
-    seeds: u64,
 }
 
 /// A program that was built, and where it runs.
@@ -130,29 +132,34 @@ struct Program {
 }
 
 impl Workshop {
-    pub(crate) fn new(tree: &Path, target: &Path, seeds: Option<u64>) -> Self {
-        let seeds = seeds.unwrap_or(SEEDS);
-        Self { tree: tree.to_owned(), target: target.to_owned(), seeds }
+    pub(crate) fn new(tree: &Path, target: &Path) -> Self {
+        Self { tree: tree.to_owned(), target: target.to_owned() }
     }
 
-    /// Builds a layer and runs it.
-    pub(crate) fn run(&self, layer: Layer) -> Seen {
+    /// Builds a layer and runs it, with at most so many seeds.
+    pub(crate) fn run(&self, layer: Layer, seeds: u64) -> Seen {
         match layer {
             Layer::Compile => self.compile(),
             Layer::Rules => {
                 let skipped = [&OTHERS_OF_CORE[..], &BYTES].concat();
-                self.tests("paxos-core", &["--test", "it"], &[], &skipped)
+                self.tests("paxos-core", &["--test", "it"], &[], &skipped, 0)
             }
-            Layer::Codec => self.tests("paxos-core", &["--test", "it"], &BYTES, &[]),
-            Layer::SeedsCore => self.tests("paxos-core", &["--test", "it"], &[SEEDS_OF_CORE], &[]),
-            Layer::SeedsLog => self.tests("paxos-storage", &["--test", "it"], &[SEEDS_OF_LOG], &[]),
+            Layer::Codec => self.tests("paxos-core", &["--test", "it"], &BYTES, &[], 0),
+            Layer::SeedsCore => {
+                self.tests("paxos-core", &["--test", "it"], &[SEEDS_OF_CORE], &[], seeds)
+            }
+            Layer::SeedsLog => {
+                self.tests("paxos-storage", &["--test", "it"], &[SEEDS_OF_LOG], &[], seeds)
+            }
             Layer::Model => self.model(),
             Layer::Log => {
-                self.tests("paxos-storage", &["--lib", "--test", "it"], &[], &[SEEDS_OF_LOG])
+                self.tests("paxos-storage", &["--lib", "--test", "it"], &[], &[SEEDS_OF_LOG], 0)
             }
-            Layer::HostUnit => self.tests("multi-paxos", &["--lib"], &[], &[]),
-            Layer::Host => self.tests("multi-paxos", &["--test", "it"], &[], &[]),
-            Layer::Quic => self.tests("paxos-transport-quic", &["--lib", "--test", "it"], &[], &[]),
+            Layer::HostUnit => self.tests("multi-paxos", &["--lib"], &[], &[], 0),
+            Layer::Host => self.tests("multi-paxos", &["--test", "it"], &[], &[], 0),
+            Layer::Quic => {
+                self.tests("paxos-transport-quic", &["--lib", "--test", "it"], &[], &[], 0)
+            }
         }
     }
 
@@ -162,7 +169,9 @@ impl Workshop {
             .args(words)
             .current_dir(&self.tree)
             .env("CARGO_TARGET_DIR", &self.target)
-            .env("CARGO_TERM_COLOR", "never");
+            .env("CARGO_TERM_COLOR", "never")
+            // Nobody debugs a mutant, and builds are what a run costs.
+            .env("CARGO_PROFILE_DEV_DEBUG", "0");
         process::run(&mut cargo, &self.target.join("said.txt"), BUILD_LIMIT)
     }
 
@@ -194,7 +203,14 @@ impl Workshop {
     }
 
     /// Runs the tests of a package whose names hold one of `only` (or all) and none of `skipped`.
-    fn tests(&self, package: &str, which: &[&str], only: &[&str], skipped: &[&str]) -> Seen {
+    fn tests(
+        &self,
+        package: &str,
+        which: &[&str],
+        only: &[&str],
+        skipped: &[&str],
+        seeds: u64,
+    ) -> Seen {
         let mut words = vec!["test", "--locked", "--no-run", "-p", package];
         words.extend(which);
         let said = match self.build(&words) {
@@ -214,7 +230,7 @@ impl Workshop {
                 words.extend(["--skip", name]);
             }
             let program = Program { path, dir: dir.clone() };
-            let seen = self.execute(&program, &words, start);
+            let seen = self.execute(&program, &words, seeds, start);
             if !matches!(seen, Seen::Survived { .. }) {
                 return seen;
             }
@@ -222,14 +238,15 @@ impl Workshop {
         Seen::Survived { seconds: start.elapsed().as_secs_f64() }
     }
 
-    fn execute(&self, program: &Program, words: &[&str], start: Instant) -> Seen {
+    fn execute(&self, program: &Program, words: &[&str], seeds: u64, start: Instant) -> Seen {
         let mut command = Command::new(&program.path);
         command
             .args(words)
             .current_dir(&program.dir)
             .env("CARGO_MANIFEST_DIR", &program.dir)
-            .env("SEEDS", self.seeds.to_string());
-        let ended = process::run(&mut command, &self.target.join("said.txt"), RUN_LIMIT);
+            .env("SEEDS", seeds.to_string());
+        let limit = RUN_LIMIT + Duration::from_secs(seeds / SEEDS_PER_SECOND);
+        let ended = process::run(&mut command, &self.target.join("said.txt"), limit);
         match ended {
             Ok(ended) => judge(&ended, start.elapsed().as_secs_f64()),
             Err(why) => Seen::DoesNotBuild(why),
@@ -246,7 +263,7 @@ impl Workshop {
         }
         let path = self.target.join("release/examples/model");
         let program = Program { path, dir: self.tree.clone() };
-        self.execute(&program, &["--world", "s"], Instant::now())
+        self.execute(&program, &["--world", "s"], 0, Instant::now())
     }
 }
 

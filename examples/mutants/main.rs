@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use layer::{Layer, Seen, Workshop};
+use layer::{Layer, SEEDS, Seen, Workshop};
 use patch::{Kind, Mutant};
 use scratch::Scratch;
 use table::Row;
@@ -41,7 +41,8 @@ const USAGE: &str =
 --from NAME     those whose name does not come before this one
 --sample N      N of them, drawn by --salt (a commit's hash, say)
 --layer NAME    only this layer, on every mutant, whatever its header says
---seeds N       how many seeds each layer of seeds runs at most (default 2000)
+--seeds N       how many seeds each layer of seeds runs at most (default 2000,
+                or what the patch's header says)
 --no-baseline   do not run the layers on the unbroken copy first
 --write-table   writes the rows of this run into mutants/TABLE.md
 --check         only says whether every patch has a whole header and applies";
@@ -130,7 +131,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
     if chosen.is_empty() {
         return Err("no mutant has such a name".to_owned());
     }
-    let workshop = Workshop::new(scratch.tree(), scratch.target(), arguments.seeds);
+    let workshop = Workshop::new(scratch.tree(), scratch.target());
     let layers_of = |mutant: &Mutant| {
         arguments.layer.map_or_else(|| mutant.layers.clone(), |layer| vec![layer])
     };
@@ -142,7 +143,9 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
         let start = Instant::now();
         let row = match scratch.apply(mutant) {
             Ok(()) => {
-                let found = layers_of(mutant).into_iter().map(|layer| (layer, workshop.run(layer)));
+                let seeds = arguments.seeds.or(mutant.seeds).unwrap_or(SEEDS);
+                let layers = layers_of(mutant).into_iter();
+                let found = layers.map(|layer| (layer, workshop.run(layer, seeds)));
                 Row { mutant, found: found.collect(), seconds: start.elapsed().as_secs_f64() }
             }
             Err(why) => {
@@ -209,7 +212,7 @@ fn choose<'a>(all: &'a [Mutant], arguments: &Arguments) -> Vec<&'a Mutant> {
 /// A layer that fails on the unbroken copy would call everything caught.
 fn baseline(workshop: &Workshop, layers: &BTreeSet<Layer>) -> Result<(), String> {
     for layer in layers {
-        let seen = workshop.run(*layer);
+        let seen = workshop.run(*layer, SEEDS);
         let Seen::Survived { seconds } = seen else {
             return Err(format!("the unbroken copy does not pass {layer}: {seen}"));
         };

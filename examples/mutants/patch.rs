@@ -1,8 +1,8 @@
 //! The patches: their names, and what their headers say.
 //!
 //! Owns: [`Mutant`]. Builds nothing.
-//! A patch begins with comment lines `# rule: …`, `# kind: …` and `# layers: …`; the rest of its
-//! comment is for people.
+//! A patch begins with comment lines `# rule: …`, `# kind: …` and `# layers: …`, and `# seeds: N`
+//! where it takes more than usual; the rest of its comment is for people.
 
 use std::fmt;
 use std::fs;
@@ -47,6 +47,8 @@ pub(crate) struct Mutant {
     pub(crate) kind: Kind,
     /// All of them must fail.
     pub(crate) layers: Vec<Layer>,
+    /// How many seeds it may take, where that is more than usual.
+    pub(crate) seeds: Option<u64>,
     /// The files that it changes, from the root of the tree.
     pub(crate) files: Vec<PathBuf>,
 }
@@ -95,8 +97,20 @@ fn read(path: &Path, text: &str) -> Result<Mutant, String> {
     if let Some(file) = files.iter().find(|file| !is_production(file)) {
         return Err(format!("{} is not production code", file.display()));
     }
+    let seeds = match field("seeds") {
+        Ok(text) => Some(text.parse().map_err(|_| format!("{text} is no number of seeds"))?),
+        Err(_) => None,
+    };
     let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
-    Ok(Mutant { name, path: path.to_owned(), rule: field("rule")?.to_owned(), kind, layers, files })
+    Ok(Mutant {
+        name,
+        path: path.to_owned(),
+        rule: field("rule")?.to_owned(),
+        kind,
+        layers,
+        seeds,
+        files,
+    })
 }
 
 /// A mutant of a test or of the simulator would prove nothing.

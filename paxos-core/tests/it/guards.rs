@@ -321,3 +321,15 @@ fn nothing_is_answered_before_the_life_that_asks_is_remembered() {
     let reject = Reject { refused: ballot(1, 2), promised: ballot(5, 3) };
     assert_eq!(bed.take_sent(), [(); 2].map(|()| (Recipients::One(id(2)), reject.into())));
 }
+
+/// Found by cargo-mutants: a Prepare that is repeated is answered again, and not written again.
+#[test]
+fn a_repeated_prepare_costs_no_write() {
+    let mut bed = Bed::new(1, 3);
+    for _ in 0..2 {
+        bed.receive(id(3), Prepare { ballot: ballot(1, 3), from: slot(1) });
+        bed.sync();
+    }
+    assert_eq!(bed.promises().len(), 2);
+    assert_eq!(bed.disk.iter().filter(|w| **w == Write::Promised(ballot(1, 3))).count(), 1);
+}

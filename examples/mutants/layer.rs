@@ -24,6 +24,8 @@ pub(crate) enum Layer {
     SeedsCore,
     /// Random runs of clusters on the real log over a simulated file system.
     SeedsLog,
+    /// Random runs of whole nodes.
+    SeedsNode,
     /// The exhaustive small world.
     Model,
     /// The tests of the log.
@@ -36,12 +38,13 @@ pub(crate) enum Layer {
     Quic,
 }
 
-const ALL: [Layer; 10] = [
+const ALL: [Layer; 11] = [
     Layer::Compile,
     Layer::Rules,
     Layer::Codec,
     Layer::SeedsCore,
     Layer::SeedsLog,
+    Layer::SeedsNode,
     Layer::Model,
     Layer::Log,
     Layer::HostUnit,
@@ -57,6 +60,7 @@ impl fmt::Display for Layer {
             Self::Codec => "codec",
             Self::SeedsCore => "seeds-core",
             Self::SeedsLog => "seeds-log",
+            Self::SeedsNode => "seeds-node",
             Self::Model => "model",
             Self::Log => "log",
             Self::HostUnit => "host-unit",
@@ -111,6 +115,8 @@ const RUN_LIMIT: Duration = Duration::from_secs(240);
 pub(crate) const SEEDS: u64 = 2000;
 /// A machine that others use too runs at least so many seeds a second.
 const SEEDS_PER_SECOND: u64 = 25;
+/// A whole node's seed takes as long as so many of the core's.
+const NODE_SHARE: u64 = 5;
 
 /// The tests that run random clusters; each takes how many from the environment's `SEEDS`.
 const SEEDS_OF_CORE: &str = "random::";
@@ -151,7 +157,11 @@ impl Workshop {
             Layer::SeedsLog => {
                 self.tests("paxos-storage", &["--test", "it"], &[SEEDS_OF_LOG], &[], seeds)
             }
-            Layer::Model => self.model(),
+            Layer::SeedsNode => {
+                let count = (seeds / NODE_SHARE).max(1).to_string();
+                self.example("simulate", &[], &["--depth", "node", "--seeds", &count])
+            }
+            Layer::Model => self.example("model", &["--release"], &["--world", "s"]),
             Layer::Log => {
                 self.tests("paxos-storage", &["--lib", "--test", "it"], &[], &[SEEDS_OF_LOG], 0)
             }
@@ -253,17 +263,19 @@ impl Workshop {
         }
     }
 
-    fn model(&self) -> Seen {
-        if !self.tree.join("examples/model").exists() {
-            return Seen::DoesNotBuild("there is no model here".to_owned());
+    /// Runs an example.
+    fn example(&self, name: &str, profile: &[&str], words: &[&str]) -> Seen {
+        if !self.tree.join("examples").join(name).exists() {
+            return Seen::DoesNotBuild(format!("there is no example {name}"));
         }
-        let words = ["build", "--locked", "--release", "-p", "multi-paxos", "--example", "model"];
-        if let Err(seen) = self.build(&words) {
+        let mut build = vec!["build", "--locked", "-p", "multi-paxos", "--example", name];
+        build.extend(profile);
+        if let Err(seen) = self.build(&build) {
             return seen;
         }
-        let path = self.target.join("release/examples/model");
-        let program = Program { path, dir: self.tree.clone() };
-        self.execute(&program, &["--world", "s"], 0, Instant::now())
+        let folder = if profile.is_empty() { "debug" } else { "release" };
+        let path = self.target.join(folder).join("examples").join(name);
+        self.execute(&Program { path, dir: self.tree.clone() }, words, 0, Instant::now())
     }
 }
 
@@ -297,6 +309,7 @@ fn judge(ended: &Ended, seconds: f64) -> Seen {
 fn failure(said: &str) -> Option<String> {
     let seed = |line: &str| {
         let (seed, words) = line.strip_prefix("seed ")?.split_once(": ")?;
+        let seed = seed.trim_end_matches(" FAILED");
         Some((seed.parse::<u64>().ok()?, words.to_owned()))
     };
     if let Some((seed, words)) = said.lines().filter_map(seed).min() {

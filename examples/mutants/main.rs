@@ -153,7 +153,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
                 Row { mutant, found, seconds: start.elapsed().as_secs_f64() }
             }
         };
-        scratch.restore(mutant)?;
+        scratch.restore()?;
         println!("{row}");
         rows.push(row);
         if arguments.write_table {

@@ -15,14 +15,20 @@ pub(crate) struct Scratch {
     root: PathBuf,
     tree: PathBuf,
     target: PathBuf,
+    /// What stood in the files that a patch changed: the tree at the root may change meanwhile.
+    unbroken: Vec<(PathBuf, Vec<u8>)>,
 }
 
 impl Scratch {
     /// Brings the copy up to date with the tree at `root`.
     pub(crate) fn open(root: &Path) -> Result<Self, String> {
         let base = root.join("target/mutants");
-        let scratch =
-            Self { root: root.to_owned(), tree: base.join("tree"), target: base.join("build") };
+        let scratch = Self {
+            root: root.to_owned(),
+            tree: base.join("tree"),
+            target: base.join("build"),
+            unbroken: Vec::new(),
+        };
         let files = scratch.listed()?;
         for file in &files {
             scratch.copy(file)?;
@@ -90,6 +96,11 @@ impl Scratch {
     }
 
     pub(crate) fn apply(&mut self, mutant: &Mutant) -> Result<(), String> {
+        for file in &mutant.files {
+            let path = self.tree.join(file);
+            let bytes = fs::read(&path).map_err(|error| format!("{}: {error}", file.display()))?;
+            self.unbroken.push((path, bytes));
+        }
         self.git_apply(mutant, &[])
     }
 
@@ -111,8 +122,10 @@ impl Scratch {
     }
 
     /// Takes the patch back.
-    pub(crate) fn restore(&mut self, mutant: &Mutant) -> Result<(), String> {
-        mutant.files.iter().try_for_each(|file| self.copy(file))
+    pub(crate) fn restore(&mut self) -> Result<(), String> {
+        self.unbroken.drain(..).try_for_each(|(path, bytes)| {
+            fs::write(&path, bytes).map_err(|error| format!("{}: {error}", path.display()))
+        })
     }
 }
 

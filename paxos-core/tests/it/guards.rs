@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use paxos_core::config::Config;
-use paxos_core::durable::Write;
+use paxos_core::durable::{Write, WriteBatch};
 use paxos_core::ids::{ClusterId, Epoch, GroupId, Incarnation, Slot};
 use paxos_core::membership::{Member, Membership};
 use paxos_core::message::{
@@ -250,7 +250,7 @@ fn candidates_that_outbid_each_other_wait_longer_each_time() {
 fn the_prefix_is_recorded_behind_the_votes_that_it_rests_on() {
     let mut bed = Bed::new(1, 3);
     bed.receive(id(2), accept(ballot(1, 2), 1, &["a", "b"], 2));
-    let writes: Vec<_> = bed.pending.iter().flat_map(|batch| batch.writes()).collect();
+    let writes: Vec<_> = bed.pending.iter().flat_map(WriteBatch::writes).collect();
     let recorded = writes.iter().position(|write| **write == Write::Committed(slot(2))).unwrap();
     let votes = writes.iter().filter(|write| matches!(write, Write::Accepted { .. }));
     let last = writes.iter().rposition(|write| matches!(write, Write::Accepted { .. })).unwrap();

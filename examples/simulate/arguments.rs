@@ -2,17 +2,19 @@
 
 use std::thread;
 
-use paxos_core::sim::Limits;
+use paxos_core::sim::{Limits, UnknownProfile};
 
 use crate::depth::Depth;
 
 pub(crate) const USAGE: &str = "\
 simulate [--seeds N] [--first-seed S] [--threads T] [--replicas-max R] [--commands C] [--no-codec]
-         [--depth core|log]
+         [--depth core|log] [--profile uniform|swarm|directed|mixed]
 simulate --seed N [--trace]     replays one seed
 
 --depth core    on disks that lose any suffix of what was not proved (the default)
---depth log     on the write-ahead log, over disks that lose any sector that was not synced";
+--depth log     on the write-ahead log, over disks that lose any sector that was not synced
+--profile P     how faults are drawn: every kind (uniform), a random few (swarm), scripts aimed at
+                hard places (directed), or each of them in turn (mixed, the default)";
 
 /// What the user asked for.
 pub(crate) struct Arguments {
@@ -66,6 +68,11 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Ar
                     Some("log") => Depth::Log,
                     _ => return Err("--depth takes core or log".to_owned()),
                 }
+            }
+            "--profile" => {
+                let name = words.next().ok_or("--profile needs a name")?;
+                let profile = name.parse().map_err(|error: UnknownProfile| error.to_string());
+                arguments.limits.profile = profile?;
             }
             "--trace" => arguments.trace = true,
             "--help" | "-h" => return Ok(None),

@@ -25,6 +25,9 @@ pub trait CrashStorage: Storage + Debug {
     /// The power fails while `unproved` are being written, in this order. Any prefix of their
     /// writes may survive. Afterwards [`Storage::recover`] is called again, for the next life.
     fn crash(&mut self, unproved: Vec<WriteBatch>, rng: &mut Rng);
+
+    /// A storage of the same kind, as it is after [`Format`] was written to an empty one.
+    fn blank(&self, format: Format) -> Box<dyn CrashStorage>;
 }
 
 /// One group of one replica, in memory.
@@ -167,6 +170,10 @@ impl CrashStorage for SimDisk {
         for write in unproved.iter().flat_map(WriteBatch::writes).take(survivors) {
             self.write(write);
         }
+    }
+
+    fn blank(&self, format: Format) -> Box<dyn CrashStorage> {
+        Box::new(Self::new(format))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::check::Invariant;
 use super::cluster::{Cluster, Due};
+use super::fault::{Fact, Moment};
 use super::kind::Kind;
 use super::network::Fate;
 use super::node::{Job, Node};
@@ -44,8 +45,14 @@ impl Cluster {
             return self.queue(node.paused_until, due);
         }
         match due {
-            Due::Deliver { from, packet, .. } => {
+            Due::Deliver { from, to, packet } => {
                 let message = packet.open();
+                if self.trouble.is_lurking() {
+                    self.meet(to, Moment::Hearing(Kind::of(&message.body)));
+                    if self.node(to).replica.is_none() {
+                        return;
+                    }
+                }
                 self.totals.delivered += 1;
                 self.log(id, Event::Receive(from, packet));
                 self.input(id, |replica, now| {
@@ -118,11 +125,12 @@ impl Cluster {
             return;
         };
         self.check.observed(id, &status);
+        if self.trouble.is_lurking() {
+            self.meet_settled(id);
+        }
         let node = self.node_mut(id);
-        if node.crash_when_writing && node.is_writing() {
-            let down = node.restart_after;
-            self.crash(id);
-            return self.restart_after(id, down);
+        if node.replica.is_none() {
+            return;
         }
         let life = node.life;
         if node.busy == 0 && !node.jobs.is_empty() {
@@ -157,9 +165,10 @@ impl Cluster {
 
     fn halt(&mut self, id: ReplicaId, halt: Halt) {
         self.log(id, Event::Halt);
-        if !matches!(halt, Halt::Refused { .. }) {
+        if !matches!(halt, Halt::Refused { .. }) || !self.is_lost(id) {
             self.check.fail(Invariant::NoHalt, || format!("{id}: {halt}"));
         }
+        self.totals.refusals += u64::from(matches!(halt, Halt::Refused { .. }));
         self.crash(id);
         self.node_mut(id).halted = Some(halt);
     }
@@ -185,10 +194,13 @@ impl Cluster {
                 }
             }
         }
+        if self.trouble.is_lurking() {
+            self.meet(from, Moment::Sending(kind));
+        }
     }
 
     fn post(&mut self, from: ReplicaId, to: ReplicaId, kind: Kind, packet: &Packet) {
-        let fate = self.network.fate(from, to, kind);
+        let fate = self.network.fate(from, to, kind, self.now);
         let (word, delays) = match fate {
             Fate::Cut => (" (cut)", [None, None]),
             Fate::Lost => (" (lost)", [None, None]),
@@ -243,7 +255,13 @@ impl Cluster {
     }
 
     fn persist(&mut self, id: ReplicaId, batches: Vec<WriteBatch>) {
+        self.note_lives(id, &batches);
+        let facts = if self.trouble.is_lurking() { facts_of(&batches) } else { Vec::new() };
         let proofs = self.node_mut(id).storage.persist(batches);
+        self.meet_written(id, &facts);
+        if self.node(id).replica.is_none() {
+            return;
+        }
         for proof in proofs.expect("simulated storage writes") {
             self.check.attested(id, proof.through());
             self.log(id, Event::Durable(proof.through().number()));
@@ -259,6 +277,15 @@ impl Cluster {
             replica.handle_loaded(ticket, loaded, now);
         });
     }
+}
+
+/// The kinds of facts in these batches.
+fn facts_of(batches: &[WriteBatch]) -> Vec<Fact> {
+    let states = |fact: &Fact| {
+        let mut writes = batches.iter().flat_map(WriteBatch::writes);
+        writes.any(|write| fact.is_in(write))
+    };
+    Fact::ALL.into_iter().filter(states).collect()
 }
 
 /// What the receiver of a message gets: its bytes in one piece.

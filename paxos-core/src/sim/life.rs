@@ -4,11 +4,12 @@ use core::time::Duration;
 
 use super::check::Invariant;
 use super::cluster::{Cluster, Due};
-use super::disk::SimDisk;
 use super::node::Node;
 use super::options::Machine;
+use super::suffer::seat;
 use super::trace::Event;
 use crate::ids::{ReplicaId, Slot};
+use crate::port::StorageError;
 use crate::replica::Replica;
 
 impl Cluster {
@@ -20,7 +21,7 @@ impl Cluster {
         };
         let unproved = node.unproved();
         let writes = unproved.iter().map(|batch| batch.writes().len()).sum();
-        node.crash_when_writing = false;
+        node.led = false;
         self.totals.count(&replica.counters());
         self.totals.crashes += 1;
         self.totals.torn_tails += u64::from(writes > 0);
@@ -30,16 +31,9 @@ impl Cluster {
         self.forget_attempts(id);
     }
 
-    /// Takes a replica's power away as soon as it writes, and gives it back after `down`.
-    pub fn crash_when_writing(&mut self, id: ReplicaId, down: Duration) {
-        let node = self.node_mut(id);
-        node.crash_when_writing = true;
-        node.restart_after = down;
-    }
-
-    /// Starts a replica that is down; nothing if it is not.
+    /// Starts a replica that is down; nothing if it is not, or stays down.
     pub fn restart(&mut self, id: ReplicaId) {
-        if self.node(id).replica.is_none() {
+        if self.node(id).replica.is_none() && !self.trouble.down.contains(seat(id)) {
             self.start(id);
         }
     }
@@ -64,9 +58,13 @@ impl Cluster {
         let mut format = self.format.clone();
         format.replica = id;
         let node = self.node_mut(id);
-        node.storage = Box::new(SimDisk::new(format));
+        node.storage = node.storage.blank(format);
         node.applied_durable = Slot::ZERO;
+        node.applied_said = Slot::ZERO;
+        node.refusal = None;
         self.check.wiped(id);
+        self.trouble.lost.insert(seat(id));
+        self.totals.wipes += 1;
     }
 
     /// Where the options say so: each state machine that is up makes durable what it holds, and what
@@ -110,8 +108,14 @@ impl Cluster {
                 Slot::new(self.rng.between(low.number(), high.max(low).number()))
             }
         };
-        let recovered = node.storage.recover(nonce);
-        let mut recovered = recovered.expect("simulated storage recovers");
+        let mut recovered = match node.storage.recover(nonce) {
+            Ok(recovered) => recovered,
+            Err(error) => return self.cannot_start(id, error),
+        };
+        if self.trouble.is_lurking() && self.meet_recovering(id) {
+            return;
+        }
+        let node = &mut self.nodes[usize::from(id.number()) - 1];
         let recovered = recovered.pop().expect("storage holds one group");
         let boot = recovered.incarnation.boot();
         node.trimmed = recovered.trimmed;
@@ -130,5 +134,14 @@ impl Cluster {
         node.applied_durable = applied;
         self.log(id, Event::Start(boot, applied));
         self.drain(id);
+    }
+
+    /// A storage does not give a replica back: it stays down.
+    fn cannot_start(&mut self, id: ReplicaId, error: StorageError) {
+        self.log(id, Event::Halt);
+        if !self.is_lost(id) {
+            self.check.fail(Invariant::NoHalt, || format!("{id} cannot start: {error}"));
+        }
+        self.node_mut(id).refusal = Some(error);
     }
 }

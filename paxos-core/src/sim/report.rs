@@ -5,6 +5,7 @@
 
 use core::fmt;
 
+use super::fault::FaultKind;
 use super::kind::Kind;
 use crate::output::Counters;
 
@@ -47,6 +48,14 @@ pub struct Totals {
     pub loads: u64,
     /// Trims of a log.
     pub trims: u64,
+    /// Blows that waited for their moment and struck.
+    pub ambushes_sprung: u64,
+    /// Directories taken away.
+    pub wipes: u64,
+    /// Replicas that stopped because a peer remembers another life of them.
+    pub refusals: u64,
+    /// Faults that happened, by kind.
+    pub faults: [u64; FaultKind::ALL.len()],
     /// Messages delivered.
     pub delivered: u64,
     /// Messages lost, by kind.
@@ -85,14 +94,20 @@ impl Totals {
         self.values_fetched += other.values_fetched;
         self.loads += other.loads;
         self.trims += other.trims;
+        self.ambushes_sprung += other.ambushes_sprung;
+        self.wipes += other.wipes;
+        self.refusals += other.refusals;
         self.delivered += other.delivered;
+        for kind in FaultKind::ALL {
+            self.faults[kind.index()] += other.faults[kind.index()];
+        }
         for kind in Kind::ALL {
             self.lost[kind.index()] += other.lost[kind.index()];
             self.repeated[kind.index()] += other.repeated[kind.index()];
         }
     }
 
-    fn rows(&self) -> [(&'static str, u64); 19] {
+    fn rows(&self) -> [(&'static str, u64); 22] {
         [
             ("seeds", self.seeds),
             ("events", self.events),
@@ -112,19 +127,18 @@ impl Totals {
             ("fetched values", self.values_fetched),
             ("loads", self.loads),
             ("trims", self.trims),
+            ("ambushes sprung", self.ambushes_sprung),
+            ("disks wiped", self.wipes),
+            ("refusals", self.refusals),
             ("messages delivered", self.delivered),
         ]
     }
 
-    /// What never happened although many seeds must show it. A `Refused` is the answer to a wiped
-    /// directory, which random runs never have, so that kind may be missing.
+    /// What never happened although many seeds must show it.
     pub fn missing(&self) -> Vec<String> {
         let rows = self.rows().into_iter().filter(|row| row.1 == 0);
         let mut missing: Vec<String> = rows.map(|row| row.0.to_owned()).collect();
         for kind in Kind::ALL {
-            if kind == Kind::Refused {
-                continue;
-            }
             if self.lost[kind.index()] == 0 {
                 missing.push(format!("{kind} lost"));
             }
@@ -132,6 +146,8 @@ impl Totals {
                 missing.push(format!("{kind} repeated"));
             }
         }
+        let absent = FaultKind::ALL.into_iter().filter(|kind| self.faults[kind.index()] == 0);
+        missing.extend(absent.map(|kind| format!("fault {kind}")));
         missing
     }
 }
@@ -140,6 +156,10 @@ impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, count) in self.rows() {
             writeln!(f, "{name:>24} {count:>12}")?;
+        }
+        for kind in FaultKind::ALL {
+            let name = format!("fault {kind}");
+            writeln!(f, "{name:>24} {:>12}", self.faults[kind.index()])?;
         }
         for kind in Kind::ALL {
             let (lost, repeated) = (self.lost[kind.index()], self.repeated[kind.index()]);

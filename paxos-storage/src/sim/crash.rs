@@ -122,4 +122,8 @@ impl CrashStorage for SimWal {
             self.starts_cut.push(Cut { changes, seed });
         }
     }
+
+    fn blank(&self, format: Format) -> Box<dyn CrashStorage> {
+        Box::new(Self::new(format))
+    }
 }

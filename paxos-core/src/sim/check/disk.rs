@@ -118,6 +118,7 @@ impl Check {
         let replica = self.replica(id);
         replica.pending.clear();
         replica.promised = None;
+        replica.sworn = replica.sworn.max(replica.durable_promised);
         replica.durable_promised = None;
         replica.durable_committed = Slot::ZERO;
         replica.durable_vote = Slot::ZERO;

@@ -29,6 +29,14 @@ struct Vote {
     ballot: Ballot,
     value: Value,
     voters: VoterSet,
+    /// Those of them that voted with an empty directory: nobody may count them.
+    void: VoterSet,
+}
+
+impl Vote {
+    fn valid(&self) -> VoterSet {
+        self.voters.without(self.void)
+    }
 }
 
 /// All that ever happened in a slot.
@@ -62,6 +70,8 @@ struct ReplicaHistory {
     window_bytes_max: usize,
     /// Its directory was taken away, and with it votes that it made.
     wiped: bool,
+    /// What its disk held when that happened: it may vote no more, so the promise holds.
+    sworn: Option<Ballot>,
 }
 
 /// What became of a command so far.
@@ -127,6 +137,11 @@ impl Check {
     /// What is chosen in a slot.
     pub fn chosen(&self, slot: Slot) -> Option<&Value> {
         self.slots.get(&slot)?.chosen.as_ref()
+    }
+
+    /// The highest ballot that a replica's disk holds a promise of.
+    pub fn durable_promised(&self, id: ReplicaId) -> Option<Ballot> {
+        self.replicas[usize::from(id.number()) - 1].durable_promised
     }
 
     /// How many distinct ballots were used.
@@ -207,6 +222,7 @@ impl Check {
     fn note_vote(&mut self, by: ReplicaId, slot: Slot, ballot: Ballot, value: &Value) {
         let replica = self.replica(by);
         replica.durable_vote = replica.durable_vote.max(slot);
+        let wiped = replica.wiped;
         let Some(voter) = self.membership.voter_index(by) else {
             return;
         };
@@ -214,12 +230,14 @@ impl Check {
         let known = history.votes.iter().position(|vote| vote.ballot == ballot);
         let place = known.unwrap_or_else(|| {
             let (value, voters) = (value.clone(), VoterSet::EMPTY);
-            history.votes.push(Vote { ballot, value, voters });
+            history.votes.push(Vote { ballot, value, voters, void: VoterSet::EMPTY });
             history.votes.len() - 1
         });
         let vote = &mut history.votes[place];
-        vote.voters.insert(voter);
-        let (same, voters) = (vote.value == *value, vote.voters);
+        if vote.voters.insert(voter) && wiped {
+            vote.void.insert(voter);
+        }
+        let (same, voters) = (vote.value == *value, vote.valid());
         self.require(same, Invariant::OneValuePerBallot, || {
             format!("{by} voted for another value at ballot {ballot} in {slot}")
         });

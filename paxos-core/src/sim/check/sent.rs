@@ -67,6 +67,10 @@ impl Check {
                 SlotState::Unknown(_) => {}
             }
         }
+        if self.replica(by).wiped {
+            // It forgot, and nobody listens.
+            return;
+        }
         if let Some(slot) = self.untold(seat, promise) {
             self.fail(Invariant::PromiseComplete, || {
                 format!("{by} promises {ballot} and keeps its vote in {slot} to itself")
@@ -126,10 +130,11 @@ impl Check {
             .map(|(seat, member)| {
                 let replica = &self.replicas[usize::from(member.id.number()) - 1];
                 // Nothing below a promise that is on disk is voted for again.
-                (replica.durable_promised >= Some(ballot)).then(|| {
+                let promised = replica.durable_promised.max(replica.sworn);
+                (promised >= Some(ballot)).then(|| {
                     let votes = self.slots.get(&slot).map(|history| &history.votes);
                     let votes = votes.into_iter().flatten();
-                    let below = votes.filter(|v| v.ballot < ballot && v.voters.contains(seat));
+                    let below = votes.filter(|v| v.ballot < ballot && v.valid().contains(seat));
                     below.map(|vote| vote.ballot).max()
                 })
             })

@@ -46,7 +46,7 @@ impl Cluster {
 
     /// Stops a replica's process for some time: what comes meanwhile is seen late, all at once.
     pub fn pause(&mut self, id: ReplicaId, duration: Duration) {
-        let until = self.now.after(duration);
+        let until = self.now.after(duration).max(self.node(id).paused_until);
         self.node_mut(id).paused_until = until;
         self.totals.pauses += 1;
         self.log(id, Event::Pause(until));

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::path::PathBuf;
 use std::thread;
 
 use paxos_core::sim::{Limits, UnknownProfile};
@@ -9,12 +10,16 @@ use crate::depth::Depth;
 pub(crate) const USAGE: &str = "\
 simulate [--seeds N] [--first-seed S] [--threads T] [--replicas-max R] [--commands C] [--no-codec]
          [--depth core|log] [--profile uniform|swarm|directed|mixed]
-simulate --seed N [--trace]     replays one seed
+simulate --seed N [--trace] [--print-hash] [--trace-out FILE]   replays one seed
 
 --depth core    on disks that lose any suffix of what was not proved (the default)
 --depth log     on the write-ahead log, over disks that lose any sector that was not synced
 --profile P     how faults are drawn: every kind (uniform), a random few (swarm), scripts aimed at
-                hard places (directed), or each of them in turn (mixed, the default)";
+                hard places (directed), or each of them in turn (mixed, the default)
+
+--trace           prints every event
+--print-hash      prints the hash of all events and nothing else
+--trace-out FILE  writes the events as JSON, one object a line: docs/traces.md";
 
 /// What the user asked for.
 pub(crate) struct Arguments {
@@ -26,6 +31,10 @@ pub(crate) struct Arguments {
     pub(crate) threads: usize,
     /// Whether a replay prints its events.
     pub(crate) trace: bool,
+    /// Whether a replay prints the hash of its events alone.
+    pub(crate) print_hash: bool,
+    /// Where a replay writes its events as JSON.
+    pub(crate) trace_out: Option<PathBuf>,
     /// Whether one seed is run again.
     pub(crate) replay: bool,
     /// How much of a replica is real.
@@ -41,6 +50,8 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Ar
         seeds: 1000,
         threads: thread::available_parallelism().map_or(1, usize::from),
         trace: false,
+        print_hash: false,
+        trace_out: None,
         replay: false,
         depth: Depth::Core,
         limits: Limits::default(),
@@ -75,12 +86,18 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Ar
                 arguments.limits.profile = profile?;
             }
             "--trace" => arguments.trace = true,
+            "--print-hash" => arguments.print_hash = true,
+            "--trace-out" => {
+                let path = words.next().ok_or("--trace-out needs a file")?;
+                arguments.trace_out = Some(path.into());
+            }
             "--help" | "-h" => return Ok(None),
             _ => return Err(format!("what is {word}?")),
         }
     }
-    if arguments.trace && !arguments.replay {
-        return Err("--trace goes with --seed".to_owned());
+    let tells = arguments.trace || arguments.print_hash || arguments.trace_out.is_some();
+    if tells && !arguments.replay {
+        return Err("--trace, --print-hash and --trace-out go with --seed".to_owned());
     }
     if arguments.first.checked_add(arguments.seeds).is_none() {
         return Err("there are no seeds that high".to_owned());

@@ -61,7 +61,7 @@ fn verdict(totals: &Totals, mut failed: Vec<u64>, arguments: &Arguments) -> Exit
     failed.sort_unstable();
     if let Some(seed) = failed.first() {
         println!("\nthe last events of seed {seed}:");
-        let trace = traced(*seed, arguments).trace;
+        let trace = traced(*seed, arguments).trace.to_string();
         let lines: Vec<&str> = trace.lines().collect();
         println!("{}", lines[lines.len().saturating_sub(EVENTS_SHOWN)..].join("\n"));
         println!("\nfailed: {failed:?}; replay with --seed {seed} --trace");

@@ -68,7 +68,7 @@ impl Fact {
 
 /// A moment in the life of a replica at which something may be made to happen.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Moment {
+pub enum Cue {
     /// Such a fact is on its way to the disk.
     Writing(Fact),
     /// Such a fact is on the disk, and the replica has not been told.
@@ -94,7 +94,7 @@ pub enum Side {
     Out,
 }
 
-/// What strikes a replica at its [`Moment`].
+/// What strikes a replica at its [`Cue`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Blow {
     /// It loses its power, and has it back after this time.
@@ -113,7 +113,7 @@ pub struct Ambush {
     /// Whose moment it is.
     pub whom: Target,
     /// Which moment.
-    pub moment: Moment,
+    pub cue: Cue,
     /// How many such moments pass first.
     pub after: u32,
     /// How often it strikes.

@@ -12,9 +12,8 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::check::Invariant;
-use super::client::Client;
 use super::cluster::Cluster;
-use super::fault::{Ambush, Blow, Moment, Target};
+use super::fault::{Ambush, Blow, Cue, Target};
 use super::kind::Kind;
 use super::network::{Flap, Weather};
 use super::portfolio::{any_order, draw_weather};
@@ -184,7 +183,7 @@ impl Cluster {
                 let down = any_order(&mut self.rng, Duration::from_millis(5), down * 4);
                 self.lie_in_wait(Ambush {
                     whom: Target::One(id),
-                    moment: Moment::Sending(Kind::Heartbeat),
+                    cue: Cue::Sending(Kind::Heartbeat),
                     after: 0,
                     times: u32::MAX,
                     blow: Blow::Crash(down),
@@ -324,6 +323,9 @@ fn serves_again(cluster: &mut Cluster, core: Core, _since: Time) {
     let (mut next, mut request) = (cluster.now, 0);
     let mut asked: Vec<(ReplicaId, Slot, RequestNumber)> = Vec::new();
     let served = cluster.run_until_done(core.timeout * SERVE_WITHIN, |cluster| {
+        if cluster.fleet.as_ref().is_some_and(|fleet| fleet.is_served()) {
+            return true;
+        }
         for (id, slot, number) in &asked {
             if cluster.check.slot_of(PROBE, *number) == Some(*slot) {
                 let status = cluster.status(*id);
@@ -335,6 +337,10 @@ fn serves_again(cluster: &mut Cluster, core: Core, _since: Time) {
         }
         if let Some(id) = cluster.leader_in(core) {
             next = cluster.now.after(pause);
+            if cluster.fleet.is_some() {
+                cluster.fleet_probes(id);
+                return false;
+            }
             request += 1;
             let number = RequestNumber::new(request);
             let command = Command::apply(PROBE, number, Bytes::from_static(b"probe"));
@@ -372,7 +378,7 @@ fn resolves(cluster: &mut Cluster, core: Core, since: Time) {
 /// Every command is resolved, everything chosen is applied everywhere in the core, and whoever
 /// lost its disk has stopped.
 fn converges(cluster: &mut Cluster, core: Core, _since: Time) {
-    let left = cluster.clients.iter().map(|client| client.left).max().unwrap_or_default();
+    let left = cluster.commands_left();
     // What clients have not asked yet comes on top, at a leisurely pace.
     let timeouts = CONVERGE_WITHIN + u32::try_from(left).unwrap_or(u32::MAX / 2) / 2;
     let poll = Duration::from_millis(5);
@@ -391,12 +397,12 @@ fn converges(cluster: &mut Cluster, core: Core, _since: Time) {
         let settled = cluster.now.since(leader.1) > core.timeout;
         agreed.is_some()
             && settled
-            && cluster.clients.iter().all(Client::is_done)
+            && cluster.open_clients() == 0
             && ids_of(core.members).into_iter().all(|id| cluster.lag(id).is_none())
             && cluster.ids().all(|id| !cluster.is_lost(id) || cluster.has_stopped(id))
     });
     if !done {
-        let open = cluster.clients.iter().filter(|client| !client.is_done()).count();
+        let open = cluster.open_clients();
         let agreed = agreed_leader(cluster, core).map(|ballot| ballot.to_string());
         let left: Vec<_> = ids_of(core.members)
             .into_iter()

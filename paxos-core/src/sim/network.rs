@@ -281,7 +281,15 @@ impl Network {
         }
     }
 
-    /// Whether a message from one to the other would meet a cut.
+    /// Whether everything that leaves now on the way from one replica to another is lost.
+    pub fn is_blocked(&self, from: ReplicaId, to: ReplicaId, now: Time) -> bool {
+        let way = &self.ways[place(from) * self.replicas + place(to)];
+        self.is_cut(from, to)
+            || way.cut_until > now
+            || way.flap.is_some_and(|flap| !flap.is_open(now))
+    }
+
+    /// Whether the way from one to the other is cut until it is joined.
     pub fn is_cut(&self, from: ReplicaId, to: ReplicaId) -> bool {
         self.cuts[place(from)] & 1 << place(to) != 0
     }
@@ -289,22 +297,40 @@ impl Network {
     /// What becomes of a message of this kind that leaves now.
     pub fn fate(&mut self, from: ReplicaId, to: ReplicaId, kind: Kind, now: Time) -> Fate {
         let way = *self.way(from, to);
-        if self.is_cut(from, to)
-            || way.cut_until > now
-            || way.flap.is_some_and(|flap| !flap.is_open(now))
+        if self.is_blocked(from, to, now)
             || self.rules.iter().any(|rule| rule.holds(from, to, kind))
         {
             return Fate::Cut;
         }
-        let weather = way.weather.unwrap_or(self.weather);
-        if due(&mut self.lose_after[kind.index()]) || self.rng.chance(weather.loss) {
-            return Fate::Lost;
-        }
+        let lose = due(&mut self.lose_after[kind.index()]);
         let slowed = self.delays.iter().filter(|(rule, _)| rule.holds(from, to, kind));
         let held = slowed.map(|(_, delay)| *delay).sum::<Duration>();
-        let held = held + way.clogged_until.since(now);
+        let repeat = |network: &mut Self| due(&mut network.repeat_after[kind.index()]);
+        self.passing(way, held + way.clogged_until.since(now), lose, repeat)
+    }
+
+    /// What becomes of a frame between hosts that is no message of the protocol.
+    pub fn host_fate(&mut self, from: ReplicaId, to: ReplicaId, now: Time) -> Fate {
+        if self.is_blocked(from, to, now) {
+            return Fate::Cut;
+        }
+        let way = *self.way(from, to);
+        self.passing(way, way.clogged_until.since(now), false, |_| false)
+    }
+
+    fn passing(
+        &mut self,
+        way: Way,
+        held: Duration,
+        lose: bool,
+        repeat: impl FnOnce(&mut Self) -> bool,
+    ) -> Fate {
+        let weather = way.weather.unwrap_or(self.weather);
+        if lose || self.rng.chance(weather.loss) {
+            return Fate::Lost;
+        }
         let first = held + self.delay(weather);
-        if due(&mut self.repeat_after[kind.index()]) || self.rng.chance(weather.duplication) {
+        if repeat(self) || self.rng.chance(weather.duplication) {
             return Fate::Twice(first, held + self.delay(weather));
         }
         Fate::Once(first)

@@ -5,7 +5,6 @@
 use core::time::Duration;
 
 use crate::config::Config;
-use crate::ids::ReplicaId;
 use crate::quorum::QuorumRule;
 
 /// What becomes of a state machine when its process crashes.
@@ -15,25 +14,6 @@ pub enum Machine {
     Volatile,
     /// It gives back a state that it had before, of a slot that the seed draws.
     Durable,
-}
-
-/// How the election timers of the replicas relate.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Timers {
-    /// All are drawn from the same range.
-    Alike,
-    /// Those of every second replica are drawn from twice that range, so that they come due
-    /// together again and again.
-    Harmonic,
-}
-
-impl Timers {
-    const fn factor(self, id: ReplicaId) -> u32 {
-        match self {
-            Self::Alike => 1,
-            Self::Harmonic => 2 - id.number() as u32 % 2,
-        }
-    }
 }
 
 /// How a cluster is built. Start from [`Options::new`].
@@ -49,6 +29,8 @@ pub struct Options {
     pub window: u32,
     /// The tunables of every replica.
     pub config: Config,
+    /// The tunables of single replicas, the first for replica 1; the others have `config`.
+    pub configs: Vec<Config>,
     /// The longest time that a write or read takes.
     pub disk_delay_max: Duration,
     /// The longest time that the state machine takes.
@@ -62,8 +44,6 @@ pub struct Options {
     pub trim: bool,
     /// Whether messages travel as bytes through the codec, or as they are.
     pub codec: bool,
-    /// How the election timers of the replicas relate.
-    pub timers: Timers,
     /// The most commands that a client sends at once: at least 1.
     pub commands_max: u64,
     /// The most bytes of a command's payload: at least 8.
@@ -81,34 +61,24 @@ impl Options {
             quorums: QuorumRule::Majority,
             window: crate::membership::WINDOW_DEFAULT,
             config: Config::default(),
+            configs: Vec::new(),
             disk_delay_max: Duration::from_millis(2),
             apply_delay_max: Duration::from_millis(1),
             clock_skew: 0,
             machine: Machine::Volatile,
             trim: false,
             codec: true,
-            timers: Timers::Alike,
             commands_max: 3,
             payload_max: 31,
             trace_capacity: 400,
         }
     }
 
-    /// The tunables of one replica.
-    pub fn config_of(&self, id: ReplicaId) -> Config {
-        let factor = self.timers.factor(id);
-        Config {
-            election_timeout: self.config.election_timeout * factor,
-            election_jitter: self.config.election_jitter * factor,
-            ..self.config.clone()
-        }
-    }
-
     /// The longest time from the loss of a leader to the start of a campaign, by a true clock, at
     /// the replica that takes longest.
     pub fn election_timeout(&self) -> Duration {
-        let ids = (1..=self.replicas).map(ReplicaId::new);
-        let factor = ids.map(|id| self.timers.factor(id)).max().unwrap_or(1);
-        (self.config.election_timeout + self.config.election_jitter) * factor
+        let longest = |config: &Config| config.election_timeout + config.election_jitter;
+        let configs = self.configs.iter().take(usize::from(self.replicas));
+        configs.map(longest).max().unwrap_or_default().max(longest(&self.config))
     }
 }

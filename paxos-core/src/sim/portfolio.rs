@@ -6,7 +6,7 @@
 
 use core::time::Duration;
 
-use super::fault::{Ambush, Blow, Fact, Fault, Moment, Side, Target};
+use super::fault::{Ambush, Blow, Cue, Fact, Fault, Side, Target};
 use super::network::{Shape, Weather};
 use super::options::Options;
 use super::rng::Rng;
@@ -260,19 +260,18 @@ impl<'a> Draw<'a> {
 
     fn crash_at_write(&mut self, at: Time) {
         let fact = if self.rng.chance(500) { Fact::Any } else { *self.rng.pick(&Fact::ALL) };
-        let moment =
-            if self.rng.chance(700) { Moment::Writing(fact) } else { Moment::Written(fact) };
+        let cue = if self.rng.chance(700) { Cue::Writing(fact) } else { Cue::Written(fact) };
         let blow = Blow::Crash(any_order(self.rng, ms(5), ms(900)));
         let (after, times) = (self.rng.below(4) as u32, self.rng.between(1, 2) as u32);
         let whom = self.whom();
-        self.push(at, Fault::Ambush(Ambush { whom, moment, after, times, blow }));
+        self.push(at, Fault::Ambush(Ambush { whom, cue, after, times, blow }));
     }
 
     fn crash_at_recovery(&mut self, at: Time) {
         let id = self.one();
         let ambush = Ambush {
             whom: Target::One(id),
-            moment: Moment::Recovering,
+            cue: Cue::Recovering,
             after: 0,
             times: self.rng.between(1, 4) as u32,
             blow: Blow::Crash(any_order(self.rng, ms(5), ms(100))),

@@ -11,9 +11,12 @@ use super::client::Client;
 use super::cluster::{Cluster, Due};
 use super::disk::{CrashStorage, SimDisk};
 use super::drive::count_living;
+use super::host::Fleet;
 use super::liveness::demand_progress;
+use super::options::Options;
 use super::plan::{Plan, Profile};
 use super::report::Totals;
+use super::trace::Trace;
 use crate::ids::Time;
 use crate::port::Format;
 
@@ -60,9 +63,9 @@ pub struct Outcome {
     /// What it saw.
     pub totals: Totals,
     /// The same for every run of this seed.
-    pub hash: u64,
-    /// The last events in words; empty where the limits keep none.
-    pub trace: String,
+    pub hash: u128,
+    /// The last events; none where the limits keep none.
+    pub trace: Trace,
 }
 
 /// Runs a seed on simulated disks.
@@ -85,7 +88,25 @@ pub fn run_plan_on(
     limits: &Limits,
     make: impl FnMut(Format) -> Box<dyn CrashStorage>,
 ) -> Outcome {
-    let mut cluster = Cluster::with_storage(plan.options.clone(), make);
+    let cluster = Cluster::with_storage(plan.options.clone(), make);
+    run_cluster(cluster, plan, limits)
+}
+
+/// Runs a seed with whole nodes: `fleet` is given the options of the cluster, and makes its hosts
+/// and speaks for their clients.
+pub fn run_seed_of_hosts(
+    seed: u64,
+    limits: &Limits,
+    make: impl FnMut(Format) -> Box<dyn CrashStorage>,
+    fleet: impl FnOnce(&Options) -> Box<dyn Fleet>,
+) -> Outcome {
+    let plan = Plan::new(seed, limits);
+    let fleet = fleet(&plan.options);
+    let cluster = Cluster::with_fleet(plan.options.clone(), make, fleet);
+    run_cluster(cluster, &plan, limits)
+}
+
+fn run_cluster(mut cluster: Cluster, plan: &Plan, limits: &Limits) -> Outcome {
     let course = || course(&mut cluster, plan, limits);
     // A failed assertion is reported like a broken invariant, with the trace that led to it.
     let panic = catch_unwind(AssertUnwindSafe(course)).err();
@@ -96,19 +117,25 @@ pub fn run_plan_on(
         cluster.check.fail(Invariant::NoPanic, detail);
     } else {
         count_living(&mut cluster);
+        cluster.count_fleet();
     }
     cluster.totals.seeds = 1;
     Outcome {
         seed: plan.options.seed,
         violation: cluster.check.violation().cloned(),
         hash: cluster.trace.hash(),
-        trace: cluster.trace.to_string(),
+        trace: cluster.trace,
         totals: cluster.totals,
     }
 }
 
 fn course(cluster: &mut Cluster, plan: &Plan, limits: &Limits) {
-    for number in 0..limits.clients {
+    let hosted = cluster.fleet.as_ref().map(|fleet| fleet.clients());
+    for client in 0..hosted.unwrap_or_default() {
+        cluster.queue(Time::ZERO, Due::Client(client));
+    }
+    let bare = if hosted.is_some() { 0 } else { limits.clients };
+    for number in 0..bare {
         let share = limits.commands / limits.clients;
         let first = if number == 0 { limits.commands % limits.clients } else { 0 };
         cluster.clients.push(Client::new(number + 1, share + first));
@@ -126,5 +153,10 @@ fn course(cluster: &mut Cluster, plan: &Plan, limits: &Limits) {
     cluster.under_faults = false;
     if cluster.violation().is_none() {
         demand_progress(cluster);
+    }
+    if let Some(fleet) = &mut cluster.fleet
+        && let Err(wrong) = fleet.verdict(true)
+    {
+        cluster.check.fail(Invariant::Answers, || wrong);
     }
 }

@@ -6,7 +6,7 @@
 
 use core::time::Duration;
 
-use super::options::{Machine, Options, Timers};
+use super::options::{Machine, Options};
 use super::rng::Rng;
 use super::run::Limits;
 use crate::config::Config;
@@ -30,19 +30,31 @@ pub(super) fn draw_options(seed: u64, limits: &Limits, rng: &mut Rng) -> Options
     Options {
         quorums,
         window,
-        config,
         disk_delay_max,
         apply_delay_max: rng.duration(Duration::ZERO, ms(20)),
         clock_skew: *rng.pick(&[0, 1_000, 20_000, 100_000]),
         machine,
         trim: machine == Machine::Durable && rng.chance(500),
-        timers: if rng.chance(150) { Timers::Harmonic } else { Timers::Alike },
+        configs: if rng.chance(150) { harmonic(&config, replicas) } else { Vec::new() },
         commands_max,
         payload_max,
+        config,
         codec: limits.codec,
         trace_capacity: limits.trace_capacity,
         ..Options::new(seed, replicas)
     }
+}
+
+/// Every second replica's election timers are drawn from twice the range, so that they come due
+/// together again and again.
+fn harmonic(config: &Config, replicas: u16) -> Vec<Config> {
+    let factor = |number| 1 + u32::from(number % 2 == 0);
+    let tuned = |number| Config {
+        election_timeout: config.election_timeout * factor(number),
+        election_jitter: config.election_jitter * factor(number),
+        ..config.clone()
+    };
+    (1..=replicas).map(tuned).collect()
 }
 
 /// Three and five replicas are what people run; the others find what counts to two.
@@ -122,7 +134,7 @@ mod tests {
             sizes[usize::from(options.replicas)] += 1;
             weights += usize::from(matches!(options.quorums, QuorumRule::Weights { .. }));
             counts += usize::from(matches!(options.quorums, QuorumRule::Counts { .. }));
-            harmonic += usize::from(options.timers == Timers::Harmonic);
+            harmonic += usize::from(!options.configs.is_empty());
         }
         assert_eq!(sizes[0], 0);
         assert!(sizes[1..].iter().all(|count| *count > 50), "{sizes:?}");

@@ -6,7 +6,7 @@
 
 use core::time::Duration;
 
-use super::fault::{Ambush, Blow, Fact, Fault, Moment, Side, Target};
+use super::fault::{Ambush, Blow, Cue, Fact, Fault, Side, Target};
 use super::kind::Kind;
 use super::network::{Rule, Weather};
 use super::options::Options;
@@ -101,10 +101,10 @@ impl Spot {
         let crash = aim.crash();
         match self {
             Self::LeaderDiesBeforeItsSync => {
-                aim.ambush(Target::Leader, Moment::Sending(Kind::Accept), few, crash);
+                aim.ambush(Target::Leader, Cue::Sending(Kind::Accept), few, crash);
             }
             Self::LeaderDiesAfterItsSync => {
-                aim.ambush(Target::Leader, Moment::Written(Fact::Accepted), few, crash);
+                aim.ambush(Target::Leader, Cue::Written(Fact::Accepted), few, crash);
             }
             Self::ManyBallots => {
                 let cut = aim.timeouts(10, 25);
@@ -113,9 +113,9 @@ impl Spot {
                 } else {
                     Blow::Cut(Side::Out, cut)
                 };
-                aim.ambush(Target::Leader, Moment::Leading, 5, blow);
+                aim.ambush(Target::Leader, Cue::Leading, 5, blow);
                 if aim.rng.chance(300) {
-                    aim.ambush(Target::Leader, Moment::Sending(Kind::Accept), few, crash);
+                    aim.ambush(Target::Leader, Cue::Sending(Kind::Accept), few, crash);
                 }
             }
             Self::NothingIsChosen => {
@@ -123,7 +123,7 @@ impl Spot {
                 let cut = aim.timeouts(10, 20);
                 let blow =
                     if aim.rng.chance(500) { Blow::CutAllButOne(cut) } else { Blow::Pause(cut) };
-                aim.ambush(Target::Leader, Moment::Sending(Kind::Accept), 4, blow);
+                aim.ambush(Target::Leader, Cue::Sending(Kind::Accept), 4, blow);
             }
             Self::PromisesLost => {
                 aim.lose(Kind::Promise, 5, 30);
@@ -131,17 +131,17 @@ impl Spot {
             }
             Self::LeaderPaused => {
                 let pause = aim.timeouts(11, 40);
-                aim.ambush(Target::Leader, Moment::Sending(Kind::Accept), few, Blow::Pause(pause));
+                aim.ambush(Target::Leader, Cue::Sending(Kind::Accept), few, Blow::Pause(pause));
             }
             Self::CampaignCut => aim.campaign_cut(),
             Self::PromiserDies => {
-                let moment = aim.at_write(Fact::Promised);
-                aim.ambush(Target::Any, moment, few, crash);
+                let cue = aim.at_write(Fact::Promised);
+                aim.ambush(Target::Any, cue, few, crash);
                 aim.unseat(3);
             }
             Self::AcceptorDies => {
-                let moment = aim.at_write(Fact::Accepted);
-                aim.ambush(Target::Follower, moment, 2 * few, crash);
+                let cue = aim.at_write(Fact::Accepted);
+                aim.ambush(Target::Follower, cue, 2 * few, crash);
                 aim.unseat(1);
             }
             Self::OldAcks => aim.old_acks(),
@@ -168,7 +168,7 @@ impl Spot {
             Self::SplitAtElection => {
                 let cut = aim.timeouts(5, 30);
                 let side = aim.side();
-                aim.ambush(Target::Any, Moment::Leading, few, Blow::Cut(side, cut));
+                aim.ambush(Target::Any, Cue::Leading, few, Blow::Cut(side, cut));
                 aim.unseat(2);
             }
         }
@@ -207,8 +207,8 @@ impl Aim<'_> {
         Blow::Crash(any_order(self.rng, Duration::from_millis(5), self.timeout * 3))
     }
 
-    fn at_write(&mut self, fact: Fact) -> Moment {
-        if self.rng.chance(500) { Moment::Writing(fact) } else { Moment::Written(fact) }
+    fn at_write(&mut self, fact: Fact) -> Cue {
+        if self.rng.chance(500) { Cue::Writing(fact) } else { Cue::Written(fact) }
     }
 
     fn push(&mut self, at: Time, fault: Fault) {
@@ -225,10 +225,10 @@ impl Aim<'_> {
         self.push(Time::ZERO, Fault::Weather(weather));
     }
 
-    fn ambush(&mut self, whom: Target, moment: Moment, times: u32, blow: Blow) {
+    fn ambush(&mut self, whom: Target, cue: Cue, times: u32, blow: Blow) {
         let at = self.when(5);
         let after = if self.rng.chance(500) { 0 } else { self.rng.below(8) as u32 };
-        self.push(at, Fault::Ambush(Ambush { whom, moment, after, times, blow }));
+        self.push(at, Fault::Ambush(Ambush { whom, cue, after, times, blow }));
     }
 
     /// Loses a kind of message for `low` to `high` tenths of an election timeout.
@@ -267,12 +267,12 @@ impl Aim<'_> {
 
     fn campaign_cut(&mut self) {
         let phases = [
-            Moment::Writing(Fact::Promised),
-            Moment::Sending(Kind::Prepare),
-            Moment::Hearing(Kind::Promise),
-            Moment::Leading,
-            Moment::Sending(Kind::Accept),
-            Moment::Hearing(Kind::Accepted),
+            Cue::Writing(Fact::Promised),
+            Cue::Sending(Kind::Prepare),
+            Cue::Hearing(Kind::Promise),
+            Cue::Leading,
+            Cue::Sending(Kind::Accept),
+            Cue::Hearing(Kind::Accepted),
         ];
         for _ in 0..self.rng.between(1, 3) {
             let (phase, side) = (*self.rng.pick(&phases), self.side());
@@ -320,9 +320,9 @@ impl Aim<'_> {
             let at = self.when(9);
             let within = any_order(self.rng, Duration::from_millis(5), self.timeout);
             let fact = *self.rng.pick(&[Fact::Promised, Fact::Accepted, Fact::Committed]);
-            let moment = self.at_write(fact);
+            let cue = self.at_write(fact);
             let crash = self.crash();
-            self.ambush(Target::Any, moment, 2, crash);
+            self.ambush(Target::Any, cue, 2, crash);
             self.push(at, Fault::CrashAll(within));
         }
     }
@@ -332,8 +332,8 @@ impl Aim<'_> {
             let (id, at) = (self.any(), self.when(7));
             let times = self.rng.between(1, 5) as u32;
             let blow = Blow::Crash(any_order(self.rng, Duration::from_millis(5), self.timeout / 2));
-            let (whom, moment) = (Target::One(id), Moment::Recovering);
-            self.push(at, Fault::Ambush(Ambush { whom, moment, after: 0, times, blow }));
+            let (whom, cue) = (Target::One(id), Cue::Recovering);
+            self.push(at, Fault::Ambush(Ambush { whom, cue, after: 0, times, blow }));
             let down = self.timeouts(0, 5);
             self.push(at, Fault::Crash(whom, down));
         }
@@ -350,12 +350,12 @@ impl Aim<'_> {
         }
         let down = self.timeouts(5, 30);
         self.push(back, Fault::Crash(Target::Leader, down));
-        let fetching = Moment::Hearing(Kind::Fetched);
+        let fetching = Cue::Hearing(Kind::Fetched);
         if self.rng.chance(500) {
             let crash = self.crash();
             let whom = Target::One(id);
             let after = self.rng.below(6) as u32;
-            let ambush = Ambush { whom, moment: fetching, after, times: 2, blow: crash };
+            let ambush = Ambush { whom, cue: fetching, after, times: 2, blow: crash };
             self.push(back, Fault::Ambush(ambush));
         }
     }

@@ -9,7 +9,7 @@
 use core::time::Duration;
 
 use super::cluster::Cluster;
-use super::fault::{Ambush, Blow, Fact, Fault, FaultKind, Moment, Side, Target};
+use super::fault::{Ambush, Blow, Cue, Fact, Fault, FaultKind, Side, Target};
 use crate::durable::{Write, WriteBatch};
 use crate::ids::ReplicaId;
 use crate::output::Role;
@@ -133,7 +133,7 @@ impl Cluster {
     }
 
     /// A moment of a replica: whatever waits for it strikes.
-    pub(super) fn meet(&mut self, id: ReplicaId, moment: Moment) {
+    pub(super) fn cue(&mut self, id: ReplicaId, cue: Cue) {
         let leads = self.is_leading(id);
         let is_meant = |ambush: &&mut Ambush| {
             let whom = match ambush.whom {
@@ -142,7 +142,7 @@ impl Cluster {
                 Target::Follower => !leads,
                 Target::Any => true,
             };
-            whom && ambush.moment == moment
+            whom && ambush.cue == cue
         };
         let Some(ambush) = self.trouble.ambushes.iter_mut().find(is_meant) else {
             return;
@@ -159,35 +159,35 @@ impl Cluster {
     }
 
     /// The moments of a replica that has just handed everything out.
-    pub(super) fn meet_settled(&mut self, id: ReplicaId) {
+    pub(super) fn cue_settled(&mut self, id: ReplicaId) {
         let leads = self.is_leading(id);
         let node = self.node_mut(id);
         if leads != node.led {
             node.led = leads;
             if leads {
-                self.meet(id, Moment::Leading);
+                self.cue(id, Cue::Leading);
             }
         }
         for fact in Fact::ALL {
             if self.node(id).is_writing(fact) {
-                self.meet(id, Moment::Writing(fact));
+                self.cue(id, Cue::Writing(fact));
             }
         }
     }
 
     /// The moments of a replica whose disk has just taken these facts.
-    pub(super) fn meet_written(&mut self, id: ReplicaId, facts: &[Fact]) {
+    pub(super) fn cue_written(&mut self, id: ReplicaId, facts: &[Fact]) {
         for fact in facts {
-            self.meet(id, Moment::Written(*fact));
+            self.cue(id, Cue::Written(*fact));
         }
     }
 
     /// The moment of a replica whose storage has just been read back; whether it lost its power.
-    pub(super) fn meet_recovering(&mut self, id: ReplicaId) -> bool {
+    pub(super) fn cue_recovering(&mut self, id: ReplicaId) -> bool {
         let waits = |ambush: &Ambush| {
             let whom = matches!(ambush.whom, Target::Any | Target::Follower)
                 || ambush.whom == Target::One(id);
-            whom && ambush.moment == Moment::Recovering
+            whom && ambush.cue == Cue::Recovering
         };
         let Some(place) = self.trouble.ambushes.iter().position(waits) else {
             return false;
@@ -210,7 +210,7 @@ impl Cluster {
     fn strike(&mut self, id: ReplicaId, blow: Blow) {
         match blow {
             Blow::Crash(down) => {
-                if self.node(id).replica.is_some() {
+                if self.node(id).is_up() {
                     self.crash(id);
                     self.restart_after(id, down);
                 }
@@ -249,10 +249,10 @@ impl Cluster {
     /// Who is meant; nobody if nobody up fits.
     fn find(&mut self, whom: Target) -> Option<ReplicaId> {
         if let Target::One(id) = whom {
-            return self.node(id).replica.is_some().then_some(id);
+            return self.node(id).is_up().then_some(id);
         }
         let leader = self.leader();
-        let up = |id: &ReplicaId| self.node(*id).replica.is_some();
+        let up = |id: &ReplicaId| self.node(*id).is_up();
         let fits = |id: &ReplicaId| match whom {
             Target::Leader => Some(*id) == leader,
             Target::Follower => Some(*id) != leader,
@@ -265,15 +265,14 @@ impl Cluster {
     /// Who leads, as it says itself: of several the one with the highest ballot.
     pub(super) fn leader(&self) -> Option<ReplicaId> {
         let leads = |id: &ReplicaId| {
-            let replica = self.node(*id).replica.as_ref()?;
-            (replica.role() == Role::Leader).then(|| (replica.leader(), *id))
+            let status = self.status(*id)?;
+            (status.role == Role::Leader).then_some((status.leader, *id))
         };
         self.ids().filter_map(|id| leads(&id)).max().map(|(_, id)| id)
     }
 
     fn is_leading(&self, id: ReplicaId) -> bool {
-        let replica = self.node(id).replica.as_ref();
-        replica.is_some_and(|replica| replica.role() == Role::Leader)
+        self.status(id).is_some_and(|status| status.role == Role::Leader)
     }
 
     /// Lets a replica's clock run at so many millionths of the true speed; at 0 it stands still.

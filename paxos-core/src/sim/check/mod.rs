@@ -93,6 +93,8 @@ pub struct Check {
     replicas: Vec<ReplicaHistory>,
     ballots: BTreeMap<Ballot, Incarnation>,
     commands: BTreeMap<(ClientId, RequestNumber), CommandHistory>,
+    /// What was chosen since somebody asked, and at which ballot.
+    fresh: Vec<(Slot, Ballot)>,
     violation: Option<Violation>,
 }
 
@@ -107,6 +109,7 @@ impl Check {
             replicas: (0..replicas).map(|_| ReplicaHistory::default()).collect(),
             ballots: BTreeMap::new(),
             commands: BTreeMap::new(),
+            fresh: Vec::new(),
             violation: None,
         }
     }
@@ -142,6 +145,11 @@ impl Check {
     /// The highest ballot that a replica's disk holds a promise of.
     pub fn durable_promised(&self, id: ReplicaId) -> Option<Ballot> {
         self.replicas[usize::from(id.number()) - 1].durable_promised
+    }
+
+    /// What was chosen since this was last asked, and at which ballot first.
+    pub fn take_chosen(&mut self) -> Vec<(Slot, Ballot)> {
+        core::mem::take(&mut self.fresh)
     }
 
     /// How many distinct ballots were used.
@@ -257,6 +265,7 @@ impl Check {
         }
         history.chosen = Some(value.clone());
         history.chosen_at = Some(ballot);
+        self.fresh.push((slot, ballot));
         while self.chosen(self.chosen_prefix.next()).is_some() {
             self.chosen_prefix = self.chosen_prefix.next();
         }

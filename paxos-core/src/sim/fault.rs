@@ -8,6 +8,7 @@
 use core::fmt;
 use core::time::Duration;
 
+use super::disk::DiskFault;
 use super::kind::Kind;
 use super::network::{Rule, Shape, Weather};
 use crate::durable::Write;
@@ -162,6 +163,8 @@ pub enum Fault {
     /// take more than a minority of the disks, or one whose life not everybody remembers, it loses
     /// its power only.
     Wipe(Target, Duration),
+    /// A disk does something wrong, or is well again.
+    Disk(ReplicaId, DiskFault),
 }
 
 /// What a fault is, without its parts: to count.
@@ -185,11 +188,12 @@ pub enum FaultKind {
     ClockRate,
     WallClock,
     Wipe,
+    Disk,
 }
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Crash,
         Self::CrashAll,
         Self::Pause,
@@ -207,6 +211,7 @@ impl FaultKind {
         Self::ClockRate,
         Self::WallClock,
         Self::Wipe,
+        Self::Disk,
     ];
 
     /// The kind of this fault.
@@ -229,6 +234,7 @@ impl FaultKind {
             Fault::ClockRate(..) => Self::ClockRate,
             Fault::WallClock(..) => Self::WallClock,
             Fault::Wipe(..) => Self::Wipe,
+            Fault::Disk(..) => Self::Disk,
         }
     }
 

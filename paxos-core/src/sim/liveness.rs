@@ -112,6 +112,7 @@ impl Cluster {
             let rate = self.node(id).clock.rate.clamp(CLOCKS.0, CLOCKS.1);
             self.set_clock_rate(id, rate as u32);
             self.resume(id);
+            self.calm_disk(id);
             let config = &self.node(id).config;
             let local = config.election_timeout + config.election_jitter;
             let nanos = local.as_nanos() * 1_000_000 / u128::from(rate);
@@ -150,7 +151,7 @@ impl Cluster {
     }
 
     fn leave_outside(&mut self, id: ReplicaId, core: VoterSet) {
-        if self.is_lost(id) {
+        if self.is_wiped(id) {
             // Whoever lost its disk must stop as soon as it is heard.
             self.resume(id);
             self.set_clock_rate(id, 1_000_000);
@@ -399,7 +400,7 @@ fn converges(cluster: &mut Cluster, core: Core, _since: Time) {
             && settled
             && cluster.open_clients() == 0
             && ids_of(core.members).into_iter().all(|id| cluster.lag(id).is_none())
-            && cluster.ids().all(|id| !cluster.is_lost(id) || cluster.has_stopped(id))
+            && cluster.ids().all(|id| !cluster.is_wiped(id) || cluster.has_stopped(id))
     });
     if !done {
         let open = cluster.open_clients();
@@ -409,7 +410,7 @@ fn converges(cluster: &mut Cluster, core: Core, _since: Time) {
             .filter_map(|id| Some((id, cluster.lag(id)?)))
             .collect();
         let serving: Vec<_> =
-            cluster.ids().filter(|id| cluster.is_lost(*id) && !cluster.has_stopped(*id)).collect();
+            cluster.ids().filter(|id| cluster.is_wiped(*id) && !cluster.has_stopped(*id)).collect();
         cluster.no_progress(&format!(
             "not converged: {open} clients wait, leader {agreed:?}, left {left:?}, lost and \
              not stopped {serving:?}"

@@ -88,7 +88,8 @@ impl Rule {
         Self { kind, from: None, to: None }
     }
 
-    fn holds(&self, from: ReplicaId, to: ReplicaId, kind: Kind) -> bool {
+    /// Whether it is about such a message.
+    pub fn covers(&self, from: ReplicaId, to: ReplicaId, kind: Kind) -> bool {
         self.kind == kind
             && self.from.is_none_or(|id| id == from)
             && self.to.is_none_or(|id| id == to)
@@ -298,12 +299,12 @@ impl Network {
     pub fn fate(&mut self, from: ReplicaId, to: ReplicaId, kind: Kind, now: Time) -> Fate {
         let way = *self.way(from, to);
         if self.is_blocked(from, to, now)
-            || self.rules.iter().any(|rule| rule.holds(from, to, kind))
+            || self.rules.iter().any(|rule| rule.covers(from, to, kind))
         {
             return Fate::Cut;
         }
         let lose = due(&mut self.lose_after[kind.index()]);
-        let slowed = self.delays.iter().filter(|(rule, _)| rule.holds(from, to, kind));
+        let slowed = self.delays.iter().filter(|(rule, _)| rule.covers(from, to, kind));
         let held = slowed.map(|(_, delay)| *delay).sum::<Duration>();
         let repeat = |network: &mut Self| due(&mut network.repeat_after[kind.index()]);
         self.passing(way, held + way.clogged_until.since(now), lose, repeat)

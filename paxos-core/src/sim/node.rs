@@ -8,14 +8,16 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::disk::CrashStorage;
+use super::failure::Failure;
 use super::fault::Fact;
+use super::held::Survivors;
 use super::host::Process;
 use crate::ballot::Ballot;
 use crate::config::Config;
 use crate::durable::WriteBatch;
 use crate::ids::{LogClock, Slot, Time};
 use crate::output::{Halt, LoadTicket, Role};
-use crate::port::{LoadRange, StorageError};
+use crate::port::LoadRange;
 
 /// Work for a disk.
 #[derive(Debug)]
@@ -87,8 +89,8 @@ pub(super) struct Node {
     /// None while it is down.
     pub(super) process: Option<Process>,
     pub(super) halted: Option<Halt>,
-    /// Why its storage did not let it start.
-    pub(super) refusal: Option<StorageError>,
+    /// Why its storage stopped it.
+    pub(super) failed: Option<Failure>,
     pub(super) storage: Box<dyn CrashStorage>,
     pub(super) config: Config,
     pub(super) clock: Clock,
@@ -110,9 +112,13 @@ pub(super) struct Node {
     /// What a durable state machine gives back after a crash at least.
     pub(super) applied_durable: Slot,
     pub(super) trimmed: Slot,
+    /// Its directory is an old copy, and its state machine as old.
+    pub(super) rolled_back: bool,
     pub(super) seen: Seen,
     /// A script keeps the disk from doing anything.
     pub(super) disk_held: bool,
+    /// What the next crash leaves of the facts that are being written.
+    pub(super) survivors: Survivors,
 }
 
 impl Node {
@@ -120,7 +126,7 @@ impl Node {
         Self {
             process: None,
             halted: None,
-            refusal: None,
+            failed: None,
             storage,
             config,
             clock,
@@ -135,8 +141,10 @@ impl Node {
             applying: false,
             applied_durable: Slot::ZERO,
             trimmed: Slot::ZERO,
+            rolled_back: false,
             seen: Seen::default(),
             disk_held: false,
+            survivors: Survivors::Drawn,
         }
     }
 

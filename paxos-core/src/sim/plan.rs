@@ -10,6 +10,7 @@ use core::fmt;
 use core::str::FromStr;
 use core::time::Duration;
 
+use super::atlas::Atlas;
 use super::fault::Fault;
 use super::kind::Kind;
 use super::options::Options;
@@ -18,7 +19,7 @@ use super::rng::Rng;
 use super::run::Limits;
 use super::settings::draw_options;
 use super::spots::Spot;
-use crate::ids::Time;
+use crate::ids::{ReplicaId, Time};
 
 /// How faults are drawn.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -82,6 +83,8 @@ pub struct Plan {
     pub forced: Vec<(Kind, u32, u32)>,
     /// When the faults end.
     pub end: Time,
+    /// Whose disks the faults damage.
+    pub doomed: Vec<ReplicaId>,
     /// How the faults were drawn: never [`Profile::Mixed`].
     pub profile: Profile,
 }
@@ -110,14 +113,17 @@ impl Plan {
         // A few runs are long enough for long pauses to end.
         let length = if rng.chance(100) { (4000, 9000) } else { (1500, 3500) };
         let end = Time::ZERO.after(rng.duration(ms(length.0), ms(length.1)));
-        let faults = if profile == Profile::Uniform {
+        let mut faults = if profile == Profile::Uniform {
             portfolio::draw_uniform(&options, end, &mut rng)
         } else {
             portfolio::draw_swarm(&options, end, &mut rng)
         };
+        let atlas = Atlas::draw(&mut rng.fork(), &options, end, &[]);
+        let disks = atlas.faults.into_iter();
+        faults.extend(disks.map(|(at, id, fault)| (at, Fault::Disk(id, fault))));
         let forced = |kind| (kind, rng.below(6) as u32, rng.below(6) as u32);
         let forced = Kind::ALL.into_iter().map(forced).collect();
-        Self { options, faults: in_order(faults), forced, end, profile }
+        Self { options, faults: in_order(faults), forced, end, doomed: atlas.spent, profile }
     }
 
     /// The plan of a seed that aims at one spot.
@@ -126,7 +132,7 @@ impl Plan {
         let options = draw_options(seed, limits, &mut rng);
         let (faults, end) = spot.draw(&options, &mut rng);
         let (faults, forced) = (in_order(faults), Vec::new());
-        Self { options, faults, forced, end, profile: Profile::Directed }
+        Self { options, faults, forced, end, doomed: Vec::new(), profile: Profile::Directed }
     }
 }
 
@@ -192,7 +198,9 @@ mod tests {
                     FaultKind::Cut | FaultKind::Heal | FaultKind::Clog | FaultKind::Link
                 );
                 let expected = match profile {
-                    Profile::Directed => !general && kind != FaultKind::CutFor,
+                    Profile::Directed => {
+                        !general && kind != FaultKind::Disk && kind != FaultKind::CutFor
+                    }
                     Profile::Uniform | Profile::Swarm | Profile::Mixed => !aimed,
                 };
                 assert!(!expected || seen[kind.index()] > 0, "{profile}: no {kind}");

@@ -56,6 +56,14 @@ pub struct Totals {
     pub refusals: u64,
     /// Faults that happened, by kind.
     pub faults: [u64; FaultKind::ALL.len()],
+    /// Faults ordered for disks.
+    pub disk_faults: u64,
+    /// Processes that a failure of their storage stopped, or kept from starting.
+    pub storage_failures: u64,
+    /// Those of them that are final.
+    pub damage_named: u64,
+    /// Replicas left off because their disk had lied.
+    pub left_off: u64,
     /// Messages delivered.
     pub delivered: u64,
     /// Messages lost, by kind.
@@ -97,6 +105,10 @@ impl Totals {
         self.ambushes_sprung += other.ambushes_sprung;
         self.wipes += other.wipes;
         self.refusals += other.refusals;
+        self.disk_faults += other.disk_faults;
+        self.storage_failures += other.storage_failures;
+        self.damage_named += other.damage_named;
+        self.left_off += other.left_off;
         self.delivered += other.delivered;
         for kind in FaultKind::ALL {
             self.faults[kind.index()] += other.faults[kind.index()];
@@ -107,7 +119,7 @@ impl Totals {
         }
     }
 
-    fn rows(&self) -> [(&'static str, u64); 22] {
+    fn rows(&self) -> [(&'static str, u64); 26] {
         [
             ("seeds", self.seeds),
             ("events", self.events),
@@ -130,13 +142,19 @@ impl Totals {
             ("ambushes sprung", self.ambushes_sprung),
             ("disks wiped", self.wipes),
             ("refusals", self.refusals),
+            ("disk faults", self.disk_faults),
+            ("storage failures", self.storage_failures),
+            ("damage named", self.damage_named),
+            ("left off", self.left_off),
             ("messages delivered", self.delivered),
         ]
     }
 
     /// What never happened although many seeds must show it.
     pub fn missing(&self) -> Vec<String> {
-        let rows = self.rows().into_iter().filter(|row| row.1 == 0);
+        // Disks in memory are never damaged.
+        let is_of_logs = |name| ["damage named", "left off"].contains(&name);
+        let rows = self.rows().into_iter().filter(|row| row.1 == 0 && !is_of_logs(row.0));
         let mut missing: Vec<String> = rows.map(|row| row.0.to_owned()).collect();
         for kind in Kind::ALL {
             if self.lost[kind.index()] == 0 {

@@ -16,6 +16,7 @@ use super::liveness::demand_progress;
 use super::options::Options;
 use super::plan::{Plan, Profile};
 use super::report::Totals;
+use super::suffer::seat;
 use super::trace::Trace;
 use crate::ids::Time;
 use crate::port::Format;
@@ -143,6 +144,9 @@ fn course(cluster: &mut Cluster, plan: &Plan, limits: &Limits) {
     }
     for (kind, lose_after, repeat_after) in &plan.forced {
         cluster.network.force(*kind, *lose_after, *repeat_after);
+    }
+    for id in &plan.doomed {
+        cluster.trouble.doomed.insert(seat(*id));
     }
     cluster.under_faults = true;
     for (at, fault) in &plan.faults {

@@ -9,8 +9,8 @@
 use core::time::Duration;
 
 use super::cluster::Cluster;
+use super::disk::{DiskFault, Harm};
 use super::fault::{Ambush, Blow, Cue, Fact, Fault, FaultKind, Side, Target};
-use crate::durable::{Write, WriteBatch};
 use crate::ids::ReplicaId;
 use crate::output::Role;
 use crate::quorum::VoterSet;
@@ -21,10 +21,12 @@ pub(super) struct Trouble {
     ambushes: Vec<Ambush>,
     /// Replicas that stay down.
     pub(super) down: VoterSet,
-    /// Replicas whose disk was taken away or damaged: they must stop, and count for nothing.
-    pub(super) lost: VoterSet,
-    /// For each replica, who durably remembers a life of it.
-    remembered_by: [VoterSet; 9],
+    /// Replicas whose directory was taken away: they must stop.
+    pub(super) wiped: VoterSet,
+    /// Replicas whose disk was damaged, lied, or is an old copy: they may stop at any time.
+    damaged: VoterSet,
+    /// Replicas whose disk the plan is going to damage.
+    pub(super) doomed: VoterSet,
 }
 
 /// The place of a replica: its number less one, as the voters are numbered from 1.
@@ -52,13 +54,13 @@ impl Cluster {
         match fault {
             Fault::Crash(whom, down) => {
                 if let Some(id) = self.find(*whom) {
-                    self.strike(id, Blow::Crash(*down));
+                    self.deal(id, Blow::Crash(*down));
                 }
             }
             Fault::CrashAll(within) => {
                 for id in self.ids() {
                     let down = self.rng.duration(Duration::ZERO, *within);
-                    self.strike(id, Blow::Crash(down));
+                    self.deal(id, Blow::Crash(down));
                 }
             }
             Fault::Pause(whom, pause) => {
@@ -68,7 +70,7 @@ impl Cluster {
             }
             Fault::Sever(whom, side, duration) => {
                 if let Some(id) = self.find(*whom) {
-                    self.strike(id, Blow::Cut(*side, *duration));
+                    self.deal(id, Blow::Cut(*side, *duration));
                 }
             }
             Fault::Ambush(ambush) => self.lie_in_wait(*ambush),
@@ -83,6 +85,7 @@ impl Cluster {
                     self.restart_after(id, *down);
                 }
             }
+            Fault::Disk(id, fault) => self.suffer_disk(*id, *fault),
             Fault::Cut(_)
             | Fault::CutFor(..)
             | Fault::Heal
@@ -92,6 +95,14 @@ impl Cluster {
             | Fault::Drop(_)
             | Fault::Delay(..)
             | Fault::Pass => self.suffer_network(fault),
+        }
+    }
+
+    fn suffer_disk(&mut self, id: ReplicaId, fault: DiskFault) {
+        let before = self.totals.disk_faults;
+        self.strike(id, fault);
+        if self.totals.disk_faults > before && fault.harm() != Harm::Passing {
+            self.trouble.damaged.insert(seat(id));
         }
     }
 
@@ -123,6 +134,7 @@ impl Cluster {
             | Fault::Sever(..)
             | Fault::ClockRate(..)
             | Fault::WallClock(..)
+            | Fault::Disk(..)
             | Fault::Wipe(..) => unreachable!("only the network is left: {fault:?}"),
         }
     }
@@ -155,7 +167,7 @@ impl Cluster {
         ambush.times = ambush.times.saturating_sub(1);
         self.trouble.ambushes.retain(|ambush| ambush.times > 0);
         self.totals.ambushes_sprung += 1;
-        self.strike(id, blow);
+        self.deal(id, blow);
     }
 
     /// The moments of a replica that has just handed everything out.
@@ -207,7 +219,7 @@ impl Cluster {
         true
     }
 
-    fn strike(&mut self, id: ReplicaId, blow: Blow) {
+    fn deal(&mut self, id: ReplicaId, blow: Blow) {
         match blow {
             Blow::Crash(down) => {
                 if self.node(id).is_up() {
@@ -285,33 +297,30 @@ impl Cluster {
         self.drain(id);
     }
 
-    /// Takes note of whose lives this batch makes durable.
-    pub(super) fn note_lives(&mut self, id: ReplicaId, batches: &[WriteBatch]) {
-        for write in batches.iter().flat_map(WriteBatch::writes) {
-            if let Write::Peer { peer, .. } = write {
-                self.trouble.remembered_by[seat(*peer)].insert(seat(id));
-            }
-        }
-    }
-
-    /// Whether a replica's disk may be taken away, or damaged: the others remember it, and enough
-    /// disks are left.
+    /// Whether a replica's disk may be taken away: all others remember it, and enough disks are left
+    /// with those that are lost or going to be.
     pub fn may_lose(&self, id: ReplicaId) -> bool {
         let trouble = &self.trouble;
-        let mut lost = trouble.lost;
+        let all = self.format.membership.all_voters();
+        let well = all.without(trouble.wiped).without(trouble.damaged).without(trouble.doomed);
+        let mut lost = all.without(well);
         lost.insert(seat(id));
-        let left = self.format.membership.all_voters().without(lost);
+        let left = all.without(lost);
         let quorums = self.format.membership.quorums();
-        let remembered = left.without(trouble.remembered_by[seat(id)]) == VoterSet::EMPTY;
-        remembered
+        self.check.is_known(id)
             && quorums.is_prepare_quorum(left)
             && quorums.is_accept_quorum(left)
             && !quorums.is_prepare_quorum(lost)
             && !quorums.is_accept_quorum(lost)
     }
 
-    /// Whether the disk of a replica was taken away or damaged.
+    /// Whether the directory of a replica was taken away.
+    pub fn is_wiped(&self, id: ReplicaId) -> bool {
+        self.trouble.wiped.contains(seat(id))
+    }
+
+    /// Whether the disk of a replica was taken away, damaged, or lied.
     pub fn is_lost(&self, id: ReplicaId) -> bool {
-        self.trouble.lost.contains(seat(id))
+        self.is_wiped(id) || self.trouble.damaged.contains(seat(id))
     }
 }

@@ -5,6 +5,7 @@
 //! accept quorum durably voted for one value at one ballot. The first broken invariant is kept.
 //! Source: the state checker of `TigerBeetle`'s simulator; the invariants of protocol.md.
 
+mod damage;
 mod disk;
 mod log;
 mod sent;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 
 pub use violation::{Invariant, Violation};
 
+use self::damage::Held;
 use crate::ballot::Ballot;
 use crate::durable::{Write, WriteSequence};
 use crate::ids::{ClientId, Incarnation, ReplicaId, RequestNumber, Slot};
@@ -29,14 +31,6 @@ struct Vote {
     ballot: Ballot,
     value: Value,
     voters: VoterSet,
-    /// Those of them that voted with an empty directory: nobody may count them.
-    void: VoterSet,
-}
-
-impl Vote {
-    fn valid(&self) -> VoterSet {
-        self.voters.without(self.void)
-    }
 }
 
 /// All that ever happened in a slot.
@@ -70,8 +64,17 @@ struct ReplicaHistory {
     window_bytes_max: usize,
     /// Its directory was taken away, and with it votes that it made.
     wiped: bool,
-    /// What its disk held when that happened: it may vote no more, so the promise holds.
-    sworn: Option<Ballot>,
+    /// The promise that went with it.
+    promised_once: Option<Ballot>,
+    held: Held,
+    /// A fault was ordered for its disk that may pass.
+    struck: bool,
+    /// Its disk was damaged.
+    damaged: bool,
+    /// Its disk lied, and it has not started since.
+    lied_to: bool,
+    /// It said that it is damaged, or was left off, and never answers again.
+    gone: bool,
 }
 
 /// What became of a command so far.
@@ -142,14 +145,20 @@ impl Check {
         self.slots.get(&slot)?.chosen.as_ref()
     }
 
-    /// The highest ballot that a replica's disk holds a promise of.
-    pub fn durable_promised(&self, id: ReplicaId) -> Option<Ballot> {
-        self.replicas[usize::from(id.number()) - 1].durable_promised
+    /// The highest slot in which a value is chosen.
+    pub fn chosen_last(&self) -> Slot {
+        let mut slots = self.slots.iter().rev();
+        slots.find(|(_, history)| history.chosen.is_some()).map_or(Slot::ZERO, |(slot, _)| *slot)
     }
 
     /// What was chosen since this was last asked, and at which ballot first.
     pub fn take_chosen(&mut self) -> Vec<(Slot, Ballot)> {
         core::mem::take(&mut self.fresh)
+    }
+
+    /// The highest ballot that a replica's disk holds a promise of.
+    pub fn durable_promised(&self, id: ReplicaId) -> Option<Ballot> {
+        self.replicas[usize::from(id.number()) - 1].durable_promised
     }
 
     /// How many distinct ballots were used.
@@ -230,22 +239,20 @@ impl Check {
     fn note_vote(&mut self, by: ReplicaId, slot: Slot, ballot: Ballot, value: &Value) {
         let replica = self.replica(by);
         replica.durable_vote = replica.durable_vote.max(slot);
-        let wiped = replica.wiped;
-        let Some(voter) = self.membership.voter_index(by) else {
+        let voter = self.membership.voter_index(by).filter(|_| !self.is_wiped(by));
+        let Some(voter) = voter else {
             return;
         };
         let history = self.slots.entry(slot).or_default();
         let known = history.votes.iter().position(|vote| vote.ballot == ballot);
         let place = known.unwrap_or_else(|| {
             let (value, voters) = (value.clone(), VoterSet::EMPTY);
-            history.votes.push(Vote { ballot, value, voters, void: VoterSet::EMPTY });
+            history.votes.push(Vote { ballot, value, voters });
             history.votes.len() - 1
         });
         let vote = &mut history.votes[place];
-        if vote.voters.insert(voter) && wiped {
-            vote.void.insert(voter);
-        }
-        let (same, voters) = (vote.value == *value, vote.valid());
+        vote.voters.insert(voter);
+        let (same, voters) = (vote.value == *value, vote.voters);
         self.require(same, Invariant::OneValuePerBallot, || {
             format!("{by} voted for another value at ballot {ballot} in {slot}")
         });

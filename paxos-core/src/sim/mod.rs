@@ -50,7 +50,7 @@ pub use disk::{CrashStorage, DiskFault, Harm, SimDisk};
 pub use failure::Failure;
 pub use fault::{Ambush, Blow, Cue, Fact, Fault, FaultKind, Side, Target};
 pub use held::{Held, Survivors};
-pub use host::{Act, Birth, Effect, Fleet, Host, Moment, Stimulus, Tally};
+pub use host::{Act, Birth, Effect, Ending, Fleet, Host, Moment, Stimulus, Tally};
 pub use kind::Kind;
 pub use network::{Fate, Flap, Network, Rule, Shape, Weather};
 pub use options::{Machine, Options};

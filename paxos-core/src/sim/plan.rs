@@ -103,7 +103,7 @@ impl Plan {
                 4..=7 => Profile::Swarm,
                 _ => Profile::Directed,
             },
-            other => other,
+            Profile::Uniform | Profile::Swarm | Profile::Directed => limits.profile,
         };
         if profile == Profile::Directed {
             let spot = *rng.pick(&Spot::ALL);

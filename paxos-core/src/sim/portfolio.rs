@@ -248,7 +248,7 @@ impl<'a> Draw<'a> {
             }
             Feature::WallClock => {
                 let (id, hour) = (self.one(), 3_600_000);
-                let millis = self.rng.between(0, 2 * hour) as i64 - hour as i64;
+                let millis = self.rng.between(0, 2 * hour).cast_signed() - hour.cast_signed();
                 self.push(at, Fault::WallClock(id, millis));
             }
             Feature::Wipe => {

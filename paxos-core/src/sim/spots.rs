@@ -392,7 +392,7 @@ impl Aim<'_> {
                 }
                 _ => {
                     let hour = 3_600_000;
-                    let millis = self.rng.between(0, 2 * hour) as i64 - hour as i64;
+                    let millis = self.rng.between(0, 2 * hour).cast_signed() - hour.cast_signed();
                     self.push(at, Fault::WallClock(id, millis));
                 }
             }

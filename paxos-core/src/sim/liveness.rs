@@ -120,6 +120,9 @@ impl Cluster {
             self.restart(id);
         }
         self.core = Some(members);
+        if let Some(fleet) = &mut self.fleet {
+            fleet.reach(&ids_of(members));
+        }
         self.remark(format!("the core is {:?}", ids_of(members)));
         for id in self.ids() {
             if !members.contains(seat(id)) {

@@ -4,6 +4,7 @@
 //! not be zero has a name and is looked at.
 
 use core::fmt;
+use std::collections::BTreeMap;
 
 use super::fault::FaultKind;
 use super::kind::Kind;
@@ -64,6 +65,8 @@ pub struct Totals {
     pub damage_named: u64,
     /// Replicas left off because their disk had lied.
     pub left_off: u64,
+    /// How requests to whole nodes ended, by name; empty for bare replicas.
+    pub endings: BTreeMap<&'static str, u64>,
     /// Messages delivered.
     pub delivered: u64,
     /// Messages lost, by kind.
@@ -113,6 +116,9 @@ impl Totals {
         for kind in FaultKind::ALL {
             self.faults[kind.index()] += other.faults[kind.index()];
         }
+        for (name, count) in &other.endings {
+            *self.endings.entry(name).or_default() += count;
+        }
         for kind in Kind::ALL {
             self.lost[kind.index()] += other.lost[kind.index()];
             self.repeated[kind.index()] += other.repeated[kind.index()];
@@ -155,7 +161,12 @@ impl Totals {
         // Disks in memory are never damaged.
         let is_of_logs = |name| ["damage named", "left off"].contains(&name);
         let rows = self.rows().into_iter().filter(|row| row.1 == 0 && !is_of_logs(row.0));
+        // Nodes do not trim yet.
+        let hosted = !self.endings.is_empty();
+        let rows = rows.filter(|row| !(hosted && row.0 == "trims"));
         let mut missing: Vec<String> = rows.map(|row| row.0.to_owned()).collect();
+        let endings = self.endings.iter().filter(|ending| *ending.1 == 0);
+        missing.extend(endings.map(|(name, _)| format!("requests that end as {name}")));
         for kind in Kind::ALL {
             if self.lost[kind.index()] == 0 {
                 missing.push(format!("{kind} lost"));
@@ -178,6 +189,9 @@ impl fmt::Display for Totals {
         for kind in FaultKind::ALL {
             let name = format!("fault {kind}");
             writeln!(f, "{name:>24} {:>12}", self.faults[kind.index()])?;
+        }
+        for (name, count) in &self.endings {
+            writeln!(f, "{name:>24} {count:>12}")?;
         }
         for kind in Kind::ALL {
             let (lost, repeated) = (self.lost[kind.index()], self.repeated[kind.index()]);

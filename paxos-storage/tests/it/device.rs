@@ -138,10 +138,11 @@ fn a_disk_that_lies_makes_nothing_durable_until_it_crashed() {
     assert_eq!(sectors(&fs), [9], "it does not lie any more");
 }
 
+type Call = fn(&mut SimFile) -> std::io::Result<()>;
+
 #[test]
 fn each_kind_of_call_fails_once_where_it_is_asked_to() {
     let (fs, mut file) = disk(1);
-    type Call = fn(&mut SimFile) -> std::io::Result<()>;
     let calls: [(SimOp, Call); 3] = [
         (SimOp::Read, |file| file.read_at(&mut [0; 8], 0).map(|_| ())),
         (SimOp::Write, |file| file.write_at(&[1; 8], 0).map(|_| ())),

@@ -17,7 +17,6 @@ use paxos_core::port::{Channel, Frame, Lane, Room, Sent};
 use paxos_core::value::Batch;
 
 use crate::apply::Item;
-use crate::clock;
 use crate::driver::Driver;
 use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::frame::{self, HostFrame, Refusal};
@@ -54,7 +53,7 @@ impl<W: Waiter> Driver<W> {
             }
             let commands = core::mem::take(&mut parcel.commands);
             let count = commands.len() as u64;
-            match self.replica.propose(commands, clock::wall(), now) {
+            match self.replica.propose(commands, self.clock.wall(), now) {
                 Ok(proposed) => {
                     let meters = &self.shared.meters;
                     meters.batches_proposed.add(1);

@@ -211,11 +211,25 @@ impl Network {
         if self.is_cut(from, to) || self.rules.iter().any(ruled) {
             return Fate::Cut;
         }
-        if due(&mut self.lose_after[kind.index()]) || self.rng.chance(self.weather.loss) {
+        let lose = due(&mut self.lose_after[kind.index()]);
+        let repeat = |network: &mut Self| due(&mut network.repeat_after[kind.index()]);
+        self.passing(lose, repeat)
+    }
+
+    /// What becomes of a frame between hosts that is no message of the protocol.
+    pub fn host_fate(&mut self, from: ReplicaId, to: ReplicaId) -> Fate {
+        if self.is_cut(from, to) {
+            return Fate::Cut;
+        }
+        self.passing(false, |_| false)
+    }
+
+    fn passing(&mut self, lose: bool, repeat: impl FnOnce(&mut Self) -> bool) -> Fate {
+        if lose || self.rng.chance(self.weather.loss) {
             return Fate::Lost;
         }
         let first = self.delay();
-        if due(&mut self.repeat_after[kind.index()]) || self.rng.chance(self.weather.duplication) {
+        if repeat(self) || self.rng.chance(self.weather.duplication) {
             return Fate::Twice(first, self.delay());
         }
         Fate::Once(first)

@@ -21,4 +21,5 @@ mod random;
 mod recovery;
 mod regressions;
 mod samples;
+mod traces;
 mod values;

@@ -6,6 +6,7 @@ mod amnesia;
 mod basics;
 mod crashes;
 mod damage;
+mod device;
 mod errors;
 mod faults;
 mod golden;

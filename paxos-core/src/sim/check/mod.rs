@@ -83,6 +83,8 @@ pub struct Check {
     replicas: Vec<ReplicaHistory>,
     ballots: BTreeMap<Ballot, Incarnation>,
     commands: BTreeMap<(ClientId, RequestNumber), CommandHistory>,
+    /// What was chosen since somebody asked, and at which ballot.
+    fresh: Vec<(Slot, Ballot)>,
     violation: Option<Violation>,
 }
 
@@ -97,6 +99,7 @@ impl Check {
             replicas: (0..replicas).map(|_| ReplicaHistory::default()).collect(),
             ballots: BTreeMap::new(),
             commands: BTreeMap::new(),
+            fresh: Vec::new(),
             violation: None,
         }
     }
@@ -127,6 +130,11 @@ impl Check {
     /// What is chosen in a slot.
     pub fn chosen(&self, slot: Slot) -> Option<&Value> {
         self.slots.get(&slot)?.chosen.as_ref()
+    }
+
+    /// What was chosen since this was last asked, and at which ballot first.
+    pub fn take_chosen(&mut self) -> Vec<(Slot, Ballot)> {
+        core::mem::take(&mut self.fresh)
     }
 
     /// How many distinct ballots were used.
@@ -239,6 +247,7 @@ impl Check {
         }
         history.chosen = Some(value.clone());
         history.chosen_at = Some(ballot);
+        self.fresh.push((slot, ballot));
         while self.chosen(self.chosen_prefix.next()).is_some() {
             self.chosen_prefix = self.chosen_prefix.next();
         }

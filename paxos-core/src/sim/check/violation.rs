@@ -47,6 +47,8 @@ pub enum Invariant {
     NoHalt,
     /// No assertion of the code fails.
     NoPanic,
+    /// What clients were told is true of one history.
+    Answers,
     /// After the faults the cluster makes progress in time.
     Progress,
     /// An idle cluster holds nothing in flight.
@@ -77,6 +79,7 @@ impl fmt::Display for Invariant {
             Self::RecoveryExact => "recovery gives back what was proved",
             Self::NoHalt => "no replica halts without a cause",
             Self::NoPanic => "no assertion fails",
+            Self::Answers => "what clients were told is true of one history",
             Self::Progress => "progress after the faults",
             Self::EmptyWhenIdle => "nothing in flight when idle",
         })

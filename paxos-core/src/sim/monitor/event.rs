@@ -149,10 +149,12 @@ pub enum Message<'a> {
         /// The leader's committed prefix.
         committed: u64,
     },
-    /// A heartbeat.
+    /// A heartbeat. That of a leader is a watermark too.
     Heartbeat {
         /// The sender's committed prefix.
         committed: u64,
+        /// The ballot of the leader that the sender is or follows.
+        leader: Option<Ballot>,
     },
     /// A learner asks for chosen values.
     Fetch,
@@ -260,8 +262,8 @@ pub enum Event<'a> {
         from: Acceptor,
         /// The sender's life, as the message says.
         life: Life,
-        /// The receiver.
-        to: Acceptor,
+        /// The receiver; `None` if it goes to every peer.
+        to: Option<Acceptor>,
         /// What it says.
         message: Message<'a>,
     },
@@ -275,6 +277,15 @@ pub enum Event<'a> {
         to: Acceptor,
         /// What it says.
         message: Message<'a>,
+    },
+    /// A leader assigned a value to a slot: its own vote is on the way to its disk.
+    Proposed {
+        /// The ballot, which names the leader.
+        ballot: Ballot,
+        /// The slot.
+        slot: u64,
+        /// The value.
+        value: Value,
     },
     /// A candidate became the leader of its ballot, and has proposed nothing yet.
     BecameLeader {

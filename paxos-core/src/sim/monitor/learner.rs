@@ -129,7 +129,8 @@ impl Monitor {
     /// The rule by which `at` has no reason to believe that `slot` is chosen; `None` if it has one.
     fn why_not(&mut self, at: Acceptor, slot: u64) -> Option<Rule> {
         let replica = self.replicas.entry(at).or_default();
-        if replica.memory.known.contains(&slot) || replica.is_marked(slot) {
+        let found = replica.disk.chosen.contains_key(&slot);
+        if found || replica.memory.known.contains(&slot) || replica.is_marked(slot) {
             return None;
         }
         let mut rule = Rule::L3;

@@ -173,6 +173,7 @@ impl Monitor {
                 self.delivered(from, life, to, &message);
                 Ok(())
             }
+            Event::Proposed { ballot, slot, value } => self.propose(ballot, slot, value),
             Event::BecameLeader { at, ballot } => self.became_leader(at, ballot),
             Event::Committed { at, through } => self.committed(at, through),
             Event::Applied { at, slot, value, state } => self.applied(at, slot, value, state),
@@ -180,7 +181,13 @@ impl Monitor {
         }
     }
 
-    fn left(&mut self, from: Acceptor, life: Life, to: Acceptor, message: &Message<'_>) -> Judged {
+    fn left(
+        &mut self,
+        from: Acceptor,
+        life: Life,
+        to: Option<Acceptor>,
+        message: &Message<'_>,
+    ) -> Judged {
         let sender = self.replica(from);
         let own = sender.life == Some(life);
         require(own, Rule::Lives, Invariant::S19, || format!("{from} speaks as {life:?}"))?;
@@ -211,7 +218,10 @@ impl Monitor {
                 })
             }
             Message::Commit { ballot, committed } => self.left_commit(from, ballot, committed),
-            Message::Heartbeat { committed } => self.claims_prefix(from, committed),
+            Message::Heartbeat { committed, leader } => match leader {
+                Some(ballot) if ballot.leader == from => self.left_commit(from, ballot, committed),
+                Some(_) | None => self.claims_prefix(from, committed),
+            },
             Message::Fetch => Ok(()),
             Message::Fetched { first, values, committed } => {
                 self.left_fetched(from, first, values, committed)
@@ -263,10 +273,12 @@ impl Monitor {
                     self.learned(to, slot, *value);
                 }
             }
-            Message::Reject { .. }
-            | Message::Heartbeat { .. }
-            | Message::Fetch
-            | Message::Refused { .. } => {}
+            Message::Heartbeat { committed, leader } => {
+                if let Some(ballot) = leader.filter(|ballot| ballot.leader == from) {
+                    receiver.watermark(ballot, committed);
+                }
+            }
+            Message::Reject { .. } | Message::Fetch | Message::Refused { .. } => {}
         }
     }
 

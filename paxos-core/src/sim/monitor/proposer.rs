@@ -119,6 +119,12 @@ pub struct Witness {
     pub report: Option<Report>,
 }
 
+/// What one promise says of the whole log.
+struct Told {
+    committed: u64,
+    named: u64,
+}
+
 /// What decides over a slot: the chosen value, or the vote at the highest ballot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Bound {
@@ -151,6 +157,22 @@ impl Campaign {
             proposals: BTreeMap::new(),
             overruled: None,
         }
+    }
+
+    /// Those whose whole promise is as wanted, the candidate included.
+    fn set_of(&self, wanted: impl Fn(&Told) -> bool, ballot: Ballot, own: &Replica) -> Set {
+        let mut set = Set::default();
+        for (acceptor, promiser) in &self.promisers {
+            let named = promiser.reports.keys().last().copied().unwrap_or(0);
+            let told = Told { committed: promiser.committed(), named };
+            if promiser.is_complete(self.first) && wanted(&told) {
+                set.insert(*acceptor);
+            }
+        }
+        let counted = self.reign.is_some_and(|reign| reign.counted.contains(ballot.leader));
+        let committed = own.memory.committed;
+        let named = own.disk.last_slot_below(ballot).max(committed);
+        if counted && wanted(&Told { committed, named }) { set.with(ballot.leader) } else { set }
     }
 
     /// What each acceptor that covers `slot` says of it, and whether all its pages counted.
@@ -312,10 +334,15 @@ impl Monitor {
                 format!("{ballot} proposes {value:?} in slot {slot} after {before:?}")
             });
         }
-        require(slot > reign.base, Rule::P3, Invariant::S8, || {
+        let own = self.replicas.entry(ballot.leader).or_default();
+        let leaves = slot > reign.base || {
+            // Promises that wait for the life of their sender were delivered and did not count.
+            let told = |of: &Told| of.committed < slot;
+            self.quorums.is_prepare(campaign.set_of(told, ballot, own))
+        };
+        require(leaves, Rule::P3, Invariant::S8, || {
             format!("{ballot} proposes in slot {slot}, prefix {} was reported", reign.base)
         })?;
-        let own = self.replicas.entry(ballot.leader).or_default();
         while reign.knows < own.memory.committed
             || campaign.proposals.contains_key(&(reign.knows + 1))
             || own.memory.known.contains(&(reign.knows + 1))
@@ -378,7 +405,12 @@ impl Monitor {
             format!("{ballot} proposes in slot {slot}, of which only {covering:?} told")
         })?;
         let dictated = |bound: Option<Bound>| bound.is_some_and(|bound| bound.value == value);
-        if dictated(bound) || dictated(bound_of_all) {
+        let fills = slot > named || value.kind == Kind::Noop;
+        let free = bound.is_none() && fills;
+        if free || dictated(bound) || dictated(bound_of_all) {
+            return Ok(());
+        }
+        if self.is_permitted(ballot, slot, value) {
             return Ok(());
         }
         if let Some(Bound { by, ballot: highest, value: dictated }) = bound {
@@ -389,8 +421,43 @@ impl Monitor {
             });
         }
         let rule = if matches!(value.kind, Kind::Batch { .. }) { Rule::P4 } else { Rule::P2 };
-        require(slot > named || value.kind == Kind::Noop, rule, Invariant::S8, || {
+        require(fills, rule, Invariant::S8, || {
             format!("{ballot} proposes {value:?} in slot {slot}, slot {named} was named")
+        })
+    }
+
+    /// Whether fewer promises than were delivered permit the value: one that waits until the life of
+    /// its sender is remembered was delivered and did not count.
+    fn is_permitted(&self, ballot: Ballot, slot: u64, value: Value) -> bool {
+        let Some((campaign, own)) =
+            self.campaigns.get(&ballot).zip(self.replicas.get(&ballot.leader))
+        else {
+            return false;
+        };
+        let chosen = self.chosen(slot);
+        let quorum = |permits: &dyn Fn(Option<Report>) -> bool| {
+            let mut set = Set::default();
+            for (witness, _) in campaign.witnesses(ballot, slot, own, chosen) {
+                if permits(witness.report) {
+                    set.insert(witness.acceptor);
+                }
+            }
+            self.quorums.is_prepare(set)
+        };
+        let named = |of: &Told| of.named < slot && of.committed < slot;
+        let fresh = || self.quorums.is_prepare(campaign.set_of(named, ballot, own));
+        if quorum(&|report| report.is_none()) && (value.kind == Kind::Noop || fresh()) {
+            return true;
+        }
+        campaign.witnesses(ballot, slot, own, chosen).any(|(witness, _)| match witness.report {
+            Some(Report::Accepted { ballot: limit, value: v }) if v == value => {
+                quorum(&|report| match report {
+                    None => true,
+                    Some(Report::Accepted { ballot, .. }) => ballot <= limit,
+                    Some(Report::Chosen(_) | Report::Unknown { .. }) => false,
+                })
+            }
+            Some(_) | None => false,
         })
     }
 

@@ -63,7 +63,7 @@ fn v2_a_value_stays_in_its_slot() {
     broken[at + 1] = Event::Left {
         from: R2,
         life: life(R2, 1),
-        to: R1,
+        to: Some(R1),
         message: accept(B2, 4, 5, const { &[batch(B.digest, 9)] }),
     };
     accepts(&broken);
@@ -164,7 +164,7 @@ fn d3_a_ballot_is_used_by_one_life() {
     run.push(Event::Started { at: R0, life: life(R0, 2), recovered });
     let next = Ballot { round: 4, leader: R0 };
     let says =
-        |ballot| Event::Left { from: R0, life: life(R0, 2), to: R1, message: prepare(ballot) };
+        |ballot| Event::Left { from: R0, life: life(R0, 2), to: Some(R1), message: prepare(ballot) };
     let legal = [promised(R0, next), says(next)];
     not_then(&run, &legal, &[says(B1)], Rule::D3, Invariant::S3);
 }

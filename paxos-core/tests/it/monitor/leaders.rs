@@ -260,8 +260,8 @@ fn a_message_tells_the_life_of_its_sender() {
     let says = |boot| Event::Left {
         from: R0,
         life: life(R0, boot),
-        to: R1,
-        message: Message::Heartbeat { committed: 0 },
+        to: Some(R1),
+        message: Message::Heartbeat { committed: 0, leader: None },
     };
     not_then(&start(&[R0, R1, R2]), &[says(1)], &[says(2)], Rule::Lives, Invariant::S19);
 }

@@ -1,0 +1,358 @@
+//! Tells the refinement monitor what happens in a cluster, in the monitor's words.
+//!
+//! Owns: [`Observer`]: the translation, and the writes of each replica that its disk has not
+//! attested yet. It is told the same events as [`super::Check`], by the same hooks, and shares
+//! nothing else with it, so that each of the two can be wrong alone.
+//! Invariant: what a replica became (leader, further committed) is told before what it did next.
+
+use std::collections::VecDeque;
+
+use super::monitor::{
+    Acceptor, Ballot, Entry, Event, Kind, Life, Message, Monitor, Quorums, Recovered, Report, Value,
+    Verdict,
+};
+use super::rng::mix;
+use crate::ballot::Ballot as CoreBallot;
+use crate::durable::{Write, WriteBatch, WriteSequence};
+use crate::ids::{Incarnation, ReplicaId, Slot};
+use crate::membership::Membership;
+use crate::message::{self, Body, SlotState};
+use crate::port;
+use crate::quorum::QuorumRule;
+use crate::value::{Command, Value as CoreValue};
+
+/// The monitor, and what is needed to speak to it.
+#[derive(Debug)]
+pub(super) struct Observer {
+    monitor: Monitor,
+    verdict: Option<Verdict>,
+    places: Vec<Place>,
+    values: Vec<Value>,
+    entries: Vec<Entry>,
+}
+
+/// What was told of one replica.
+#[derive(Debug, Default)]
+struct Place {
+    /// Facts that are on the way to the disk.
+    pending: VecDeque<(WriteSequence, Event<'static>)>,
+    committed: u64,
+    reign: Option<CoreBallot>,
+}
+
+impl Observer {
+    /// Replicas are numbered from 1 and are the voters of `membership`.
+    pub(super) fn new(membership: &Membership) -> Self {
+        let voters = membership.voters().len();
+        let (weights, prepare, accept) = match membership.quorums().rule() {
+            QuorumRule::Majority => {
+                let majority = voters as u64 / 2 + 1;
+                (vec![1; voters], majority, majority)
+            }
+            QuorumRule::Counts { prepare, accept } => {
+                (vec![1; voters], u64::from(*prepare), u64::from(*accept))
+            }
+            QuorumRule::Weights { weights, prepare, accept } => {
+                let weights = weights.iter().map(|weight| u64::from(*weight)).collect();
+                (weights, u64::from(*prepare), u64::from(*accept))
+            }
+        };
+        let quorums = Quorums::weighted(weights, prepare, accept);
+        let quorums = quorums.expect("a membership has quorums that intersect");
+        Self {
+            monitor: Monitor::new(quorums, u64::from(membership.window())),
+            verdict: None,
+            places: (0..membership.members().count()).map(|_| Place::default()).collect(),
+            values: Vec::new(),
+            entries: Vec::new(),
+        }
+    }
+
+    /// The first step that the protocol does not allow.
+    pub(super) fn verdict(&self) -> Option<&Verdict> {
+        self.verdict.as_ref()
+    }
+
+    fn place(&mut self, id: ReplicaId) -> &mut Place {
+        &mut self.places[usize::from(id.number()) - 1]
+    }
+
+    fn tell(&mut self, event: &Event<'_>) {
+        if self.verdict.is_none() {
+            self.verdict = self.monitor.observe(event).err();
+        }
+    }
+
+    /// A batch of these commands may be proposed.
+    pub(super) fn submitted(&mut self, commands: &[Command]) {
+        self.tell(&Event::Submitted { batch: digest_of(commands) });
+    }
+
+    /// What a replica is, before anybody sees what it did because of that.
+    pub(super) fn became(&mut self, id: ReplicaId, reign: Option<CoreBallot>, committed: Slot) {
+        if let Some(ballot) = reign {
+            self.reigns(id, ballot);
+        }
+        let through = committed.number();
+        if std::mem::replace(&mut self.place(id).committed, through) != through {
+            self.tell(&Event::Committed { at: acceptor(id), through });
+        }
+    }
+
+    fn reigns(&mut self, id: ReplicaId, reign: CoreBallot) {
+        if self.place(id).reign.replace(reign) != Some(reign) {
+            self.tell(&Event::BecameLeader { at: acceptor(id), ballot: ballot(reign) });
+        }
+    }
+
+    /// A replica handed out a batch of writes.
+    pub(super) fn handed_out(&mut self, id: ReplicaId, batch: &WriteBatch) {
+        let at = acceptor(id);
+        for write in batch.writes() {
+            let fact = match write {
+                Write::Promised(promised) => {
+                    Event::PromiseDurable { at, ballot: ballot(*promised) }
+                }
+                Write::Accepted { slot, ballot: voted, value: what } => {
+                    let (slot, value, ballot) = (slot.number(), value(what), ballot(*voted));
+                    if voted.leader() == id {
+                        self.reigns(id, *voted);
+                        self.tell(&Event::Proposed { ballot, slot, value });
+                    }
+                    Event::VoteDurable { at, slot, ballot, value }
+                }
+                Write::Chosen { slot, value: chosen } => {
+                    Event::ChosenDurable { at, slot: slot.number(), value: value(chosen) }
+                }
+                Write::Committed(slot) => Event::PrefixDurable { at, committed: slot.number() },
+                Write::Peer { peer, incarnation } => {
+                    Event::LifeDurable { at, peer: acceptor(*peer), life: life(*incarnation) }
+                }
+                Write::Trimmed(slot) => {
+                    self.tell(&Event::Trimmed { at, through: slot.number() });
+                    continue;
+                }
+                Write::Refused { .. } => continue,
+            };
+            self.place(id).pending.push_back((batch.sequence(), fact));
+        }
+    }
+
+    /// A replica's disk attested every batch up to this one.
+    pub(super) fn attested(&mut self, id: ReplicaId, through: WriteSequence) {
+        while let Some((sequence, fact)) = self.place(id).pending.front().copied() {
+            if sequence > through {
+                break;
+            }
+            self.place(id).pending.pop_front();
+            self.tell(&fact);
+        }
+    }
+
+    /// A replica's process ended.
+    pub(super) fn stopped(&mut self, id: ReplicaId) {
+        *self.place(id) = Place::default();
+        self.tell(&Event::Stopped { at: acceptor(id) });
+    }
+
+    /// A replica starts, from what its storage gave back.
+    pub(super) fn started(&mut self, id: ReplicaId, recovered: &port::Recovered, applied: Slot) {
+        let at = acceptor(id);
+        let entry = |vote: &port::RecoveredVote| {
+            let (ballot, value) = (ballot(vote.ballot), value(&vote.value));
+            Entry { slot: vote.slot.number(), report: Report::Accepted { ballot, value } }
+        };
+        let mut entries: Vec<Entry> = recovered.votes.iter().map(entry).collect();
+        entries.sort_unstable_by_key(|entry| entry.slot);
+        let lives = recovered.peers.iter().map(|(peer, of)| (acceptor(*peer), life(*of)));
+        let lives: Vec<(Acceptor, Life)> = lives.collect();
+        let committed = recovered.committed.number();
+        self.tell(&Event::Started {
+            at,
+            life: life(recovered.incarnation),
+            recovered: Recovered {
+                promised: recovered.promised.map(ballot),
+                committed,
+                entries: &entries,
+                lives: &lives,
+                applied: applied.number(),
+            },
+        });
+        for (slot, chosen) in &recovered.chosen {
+            self.tell(&Event::ChosenDurable { at, slot: slot.number(), value: value(chosen) });
+        }
+        self.place(id).committed = committed.max(applied.number());
+    }
+
+    /// A value was handed to a state machine.
+    pub(super) fn applied(&mut self, id: ReplicaId, slot: Slot, what: &CoreValue) {
+        let (slot, value) = (slot.number(), value(what));
+        self.tell(&Event::Applied { at: acceptor(id), slot, value, state: None });
+    }
+
+    /// A message left; to every peer if `to` is `None`.
+    pub(super) fn left(
+        &mut self,
+        from: ReplicaId,
+        to: Option<ReplicaId>,
+        message: &message::Message,
+    ) {
+        match &message.body {
+            Body::Accept(accept) => self.reigns(from, accept.ballot),
+            Body::Commit(commit) => self.reigns(from, commit.ballot),
+            Body::Heartbeat(heartbeat) => {
+                if let Some(own) = heartbeat.leader.filter(|leader| leader.leader() == from) {
+                    self.reigns(from, own);
+                }
+            }
+            Body::Prepare(_)
+            | Body::Promise(_)
+            | Body::Accepted(_)
+            | Body::Reject(_)
+            | Body::Fetch(_)
+            | Body::Fetched(_)
+            | Body::Refused(_) => {}
+        }
+        self.with_message(message, |message, life| Event::Left {
+            from: acceptor(from),
+            life,
+            to: to.map(acceptor),
+            message,
+        });
+    }
+
+    /// A message is handed to its receiver.
+    pub(super) fn delivered(&mut self, from: ReplicaId, to: ReplicaId, message: &message::Message) {
+        self.with_message(message, |message, life| Event::Delivered {
+            from: acceptor(from),
+            life,
+            to: acceptor(to),
+            message,
+        });
+    }
+
+    fn with_message(
+        &mut self,
+        message: &message::Message,
+        event: impl for<'a> FnOnce(Message<'a>, Life) -> Event<'a>,
+    ) {
+        let (mut values, mut entries) =
+            (std::mem::take(&mut self.values), std::mem::take(&mut self.entries));
+        values.clear();
+        entries.clear();
+        match &message.body {
+            Body::Accept(accept) => values.extend(accept.values.iter().map(value)),
+            Body::Fetched(fetched) => values.extend(fetched.values.iter().map(value)),
+            Body::Promise(promise) => entries.extend(promise.entries.iter().map(entry)),
+            Body::Prepare(_)
+            | Body::Accepted(_)
+            | Body::Reject(_)
+            | Body::Commit(_)
+            | Body::Heartbeat(_)
+            | Body::Fetch(_)
+            | Body::Refused(_) => {}
+        }
+        let life = life(message.origin.incarnation);
+        self.tell(&event(said(&message.body, &values, &entries), life));
+        (self.values, self.entries) = (values, entries);
+    }
+}
+
+fn said<'a>(body: &Body, values: &'a [Value], entries: &'a [Entry]) -> Message<'a> {
+    match body {
+        Body::Prepare(m) => Message::Prepare { ballot: ballot(m.ballot), from: m.from.number() },
+        Body::Promise(m) => Message::Promise {
+            ballot: ballot(m.ballot),
+            committed: m.committed.number(),
+            from: m.from.number(),
+            through: (m.through != Slot::MAX).then(|| m.through.number()),
+            entries,
+        },
+        Body::Accept(m) => Message::Accept {
+            ballot: ballot(m.ballot),
+            committed: m.committed.number(),
+            first: m.first.number(),
+            values,
+        },
+        Body::Accepted(m) => Message::Accepted {
+            ballot: ballot(m.ballot),
+            first: m.first.number(),
+            last: m.last.number(),
+        },
+        Body::Reject(m) => {
+            Message::Reject { refused: ballot(m.refused), promised: ballot(m.promised) }
+        }
+        Body::Commit(m) => {
+            Message::Commit { ballot: ballot(m.ballot), committed: m.committed.number() }
+        }
+        Body::Heartbeat(m) => {
+            Message::Heartbeat { committed: m.committed.number(), leader: m.leader.map(ballot) }
+        }
+        Body::Fetch(_) => Message::Fetch,
+        Body::Fetched(m) => Message::Fetched {
+            first: m.first.number(),
+            values,
+            committed: m.committed.number(),
+        },
+        Body::Refused(m) => {
+            Message::Refused { refused: life(m.refused), remembered: life(m.remembered) }
+        }
+    }
+}
+
+fn entry(entry: &message::PromiseEntry) -> Entry {
+    let report = match &entry.state {
+        SlotState::Accepted(at, what) => {
+            Report::Accepted { ballot: ballot(*at), value: value(what) }
+        }
+        SlotState::Chosen(what) => Report::Chosen(value(what)),
+        SlotState::Unknown(up_to) => Report::Unknown { up_to: ballot(*up_to) },
+    };
+    Entry { slot: entry.slot.number(), report }
+}
+
+fn acceptor(id: ReplicaId) -> Acceptor {
+    Acceptor(u8::try_from(id.number() - 1).expect("a simulated cluster has few replicas"))
+}
+
+fn ballot(ballot: CoreBallot) -> Ballot {
+    Ballot { round: ballot.round(), leader: acceptor(ballot.leader()) }
+}
+
+fn life(incarnation: Incarnation) -> Life {
+    let directory = u64::from(incarnation.nonce() >> 16);
+    Life { directory, boot: u64::from(incarnation.boot()) }
+}
+
+fn value(value: &CoreValue) -> Value {
+    match value {
+        CoreValue::Noop => Value { digest: 0, kind: Kind::Noop },
+        CoreValue::Membership(membership) => {
+            Value { digest: u128::from(membership.epoch().number()), kind: Kind::Membership }
+        }
+        CoreValue::Batch(batch) => {
+            let clock = batch.clock().millis();
+            Value { digest: digest_of(batch.commands()), kind: Kind::Batch { clock } }
+        }
+    }
+}
+
+/// Tells the commands of two batches apart.
+fn digest_of(commands: &[Command]) -> u128 {
+    let (mut low, mut high) = (mix(commands.len() as u64), 1);
+    let mut take = |word: u64| {
+        low = mix(low ^ word);
+        high = mix(high.rotate_left(29) ^ word);
+    };
+    for command in commands {
+        take(command.client.number());
+        take(command.request.number());
+        take(command.acknowledged_below.number());
+        take(command.kind as u64);
+        take(command.payload.len() as u64);
+        for chunk in command.payload.chunks(8) {
+            take(chunk.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+        }
+    }
+    u128::from(high) << 64 | u128::from(low)
+}

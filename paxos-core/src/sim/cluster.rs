@@ -12,6 +12,7 @@ use std::collections::BinaryHeap;
 use super::check::{Check, Violation};
 use super::client::Client;
 use super::disk::{CrashStorage, SimDisk};
+use super::held::Holds;
 use super::host::{Fleet, Process};
 use super::link::Links;
 use super::network::Network;
@@ -22,8 +23,8 @@ use super::rng::Rng;
 use super::trace::Trace;
 use crate::ids::{ClusterId, Epoch, GroupId, Incarnation, ReplicaId, Time};
 use crate::membership::{Member, Membership};
-use crate::output::{Halt, ProposeError, Proposed, Status};
-use crate::port::Format;
+use crate::output::{Halt, NotProposed, ProposeError, Proposed, Status};
+use crate::port::{Format, Room};
 use crate::trace::{Event, Packet};
 use crate::value::Command;
 
@@ -93,6 +94,7 @@ pub struct Cluster {
     order: u64,
     pub(super) rng: Rng,
     pub(super) network: Network,
+    pub(super) holds: Holds,
     pub(super) nodes: Vec<Node>,
     /// Where the places hold whole nodes: their maker, and their clients.
     pub(super) fleet: Option<Box<dyn Fleet>>,
@@ -179,6 +181,7 @@ impl Cluster {
             queue: BinaryHeap::new(),
             order: 0,
             network: Network::new(usize::from(options.replicas), rng.fork()),
+            holds: Holds::default(),
             rng,
             nodes,
             fleet: None,
@@ -331,7 +334,14 @@ impl Cluster {
             return None;
         }
         let clock = node.clock;
+        let room = node.storage.room();
         let replica = node.process.as_mut()?.replica()?;
+        // As the host does: a disk without space takes no new commands.
+        if room == Room::Full {
+            let (commands, reason) = (commands.to_vec(), NotProposed::Busy);
+            self.log(id, Event::NotProposed { reason });
+            return Some(Err(ProposeError { commands, reason }));
+        }
         let result = replica.propose(commands.to_vec(), clock.wall(now), clock.local(now));
         match &result {
             Ok(proposed) => {

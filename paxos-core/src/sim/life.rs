@@ -5,6 +5,7 @@ use core::time::Duration;
 use super::check::Invariant;
 use super::cluster::{Cluster, Due};
 use super::disk::SimDisk;
+use super::held::Survivors;
 use super::host::{Birth, Moment, Process, Stimulus};
 use super::node::{Node, Seen};
 use super::options::Machine;
@@ -27,7 +28,17 @@ impl Cluster {
         self.totals.torn_tails += u64::from(writes > 0);
         self.log(id, Event::Crashed { unproved: writes });
         let mut rng = self.rng.fork();
-        self.node_mut(id).storage.crash(unproved, &mut rng);
+        let node = self.node_mut(id);
+        match node.survivors {
+            Survivors::Drawn => node.storage.crash(unproved, &mut rng),
+            Survivors::Nothing => node.storage.crash(Vec::new(), &mut rng),
+            Survivors::Everything => {
+                // They are written, and the proof goes with the process.
+                let proofs = node.storage.persist(unproved);
+                let _unseen = proofs.expect("simulated storage writes");
+                node.storage.crash(Vec::new(), &mut rng);
+            }
+        }
         self.forget_attempts(id);
         // What the process held in memory goes before anybody hears of it.
         drop(process);
@@ -73,6 +84,12 @@ impl Cluster {
         self.check.wiped(id);
     }
 
+    /// A durable state machine makes what it holds durable.
+    pub fn save(&mut self, id: ReplicaId) {
+        let node = self.node_mut(id);
+        node.applied_durable = node.applied_said;
+    }
+
     /// Where the options say so: each state machine that is up makes durable what it holds, and what
     /// all hold durably is trimmed.
     pub(super) fn trim(&mut self) {
@@ -115,13 +132,26 @@ impl Cluster {
                 Slot::new(self.rng.between(low.number(), high.max(low).number()))
             }
         };
-        let recovered = node.storage.recover(nonce);
-        let mut recovered = recovered.expect("simulated storage recovers");
-        let recovered = recovered.pop().expect("storage holds one group");
+        let recovered = match node.storage.recover(nonce) {
+            Ok(mut recovered) => recovered.pop().expect("storage holds one group"),
+            Err(error) => return self.start_failed(id, &error),
+        };
+        if self.check.forgets(id, &recovered) {
+            self.check.left_off(id);
+            return self.leave_off(id);
+        }
+        let node = self.node_mut(id);
+        let applied = if core::mem::take(&mut node.rolled_back) {
+            applied.min(recovered.committed).max(recovered.trimmed)
+        } else {
+            applied
+        };
         let incarnation = recovered.incarnation;
         node.trimmed = recovered.trimmed;
         let bytes_max = node.config.window_bytes_max;
         self.check.recovered(id, &recovered, applied, bytes_max);
+        self.audit(id, &recovered);
+        let node = &mut self.nodes[usize::from(id.number()) - 1];
         let (local, wall) = (node.clock.local(now), node.clock.wall(now));
         let config = node.config.clone();
         node.process = Some(if let Some(fleet) = &mut self.fleet {
@@ -133,6 +163,7 @@ impl Cluster {
             Process::Replica(Box::new(replica))
         });
         node.halted = None;
+        node.failed = None;
         node.life += 1;
         node.seen = Seen::default();
         node.armed = None;

@@ -9,13 +9,16 @@
 //! assert!(outcome.violation.is_none(), "{}", outcome.trace);
 //! ```
 
+mod atlas;
 mod batches;
 mod check;
 mod client;
 mod cluster;
 mod disk;
 mod drive;
+mod failure;
 mod fault;
+mod held;
 mod host;
 mod kind;
 mod life;
@@ -25,6 +28,7 @@ pub mod monitor;
 mod network;
 mod node;
 mod options;
+mod play;
 mod report;
 mod rng;
 mod run;
@@ -32,15 +36,19 @@ mod script;
 mod stage;
 mod trace;
 
+pub use atlas::Atlas;
 pub use batches::Batches;
 pub use check::{Check, Invariant, Violation};
 pub use cluster::Cluster;
-pub use disk::{CrashStorage, SimDisk};
+pub use disk::{CrashStorage, DiskFault, Harm, SimDisk};
+pub use failure::Failure;
 pub use fault::{Fault, Plan};
+pub use held::{Held, Survivors};
 pub use host::{Act, Birth, Effect, Fleet, Host, Moment, Stimulus, Tally};
 pub use kind::Kind;
 pub use network::{Fate, Network, Rule, Shape, Weather};
 pub use options::{Machine, Options};
+pub use play::{PlayError, play, play_on};
 pub use report::Totals;
 pub use rng::Rng;
 pub use run::{Limits, Outcome, run_seed, run_seed_of_hosts, run_seed_on};

@@ -78,6 +78,15 @@ pub struct Rule {
     pub to: Option<ReplicaId>,
 }
 
+impl Rule {
+    /// Whether it is about such a message.
+    pub fn covers(&self, from: ReplicaId, to: ReplicaId, kind: Kind) -> bool {
+        self.kind == kind
+            && self.from.is_none_or(|id| id == from)
+            && self.to.is_none_or(|id| id == to)
+    }
+}
+
 /// What becomes of a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fate {
@@ -203,11 +212,7 @@ impl Network {
 
     /// What becomes of a message of this kind.
     pub fn fate(&mut self, from: ReplicaId, to: ReplicaId, kind: Kind) -> Fate {
-        let ruled = |rule: &Rule| {
-            rule.kind == kind
-                && rule.from.is_none_or(|id| id == from)
-                && rule.to.is_none_or(|id| id == to)
-        };
+        let ruled = |rule: &Rule| rule.covers(from, to, kind);
         if self.is_cut(from, to) || self.rules.iter().any(ruled) {
             return Fate::Cut;
         }

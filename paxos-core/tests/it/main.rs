@@ -21,5 +21,6 @@ mod random;
 mod recovery;
 mod regressions;
 mod samples;
+mod scripts;
 mod traces;
 mod values;

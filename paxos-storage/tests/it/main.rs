@@ -11,5 +11,6 @@ mod errors;
 mod faults;
 mod golden;
 mod memory;
+mod scripts;
 mod simulated;
 mod trim;

@@ -27,6 +27,7 @@ mod link;
 pub mod monitor;
 mod network;
 mod node;
+mod observe;
 mod options;
 mod play;
 mod report;

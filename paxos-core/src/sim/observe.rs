@@ -5,11 +5,11 @@
 //! nothing else with it, so that each of the two can be wrong alone.
 //! Invariant: what a replica became (leader, further committed) is told before what it did next.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::monitor::{
-    Acceptor, Ballot, Entry, Event, Kind, Life, Message, Monitor, Quorums, Recovered, Report, Value,
-    Verdict,
+    Acceptor, Ballot, Entry, Event, Kind, Life, Message, Monitor, Quorums, Recovered, Report,
+    Value, Verdict,
 };
 use super::rng::mix;
 use crate::ballot::Ballot as CoreBallot;
@@ -27,6 +27,8 @@ pub(super) struct Observer {
     monitor: Monitor,
     verdict: Option<Verdict>,
     places: Vec<Place>,
+    /// Batches of hosts.
+    witnessed: BTreeSet<u128>,
     values: Vec<Value>,
     entries: Vec<Entry>,
 }
@@ -63,6 +65,7 @@ impl Observer {
             monitor: Monitor::new(quorums, u64::from(membership.window())),
             verdict: None,
             places: (0..membership.members().count()).map(|_| Place::default()).collect(),
+            witnessed: BTreeSet::new(),
             values: Vec::new(),
             entries: Vec::new(),
         }
@@ -86,6 +89,19 @@ impl Observer {
     /// A batch of these commands may be proposed.
     pub(super) fn submitted(&mut self, commands: &[Command]) {
         self.tell(&Event::Submitted { batch: digest_of(commands) });
+    }
+
+    /// A host proposes a batch of commands that clients asked for. As a host makes its batches
+    /// itself, one that is seen first is taken to have been submitted once.
+    pub(super) fn witnessed(&mut self, commands: &[Command]) {
+        if self.witnessed.insert(digest_of(commands)) {
+            self.submitted(commands);
+        }
+    }
+
+    /// Another directory was put in the place of a replica's.
+    pub(super) fn replaced(&mut self, id: ReplicaId) {
+        self.tell(&Event::Replaced { at: acceptor(id) });
     }
 
     /// What a replica is, before anybody sees what it did because of that.
@@ -289,11 +305,9 @@ fn said<'a>(body: &Body, values: &'a [Value], entries: &'a [Entry]) -> Message<'
             Message::Heartbeat { committed: m.committed.number(), leader: m.leader.map(ballot) }
         }
         Body::Fetch(_) => Message::Fetch,
-        Body::Fetched(m) => Message::Fetched {
-            first: m.first.number(),
-            values,
-            committed: m.committed.number(),
-        },
+        Body::Fetched(m) => {
+            Message::Fetched { first: m.first.number(), values, committed: m.committed.number() }
+        }
         Body::Refused(m) => {
             Message::Refused { refused: life(m.refused), remembered: life(m.remembered) }
         }
@@ -339,7 +353,7 @@ fn value(value: &CoreValue) -> Value {
 
 /// Tells the commands of two batches apart.
 fn digest_of(commands: &[Command]) -> u128 {
-    let (mut low, mut high) = (mix(commands.len() as u64), 1);
+    let (mut low, mut high) = (mix(commands.len() as u64), 1_u64);
     let mut take = |word: u64| {
         low = mix(low ^ word);
         high = mix(high.rotate_left(29) ^ word);

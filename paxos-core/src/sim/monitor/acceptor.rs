@@ -17,6 +17,12 @@ impl Disk {
             .map(|(&(_, ballot), &value)| (ballot, value))
     }
 
+    /// Whether the value of `slot` can be read back.
+    pub(super) fn holds(&self, slot: u64, value: Value) -> bool {
+        let all = (slot, Ballot::MIN)..=(slot, Ballot::MAX);
+        self.chosen.contains_key(&slot) || self.votes.range(all).any(|(_, voted)| *voted == value)
+    }
+
     /// The highest slot with a vote below `ballot`.
     pub(super) fn last_slot_below(&self, ballot: Ballot) -> u64 {
         self.votes.keys().rev().find(|(_, b)| *b < ballot).map_or(0, |(slot, _)| *slot)
@@ -49,7 +55,7 @@ impl Monitor {
         })?;
         replica.life = Some(life);
         if let Some(newest) = replica.newest {
-            if newest.directory != life.directory {
+            if replica.replaced || newest.directory != life.directory {
                 replica.memory = Memory::default();
                 return Ok(());
             }

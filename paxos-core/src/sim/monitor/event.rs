@@ -208,6 +208,12 @@ pub enum Event<'a> {
         /// The replica.
         at: Acceptor,
     },
+    /// An operator put another directory, empty or an old copy, in the place of a replica's. What it
+    /// holds is nobody's memory.
+    Replaced {
+        /// The replica, which is down.
+        at: Acceptor,
+    },
     /// A batch was handed to some replica to be proposed.
     Submitted {
         /// The digest of its commands.

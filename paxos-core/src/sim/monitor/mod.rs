@@ -64,6 +64,8 @@ struct Replica {
     life: Option<Life>,
     /// The newest life of the directory that votes.
     newest: Option<Life>,
+    /// Another directory is in the place of the one that votes.
+    replaced: bool,
     disk: Disk,
     memory: Memory,
 }
@@ -100,10 +102,18 @@ struct Memory {
 impl Replica {
     /// Whether it runs from the directory that votes. Another one's disk is nobody's memory.
     fn is_voter(&self) -> bool {
-        match (self.life, self.newest) {
-            (Some(life), Some(newest)) => life.directory == newest.directory,
-            (None, _) | (_, None) => true,
-        }
+        !self.replaced
+            && match (self.life, self.newest) {
+                (Some(life), Some(newest)) => life.directory == newest.directory,
+                (None, _) | (_, None) => true,
+            }
+    }
+}
+
+impl Replica {
+    /// Whether this is a life of the directory that votes, and not a later one of an old copy.
+    fn is_life_of_voter(&self, life: Life) -> bool {
+        self.newest.is_some_and(|n| n.directory == life.directory && n.boot >= life.boot)
     }
 }
 
@@ -155,6 +165,10 @@ impl Monitor {
             Event::Started { at, life, recovered } => self.started(at, life, &recovered),
             Event::Stopped { at } => {
                 self.replica(at).life = None;
+                Ok(())
+            }
+            Event::Replaced { at } => {
+                self.replica(at).replaced = true;
                 Ok(())
             }
             Event::Submitted { batch } => {
@@ -237,13 +251,11 @@ impl Monitor {
 
     fn delivered(&mut self, from: Acceptor, life: Life, to: Acceptor, message: &Message<'_>) {
         let event = self.events;
-        let directory = self.replica(from).newest.map(|newest| newest.directory);
+        let votes = self.replica(from).is_life_of_voter(life);
         let receiver = self.replica(to);
-        let processed = receiver
-            .disk
-            .lives
-            .get(&from)
-            .is_none_or(|remembered| life == *remembered || life.succeeds(*remembered));
+        let remembered = receiver.disk.lives.get(&from).copied();
+        let heard = remembered == Some(life);
+        let processed = heard || remembered.is_none_or(|held| life.succeeds(held));
         if receiver.life.is_none() || !processed {
             return;
         }
@@ -253,8 +265,8 @@ impl Monitor {
             }
             Message::Promise { ballot, committed, from: first, through, entries } => {
                 // The vote of a directory that was wiped counts for nobody.
-                if directory == Some(life.directory) {
-                    let page = proposer::Page { event, committed, first, through };
+                if votes {
+                    let page = proposer::Page { event, committed, first, through, heard };
                     self.delivered_promise(from, to, ballot, page, entries);
                 }
             }
@@ -263,7 +275,7 @@ impl Monitor {
                 receiver.watermark(ballot, committed);
             }
             Message::Accepted { ballot, first, last } => {
-                if directory == Some(life.directory) {
+                if votes {
                     self.delivered_accepted(from, to, ballot, first, last);
                 }
             }

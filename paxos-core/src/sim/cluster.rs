@@ -246,6 +246,16 @@ impl Cluster {
         }
     }
 
+    /// Two observers that know nothing of each other find the same slots to be chosen.
+    pub(super) fn compare_observers(&mut self) {
+        let (one, other) = (self.check.chosen_prefix(), self.observer.chosen_prefix());
+        if one != other && self.check.violation().is_none() {
+            let detail =
+                || format!("chosen is the prefix to {one}, and to {other} for the monitor");
+            self.check.fail(Invariant::Refinement, detail);
+        }
+    }
+
     /// What happened.
     pub fn trace(&self) -> &Trace {
         &self.trace

@@ -327,6 +327,7 @@ impl Cluster {
     fn proved(&mut self, id: ReplicaId, through: WriteSequence) {
         self.check.attested(id, through);
         self.observe(|observer| observer.attested(id, through));
+        self.compare_observers();
         self.log(id, Event::Durable { through });
         for (slot, ballot) in self.check.take_chosen() {
             if let Some(value) = self.check.chosen(slot).cloned() {

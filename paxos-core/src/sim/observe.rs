@@ -76,6 +76,11 @@ impl Observer {
         self.verdict.as_ref()
     }
 
+    /// Every slot up to this one is chosen, as the monitor sees it.
+    pub(super) fn chosen_prefix(&self) -> Slot {
+        Slot::new(self.monitor.chosen_prefix())
+    }
+
     fn place(&mut self, id: ReplicaId) -> &mut Place {
         &mut self.places[usize::from(id.number()) - 1]
     }
@@ -369,4 +374,147 @@ fn digest_of(commands: &[Command]) -> u128 {
         }
     }
     u128::from(high) << 64 | u128::from(low)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+    use crate::ids::{ClusterId, Epoch, GroupId};
+    use crate::message::{Origin, Prepare, Promise};
+    use crate::port::Format;
+    use crate::sim::monitor::Rule;
+
+    const LEADER: ReplicaId = ReplicaId::new(1);
+    const OTHER: ReplicaId = ReplicaId::new(2);
+    const BALLOT: CoreBallot = CoreBallot::new(1, LEADER);
+
+    fn life_of(id: ReplicaId) -> Incarnation {
+        Incarnation::first(u32::from(id.number()) << 16)
+    }
+
+    fn origin(replica: ReplicaId) -> Origin {
+        Origin {
+            cluster: ClusterId::new(1),
+            group: GroupId::new(1),
+            epoch: Epoch::FIRST,
+            replica,
+            incarnation: life_of(replica),
+        }
+    }
+
+    fn says(replica: ReplicaId, body: impl Into<Body>) -> message::Message {
+        message::Message { origin: origin(replica), body: body.into() }
+    }
+
+    /// Three replicas run, and remember each other.
+    fn started() -> Observer {
+        let ids = [1, 2, 3].map(ReplicaId::new);
+        let membership = Membership::voters_only(ids).unwrap();
+        let mut observer = Observer::new(&membership);
+        for id in ids {
+            let format = Format {
+                cluster: ClusterId::new(1),
+                group: GroupId::new(1),
+                replica: id,
+                membership: membership.clone(),
+            };
+            let mut recovered = port::Recovered::formatted(format, life_of(id));
+            recovered.peers = ids.iter().map(|peer| (*peer, life_of(*peer))).collect();
+            observer.started(id, &recovered, Slot::ZERO);
+        }
+        observer
+    }
+
+    /// A replica writes its promise; the proof comes later or never.
+    fn writes_promise(observer: &mut Observer, id: ReplicaId) -> WriteSequence {
+        let sequence = WriteSequence::default().next();
+        let batch = WriteBatch::new(origin(id), sequence, vec![Write::Promised(BALLOT)]);
+        observer.handed_out(id, &batch);
+        sequence
+    }
+
+    fn campaign(proved: bool) -> Observer {
+        let mut observer = started();
+        let sequence = writes_promise(&mut observer, LEADER);
+        observer.attested(LEADER, sequence);
+        let prepare = says(LEADER, Prepare { ballot: BALLOT, from: Slot::FIRST });
+        observer.left(LEADER, None, &prepare);
+        observer.delivered(LEADER, OTHER, &prepare);
+        let sequence = writes_promise(&mut observer, OTHER);
+        if proved {
+            observer.attested(OTHER, sequence);
+        }
+        let promise = Promise {
+            ballot: BALLOT,
+            committed: Slot::ZERO,
+            from: Slot::FIRST,
+            through: Slot::MAX,
+            entries: Vec::new(),
+        };
+        let promise = says(OTHER, promise);
+        observer.left(OTHER, Some(LEADER), &promise);
+        observer.delivered(OTHER, LEADER, &promise);
+        observer.became(LEADER, Some(BALLOT), Slot::ZERO);
+        observer
+    }
+
+    #[test]
+    fn what_is_attested_is_told_to_the_monitor_and_what_is_not_is_missed() {
+        assert_eq!(campaign(true).verdict(), None);
+        let verdict = campaign(false).verdict().cloned().unwrap();
+        assert_eq!(verdict.rule, Rule::D1, "{verdict}");
+    }
+
+    #[test]
+    fn what_was_on_its_way_to_the_disk_is_forgotten_in_a_crash() {
+        let mut observer = started();
+        let sequence = writes_promise(&mut observer, LEADER);
+        observer.stopped(LEADER);
+        observer.attested(LEADER, sequence);
+        let recovered = |observer: &mut Observer, promised| {
+            let membership = Membership::voters_only([1, 2, 3].map(ReplicaId::new)).unwrap();
+            let format = Format {
+                cluster: ClusterId::new(1),
+                group: GroupId::new(1),
+                replica: LEADER,
+                membership,
+            };
+            let next = life_of(LEADER).following(0);
+            let mut recovered = port::Recovered::formatted(format, next);
+            recovered.promised = promised;
+            recovered.peers =
+                [1, 2, 3].map(|n| (ReplicaId::new(n), life_of(ReplicaId::new(n)))).into();
+            observer.started(LEADER, &recovered, Slot::ZERO);
+        };
+        recovered(&mut observer, None);
+        assert_eq!(observer.verdict(), None);
+        // What was attested must come back.
+        let mut observer = started();
+        let sequence = writes_promise(&mut observer, LEADER);
+        observer.attested(LEADER, sequence);
+        observer.stopped(LEADER);
+        recovered(&mut observer, None);
+        assert_eq!(observer.verdict().map(|verdict| verdict.rule), Some(Rule::A1));
+    }
+
+    #[test]
+    fn digests_tell_batches_apart() {
+        let command = |client, request, payload: &'static [u8]| {
+            let (client, request) =
+                (crate::ids::ClientId::new(client), crate::ids::RequestNumber::new(request));
+            Command::apply(client, request, bytes::Bytes::from_static(payload))
+        };
+        let one = command(1, 1, b"a");
+        let digests = [
+            digest_of(std::slice::from_ref(&one)),
+            digest_of(&[command(1, 1, b"b")]),
+            digest_of(&[command(1, 2, b"a")]),
+            digest_of(&[command(2, 1, b"a")]),
+            digest_of(&[command(1, 1, b"a\0")]),
+            digest_of(&[one.clone(), one]),
+        ];
+        assert_eq!(BTreeSet::from(digests).len(), 6);
+    }
 }

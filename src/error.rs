@@ -7,7 +7,7 @@
 use core::fmt;
 use std::sync::Arc;
 
-use paxos_core::ids::Slot;
+use paxos_core::ids::{ReplicaId, Slot};
 use paxos_core::output::{Halt, RecoverError};
 use paxos_core::port::StorageError;
 
@@ -112,6 +112,14 @@ pub enum StartError {
     Storage(StorageError),
     /// The storage holds this many groups; a node runs exactly one.
     Groups(usize),
+    /// The storage is of one replica and the transport of another: peers would take neither for
+    /// what it says it is.
+    Replicas {
+        /// Whose directory the storage holds.
+        storage: ReplicaId,
+        /// Whose end the transport is.
+        transport: ReplicaId,
+    },
     /// What the storage holds does not fit the config or the state machine.
     Recover(RecoverError),
     /// The system refused a thread for the journal.
@@ -125,6 +133,11 @@ impl fmt::Display for StartError {
             Self::Options(field) => write!(f, "node option {field} must be above zero"),
             Self::Storage(error) => error.fmt(f),
             Self::Groups(count) => write!(f, "the storage holds {count} groups, not one"),
+            Self::Replicas { storage, transport } => write!(
+                f,
+                "the storage is that of {storage} and the transport that of {transport}: \
+                 both must be of one replica"
+            ),
             Self::Recover(error) => error.fmt(f),
             Self::Thread(error) => write!(f, "no thread for the journal: {error}"),
         }
@@ -137,7 +150,7 @@ impl std::error::Error for StartError {
             Self::Storage(error) => Some(error),
             Self::Recover(error) => Some(error),
             Self::Thread(error) => Some(error),
-            Self::Missing(_) | Self::Options(_) | Self::Groups(_) => None,
+            Self::Missing(_) | Self::Options(_) | Self::Groups(_) | Self::Replicas { .. } => None,
         }
     }
 }

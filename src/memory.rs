@@ -268,6 +268,10 @@ impl MemoryTransport {
 }
 
 impl Transport for MemoryTransport {
+    fn replica(&self) -> ReplicaId {
+        self.replica
+    }
+
     fn start(&mut self, incarnation: Incarnation) {
         let mut state = self.network.lock();
         assert!(

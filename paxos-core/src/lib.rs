@@ -85,4 +85,5 @@ mod ring;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 mod stored;
+pub mod trace;
 pub mod value;

@@ -285,6 +285,9 @@ pub enum TransportEvent {
 ///
 /// Frames may be lost, repeated, delayed and reordered. They are never forged or altered.
 pub trait Transport: Send {
+    /// Whose end this is. A host compares it with the replica that its storage holds.
+    fn replica(&self) -> ReplicaId;
+
     /// Starts with this replica's life, told to every peer before the first frame. Called once,
     /// inside the async runtime, before anything else.
     fn start(&mut self, incarnation: Incarnation);

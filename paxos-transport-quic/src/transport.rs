@@ -132,6 +132,10 @@ impl QuicTransport {
 }
 
 impl Transport for QuicTransport {
+    fn replica(&self) -> ReplicaId {
+        self.shared.replica
+    }
+
     fn start(&mut self, incarnation: Incarnation) {
         let server = self.server.take().expect("a transport is started once");
         self.shared.incarnation.set(incarnation).expect("a transport is started once");

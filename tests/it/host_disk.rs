@@ -9,7 +9,7 @@ use paxos::core::port::{Blocking, LoadRange, Loaded, Recovered, Room, Storage, S
 use paxos::storage::MemoryStorage;
 use paxos::{ClientError, Config, MemoryNetwork, Node, Rejection, StopReason, Uncertainty};
 
-use crate::support::{Marks, Op, PATIENCE, config, id, soon, storage, until};
+use crate::support::{Marks, Op, PATIENCE, config, id, mark, marked, soon, storage, until};
 
 /// A storage on a device that a test can wedge, break and fill.
 struct Device {
@@ -93,21 +93,21 @@ async fn nothing_is_acknowledged_before_the_sync_returns() {
     let hand = Arc::new(Hand::default());
     let node = node(&MemoryNetwork::new(), 0, 1, &hand).await;
     let client = node.client();
-    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(1));
+    assert_eq!(mark(&client, 1).await, Ok(1));
     assert!(node.metrics().sync.count > 0);
     hand.wedge(true);
     let hasty = client.clone().with_timeout(Duration::from_millis(100));
     let outcome = soon("an answer", hasty.execute(Op::Mark(2))).await;
     assert_eq!(outcome, Err(ClientError::Unknown(Uncertainty::Timeout)));
     hand.wedge(false);
-    assert_eq!(soon("an answer", client.query(2)).await, Ok(1));
+    assert_eq!(marked(&client, 2).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_whose_sync_is_wedged_makes_way_and_its_node_still_ends() {
     let (hands, mut nodes) = three().await;
     let client = nodes[0].client();
-    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(1));
+    assert_eq!(mark(&client, 1).await, Ok(1));
     let leads = |node: &Node<Marks>| node.watch().borrow().is_leader;
     let leader = nodes.iter().position(leads).unwrap();
     hands[leader].wedge(true);
@@ -115,14 +115,14 @@ async fn a_leader_whose_sync_is_wedged_makes_way_and_its_node_still_ends() {
     let asked = tokio::spawn(async move { client.execute(Op::Mark(2)).await });
     until("another leader", || !leads(&nodes[leader]) && nodes.iter().any(leads)).await;
     let other = nodes[(leader + 1) % 3].client();
-    assert_eq!(soon("a reply", other.execute(Op::Mark(3))).await, Ok(1));
+    assert_eq!(mark(&other, 3).await, Ok(1));
     assert!(nodes[leader].metrics().core.step_downs > 0);
     // The others may have chosen it, but the wedged node applies only what its own disk holds: its
     // client is told, long before its time is over, that it may be applied or not.
     let unknown = Err(ClientError::Unknown(Uncertainty::LeaderChanged));
     assert_eq!(soon("an answer", asked).await.unwrap(), unknown);
-    let seen = soon("an answer", other.query(2)).await;
-    assert!(seen == Ok(0) || seen == Ok(1), "{seen:?}");
+    let seen = marked(&other, 2).await;
+    assert!(seen <= 1, "{seen}");
     let reason = soon("the end", nodes.remove(leader).shutdown()).await;
     assert!(matches!(reason, StopReason::Shutdown), "{reason}");
     hands[leader].wedge(false);
@@ -133,7 +133,7 @@ async fn a_sync_that_fails_stops_the_node_and_answers_nobody() {
     let hand = Arc::new(Hand::default());
     let node = node(&MemoryNetwork::new(), 0, 1, &hand).await;
     let client = node.client();
-    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(1));
+    assert_eq!(mark(&client, 1).await, Ok(1));
     hand.broken.store(true, Ordering::SeqCst);
     let outcome = soon("an answer", client.execute(Op::Mark(2))).await;
     assert_eq!(outcome, Err(ClientError::Unknown(Uncertainty::Stopped)));
@@ -146,16 +146,16 @@ async fn a_full_disk_refuses_commands_until_there_is_space() {
     let hand = Arc::new(Hand::default());
     let node = node(&MemoryNetwork::new(), 0, 1, &hand).await;
     let client = node.client();
-    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(1));
+    assert_eq!(mark(&client, 1).await, Ok(1));
     hand.full.store(true, Ordering::SeqCst);
     // The write of this one brings the news.
-    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(2));
+    assert_eq!(mark(&client, 1).await, Ok(2));
     until("the news", || node.status().room == Room::Full).await;
     let full = Err(ClientError::Rejected(Rejection::StorageFull));
     assert_eq!(soon("an answer", client.execute(Op::Mark(1))).await, full);
     hand.full.store(false, Ordering::SeqCst);
     until("space", || node.status().room == Room::Ample).await;
-    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(3));
+    assert_eq!(mark(&client, 1).await, Ok(3));
 }
 
 /// A follower whose disk was full went on voting until its last reserve was gone, and could not even
@@ -164,15 +164,15 @@ async fn a_full_disk_refuses_commands_until_there_is_space() {
 async fn a_follower_whose_disk_is_full_takes_no_values_until_there_is_space() {
     let (hands, nodes) = three().await;
     let client = nodes[0].client();
-    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(1));
+    assert_eq!(mark(&client, 1).await, Ok(1));
     let leader = nodes.iter().position(|node| node.watch().borrow().is_leader).unwrap();
     let (full, client) = ((leader + 1) % 3, nodes[leader].client());
     hands[full].full.store(true, Ordering::SeqCst);
-    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(2));
+    assert_eq!(mark(&client, 1).await, Ok(2));
     until("the news", || nodes[full].status().room == Room::Full).await;
     let before = hands[full].values.load(Ordering::SeqCst);
     for times in 3..=20 {
-        assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(times));
+        assert_eq!(mark(&client, 1).await, Ok(times));
     }
     assert_eq!(hands[full].values.load(Ordering::SeqCst), before);
     assert!(nodes[full].metrics().dropped_no_room > 0);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use paxos::{ClientError, Config, MemoryFaults, NodeOptions, Rejection, Uncertainty};
 
-use crate::support::{Cluster, Op, config, id, soon, until};
+use crate::support::{Cluster, Op, config, id, mark, marked, soon, until};
 
 /// What each name's one command ended with.
 type Outcomes = BTreeMap<u64, Result<u64, ClientError>>;
@@ -41,8 +41,7 @@ async fn check(cluster: &Cluster, outcomes: &Outcomes) {
     for place in 0..3 {
         let client = cluster.node(place).client().with_timeout(Duration::from_secs(20));
         for (name, outcome) in outcomes {
-            let seen = soon("an answer", client.query(*name)).await;
-            let seen = seen.unwrap_or_else(|error| panic!("no answer: {error}"));
+            let seen = marked(&client, *name).await;
             match outcome {
                 Ok(count) => assert_eq!((*count, seen), (1, 1), "name {name}"),
                 Err(ClientError::Unknown(_)) => assert!(seen <= 1, "name {name} twice"),
@@ -114,7 +113,7 @@ async fn a_command_whose_slot_went_to_another_is_superseded() {
     let cluster = Cluster::tuned(3, config, NodeOptions::default()).await;
     let old = cluster.leader().await;
     let first = cluster.node(old).client();
-    assert_eq!(soon("a reply", first.execute(Op::Mark(1))).await, Ok(1));
+    assert_eq!(mark(&first, 1).await, Ok(1));
     cluster.network.isolate(id(old));
     let before = cluster.node(old).metrics().commands_proposed;
     let patient = first.clone().with_timeout(Duration::from_secs(60));
@@ -131,11 +130,11 @@ async fn a_command_whose_slot_went_to_another_is_superseded() {
     let others: Vec<_> = (0..3).filter(|place| *place != old).collect();
     let next = cluster.leader_among(&others).await;
     let client = cluster.node(next).client();
-    assert_eq!(soon("a reply", client.execute(Op::Mark(3))).await, Ok(1));
+    assert_eq!(mark(&client, 3).await, Ok(1));
     cluster.network.heal();
     let outcome = soon("its fate", asked).await.unwrap();
     assert_eq!(outcome, Err(ClientError::Rejected(Rejection::Superseded)));
-    assert_eq!(soon("an answer", client.query(2)).await, Ok(0));
+    assert_eq!(marked(&client, 2).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -144,14 +143,14 @@ async fn a_proposed_command_whose_time_is_over_is_unknown_and_may_apply_later() 
     let cluster = Cluster::with(3, options).await;
     let leader = cluster.leader().await;
     let client = cluster.node(leader).client();
-    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(1));
+    assert_eq!(mark(&client, 1).await, Ok(1));
     cluster.network.isolate(id(leader));
     let hasty = client.clone().with_timeout(Duration::from_millis(20));
     let outcome = soon("an answer", hasty.execute(Op::Mark(2))).await;
     assert_eq!(outcome, Err(ClientError::Unknown(Uncertainty::Timeout)));
     cluster.network.heal();
-    let seen = soon("an answer", client.query(2)).await;
-    assert!(seen == Ok(0) || seen == Ok(1), "{seen:?}");
+    let seen = marked(&client, 2).await;
+    assert!(seen <= 1, "{seen}");
     until("nobody waiting", || cluster.node(leader).metrics().requests_waiting == 0).await;
 }
 
@@ -161,18 +160,12 @@ async fn commands_of_a_follower_survive_a_change_of_leader() {
     let leader = cluster.leader().await;
     let others: Vec<_> = (0..3).filter(|place| *place != leader).collect();
     let client = cluster.node(others[0]).client().with_timeout(Duration::from_secs(20));
-    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(1));
+    assert_eq!(mark(&client, 1).await, Ok(1));
     cluster.network.isolate(id(leader));
     // It waits for the next leader, as no frame can have left for the old one. If that is this
     // node and it is succeeded at once, its proposal may certainly be lost, and is made again.
-    let outcome = loop {
-        let outcome = soon("an answer", client.execute(Op::Mark(2))).await;
-        if outcome != Err(ClientError::Rejected(Rejection::Superseded)) {
-            break outcome;
-        }
-    };
-    assert_eq!(outcome, Ok(1));
+    assert_eq!(mark(&client, 2).await, Ok(1));
     cluster.network.heal();
     let back = cluster.node(leader).client().with_timeout(Duration::from_secs(20));
-    assert_eq!(soon("an answer", back.query(2)).await, Ok(1));
+    assert_eq!(marked(&back, 2).await, 1);
 }

@@ -107,7 +107,7 @@ impl Deployment {
                 // It was sent to a leader that was just shut down, or over a link of which nobody
                 // knew yet that its other end was gone.
                 Err(ClientError::Unknown(Uncertainty::LeaderChanged | Uncertainty::LinkLost)) => {
-                    self.possible += 1
+                    self.possible += 1;
                 }
                 Err(error) => panic!("{error}"),
             }

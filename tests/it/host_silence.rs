@@ -12,7 +12,7 @@ use paxos::{
     Uncertainty,
 };
 
-use crate::support::{Marks, Op, PATIENCE, config, id, soon, storage, until};
+use crate::support::{Marks, Op, PATIENCE, config, id, mark, marked, soon, storage, until};
 
 /// A transport that a test can silence: nothing leaves, nothing arrives, and nobody is told.
 struct Muffled {
@@ -21,6 +21,10 @@ struct Muffled {
 }
 
 impl Transport for Muffled {
+    fn replica(&self) -> ReplicaId {
+        self.inner.replica()
+    }
+
     fn start(&mut self, incarnation: Incarnation) {
         self.inner.start(incarnation);
     }
@@ -71,7 +75,7 @@ async fn what_was_sent_to_a_silent_leader_is_unknown_once_another_leads() {
     let (nodes, silences, leader) = cluster().await;
     let follower = &nodes[(leader + 1) % 3];
     let client = follower.client().with_timeout(3 * PATIENCE);
-    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(1));
+    assert_eq!(mark(&client, 1).await, Ok(1));
     let sent = follower.metrics().forwards_sent;
     silences[leader].store(true, Ordering::SeqCst);
     let lost = {
@@ -82,19 +86,19 @@ async fn what_was_sent_to_a_silent_leader_is_unknown_once_another_leads() {
     let unknown = Err(ClientError::Unknown(Uncertainty::LeaderChanged));
     assert_eq!(soon("an answer", lost).await.unwrap(), unknown);
     assert_eq!(follower.metrics().forwards_unanswered, 0);
-    assert_eq!(soon("a reply", client.execute(Op::Mark(3))).await, Ok(1));
+    assert_eq!(mark(&client, 3).await, Ok(1));
     // Nothing of it comes back with the leader.
     silences[leader].store(false, Ordering::SeqCst);
     let back = nodes[leader].client();
-    assert_eq!(soon("a reply", back.execute(Op::Mark(3))).await, Ok(2));
-    assert_eq!(soon("an answer", client.query(2)).await, Ok(0));
+    assert_eq!(mark(&back, 3).await, Ok(2));
+    assert_eq!(marked(&client, 2).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_leader_answers_its_own_clients_when_it_hears_of_another() {
     let (nodes, silences, leader) = cluster().await;
     let client = nodes[leader].client().with_timeout(3 * PATIENCE);
-    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(1));
+    assert_eq!(mark(&client, 1).await, Ok(1));
     let proposed = nodes[leader].metrics().commands_proposed;
     silences[leader].store(true, Ordering::SeqCst);
     let asked = tokio::spawn(async move { client.execute(Op::Mark(2)).await });
@@ -105,7 +109,7 @@ async fn a_silent_leader_answers_its_own_clients_when_it_hears_of_another() {
     silences[leader].store(false, Ordering::SeqCst);
     // No slot of the new leader need ever reach that of the old one.
     let outcome = soon("an answer", asked).await.unwrap();
-    let seen = soon("an answer", nodes[others[0]].client().query(2)).await.unwrap();
+    let seen = marked(&nodes[others[0]].client(), 2).await;
     match outcome {
         Err(ClientError::Rejected(Rejection::Superseded)) => assert_eq!(seen, 0),
         // Its vote is in one log: one more change of leader may choose it after all.
@@ -122,5 +126,5 @@ async fn what_no_leader_was_sent_goes_to_the_next_one() {
     let old = Some(id(leader));
     until("its loss", || follower.watch().borrow().leader.map(Ballot::leader) != old).await;
     let client = follower.client().with_timeout(3 * PATIENCE);
-    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(1));
+    assert_eq!(mark(&client, 1).await, Ok(1));
 }

@@ -132,4 +132,11 @@ async fn a_start_that_cannot_be_says_why() {
     let config = Config { heartbeat_interval: Duration::from_secs(9), ..Config::default() };
     let error = start(builder(&network, &storage).config(config)).await.unwrap_err();
     assert!(error.to_string().contains("heartbeat_interval"), "{error}");
+    let other = Node::builder().storage(storage.clone()).transport(network.transport(id(1)));
+    let error = start(other).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the storage is that of replica 1 and the transport that of replica 2: \
+         both must be of one replica"
+    );
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use paxos::storage::MemoryStorage;
 use paxos::{
-    Batch, ClusterId, Config, Format, GroupId, Membership, MemoryNetwork, Node, NodeOptions,
-    ReplicaId, Slot, StateMachine, async_trait,
+    Batch, Client, ClientError, ClusterId, Config, Format, GroupId, Membership, MemoryNetwork,
+    Node, NodeOptions, Rejection, ReplicaId, Slot, StateMachine, async_trait,
 };
 use serde::{Deserialize, Serialize};
 
@@ -196,4 +196,31 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     let result = tokio::time::timeout(PATIENCE, future).await;
     result.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
+
+/// Marks a name, again while leaders change: a rejected command is certainly not applied.
+pub(crate) async fn mark(client: &Client<Marks>, name: u64) -> Result<u64, ClientError> {
+    soon("a reply", async {
+        loop {
+            let outcome = client.execute(Op::Mark(name)).await;
+            let gone = ClientError::Rejected(Rejection::Superseded);
+            let none = ClientError::Rejected(Rejection::NoLeader);
+            if outcome != Err(gone) && outcome != Err(none) {
+                return outcome;
+            }
+        }
+    })
+    .await
+}
+
+/// How often a name was marked, asked again while leaders change: a query changes nothing.
+pub(crate) async fn marked(client: &Client<Marks>, name: u64) -> u64 {
+    soon("an answer", async {
+        loop {
+            if let Ok(count) = client.query(name).await {
+                return count;
+            }
+        }
+    })
+    .await
 }

@@ -112,7 +112,24 @@ impl Cluster {
         }
     }
 
+    /// How many clients have commands to make, or wait for an answer.
+    pub(super) fn open_clients(&self) -> usize {
+        match &self.fleet {
+            Some(fleet) => fleet.open(),
+            None => self.clients.iter().filter(|client| !client.is_done()).count(),
+        }
+    }
+
+    /// How many commands the busiest client has still to make.
+    pub(super) fn commands_left(&self) -> u64 {
+        let left = self.clients.iter().map(|client| client.left).max().unwrap_or_default();
+        self.fleet.as_ref().map_or(left, |fleet| fleet.left())
+    }
+
     pub(super) fn client_acts(&mut self, place: usize) {
+        if self.fleet.is_some() {
+            return self.fleet_acts(place);
+        }
         let (now, replicas) = (self.now, self.options.replicas);
         let patience = self.options.election_timeout() * 8;
         let client = &mut self.clients[place];

@@ -12,24 +12,40 @@ use std::collections::BinaryHeap;
 use super::check::{Check, Violation};
 use super::client::Client;
 use super::disk::{CrashStorage, SimDisk};
+use super::held::Holds;
+use super::host::{Fleet, Process};
+use super::link::Links;
 use super::network::Network;
 use super::node::{Clock, Node};
-use super::options::Options;
+use super::options::{Machine, Options};
 use super::report::Totals;
 use super::rng::Rng;
-use super::trace::{Event, Packet, Trace};
+use super::trace::Trace;
 use crate::ids::{ClusterId, Epoch, GroupId, ReplicaId, Time};
 use crate::membership::{Member, Membership};
-use crate::output::{Halt, ProposeError, Proposed, Status};
-use crate::port::Format;
+use crate::output::{Halt, NotProposed, ProposeError, Proposed, Status};
+use crate::port::{Format, Room};
+use crate::trace::{Event, Packet};
 use crate::value::Command;
 
 /// What is due at some time.
 #[derive(Debug)]
 pub(super) enum Due {
-    Deliver { from: ReplicaId, to: ReplicaId, packet: Packet },
+    Deliver {
+        from: ReplicaId,
+        to: ReplicaId,
+        packet: Packet,
+    },
     Disk(ReplicaId, u32),
     Timer(ReplicaId, u32),
+    /// A client asked this host for something.
+    Asked(ReplicaId, u32),
+    /// A part of a host has work.
+    Part(ReplicaId, u32, u32),
+    /// A host's link to a peer came up, or fell: its end knows.
+    Link(ReplicaId, u32, ReplicaId),
+    /// Links are looked at.
+    Links,
     Applied(ReplicaId, u32),
     Restart(ReplicaId, u32),
     Client(usize),
@@ -78,7 +94,11 @@ pub struct Cluster {
     order: u64,
     pub(super) rng: Rng,
     pub(super) network: Network,
+    pub(super) holds: Holds,
     pub(super) nodes: Vec<Node>,
+    /// Where the places hold whole nodes: their maker, and their clients.
+    pub(super) fleet: Option<Box<dyn Fleet>>,
+    pub(super) links: Links,
     pub(super) clients: Vec<Client>,
     pub(super) check: Check,
     pub(super) trace: Trace,
@@ -96,6 +116,38 @@ impl Cluster {
 
     /// A cluster on storages that `make` formats, one for each replica.
     pub fn with_storage(
+        options: Options,
+        make: impl FnMut(Format) -> Box<dyn CrashStorage>,
+    ) -> Self {
+        let mut cluster = Self::without_processes(options, make);
+        cluster.start_all();
+        cluster
+    }
+
+    /// A cluster of whole nodes that `fleet` makes, on storages that `make` formats. Their state
+    /// machines start anew with each life, logs are not trimmed, and messages travel as bytes,
+    /// whatever the options say.
+    pub fn with_fleet(
+        options: Options,
+        make: impl FnMut(Format) -> Box<dyn CrashStorage>,
+        fleet: Box<dyn Fleet>,
+    ) -> Self {
+        let machine = Machine::Volatile;
+        let options = Options { machine, trim: false, codec: true, ..options };
+        let mut cluster = Self::without_processes(options, make);
+        cluster.fleet = Some(fleet);
+        cluster.start_all();
+        cluster.queue(Time::ZERO, Due::Links);
+        cluster
+    }
+
+    fn start_all(&mut self) {
+        for id in self.ids() {
+            self.start(id);
+        }
+    }
+
+    fn without_processes(
         options: Options,
         mut make: impl FnMut(Format) -> Box<dyn CrashStorage>,
     ) -> Self {
@@ -120,16 +172,20 @@ impl Cluster {
                 origin: rng.below(1_000_000_000_000),
                 rate: 1_000_000 - skew + rng.below(2 * skew + 1),
             };
-            Node::new(storage, options.config.clone(), clock)
+            let own = options.configs.get(usize::from(number) - 1);
+            Node::new(storage, own.unwrap_or(&options.config).clone(), clock)
         };
         let nodes = (1..=options.replicas).map(node).collect();
-        let mut cluster = Self {
+        Self {
             now: Time::ZERO,
             queue: BinaryHeap::new(),
             order: 0,
             network: Network::new(usize::from(options.replicas), rng.fork()),
+            holds: Holds::default(),
             rng,
             nodes,
+            fleet: None,
+            links: Links::new(usize::from(options.replicas)),
             clients: Vec::new(),
             check: Check::new(membership),
             trace: Trace::new(options.trace_capacity),
@@ -137,11 +193,7 @@ impl Cluster {
             under_faults: false,
             options,
             format,
-        };
-        for number in 1..=cluster.options.replicas {
-            cluster.start(ReplicaId::new(number));
         }
-        cluster
     }
 
     /// The true time.
@@ -181,7 +233,7 @@ impl Cluster {
 
     /// What a replica says of itself; none while it is down.
     pub fn status(&self, id: ReplicaId) -> Option<Status> {
-        Some(self.node(id).replica.as_ref()?.status())
+        Some(self.node(id).process.as_ref()?.status())
     }
 
     /// Why a replica stopped for good.
@@ -192,7 +244,11 @@ impl Cluster {
     /// Whether nothing waits for a replica's disk or state machine.
     pub fn is_quiet(&self, id: ReplicaId) -> bool {
         let node = self.node(id);
-        node.jobs.is_empty() && !node.applying
+        let is_idle = |process: &Process| match process {
+            Process::Replica(_) => true,
+            Process::Host(host) => host.is_idle(),
+        };
+        node.jobs.is_empty() && !node.applying && node.process.as_ref().is_none_or(is_idle)
     }
 
     pub(super) fn node(&self, id: ReplicaId) -> &Node {
@@ -209,7 +265,7 @@ impl Cluster {
 
     /// Writes a line into the trace.
     pub fn remark(&mut self, text: String) {
-        self.trace.push(self.now, None, Event::World(text));
+        self.trace.push(self.now, None, Event::Note { text });
     }
 
     pub(super) fn queue(&mut self, at: Time, due: Due) {
@@ -263,7 +319,7 @@ impl Cluster {
         }
     }
 
-    /// Asks a replica to propose; none while it is down or stands still.
+    /// Asks a bare replica to propose; none while it is down or stands still.
     pub fn propose(
         &mut self,
         id: ReplicaId,
@@ -278,16 +334,24 @@ impl Cluster {
             return None;
         }
         let clock = node.clock;
-        let replica = node.replica.as_mut()?;
+        let room = node.storage.room();
+        let replica = node.process.as_mut()?.replica()?;
+        // As the host does: a disk without space takes no new commands.
+        if room == Room::Full {
+            let (commands, reason) = (commands.to_vec(), NotProposed::Busy);
+            self.log(id, Event::NotProposed { reason });
+            return Some(Err(ProposeError { commands, reason }));
+        }
         let result = replica.propose(commands.to_vec(), clock.wall(now), clock.local(now));
         match &result {
             Ok(proposed) => {
                 let status = replica.status();
                 self.check.proposed(id, commands, *proposed);
                 self.check.admitted(id, &status);
-                self.log(id, Event::Propose(proposed.slot));
+                let Proposed { slot, ballot } = *proposed;
+                self.log(id, Event::Proposed { slot, ballot });
             }
-            Err(_) => self.log(id, Event::Refuse),
+            Err(error) => self.log(id, Event::NotProposed { reason: error.reason }),
         }
         self.drain(id);
         Some(result)

@@ -2,17 +2,18 @@
 
 use super::check::Invariant;
 use super::cluster::{Cluster, Due};
+use super::host::{Process, Stimulus};
 use super::kind::Kind;
 use super::network::Fate;
-use super::node::{Job, Node};
-use super::trace::{Event, Packet};
+use super::node::{Job, Node, Seen};
 use crate::codec;
-use crate::durable::WriteBatch;
+use crate::durable::{WriteBatch, WriteSequence};
 use crate::ids::{ReplicaId, Slot, Time};
 use crate::message::{Body, Message};
-use crate::output::{Halt, LoadTicket, Output, Recipients};
+use crate::output::{Halt, LoadTicket, Output, Recipients, Status};
 use crate::port::LoadRange;
 use crate::replica::Replica;
+use crate::trace::{Delivery, Event, Packet};
 use crate::value::Value;
 use bytes::{Bytes, BytesMut};
 use core::time::Duration;
@@ -25,6 +26,7 @@ impl Cluster {
     pub(super) fn happen(&mut self, due: Due) {
         let (id, life) = match &due {
             Due::Client(client) => return self.client_acts(*client),
+            Due::Links => return self.tend_links(),
             Due::Restart(id, life) => {
                 if self.node(*id).life == *life {
                     self.restart(*id);
@@ -32,12 +34,15 @@ impl Cluster {
                 return;
             }
             Due::Deliver { to, .. } => (*to, None),
-            Due::Disk(id, life) | Due::Timer(id, life) | Due::Applied(id, life) => {
-                (*id, Some(*life))
-            }
+            Due::Disk(id, life)
+            | Due::Timer(id, life)
+            | Due::Applied(id, life)
+            | Due::Asked(id, life)
+            | Due::Part(id, life, _)
+            | Due::Link(id, life, ..) => (*id, Some(*life)),
         };
         let node = self.node(id);
-        if node.replica.is_none() || life.is_some_and(|life| life != node.life) {
+        if !node.is_up() || life.is_some_and(|life| life != node.life) {
             return;
         }
         if node.paused_until > self.now {
@@ -45,18 +50,18 @@ impl Cluster {
         }
         match due {
             Due::Deliver { from, packet, .. } => {
-                let message = packet.open();
                 self.totals.delivered += 1;
-                self.log(id, Event::Receive(from, packet));
-                self.input(id, |replica, now| {
-                    replica.handle_message(from, message, now);
-                });
+                self.log(id, Event::Received { from, packet: packet.clone() });
+                self.deliver(id, from, packet);
             }
             Due::Disk(..) => self.disk_is_done(id),
             Due::Timer(..) => {
                 if self.node(id).armed.is_some_and(|at| at <= self.now) {
                     self.node_mut(id).armed = None;
                     self.log(id, Event::Timeout);
+                    if self.fleet.is_some() {
+                        return self.turn(id, Stimulus::Timer);
+                    }
                     self.input(id, Replica::handle_timeout);
                 }
             }
@@ -65,19 +70,22 @@ impl Cluster {
                 node.applying = false;
                 node.applied_said = node.applied;
                 let through = node.applied;
-                self.log(id, Event::Applied(through));
+                self.log(id, Event::Applied { through });
                 self.input(id, |replica, now| replica.handle_applied(through, now));
             }
-            Due::Client(_) | Due::Restart(..) => {}
+            Due::Asked(..) => self.turn(id, Stimulus::Asked),
+            Due::Part(_, _, part) => self.turn(id, Stimulus::Part(part)),
+            Due::Link(_, _, peer) => self.tell_link(id, peer),
+            Due::Client(_) | Due::Restart(..) | Due::Links => {}
         }
     }
 
     /// Calls a replica that is up, and executes what comes of it.
-    fn input(&mut self, id: ReplicaId, call: impl FnOnce(&mut Replica, Time)) {
+    pub(super) fn input(&mut self, id: ReplicaId, call: impl FnOnce(&mut Replica, Time)) {
         let now = self.now;
         let node = self.node_mut(id);
         let local = node.clock.local(now);
-        if let Some(replica) = &mut node.replica {
+        if let Some(replica) = node.process.as_mut().and_then(Process::replica) {
             call(replica, local);
         }
         self.drain(id);
@@ -85,20 +93,22 @@ impl Cluster {
 
     pub(super) fn drain(&mut self, id: ReplicaId) {
         for _ in 0..OUTPUTS_MAX {
-            let Some(replica) = &mut self.node_mut(id).replica else {
+            let process = self.node_mut(id).process.as_mut();
+            let Some(replica) = process.and_then(Process::replica) else {
                 return;
             };
             match replica.poll_output() {
                 Output::Send { to, message } => self.send(id, to, message),
                 Output::Persist(batch) => {
                     self.check.handed_out(id, &batch);
-                    let (sequence, writes) = (batch.sequence(), batch.writes().len());
-                    self.log(id, Event::Persist(sequence.number(), writes));
+                    let (sequence, writes) = (batch.sequence(), batch.writes().to_vec());
+                    self.log(id, Event::Persist { sequence, writes });
                     self.node_mut(id).jobs.push_back(Job::Persist(batch));
                 }
                 Output::Load { ticket, range } => {
                     self.totals.loads += 1;
-                    self.log(id, Event::Load(range.from));
+                    let LoadRange { from, through, .. } = range;
+                    self.log(id, Event::Load { from, through });
                     self.node_mut(id).jobs.push_back(Job::Load(ticket, range));
                 }
                 Output::Apply { slot, value } => self.apply(id, slot, &value),
@@ -112,12 +122,26 @@ impl Cluster {
         self.check.fail(Invariant::Progress, || format!("the outputs of {id} never end"));
     }
 
+    /// Tells the trace what changed about a replica.
+    fn notice(&mut self, id: ReplicaId, status: &Status) {
+        let Status { role, leader, committed, .. } = *status;
+        let seen = Seen { role: Some(role), leader, committed };
+        let before = core::mem::replace(&mut self.node_mut(id).seen, seen);
+        if (before.role, before.leader) != (seen.role, leader) {
+            self.log(id, Event::Role { role, leader });
+        }
+        if before.committed != committed {
+            self.log(id, Event::Committed { through: committed });
+        }
+    }
+
     /// After a replica's outputs: looks at it, and starts its disk.
-    fn settle(&mut self, id: ReplicaId) {
+    pub(super) fn settle(&mut self, id: ReplicaId) {
         let Some(status) = self.status(id) else {
             return;
         };
         self.check.observed(id, &status);
+        self.notice(id, &status);
         let node = self.node_mut(id);
         if node.crash_when_writing && node.is_writing() {
             let down = node.restart_after;
@@ -125,14 +149,17 @@ impl Cluster {
             return self.restart_after(id, down);
         }
         let life = node.life;
-        if node.busy == 0 && !node.jobs.is_empty() {
+        if node.busy == 0 && !node.jobs.is_empty() && !node.disk_held {
             node.busy = node.jobs.len();
+            let slow = if node.is_writing() { node.storage.delay() } else { Duration::ZERO };
             let delay_max = self.options.disk_delay_max;
-            let delay = self.rng.duration(Duration::from_micros(10), delay_max);
+            let delay = self.rng.duration(Duration::from_micros(10), delay_max) + slow;
             self.queue(self.now.after(delay), Due::Disk(id, life));
         }
         let node = self.node(id);
-        if !node.applying && node.applied > node.applied_said {
+        // A host's state machine works in a part of the host.
+        let is_bare = matches!(node.process, Some(Process::Replica(_)));
+        if is_bare && !node.applying && node.applied > node.applied_said {
             let delay_max = self.options.apply_delay_max;
             let delay = self.rng.duration(Duration::ZERO, delay_max);
             self.queue(self.now.after(delay), Due::Applied(id, life));
@@ -140,7 +167,7 @@ impl Cluster {
         }
     }
 
-    fn arm(&mut self, id: ReplicaId, wake_at: Option<Time>) {
+    pub(super) fn arm(&mut self, id: ReplicaId, wake_at: Option<Time>) {
         let now = self.now;
         let node = self.node_mut(id);
         let Some(local) = wake_at else {
@@ -155,8 +182,8 @@ impl Cluster {
         }
     }
 
-    fn halt(&mut self, id: ReplicaId, halt: Halt) {
-        self.log(id, Event::Halt);
+    pub(super) fn halt(&mut self, id: ReplicaId, halt: Halt) {
+        self.log(id, Event::Halted { reason: halt.clone() });
         if !matches!(halt, Halt::Refused { .. }) {
             self.check.fail(Invariant::NoHalt, || format!("{id}: {halt}"));
         }
@@ -166,12 +193,7 @@ impl Cluster {
 
     fn send(&mut self, from: ReplicaId, to: Recipients, message: Message) {
         let kind = Kind::of(&message.body);
-        let replica = self.node(from).replica.as_ref();
-        let committed = match (&message.body, replica) {
-            (Body::Accept(_), Some(replica)) => replica.status().committed,
-            _ => Slot::ZERO,
-        };
-        self.check.sent(from, &message, committed);
+        self.check_sent(from, &message);
         let packet = if self.options.codec {
             Packet::Encoded(join(codec::encode(&message)))
         } else {
@@ -187,25 +209,42 @@ impl Cluster {
         }
     }
 
-    fn post(&mut self, from: ReplicaId, to: ReplicaId, kind: Kind, packet: &Packet) {
-        let fate = self.network.fate(from, to, kind);
-        let (word, delays) = match fate {
-            Fate::Cut => (" (cut)", [None, None]),
-            Fate::Lost => (" (lost)", [None, None]),
-            Fate::Once(delay) => ("", [Some(delay), None]),
-            Fate::Twice(first, second) => (" (twice)", [Some(first), Some(second)]),
+    pub(super) fn check_sent(&mut self, from: ReplicaId, message: &Message) {
+        let committed = if matches!(message.body, Body::Accept(_)) {
+            self.status(from).map_or(Slot::ZERO, |status| status.committed)
+        } else {
+            Slot::ZERO
         };
-        self.log(from, Event::Send(to, packet.clone(), word));
+        self.check.sent(from, message, committed);
+    }
+
+    pub(super) fn post(&mut self, from: ReplicaId, to: ReplicaId, kind: Kind, packet: &Packet) {
+        if self.keeps(from, to, kind, packet) {
+            return;
+        }
+        let fate = self.network.fate(from, to, kind);
         self.totals.lost[kind.index()] += u64::from(fate == Fate::Lost);
-        self.totals.repeated[kind.index()] += u64::from(delays[1].is_some());
+        self.totals.repeated[kind.index()] += u64::from(matches!(fate, Fate::Twice(..)));
+        self.meet(from, to, packet, fate);
+    }
+
+    /// Lets a packet have its fate.
+    pub(super) fn meet(&mut self, from: ReplicaId, to: ReplicaId, packet: &Packet, fate: Fate) {
+        let (delivery, delays) = match fate {
+            Fate::Cut => (Delivery::Cut, [None, None]),
+            Fate::Lost => (Delivery::Lost, [None, None]),
+            Fate::Once(delay) => (Delivery::Sent, [Some(delay), None]),
+            Fate::Twice(first, second) => (Delivery::Twice, [Some(first), Some(second)]),
+        };
+        self.log(from, Event::Sent { to, delivery, packet: packet.clone() });
         for delay in delays.into_iter().flatten() {
             let packet = packet.clone();
             self.queue(self.now.after(delay), Due::Deliver { from, to, packet });
         }
     }
 
-    fn apply(&mut self, id: ReplicaId, slot: Slot, value: &Value) {
-        self.log(id, Event::Apply(slot));
+    pub(super) fn apply(&mut self, id: ReplicaId, slot: Slot, value: &Value) {
+        self.log(id, Event::Apply { slot, value: value.clone() });
         self.check.applied(id, slot, value);
         self.node_mut(id).applied = slot;
         self.resolve_attempts(id, slot, value);
@@ -214,7 +253,7 @@ impl Cluster {
     fn disk_is_done(&mut self, id: ReplicaId) {
         // The queue keeps what is not done yet, so that a crash in between finds it there.
         let mut left = self.node(id).busy;
-        while left > 0 && self.node(id).replica.is_some() {
+        while left > 0 && self.node(id).is_up() {
             let node = self.node_mut(id);
             let mut batches = Vec::new();
             // As the host does: all writes up to the next read in one call.
@@ -226,8 +265,13 @@ impl Cluster {
                         self.load(id, ticket, range);
                         break;
                     }
-                    Some(read @ Job::Load(..)) => {
-                        node.jobs.push_front(read);
+                    Some(Job::Look) if batches.is_empty() => {
+                        left -= 1;
+                        self.persist(id, Vec::new());
+                        break;
+                    }
+                    Some(other @ (Job::Load(..) | Job::Look)) => {
+                        node.jobs.push_front(other);
                         break;
                     }
                     None => break,
@@ -243,18 +287,45 @@ impl Cluster {
     }
 
     fn persist(&mut self, id: ReplicaId, batches: Vec<WriteBatch>) {
-        let proofs = self.node_mut(id).storage.persist(batches);
-        for proof in proofs.expect("simulated storage writes") {
-            self.check.attested(id, proof.through());
-            self.log(id, Event::Durable(proof.through().number()));
+        let storage = &mut self.node_mut(id).storage;
+        let proofs = match storage.persist(batches) {
+            Ok(proofs) => proofs,
+            Err(error) => return self.storage_failed(id, error),
+        };
+        let room = storage.room();
+        if self.fleet.is_some() {
+            for proof in &proofs {
+                self.proved(id, proof.through());
+            }
+            return self.turn(id, Stimulus::Durable(proofs, room));
+        }
+        for proof in proofs {
+            self.proved(id, proof.through());
             self.input(id, |replica, now| replica.handle_durable(proof, now));
         }
     }
 
+    /// A disk proved what was written to it, which may make values chosen.
+    fn proved(&mut self, id: ReplicaId, through: WriteSequence) {
+        self.check.attested(id, through);
+        self.log(id, Event::Durable { through });
+        for (slot, ballot) in self.check.take_chosen() {
+            if let Some(value) = self.check.chosen(slot).cloned() {
+                self.log(id, Event::Chosen { slot, ballot, value });
+            }
+        }
+    }
+
     fn load(&mut self, id: ReplicaId, ticket: LoadTicket, range: LoadRange) {
-        let loaded = self.node_mut(id).storage.load(range);
-        let loaded = loaded.expect("simulated storage reads");
-        self.log(id, Event::Loaded(loaded.values.len()));
+        let loaded = match self.node_mut(id).storage.load(range) {
+            Ok(loaded) => loaded,
+            Err(error) => return self.storage_failed(id, error),
+        };
+        self.check.loaded(id, range.from, &loaded.values);
+        self.log(id, Event::Loaded { values: loaded.values.len() });
+        if self.fleet.is_some() {
+            return self.turn(id, Stimulus::Loaded(ticket, loaded));
+        }
         self.input(id, |replica, now| {
             replica.handle_loaded(ticket, loaded, now);
         });
@@ -262,7 +333,7 @@ impl Cluster {
 }
 
 /// What the receiver of a message gets: its bytes in one piece.
-fn join(mut chunks: Vec<Bytes>) -> Bytes {
+pub(super) fn join(mut chunks: Vec<Bytes>) -> Bytes {
     if chunks.len() == 1 {
         return chunks.remove(0);
     }
@@ -275,9 +346,9 @@ fn join(mut chunks: Vec<Bytes>) -> Bytes {
 
 /// Every count of the lives that go on.
 pub(super) fn count_living(cluster: &mut Cluster) {
-    let living = cluster.nodes.iter().filter_map(|node: &Node| node.replica.as_ref());
-    for replica in living {
-        cluster.totals.count(&replica.counters());
+    let living = cluster.nodes.iter().filter_map(|node: &Node| node.process.as_ref());
+    for process in living {
+        cluster.totals.count(&process.counters());
     }
     cluster.totals.events += cluster.trace.events();
 }

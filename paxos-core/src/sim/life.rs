@@ -5,29 +5,44 @@ use core::time::Duration;
 use super::check::Invariant;
 use super::cluster::{Cluster, Due};
 use super::disk::SimDisk;
-use super::node::Node;
+use super::held::Survivors;
+use super::host::{Birth, Moment, Process, Stimulus};
+use super::node::{Directory, Node, Seen};
 use super::options::Machine;
-use super::trace::Event;
 use crate::ids::{ReplicaId, Slot};
 use crate::replica::Replica;
+use crate::trace::Event;
 
 impl Cluster {
     /// Takes a replica's power away.
     pub fn crash(&mut self, id: ReplicaId) {
         let node = self.node_mut(id);
-        let Some(replica) = node.replica.take() else {
+        let Some(process) = node.process.take() else {
             return;
         };
         let unproved = node.unproved();
         let writes = unproved.iter().map(|batch| batch.writes().len()).sum();
         node.crash_when_writing = false;
-        self.totals.count(&replica.counters());
+        self.totals.count(&process.counters());
         self.totals.crashes += 1;
         self.totals.torn_tails += u64::from(writes > 0);
-        self.log(id, Event::Crash(writes));
+        self.log(id, Event::Crashed { unproved: writes });
         let mut rng = self.rng.fork();
-        self.node_mut(id).storage.crash(unproved, &mut rng);
+        let node = self.node_mut(id);
+        match node.survivors {
+            Survivors::Drawn => node.storage.crash(unproved, &mut rng),
+            Survivors::Nothing => node.storage.crash(Vec::new(), &mut rng),
+            Survivors::Everything => {
+                // They are written, and the proof goes with the process.
+                let proofs = node.storage.persist(unproved);
+                let _unseen = proofs.expect("simulated storage writes");
+                node.storage.crash(Vec::new(), &mut rng);
+            }
+        }
         self.forget_attempts(id);
+        // What the process held in memory goes before anybody hears of it.
+        drop(process);
+        self.host_is_gone(id);
     }
 
     /// Takes a replica's power away as soon as it writes, and gives it back after `down`.
@@ -39,7 +54,7 @@ impl Cluster {
 
     /// Starts a replica that is down; nothing if it is not.
     pub fn restart(&mut self, id: ReplicaId) {
-        if self.node(id).replica.is_none() {
+        if !self.node(id).is_up() {
             self.start(id);
         }
     }
@@ -55,18 +70,24 @@ impl Cluster {
         let until = self.now.after(duration);
         self.node_mut(id).paused_until = until;
         self.totals.pauses += 1;
-        self.log(id, Event::Pause(until));
+        self.log(id, Event::Paused { until });
     }
 
     /// Gives a replica that is down a newly formatted directory, as no operator should.
     pub fn wipe(&mut self, id: ReplicaId) {
-        assert!(self.node(id).replica.is_none(), "only what is down is wiped");
+        assert!(!self.node(id).is_up(), "only what is down is wiped");
         let mut format = self.format.clone();
         format.replica = id;
         let node = self.node_mut(id);
         node.storage = Box::new(SimDisk::new(format));
         node.applied_durable = Slot::ZERO;
         self.check.wiped(id);
+    }
+
+    /// A durable state machine makes what it holds durable.
+    pub fn save(&mut self, id: ReplicaId) {
+        let node = self.node_mut(id);
+        node.applied_durable = node.applied_said;
     }
 
     /// Where the options say so: each state machine that is up makes durable what it holds, and what
@@ -76,7 +97,7 @@ impl Cluster {
             return;
         }
         let now = self.now;
-        let is_up = |node: &Node| node.replica.is_some() && node.paused_until <= now;
+        let is_up = |node: &Node| node.is_up() && node.paused_until <= now;
         for node in self.nodes.iter_mut().filter(|node| is_up(node)) {
             node.applied_durable = node.applied_said;
         }
@@ -88,7 +109,8 @@ impl Cluster {
                 continue;
             }
             node.trimmed = through;
-            let trimmed = node.replica.as_mut().map_or(Ok(()), |replica| replica.trim(through));
+            let replica = node.process.as_mut().and_then(Process::replica);
+            let trimmed = replica.map_or(Ok(()), |replica| replica.trim(through));
             if let Err(error) = trimmed {
                 let detail = || format!("{id} refuses to trim {through}: {error}");
                 self.check.fail(Invariant::AppliedInOrder, detail);
@@ -110,25 +132,50 @@ impl Cluster {
                 Slot::new(self.rng.between(low.number(), high.max(low).number()))
             }
         };
-        let recovered = node.storage.recover(nonce);
-        let mut recovered = recovered.expect("simulated storage recovers");
-        let recovered = recovered.pop().expect("storage holds one group");
-        let boot = recovered.incarnation.boot();
+        let recovered = match node.storage.recover(nonce) {
+            Ok(mut recovered) => recovered.pop().expect("storage holds one group"),
+            Err(error) => return self.start_failed(id, &error),
+        };
+        if self.check.forgets(id, &recovered) {
+            self.check.left_off(id);
+            return self.leave_off(id);
+        }
+        let node = self.node_mut(id);
+        let applied = match node.directory {
+            Directory::Its => applied,
+            Directory::OldCopy => applied.min(recovered.committed).max(recovered.trimmed),
+        };
+        node.directory = Directory::Its;
+        let incarnation = recovered.incarnation;
         node.trimmed = recovered.trimmed;
         let bytes_max = node.config.window_bytes_max;
         self.check.recovered(id, &recovered, applied, bytes_max);
-        let local = node.clock.local(now);
-        let replica = Replica::recover(node.config.clone(), recovered, applied, seed, local);
-        node.replica = Some(replica.expect("what storage gave back is what was written"));
+        self.audit(id, &recovered);
+        let node = &mut self.nodes[usize::from(id.number()) - 1];
+        let (local, wall) = (node.clock.local(now), node.clock.wall(now));
+        let config = node.config.clone();
+        node.process = Some(if let Some(fleet) = &mut self.fleet {
+            let moment = Moment { now, local, wall };
+            Process::Host(fleet.start(Birth { recovered, config, seed, moment }))
+        } else {
+            let replica = Replica::recover(config, recovered, applied, seed, local);
+            let replica = replica.expect("what storage gave back is what was written");
+            Process::Replica(Box::new(replica))
+        });
         node.halted = None;
+        node.failed = None;
         node.life += 1;
+        node.seen = Seen::default();
         node.armed = None;
         node.applying = false;
         node.paused_until = now;
         node.applied = applied;
         node.applied_said = applied;
         node.applied_durable = applied;
-        self.log(id, Event::Start(boot, applied));
+        self.log(id, Event::Started { incarnation, applied });
+        if self.fleet.is_some() {
+            return self.turn(id, Stimulus::Start);
+        }
         self.drain(id);
     }
 }

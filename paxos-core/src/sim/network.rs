@@ -78,6 +78,15 @@ pub struct Rule {
     pub to: Option<ReplicaId>,
 }
 
+impl Rule {
+    /// Whether it is about such a message.
+    pub fn covers(&self, from: ReplicaId, to: ReplicaId, kind: Kind) -> bool {
+        self.kind == kind
+            && self.from.is_none_or(|id| id == from)
+            && self.to.is_none_or(|id| id == to)
+    }
+}
+
 /// What becomes of a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fate {
@@ -203,19 +212,29 @@ impl Network {
 
     /// What becomes of a message of this kind.
     pub fn fate(&mut self, from: ReplicaId, to: ReplicaId, kind: Kind) -> Fate {
-        let ruled = |rule: &Rule| {
-            rule.kind == kind
-                && rule.from.is_none_or(|id| id == from)
-                && rule.to.is_none_or(|id| id == to)
-        };
+        let ruled = |rule: &Rule| rule.covers(from, to, kind);
         if self.is_cut(from, to) || self.rules.iter().any(ruled) {
             return Fate::Cut;
         }
-        if due(&mut self.lose_after[kind.index()]) || self.rng.chance(self.weather.loss) {
+        let lose = due(&mut self.lose_after[kind.index()]);
+        let repeat = |network: &mut Self| due(&mut network.repeat_after[kind.index()]);
+        self.passing(lose, repeat)
+    }
+
+    /// What becomes of a frame between hosts that is no message of the protocol.
+    pub fn host_fate(&mut self, from: ReplicaId, to: ReplicaId) -> Fate {
+        if self.is_cut(from, to) {
+            return Fate::Cut;
+        }
+        self.passing(false, |_| false)
+    }
+
+    fn passing(&mut self, lose: bool, repeat: impl FnOnce(&mut Self) -> bool) -> Fate {
+        if lose || self.rng.chance(self.weather.loss) {
             return Fate::Lost;
         }
         let first = self.delay();
-        if due(&mut self.repeat_after[kind.index()]) || self.rng.chance(self.weather.duplication) {
+        if repeat(self) || self.rng.chance(self.weather.duplication) {
             return Fate::Twice(first, self.delay());
         }
         Fate::Once(first)

@@ -1,4 +1,4 @@
-//! One simulated process: a replica, its disk, its clock and its state machine.
+//! One place of a cluster: a process, its disk, its clock and its state machine.
 //!
 //! Owns: [`Node`], plain state. The cluster drives it.
 //! Invariant: the disk's jobs are done in the order in which the replica handed them out, and a
@@ -8,18 +8,23 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::disk::CrashStorage;
+use super::failure::Failure;
+use super::held::Survivors;
+use super::host::Process;
+use crate::ballot::Ballot;
 use crate::config::Config;
 use crate::durable::WriteBatch;
 use crate::ids::{LogClock, Slot, Time};
-use crate::output::{Halt, LoadTicket};
+use crate::output::{Halt, LoadTicket, Role};
 use crate::port::LoadRange;
-use crate::replica::Replica;
 
 /// Work for a disk.
 #[derive(Debug)]
 pub(super) enum Job {
     Persist(WriteBatch),
     Load(LoadTicket, LoadRange),
+    /// Whether there is room again.
+    Look,
 }
 
 /// How a node's clock relates to the true time.
@@ -48,11 +53,32 @@ impl Clock {
     }
 }
 
-/// One process.
+/// What was last seen of a replica, to tell when it changes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Seen {
+    pub(super) role: Option<Role>,
+    pub(super) leader: Option<Ballot>,
+    pub(super) committed: Slot,
+}
+
+/// What a process finds at its start.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Directory {
+    /// What its last life left.
+    Its,
+    /// A copy of an earlier life, with a state machine as old.
+    OldCopy,
+}
+
+/// One place.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "what befalls a place comes in any combination")]
 pub(super) struct Node {
-    pub(super) replica: Option<Replica>,
+    /// None while it is down.
+    pub(super) process: Option<Process>,
     pub(super) halted: Option<Halt>,
+    /// Why its storage stopped it.
+    pub(super) failed: Option<Failure>,
     pub(super) storage: Box<dyn CrashStorage>,
     pub(super) config: Config,
     pub(super) clock: Clock,
@@ -75,13 +101,20 @@ pub(super) struct Node {
     /// What a durable state machine gives back after a crash at least.
     pub(super) applied_durable: Slot,
     pub(super) trimmed: Slot,
+    pub(super) directory: Directory,
+    pub(super) seen: Seen,
+    /// A script keeps the disk from doing anything.
+    pub(super) disk_held: bool,
+    /// What the next crash leaves of the facts that are being written.
+    pub(super) survivors: Survivors,
 }
 
 impl Node {
     pub(super) fn new(storage: Box<dyn CrashStorage>, config: Config, clock: Clock) -> Self {
         Self {
-            replica: None,
+            process: None,
             halted: None,
+            failed: None,
             storage,
             config,
             clock,
@@ -97,6 +130,10 @@ impl Node {
             applying: false,
             applied_durable: Slot::ZERO,
             trimmed: Slot::ZERO,
+            directory: Directory::Its,
+            seen: Seen::default(),
+            disk_held: false,
+            survivors: Survivors::Drawn,
         }
     }
 
@@ -105,9 +142,13 @@ impl Node {
         self.busy = 0;
         let batch = |job| match job {
             Job::Persist(batch) => Some(batch),
-            Job::Load(..) => None,
+            Job::Load(..) | Job::Look => None,
         };
         self.jobs.drain(..).filter_map(batch).collect()
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.process.is_some()
     }
 
     pub(super) fn is_writing(&self) -> bool {

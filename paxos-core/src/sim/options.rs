@@ -29,6 +29,8 @@ pub struct Options {
     pub window: u32,
     /// The tunables of every replica.
     pub config: Config,
+    /// The tunables of single replicas, the first for replica 1; the others have `config`.
+    pub configs: Vec<Config>,
     /// The longest time that a write or read takes.
     pub disk_delay_max: Duration,
     /// The longest time that the state machine takes.
@@ -55,6 +57,7 @@ impl Options {
             quorums: QuorumRule::Majority,
             window: crate::membership::WINDOW_DEFAULT,
             config: Config::default(),
+            configs: Vec::new(),
             disk_delay_max: Duration::from_millis(2),
             apply_delay_max: Duration::from_millis(1),
             clock_skew: 0,

@@ -4,6 +4,7 @@
 //! not be zero has a name and is looked at.
 
 use core::fmt;
+use std::collections::BTreeMap;
 
 use super::kind::Kind;
 use crate::output::Counters;
@@ -47,6 +48,16 @@ pub struct Totals {
     pub loads: u64,
     /// Trims of a log.
     pub trims: u64,
+    /// Faults ordered for disks.
+    pub disk_faults: u64,
+    /// Processes that a failure of their storage stopped, or kept from starting.
+    pub storage_failures: u64,
+    /// Those of them that are final.
+    pub damage_named: u64,
+    /// Replicas left off because their disk had lied.
+    pub left_off: u64,
+    /// How requests to whole nodes ended, by name; empty for bare replicas.
+    pub endings: BTreeMap<&'static str, u64>,
     /// Messages delivered.
     pub delivered: u64,
     /// Messages lost, by kind.
@@ -85,14 +96,21 @@ impl Totals {
         self.values_fetched += other.values_fetched;
         self.loads += other.loads;
         self.trims += other.trims;
+        self.disk_faults += other.disk_faults;
+        self.storage_failures += other.storage_failures;
+        self.damage_named += other.damage_named;
+        self.left_off += other.left_off;
         self.delivered += other.delivered;
+        for (name, count) in &other.endings {
+            *self.endings.entry(name).or_default() += count;
+        }
         for kind in Kind::ALL {
             self.lost[kind.index()] += other.lost[kind.index()];
             self.repeated[kind.index()] += other.repeated[kind.index()];
         }
     }
 
-    fn rows(&self) -> [(&'static str, u64); 19] {
+    fn rows(&self) -> [(&'static str, u64); 23] {
         [
             ("seeds", self.seeds),
             ("events", self.events),
@@ -112,6 +130,10 @@ impl Totals {
             ("fetched values", self.values_fetched),
             ("loads", self.loads),
             ("trims", self.trims),
+            ("disk faults", self.disk_faults),
+            ("storage failures", self.storage_failures),
+            ("damage named", self.damage_named),
+            ("left off", self.left_off),
             ("messages delivered", self.delivered),
         ]
     }
@@ -119,8 +141,15 @@ impl Totals {
     /// What never happened although many seeds must show it. A `Refused` is the answer to a wiped
     /// directory, which random runs never have, so that kind may be missing.
     pub fn missing(&self) -> Vec<String> {
-        let rows = self.rows().into_iter().filter(|row| row.1 == 0);
+        // Disks in memory are never damaged.
+        let is_of_logs = |name| ["damage named", "left off"].contains(&name);
+        let rows = self.rows().into_iter().filter(|row| row.1 == 0 && !is_of_logs(row.0));
+        // Nodes do not trim yet.
+        let hosted = !self.endings.is_empty();
+        let rows = rows.filter(|row| !(hosted && row.0 == "trims"));
         let mut missing: Vec<String> = rows.map(|row| row.0.to_owned()).collect();
+        let endings = self.endings.iter().filter(|ending| *ending.1 == 0);
+        missing.extend(endings.map(|(name, _)| format!("requests that end as {name}")));
         for kind in Kind::ALL {
             if kind == Kind::Refused {
                 continue;
@@ -139,6 +168,9 @@ impl Totals {
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, count) in self.rows() {
+            writeln!(f, "{name:>24} {count:>12}")?;
+        }
+        for (name, count) in &self.endings {
             writeln!(f, "{name:>24} {count:>12}")?;
         }
         for kind in Kind::ALL {

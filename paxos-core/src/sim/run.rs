@@ -15,7 +15,10 @@ use super::cluster::{Cluster, Due};
 use super::disk::{CrashStorage, SimDisk};
 use super::drive::count_living;
 use super::fault::{Fault, Plan};
+use super::host::Fleet;
+use super::options::Options;
 use super::report::Totals;
+use super::trace::Trace;
 use crate::ballot::Ballot;
 use crate::ids::{ClientId, ReplicaId, RequestNumber, Slot, Time};
 use crate::message::Connectivity;
@@ -63,9 +66,9 @@ pub struct Outcome {
     /// What it saw.
     pub totals: Totals,
     /// The same for every run of this seed.
-    pub hash: u64,
-    /// The last events in words; empty where the limits keep none.
-    pub trace: String,
+    pub hash: u128,
+    /// The last events; none where the limits keep none.
+    pub trace: Trace,
 }
 
 /// Runs a seed on simulated disks.
@@ -80,8 +83,26 @@ pub fn run_seed_on(
     make: impl FnMut(Format) -> Box<dyn CrashStorage>,
 ) -> Outcome {
     let plan = Plan::new(seed, limits);
-    let mut cluster = Cluster::with_storage(plan.options.clone(), make);
-    let course = || course(&mut cluster, &plan, limits);
+    let cluster = Cluster::with_storage(plan.options.clone(), make);
+    run_cluster(cluster, &plan, limits)
+}
+
+/// Runs a seed with whole nodes: `fleet` is given the options of the cluster, to change where its
+/// hosts need others, and makes who makes the hosts and speaks for their clients.
+pub fn run_seed_of_hosts(
+    seed: u64,
+    limits: &Limits,
+    make: impl FnMut(Format) -> Box<dyn CrashStorage>,
+    fleet: impl FnOnce(&mut Options) -> Box<dyn Fleet>,
+) -> Outcome {
+    let mut plan = Plan::new(seed, limits);
+    let fleet = fleet(&mut plan.options);
+    let cluster = Cluster::with_fleet(plan.options.clone(), make, fleet);
+    run_cluster(cluster, &plan, limits)
+}
+
+fn run_cluster(mut cluster: Cluster, plan: &Plan, limits: &Limits) -> Outcome {
+    let course = || course(&mut cluster, plan, limits);
     // A failed assertion is reported like a broken invariant, with the trace that led to it.
     let panic = catch_unwind(AssertUnwindSafe(course)).err();
     if let Some(panic) = panic {
@@ -91,19 +112,25 @@ pub fn run_seed_on(
         cluster.check.fail(Invariant::NoPanic, detail);
     } else {
         count_living(&mut cluster);
+        cluster.count_fleet();
     }
     cluster.totals.seeds = 1;
     Outcome {
-        seed,
+        seed: plan.options.seed,
         violation: cluster.check.violation().cloned(),
         hash: cluster.trace.hash(),
-        trace: cluster.trace.to_string(),
+        trace: cluster.trace,
         totals: cluster.totals,
     }
 }
 
 fn course(cluster: &mut Cluster, plan: &Plan, limits: &Limits) {
-    for number in 0..limits.clients {
+    let hosted = cluster.fleet.as_ref().map(|fleet| fleet.clients());
+    for client in 0..hosted.unwrap_or_default() {
+        cluster.queue(Time::ZERO, Due::Client(client));
+    }
+    let bare = if hosted.is_some() { 0 } else { limits.clients };
+    for number in 0..bare {
         let share = limits.commands / limits.clients;
         let first = if number == 0 { limits.commands % limits.clients } else { 0 };
         cluster.clients.push(Client::new(number + 1, share + first));
@@ -129,6 +156,11 @@ fn course(cluster: &mut Cluster, plan: &Plan, limits: &Limits) {
     if cluster.violation().is_none() {
         rests(cluster);
     }
+    if let Some(fleet) = &mut cluster.fleet
+        && let Err(wrong) = fleet.verdict(true)
+    {
+        cluster.check.fail(Invariant::Answers, || wrong);
+    }
 }
 
 impl Cluster {
@@ -137,7 +169,7 @@ impl Cluster {
         self.remark(format!("{fault:?}"));
         match fault {
             Fault::Crash(id, down) => {
-                if self.node(*id).replica.is_some() {
+                if self.node(*id).is_up() {
                     self.crash(*id);
                     self.restart_after(*id, *down);
                 }
@@ -150,6 +182,7 @@ impl Cluster {
             }
             Fault::Heal => self.network.heal(),
             Fault::Weather(weather) => self.network.set_weather(*weather),
+            Fault::Disk(id, fault) => self.strike(*id, *fault),
         }
     }
 
@@ -165,6 +198,7 @@ impl Cluster {
             let node = self.node_mut(id);
             node.crash_when_writing = false;
             node.paused_until = node.paused_until.min(now);
+            self.calm_disk(id);
             self.restart(id);
         }
     }
@@ -210,6 +244,9 @@ fn serves_again(cluster: &mut Cluster) {
     let mut asked: Vec<(ReplicaId, Slot, RequestNumber)> = Vec::new();
     let within = cluster.options.election_timeout() * SERVE_WITHIN;
     let served = cluster.run_until_done(within, |cluster| {
+        if cluster.fleet.as_ref().is_some_and(|fleet| fleet.is_served()) {
+            return true;
+        }
         for (id, slot, number) in &asked {
             if cluster.check.slot_of(PROBE, *number) == Some(*slot) {
                 let status = cluster.status(*id);
@@ -219,6 +256,10 @@ fn serves_again(cluster: &mut Cluster) {
         let leader = cluster.leader().filter(|_| cluster.now >= next);
         if let Some(id) = leader {
             next = cluster.now.after(pause);
+            if cluster.fleet.is_some() {
+                cluster.fleet_probes(id);
+                return false;
+            }
             request += 1;
             let number = RequestNumber::new(request);
             let command = Command::apply(PROBE, number, Bytes::from_static(b"probe"));
@@ -236,7 +277,7 @@ fn serves_again(cluster: &mut Cluster) {
 
 /// Every command is resolved, and everything chosen is applied everywhere.
 fn converges(cluster: &mut Cluster) {
-    let left = cluster.clients.iter().map(|client| client.left).max().unwrap_or_default();
+    let left = cluster.commands_left();
     // What clients have not asked yet comes on top, at a leisurely pace.
     let timeouts = CONVERGE_WITHIN + u32::try_from(left).unwrap_or(u32::MAX / 2) / 2;
     let within = cluster.options.election_timeout() * timeouts;
@@ -254,20 +295,17 @@ fn converges(cluster: &mut Cluster) {
             leader = (agreed, cluster.now);
         }
         let settled = cluster.now.since(leader.1) > cluster.options.election_timeout();
-        agreed.is_some()
-            && settled
-            && cluster.clients.iter().all(Client::is_done)
-            && is_at_rest(cluster)
+        agreed.is_some() && settled && cluster.open_clients() == 0 && is_at_rest(cluster)
     });
     if !done {
-        let open = cluster.clients.iter().filter(|client| !client.is_done()).count();
+        let open = cluster.open_clients();
         cluster.no_progress(&format!("not converged, {open} clients wait"));
     }
 }
 
 fn is_at_rest(cluster: &Cluster) -> bool {
     let prefix = cluster.check.chosen_prefix();
-    cluster.ids().all(|id| {
+    cluster.ids().filter(|id| !cluster.is_spent(*id)).all(|id| {
         cluster.is_quiet(id)
             && cluster.status(id).is_some_and(|status| {
                 status.applied == prefix
@@ -281,7 +319,8 @@ fn is_at_rest(cluster: &Cluster) -> bool {
 
 /// The ballot that every replica follows, and whose leader knows that it leads.
 fn agreed_leader(cluster: &Cluster) -> Option<Ballot> {
-    let mut leaders = cluster.ids().map(|id| cluster.status(id)?.leader);
+    let living = cluster.ids().filter(|id| !cluster.is_spent(*id));
+    let mut leaders = living.map(|id| cluster.status(id)?.leader);
     let first = leaders.next()??;
     let agreed = leaders.all(|leader| leader == Some(first));
     let leads = cluster.status(first.leader()).is_some_and(|status| {

@@ -46,6 +46,31 @@ impl Check {
         self.commands.entry(key).or_default().payload = command.payload.clone();
     }
 
+    /// A host proposed a command in a slot: one that a client asked for, and in this slot alone.
+    pub fn witnessed(
+        &mut self,
+        slot: Slot,
+        command: &Command,
+        is_submitted: impl FnOnce() -> bool,
+    ) {
+        let key = (command.client, command.request);
+        let known = self.commands.entry(key).or_default();
+        if known.proposed.contains(&slot) {
+            return;
+        }
+        known.proposed.push(slot);
+        let slots = known.proposed.clone();
+        if slots.len() > 1 {
+            return self.fail(Invariant::AppliedOnce, || {
+                format!("a command is proposed in {slots:?}: {command:?}")
+            });
+        }
+        known.payload = command.payload.clone();
+        self.require(is_submitted(), Invariant::Validity, || {
+            format!("{slot} holds a command that no client asked for: {command:?}")
+        });
+    }
+
     /// A replica took commands for a slot.
     pub fn proposed(&mut self, by: ReplicaId, commands: &[Command], proposed: Proposed) {
         self.use_ballot(proposed.ballot, by);

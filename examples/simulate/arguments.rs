@@ -1,0 +1,101 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::thread;
+
+use paxos_core::sim::Limits;
+
+use crate::depth::Depth;
+
+pub(crate) const USAGE: &str = "\
+simulate [--seeds N] [--first-seed S] [--threads T] [--replicas-max R] [--commands C] [--no-codec]
+         [--depth core|log|node]
+simulate --seed N [--trace] [--print-hash] [--trace-out FILE]   replays one seed
+
+--depth core    on disks that lose any suffix of what was not proved (the default)
+--depth log     on the write-ahead log, over disks that lose any sector that was not synced
+--depth node    whole nodes with clients and a state machine, on such logs
+
+--trace           prints every event
+--print-hash      prints the hash of all events and nothing else
+--trace-out FILE  writes the events as JSON, one object a line: docs/traces.md";
+
+/// What the user asked for.
+pub(crate) struct Arguments {
+    /// The first seed, or the only one.
+    pub(crate) first: u64,
+    /// How many seeds.
+    pub(crate) seeds: u64,
+    /// How many at a time.
+    pub(crate) threads: usize,
+    /// Whether a replay prints its events.
+    pub(crate) trace: bool,
+    /// Whether a replay prints the hash of its events alone.
+    pub(crate) print_hash: bool,
+    /// Where a replay writes its events as JSON.
+    pub(crate) trace_out: Option<PathBuf>,
+    /// Whether one seed is run again.
+    pub(crate) replay: bool,
+    /// How much of a replica is real.
+    pub(crate) depth: Depth,
+    /// How large the runs are.
+    pub(crate) limits: Limits,
+}
+
+/// What the words mean; nothing if they ask for help.
+pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, String> {
+    let mut arguments = Arguments {
+        first: 0,
+        seeds: 1000,
+        threads: thread::available_parallelism().map_or(1, usize::from),
+        trace: false,
+        print_hash: false,
+        trace_out: None,
+        replay: false,
+        depth: Depth::Core,
+        limits: Limits::default(),
+    };
+    while let Some(word) = words.next() {
+        let mut number = |low: u64, high: u64| {
+            let text = words.next().ok_or(format!("{word} needs a number"))?;
+            let number = text.parse().ok().filter(|n| (low..=high).contains(n));
+            number.ok_or(format!("{word} takes {low} to {high}, not {text}"))
+        };
+        match word.as_str() {
+            "--seeds" => arguments.seeds = number(1, u64::MAX)?,
+            "--first-seed" => arguments.first = number(0, u64::MAX)?,
+            "--seed" => {
+                arguments.first = number(0, u64::MAX)?;
+                arguments.replay = true;
+            }
+            "--threads" => arguments.threads = number(1, 1024)? as usize,
+            "--replicas-max" => arguments.limits.replicas_max = number(1, 9)? as u16,
+            "--commands" => arguments.limits.commands = number(1, 1_000_000)?,
+            "--no-codec" => arguments.limits.codec = false,
+            "--depth" => {
+                arguments.depth = match words.next().as_deref() {
+                    Some("core") => Depth::Core,
+                    Some("log") => Depth::Log,
+                    Some("node") => Depth::Node,
+                    _ => return Err("--depth takes core, log or node".to_owned()),
+                }
+            }
+            "--trace" => arguments.trace = true,
+            "--print-hash" => arguments.print_hash = true,
+            "--trace-out" => {
+                let path = words.next().ok_or("--trace-out needs a file")?;
+                arguments.trace_out = Some(path.into());
+            }
+            "--help" | "-h" => return Ok(None),
+            _ => return Err(format!("what is {word}?")),
+        }
+    }
+    let tells = arguments.trace || arguments.print_hash || arguments.trace_out.is_some();
+    if tells && !arguments.replay {
+        return Err("--trace, --print-hash and --trace-out go with --seed".to_owned());
+    }
+    if arguments.first.checked_add(arguments.seeds).is_none() {
+        return Err("there are no seeds that high".to_owned());
+    }
+    Ok(Some(arguments))
+}

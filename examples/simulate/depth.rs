@@ -1,0 +1,28 @@
+//! How much of a replica is real, and how a seed is run with so much of it.
+
+use paxos_core::sim::{Limits, Outcome, run_seed, run_seed_on};
+use paxos_storage::sim::SimWal;
+
+use crate::store;
+
+/// How much of a replica is real.
+#[derive(Clone, Copy)]
+pub(crate) enum Depth {
+    /// The protocol.
+    Core,
+    /// The protocol and the write-ahead log.
+    Log,
+    /// The whole node, with clients and a state machine.
+    Node,
+}
+
+impl Depth {
+    /// Runs a seed.
+    pub(crate) fn run(self, seed: u64, limits: &Limits) -> Outcome {
+        match self {
+            Self::Core => run_seed(seed, limits),
+            Self::Node => store::simulation().run_seed(seed, limits),
+            Self::Log => run_seed_on(seed, limits, |format| Box::new(SimWal::new(format))),
+        }
+    }
+}

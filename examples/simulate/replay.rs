@@ -1,0 +1,54 @@
+//! One seed again.
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use paxos_core::sim::{Limits, Outcome};
+
+use crate::arguments::Arguments;
+
+/// Runs the seed and tells what came of it.
+pub(crate) fn replay(arguments: &Arguments) -> ExitCode {
+    let outcome = traced(arguments.first, arguments);
+    if let Some(path) = &arguments.trace_out
+        && !write(path, &outcome.trace.json())
+    {
+        return ExitCode::from(2);
+    }
+    if arguments.print_hash {
+        println!("{:032x}", outcome.hash);
+        return verdict(&outcome);
+    }
+    if arguments.trace {
+        print!("{}", outcome.trace);
+    }
+    println!("{}", outcome.totals);
+    println!("seed {}: trace hash {:032x}", outcome.seed, outcome.hash);
+    verdict(&outcome)
+}
+
+fn verdict(outcome: &Outcome) -> ExitCode {
+    match &outcome.violation {
+        Some(violation) => {
+            eprintln!("seed {} FAILED: {violation}", outcome.seed);
+            ExitCode::FAILURE
+        }
+        None => ExitCode::SUCCESS,
+    }
+}
+
+/// Writes a file, and says so if that fails.
+fn write(path: &Path, text: &str) -> bool {
+    let written = fs::write(path, text);
+    if let Err(error) = &written {
+        eprintln!("{}: {error}", path.display());
+    }
+    written.is_ok()
+}
+
+/// A run that remembers all its events.
+pub(crate) fn traced(seed: u64, arguments: &Arguments) -> Outcome {
+    let limits = Limits { trace_capacity: usize::MAX, ..arguments.limits.clone() };
+    arguments.depth.run(seed, &limits)
+}

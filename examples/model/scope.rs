@@ -135,8 +135,8 @@ pub(crate) const WORLDS: &[World] = &[
             Part {
                 name: "three campaigns of two candidates",
                 scope: Scope { campaigns: [2, 2, 0], campaigns_all: 3, ..ONE_SLOT },
-                states: None,
-                states_max: 20_000_000,
+                states: Some(1_027_185),
+                states_max: ALL_STATES,
             },
             Part {
                 name: "three candidates, a crash",

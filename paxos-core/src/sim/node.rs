@@ -72,6 +72,7 @@ pub(super) enum Directory {
 
 /// One place.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "what befalls a place comes in any combination")]
 pub(super) struct Node {
     /// None while it is down.
     pub(super) process: Option<Process>,

@@ -49,6 +49,10 @@ struct SlotHistory {
 
 /// What is known of a replica's disk and life.
 #[derive(Debug, Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "what happened to a disk comes in any combination"
+)]
 struct ReplicaHistory {
     life: Option<Incarnation>,
     /// The highest ballot in writes handed out, in this life or before.

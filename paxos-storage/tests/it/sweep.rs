@@ -31,6 +31,8 @@ const CALLS: usize = 200;
 const BLOCK: usize = 4096;
 /// So many unsynced pieces are tried in every combination.
 const ALL_SUBSETS_OF: usize = 10;
+/// Of the second and third image one bit in so many is flipped.
+const OTHER_BITS: usize = 11;
 
 type Log = Open<Wal<SimFs>>;
 
@@ -436,11 +438,14 @@ impl Sweep {
             Image::new(self, "closed", true, false),
             Image::new(self, "started again", false, true),
         ];
-        for image in &images {
-            self.flips(image, effort);
+        for (turn, image) in images.iter().enumerate() {
+            // What differs between the images is their end; the first is flipped bit by bit.
+            let bits = if turn == 0 { effort.bits } else { effort.bits * OTHER_BITS };
+            self.flips(image, Effort { bits, ..effort });
             self.blocks(image, BLOCK, effort);
             self.stale(image, BLOCK, effort);
             self.stale(image, SECTOR_LEN, effort);
+            println!("damage, {}, and before: {:?}", image.name, self.tally);
         }
     }
 }

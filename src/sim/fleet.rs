@@ -24,7 +24,7 @@ use super::turn::Flag;
 use super::watched::Watched;
 use super::{Answer, HistoryOf, Question};
 use crate::client::Client;
-use crate::error::ClientError;
+use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::machine::StateMachine;
 use crate::options::NodeOptions;
 use crate::shared::{Closing, Shared};
@@ -85,6 +85,41 @@ impl<M: StateMachine> fmt::Debug for SimFleet<M> {
     }
 }
 
+/// How a request can end, as far as nodes of one release and valid commands go.
+const ENDINGS: [&str; 10] = [
+    "answered",
+    "no leader",
+    "busy",
+    "storage full",
+    "superseded",
+    "node stopped before",
+    "timeout",
+    "node stopped",
+    "leader changed",
+    "link lost",
+];
+
+fn ending<T>(told: &Result<T, ClientError>) -> &'static str {
+    match told {
+        Ok(_) => "answered",
+        Err(ClientError::Rejected(rejection)) => match rejection {
+            Rejection::NoLeader => "no leader",
+            Rejection::Busy => "busy",
+            Rejection::TooLarge { .. } => "too large",
+            Rejection::StorageFull => "storage full",
+            Rejection::Superseded => "superseded",
+            Rejection::Stopped => "node stopped before",
+            Rejection::Codec(_) => "codec",
+        },
+        Err(ClientError::Unknown(uncertainty)) => match uncertainty {
+            Uncertainty::Timeout => "timeout",
+            Uncertainty::Stopped => "node stopped",
+            Uncertainty::LeaderChanged => "leader changed",
+            Uncertainty::LinkLost => "link lost",
+        },
+    }
+}
+
 /// Bounds of a node, some of them tiny.
 fn draw_options(rng: &mut Rng) -> NodeOptions {
     let usual = NodeOptions::default();
@@ -132,7 +167,7 @@ where
             served: false,
             history: History::new(),
             numbers: Vec::new(),
-            tally: Tally::default(),
+            tally: Tally { endings: ENDINGS.map(|name| (name, 0)).into(), ..Tally::default() },
         }
     }
 
@@ -186,6 +221,7 @@ where
         }
         self.served |= pending.probe && told.is_ok();
         let operation = pending.operation;
+        *self.tally.endings.entry(ending(&told)).or_default() += 1;
         match told {
             Ok(answer) => {
                 self.tally.answered += count;
@@ -208,9 +244,21 @@ where
         ReplicaId::new(self.rng.between(1, u64::from(self.replicas)) as u16)
     }
 
+    fn place_of(&self, index: usize) -> Option<(Slot, usize)> {
+        self.common.ledger.place_of(self.numbers[index]?)
+    }
+
+    /// The operations that stand in the log, in its order.
+    fn log(&self) -> Vec<usize> {
+        let place = |index| Some((self.place_of(index)?, index));
+        let mut log: Vec<_> = (0..self.numbers.len()).filter_map(place).collect();
+        log.sort_unstable();
+        log.into_iter().map(|(_, index)| index).collect()
+    }
+
     /// Commands that were answered before others were asked for stand before them in the log.
     fn check_order(&self) -> Result<(), String> {
-        let slot = |index: usize| self.common.ledger.slot_of(self.numbers[index]?);
+        let slot = |index: usize| Some(self.place_of(index)?.0);
         let operations = self.history.operations();
         let mut ends: Vec<(u64, Slot)> = Vec::new();
         for (index, operation) in operations.iter().enumerate() {
@@ -333,7 +381,7 @@ where
     }
 
     fn tally(&self) -> Tally {
-        self.tally
+        self.tally.clone()
     }
 
     fn verdict(&mut self, at_end: bool) -> Result<(), String> {
@@ -344,6 +392,7 @@ where
             return Ok(());
         }
         self.check_order()?;
-        self.setting.checks.iter().try_for_each(|check| check(&self.history))
+        let log = self.log();
+        self.setting.checks.iter().try_for_each(|check| check(&self.history, &log))
     }
 }

@@ -8,6 +8,7 @@
 
 use core::fmt::Debug;
 use core::time::Duration;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -143,7 +144,7 @@ pub struct Act {
 }
 
 /// What became of clients' requests so far.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Tally {
     /// Asked for.
     pub asked: u64,
@@ -155,6 +156,8 @@ pub struct Tally {
     pub rejected: u64,
     /// Nobody can say.
     pub unknown: u64,
+    /// Each way in which a request can end, by name, and how many ended so: zero too.
+    pub endings: BTreeMap<&'static str, u64>,
 }
 
 /// Makes the hosts of a cluster, and acts for their clients.

@@ -4,6 +4,7 @@
 //! not be zero has a name and is looked at.
 
 use core::fmt;
+use std::collections::BTreeMap;
 
 use super::kind::Kind;
 use crate::output::Counters;
@@ -55,6 +56,8 @@ pub struct Totals {
     pub damage_named: u64,
     /// Replicas left off because their disk had lied.
     pub left_off: u64,
+    /// How requests to whole nodes ended, by name; empty for bare replicas.
+    pub endings: BTreeMap<&'static str, u64>,
     /// Messages delivered.
     pub delivered: u64,
     /// Messages lost, by kind.
@@ -98,6 +101,9 @@ impl Totals {
         self.damage_named += other.damage_named;
         self.left_off += other.left_off;
         self.delivered += other.delivered;
+        for (name, count) in &other.endings {
+            *self.endings.entry(name).or_default() += count;
+        }
         for kind in Kind::ALL {
             self.lost[kind.index()] += other.lost[kind.index()];
             self.repeated[kind.index()] += other.repeated[kind.index()];
@@ -138,7 +144,12 @@ impl Totals {
         // Disks in memory are never damaged.
         let is_of_logs = |name| ["damage named", "left off"].contains(&name);
         let rows = self.rows().into_iter().filter(|row| row.1 == 0 && !is_of_logs(row.0));
+        // Nodes do not trim yet.
+        let hosted = !self.endings.is_empty();
+        let rows = rows.filter(|row| !(hosted && row.0 == "trims"));
         let mut missing: Vec<String> = rows.map(|row| row.0.to_owned()).collect();
+        let endings = self.endings.iter().filter(|ending| *ending.1 == 0);
+        missing.extend(endings.map(|(name, _)| format!("requests that end as {name}")));
         for kind in Kind::ALL {
             if kind == Kind::Refused {
                 continue;
@@ -157,6 +168,9 @@ impl Totals {
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, count) in self.rows() {
+            writeln!(f, "{name:>24} {count:>12}")?;
+        }
+        for (name, count) in &self.endings {
             writeln!(f, "{name:>24} {count:>12}")?;
         }
         for kind in Kind::ALL {

@@ -215,12 +215,14 @@ impl Cluster {
     /// Takes over what the fleet counted.
     pub(super) fn count_fleet(&mut self) {
         let Some(fleet) = &self.fleet else { return };
-        let Tally { asked, asked_under_faults, answered, rejected, unknown } = fleet.tally();
+        let Tally { asked, asked_under_faults, answered, rejected, unknown, endings } =
+            fleet.tally();
         self.totals.commands += asked;
         self.totals.commands_under_faults += asked_under_faults;
         self.totals.committed += answered;
         self.totals.rejected += rejected;
         self.totals.unknown += unknown;
+        self.totals.endings = endings;
     }
 
     fn asked(&mut self, id: ReplicaId) {

@@ -33,7 +33,7 @@ const BLOCK: usize = 4096;
 /// So many unsynced pieces are tried in every combination.
 const ALL_SUBSETS_OF: usize = 10;
 /// Of the second and third image one bit in so many is flipped.
-const OTHER_BITS: usize = 11;
+const OTHER_BITS: usize = 2;
 
 type Log = Open<Wal<SimFs>>;
 
@@ -101,7 +101,7 @@ fn workload() -> Vec<Vec<Write>> {
     (0..CALLS)
         .map(|call| {
             // Large ones cross sectors and segments.
-            let count = if call % 40 == 39 { 30 } else { 1 + rng.below(3) };
+            let count = if call % 40 == 20 { 30 } else { 1 + rng.below(3) };
             (0..count).map(|_| fact(&mut rng)).collect()
         })
         .collect()

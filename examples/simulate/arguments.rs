@@ -10,14 +10,17 @@ use crate::depth::Depth;
 pub(crate) const USAGE: &str = "\
 simulate [--seeds N] [--first-seed S] [--threads T] [--replicas-max R] [--commands C] [--no-codec]
          [--depth core|log]
-simulate --seed N [--trace] [--print-hash] [--trace-out FILE]   replays one seed
+simulate --seed N [--trace] [--print-hash] [--trace-out FILE] [--diagram FILE [--last N]]
+                  replays one seed
 
 --depth core    on disks that lose any suffix of what was not proved (the default)
 --depth log     on the write-ahead log, over disks that lose any sector that was not synced
 
 --trace           prints every event
 --print-hash      prints the hash of all events and nothing else
---trace-out FILE  writes the events as JSON, one object a line: docs/traces.md";
+--trace-out FILE  writes the events as JSON, one object a line: docs/traces.md
+--diagram FILE    draws them as a space-time diagram: FILE.svg or FILE.html
+--last N          draws only the last N events, not counting heartbeats and timers";
 
 /// What the user asked for.
 pub(crate) struct Arguments {
@@ -33,6 +36,10 @@ pub(crate) struct Arguments {
     pub(crate) print_hash: bool,
     /// Where a replay writes its events as JSON.
     pub(crate) trace_out: Option<PathBuf>,
+    /// Where a replay draws its events.
+    pub(crate) diagram: Option<PathBuf>,
+    /// How many of them.
+    pub(crate) last: usize,
     /// Whether one seed is run again.
     pub(crate) replay: bool,
     /// How much of a replica is real.
@@ -50,6 +57,8 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Ar
         trace: false,
         print_hash: false,
         trace_out: None,
+        diagram: None,
+        last: usize::MAX,
         replay: false,
         depth: Depth::Core,
         limits: Limits::default(),
@@ -80,6 +89,11 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Ar
             }
             "--trace" => arguments.trace = true,
             "--print-hash" => arguments.print_hash = true,
+            "--diagram" => {
+                let path = words.next().ok_or("--diagram needs a file")?;
+                arguments.diagram = Some(path.into());
+            }
+            "--last" => arguments.last = number(1, u64::MAX)? as usize,
             "--trace-out" => {
                 let path = words.next().ok_or("--trace-out needs a file")?;
                 arguments.trace_out = Some(path.into());
@@ -88,9 +102,10 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Ar
             _ => return Err(format!("what is {word}?")),
         }
     }
-    let tells = arguments.trace || arguments.print_hash || arguments.trace_out.is_some();
+    let files = arguments.trace_out.is_some() || arguments.diagram.is_some();
+    let tells = arguments.trace || arguments.print_hash || files;
     if tells && !arguments.replay {
-        return Err("--trace, --print-hash and --trace-out go with --seed".to_owned());
+        return Err("--trace, --print-hash, --trace-out and --diagram go with --seed".to_owned());
     }
     if arguments.first.checked_add(arguments.seeds).is_none() {
         return Err("there are no seeds that high".to_owned());

@@ -23,8 +23,8 @@ use super::rng::Rng;
 use super::trace::Trace;
 use crate::ids::{ClusterId, Epoch, GroupId, Incarnation, ReplicaId, Time};
 use crate::membership::{Member, Membership};
-use crate::output::{Halt, ProposeError, Proposed, Status};
-use crate::port::Format;
+use crate::output::{Halt, NotProposed, ProposeError, Proposed, Status};
+use crate::port::{Format, Room};
 use crate::trace::{Event, Packet};
 use crate::value::Command;
 
@@ -334,7 +334,14 @@ impl Cluster {
             return None;
         }
         let clock = node.clock;
+        let room = node.storage.room();
         let replica = node.process.as_mut()?.replica()?;
+        // As the host does: a disk without space takes no new commands.
+        if room == Room::Full {
+            let (commands, reason) = (commands.to_vec(), NotProposed::Busy);
+            self.log(id, Event::NotProposed { reason });
+            return Some(Err(ProposeError { commands, reason }));
+        }
         let result = replica.propose(commands.to_vec(), clock.wall(now), clock.local(now));
         match &result {
             Ok(proposed) => {

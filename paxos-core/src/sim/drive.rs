@@ -152,8 +152,9 @@ impl Cluster {
         let life = node.life;
         if node.busy == 0 && !node.jobs.is_empty() && !node.disk_held {
             node.busy = node.jobs.len();
+            let slow = if node.is_writing() { node.storage.delay() } else { Duration::ZERO };
             let delay_max = self.options.disk_delay_max;
-            let delay = self.rng.duration(Duration::from_micros(10), delay_max);
+            let delay = self.rng.duration(Duration::from_micros(10), delay_max) + slow;
             self.queue(self.now.after(delay), Due::Disk(id, life));
         }
         let node = self.node(id);
@@ -288,7 +289,10 @@ impl Cluster {
 
     fn persist(&mut self, id: ReplicaId, batches: Vec<WriteBatch>) {
         let storage = &mut self.node_mut(id).storage;
-        let proofs = storage.persist(batches).expect("simulated storage writes");
+        let proofs = match storage.persist(batches) {
+            Ok(proofs) => proofs,
+            Err(error) => return self.storage_failed(id, error),
+        };
         let room = storage.room();
         if self.fleet.is_some() {
             for proof in &proofs {
@@ -314,8 +318,11 @@ impl Cluster {
     }
 
     fn load(&mut self, id: ReplicaId, ticket: LoadTicket, range: LoadRange) {
-        let loaded = self.node_mut(id).storage.load(range);
-        let loaded = loaded.expect("simulated storage reads");
+        let loaded = match self.node_mut(id).storage.load(range) {
+            Ok(loaded) => loaded,
+            Err(error) => return self.storage_failed(id, error),
+        };
+        self.check.loaded(id, range.from, &loaded.values);
         self.log(id, Event::Loaded { values: loaded.values.len() });
         if self.fleet.is_some() {
             return self.turn(id, Stimulus::Loaded(ticket, loaded));

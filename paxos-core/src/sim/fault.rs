@@ -6,6 +6,8 @@
 
 use core::time::Duration;
 
+use super::atlas::Atlas;
+use super::disk::DiskFault;
 use super::kind::Kind;
 use super::network::{Shape, Weather};
 use super::options::{Machine, Options};
@@ -30,6 +32,8 @@ pub enum Fault {
     Heal,
     /// The network gets better or worse.
     Weather(Weather),
+    /// A disk does something wrong, or is well again.
+    Disk(ReplicaId, DiskFault),
 }
 
 /// The course of one random run.
@@ -83,6 +87,9 @@ impl Plan {
             }
         }
         faults.push((when(&mut rng), Fault::Weather(draw_weather(&mut rng))));
+        let atlas = Atlas::draw(&mut rng.fork(), &options, end, &[]);
+        let disks = atlas.faults.into_iter();
+        faults.extend(disks.map(|(at, id, fault)| (at, Fault::Disk(id, fault))));
         faults.sort_by_key(|(at, _)| *at);
         let forced = |kind| (kind, rng.below(6) as u32, rng.below(6) as u32);
         Self { forced: Kind::ALL.into_iter().map(forced).collect(), options, faults, end }

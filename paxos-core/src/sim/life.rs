@@ -132,13 +132,26 @@ impl Cluster {
                 Slot::new(self.rng.between(low.number(), high.max(low).number()))
             }
         };
-        let recovered = node.storage.recover(nonce);
-        let mut recovered = recovered.expect("simulated storage recovers");
-        let recovered = recovered.pop().expect("storage holds one group");
+        let recovered = match node.storage.recover(nonce) {
+            Ok(mut recovered) => recovered.pop().expect("storage holds one group"),
+            Err(error) => return self.start_failed(id, &error),
+        };
+        if self.check.forgets(id, &recovered) {
+            self.check.left_off(id);
+            return self.leave_off(id);
+        }
+        let node = self.node_mut(id);
+        let applied = if core::mem::take(&mut node.rolled_back) {
+            applied.min(recovered.committed).max(recovered.trimmed)
+        } else {
+            applied
+        };
         let incarnation = recovered.incarnation;
         node.trimmed = recovered.trimmed;
         let bytes_max = node.config.window_bytes_max;
         self.check.recovered(id, &recovered, applied, bytes_max);
+        self.audit(id, &recovered);
+        let node = &mut self.nodes[usize::from(id.number()) - 1];
         let (local, wall) = (node.clock.local(now), node.clock.wall(now));
         let config = node.config.clone();
         node.process = Some(if let Some(fleet) = &mut self.fleet {
@@ -150,6 +163,7 @@ impl Cluster {
             Process::Replica(Box::new(replica))
         });
         node.halted = None;
+        node.failed = None;
         node.life += 1;
         node.seen = Seen::default();
         node.armed = None;

@@ -9,6 +9,7 @@
 //! assert!(outcome.violation.is_none(), "{}", outcome.trace);
 //! ```
 
+mod atlas;
 mod batches;
 mod check;
 mod client;
@@ -16,6 +17,7 @@ mod cluster;
 mod diagram;
 mod disk;
 mod drive;
+mod failure;
 mod fault;
 mod held;
 mod host;
@@ -23,6 +25,7 @@ mod kind;
 mod life;
 pub mod linear;
 mod link;
+pub mod monitor;
 mod network;
 mod node;
 mod options;
@@ -34,11 +37,13 @@ mod script;
 mod stage;
 mod trace;
 
+pub use atlas::Atlas;
 pub use batches::Batches;
 pub use check::{Check, Invariant, Violation};
 pub use cluster::Cluster;
 pub use diagram::Diagram;
-pub use disk::{CrashStorage, SimDisk};
+pub use disk::{CrashStorage, DiskFault, Harm, SimDisk};
+pub use failure::Failure;
 pub use fault::{Fault, Plan};
 pub use held::{Held, Survivors};
 pub use host::{Act, Birth, Effect, Fleet, Host, Moment, Stimulus, Tally};

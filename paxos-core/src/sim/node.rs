@@ -8,6 +8,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::disk::CrashStorage;
+use super::failure::Failure;
 use super::held::Survivors;
 use super::host::Process;
 use crate::ballot::Ballot;
@@ -66,6 +67,8 @@ pub(super) struct Node {
     /// None while it is down.
     pub(super) process: Option<Process>,
     pub(super) halted: Option<Halt>,
+    /// Why its storage stopped it.
+    pub(super) failed: Option<Failure>,
     pub(super) storage: Box<dyn CrashStorage>,
     pub(super) config: Config,
     pub(super) clock: Clock,
@@ -88,6 +91,8 @@ pub(super) struct Node {
     /// What a durable state machine gives back after a crash at least.
     pub(super) applied_durable: Slot,
     pub(super) trimmed: Slot,
+    /// Its directory is an old copy, and its state machine as old.
+    pub(super) rolled_back: bool,
     pub(super) seen: Seen,
     /// A script keeps the disk from doing anything.
     pub(super) disk_held: bool,
@@ -100,6 +105,7 @@ impl Node {
         Self {
             process: None,
             halted: None,
+            failed: None,
             storage,
             config,
             clock,
@@ -115,6 +121,7 @@ impl Node {
             applying: false,
             applied_durable: Slot::ZERO,
             trimmed: Slot::ZERO,
+            rolled_back: false,
             seen: Seen::default(),
             disk_held: false,
             survivors: Survivors::Drawn,

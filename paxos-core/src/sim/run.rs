@@ -182,6 +182,7 @@ impl Cluster {
             }
             Fault::Heal => self.network.heal(),
             Fault::Weather(weather) => self.network.set_weather(*weather),
+            Fault::Disk(id, fault) => self.strike(*id, *fault),
         }
     }
 
@@ -197,6 +198,7 @@ impl Cluster {
             let node = self.node_mut(id);
             node.crash_when_writing = false;
             node.paused_until = node.paused_until.min(now);
+            self.calm_disk(id);
             self.restart(id);
         }
     }
@@ -303,7 +305,7 @@ fn converges(cluster: &mut Cluster) {
 
 fn is_at_rest(cluster: &Cluster) -> bool {
     let prefix = cluster.check.chosen_prefix();
-    cluster.ids().all(|id| {
+    cluster.ids().filter(|id| !cluster.is_spent(*id)).all(|id| {
         cluster.is_quiet(id)
             && cluster.status(id).is_some_and(|status| {
                 status.applied == prefix
@@ -317,7 +319,8 @@ fn is_at_rest(cluster: &Cluster) -> bool {
 
 /// The ballot that every replica follows, and whose leader knows that it leads.
 fn agreed_leader(cluster: &Cluster) -> Option<Ballot> {
-    let mut leaders = cluster.ids().map(|id| cluster.status(id)?.leader);
+    let living = cluster.ids().filter(|id| !cluster.is_spent(*id));
+    let mut leaders = living.map(|id| cluster.status(id)?.leader);
     let first = leaders.next()??;
     let agreed = leaders.all(|leader| leader == Some(first));
     let leads = cluster.status(first.leader()).is_some_and(|status| {

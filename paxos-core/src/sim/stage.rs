@@ -109,6 +109,7 @@ impl Cluster {
                 self.queue(self.now.after(delay), Due::Part(id, life, part));
             }
             Effect::Stopped(_, Some(halt)) => self.halt(id, halt),
+            Effect::Stopped(_, None) if self.node(id).failed.is_some() => self.crash(id),
             Effect::Stopped(reason, None) => {
                 self.check.fail(Invariant::NoHalt, || format!("{id} stops: {reason}"));
                 self.crash(id);

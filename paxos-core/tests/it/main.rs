@@ -13,6 +13,7 @@ mod golden;
 mod history;
 mod linear;
 mod membership;
+mod monitor;
 mod paper;
 mod partitions;
 mod quorum;

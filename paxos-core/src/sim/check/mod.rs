@@ -5,6 +5,7 @@
 //! accept quorum durably voted for one value at one ballot. The first broken invariant is kept.
 //! Source: the state checker of `TigerBeetle`'s simulator; the invariants of protocol.md.
 
+mod damage;
 mod disk;
 mod log;
 mod sent;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 
 pub use violation::{Invariant, Violation};
 
+use self::damage::Held;
 use crate::ballot::Ballot;
 use crate::durable::{Write, WriteSequence};
 use crate::ids::{ClientId, Incarnation, ReplicaId, RequestNumber, Slot};
@@ -62,6 +64,17 @@ struct ReplicaHistory {
     window_bytes_max: usize,
     /// Its directory was taken away, and with it votes that it made.
     wiped: bool,
+    /// The promise that went with it.
+    promised_once: Option<Ballot>,
+    held: Held,
+    /// A fault was ordered for its disk that may pass.
+    struck: bool,
+    /// Its disk was damaged.
+    damaged: bool,
+    /// Its disk lied, and it has not started since.
+    lied_to: bool,
+    /// It said that it is damaged, or was left off, and never answers again.
+    gone: bool,
 }
 
 /// What became of a command so far.
@@ -221,7 +234,8 @@ impl Check {
     fn note_vote(&mut self, by: ReplicaId, slot: Slot, ballot: Ballot, value: &Value) {
         let replica = self.replica(by);
         replica.durable_vote = replica.durable_vote.max(slot);
-        let Some(voter) = self.membership.voter_index(by) else {
+        let voter = self.membership.voter_index(by).filter(|_| !self.is_wiped(by));
+        let Some(voter) = voter else {
             return;
         };
         let history = self.slots.entry(slot).or_default();

@@ -10,3 +10,4 @@ mod host_quic;
 mod host_silence;
 mod host_stops;
 mod support;
+mod traces;

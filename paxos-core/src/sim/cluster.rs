@@ -15,6 +15,7 @@ use super::disk::{CrashStorage, SimDisk};
 use super::held::Holds;
 use super::host::{Fleet, Process};
 use super::link::Links;
+use super::marks::Watch;
 use super::network::Network;
 use super::node::{Clock, Node};
 use super::options::{Machine, Options};
@@ -102,6 +103,7 @@ pub struct Cluster {
     pub(super) clients: Vec<Client>,
     pub(super) check: Check,
     pub(super) trace: Trace,
+    pub(super) watch: Watch,
     pub(super) totals: Totals,
     /// Faults are going on: counts go to the totals of that phase.
     pub(super) under_faults: bool,
@@ -189,6 +191,7 @@ impl Cluster {
             clients: Vec::new(),
             check: Check::new(membership),
             trace: Trace::new(options.trace_capacity),
+            watch: Watch::default(),
             totals: Totals::default(),
             under_faults: false,
             options,
@@ -260,6 +263,7 @@ impl Cluster {
     }
 
     pub(super) fn log(&mut self, id: ReplicaId, event: Event) {
+        self.watch.event(id, &event);
         self.trace.push(self.now, Some(id), event);
     }
 

@@ -48,6 +48,10 @@ impl<'a> Diagram<'a> {
         let mut canvas = Canvas::new(&rows, &lines, self.replicas);
         canvas.heading(&self.title);
         canvas.lines();
+        // Arrows lie under every mark and every word.
+        for place in 0..rows.events.len() {
+            canvas.ways(place);
+        }
         for place in 0..rows.events.len() {
             canvas.event(place);
         }

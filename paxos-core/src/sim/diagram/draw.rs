@@ -242,7 +242,7 @@ impl<'a> Canvas<'a> {
             format!("<circle class=\"{class}\" cx=\"{x}\" cy=\"{y}\" r=\"{radius}\"/>")
         };
         match &placed.record.event {
-            Event::Sent { to, delivery, .. } => self.sent(placed, id, *to, *delivery),
+            Event::Sent { .. } => self.sent(placed, x),
             Event::Received { .. } => self.received(placed, x),
             Event::Timeout => format!(
                 "<line class=\"tick\" x1=\"{}\" x2=\"{}\" y1=\"{y}\" y2=\"{y}\"/>",
@@ -314,21 +314,21 @@ impl<'a> Canvas<'a> {
         }
     }
 
-    /// A message that left: its label, and its way as far as it is known.
-    fn sent(
-        &self,
-        placed: &Placed<'_>,
-        id: ReplicaId,
-        to: ReplicaId,
-        delivery: Delivery,
-    ) -> String {
-        let (x, y, goal) = (Self::x(id), placed.y, Self::x(to));
+    /// The ways of a message that left, as far as they are known.
+    pub(super) fn ways(&mut self, place: usize) {
+        let placed = &self.rows.events[place];
+        let (Some(id), Event::Sent { to, delivery, .. }) =
+            (placed.record.replica, &placed.record.event)
+        else {
+            return;
+        };
+        let (x, y, goal) = (Self::x(id), placed.y, Self::x(*to));
         let ballot = placed.message.as_ref().and_then(|message| ballot_of(&message.body));
         let colour = self.lines.colour(ballot);
         let mut text = String::new();
         for arrival in &placed.others {
             let end = self.rows.events[*arrival].y;
-            let class = if delivery == Delivery::Held { "way held" } else { "way" };
+            let class = if *delivery == Delivery::Held { "way held" } else { "way" };
             let side = if goal > x { -4 } else { 4 };
             let _ = write!(
                 text,
@@ -338,16 +338,23 @@ impl<'a> Canvas<'a> {
             );
         }
         if placed.others.is_empty() {
-            text.push_str(&unarrived(x, y, goal, delivery, &colour));
+            text.push_str(&unarrived(x, y, goal, *delivery, &colour));
         }
-        if !placed.is_copy && !placed.is_quiet {
-            let words = match &placed.record.event {
-                Event::Sent { packet, .. } => packet.to_string(),
-                _ => String::new(),
-            };
-            text.push_str(&coloured(x, y, &colour, &words));
+        let title = escape(&placed.record.to_string());
+        let class = if placed.is_quiet { "quiet" } else { "event" };
+        self.put(&format!("<g class=\"{class}\"><title>{title}</title>{text}</g>"));
+    }
+
+    /// A message that left: its label, once for all to whom it left.
+    fn sent(&self, placed: &Placed<'_>, x: i64) -> String {
+        let ballot = placed.message.as_ref().and_then(|message| ballot_of(&message.body));
+        if placed.is_copy || placed.is_quiet {
+            return String::new();
         }
-        text
+        let words = placed.record.event.packet().map_or(String::new(), ToString::to_string);
+        // Where the sender's prefix stands is in the title.
+        let words = words.split("; committed").next().unwrap_or_default();
+        coloured(x, placed.y, &self.lines.colour(ballot), words)
     }
 
     /// A message that arrived: the head of its arrow.

@@ -5,7 +5,7 @@
 use core::fmt::Write as _;
 
 /// The legend needs this much room.
-pub(super) const WIDTH: i64 = 1010;
+pub(super) const WIDTH: i64 = 1090;
 
 pub(super) const STYLE: &str = "<style>
 .title{font-size:19px;font-weight:700;fill:#101828}

@@ -9,12 +9,13 @@ use crate::depth::Depth;
 
 pub(crate) const USAGE: &str = "\
 simulate [--seeds N] [--first-seed S] [--threads T] [--replicas-max R] [--commands C] [--no-codec]
-         [--depth core|log]
+         [--depth core|log|node]
 simulate --seed N [--trace] [--print-hash] [--trace-out FILE] [--diagram FILE [--last N]]
                   replays one seed
 
 --depth core    on disks that lose any suffix of what was not proved (the default)
 --depth log     on the write-ahead log, over disks that lose any sector that was not synced
+--depth node    whole nodes with clients and a state machine, on such logs
 
 --trace           prints every event
 --print-hash      prints the hash of all events and nothing else
@@ -84,7 +85,8 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Ar
                 arguments.depth = match words.next().as_deref() {
                     Some("core") => Depth::Core,
                     Some("log") => Depth::Log,
-                    _ => return Err("--depth takes core or log".to_owned()),
+                    Some("node") => Depth::Node,
+                    _ => return Err("--depth takes core, log or node".to_owned()),
                 }
             }
             "--trace" => arguments.trace = true,

@@ -3,6 +3,8 @@
 use paxos_core::sim::{Limits, Outcome, run_seed, run_seed_on};
 use paxos_storage::sim::SimWal;
 
+use crate::store;
+
 /// How much of a replica is real.
 #[derive(Clone, Copy)]
 pub(crate) enum Depth {
@@ -10,6 +12,8 @@ pub(crate) enum Depth {
     Core,
     /// The protocol and the write-ahead log.
     Log,
+    /// The whole node, with clients and a state machine.
+    Node,
 }
 
 impl Depth {
@@ -17,6 +21,7 @@ impl Depth {
     pub(crate) fn run(self, seed: u64, limits: &Limits) -> Outcome {
         match self {
             Self::Core => run_seed(seed, limits),
+            Self::Node => store::simulation().run_seed(seed, limits),
             Self::Log => run_seed_on(seed, limits, |format| Box::new(SimWal::new(format))),
         }
     }

@@ -14,6 +14,7 @@ mod arguments;
 mod depth;
 mod many;
 mod replay;
+mod store;
 
 use std::env;
 use std::process::ExitCode;

@@ -22,7 +22,7 @@ use super::options::{Machine, Options};
 use super::report::Totals;
 use super::rng::Rng;
 use super::trace::Trace;
-use crate::ids::{ClusterId, Epoch, GroupId, Incarnation, ReplicaId, Time};
+use crate::ids::{ClusterId, Epoch, GroupId, ReplicaId, Time};
 use crate::membership::{Member, Membership};
 use crate::output::{Halt, NotProposed, ProposeError, Proposed, Status};
 use crate::port::{Format, Room};
@@ -43,8 +43,8 @@ pub(super) enum Due {
     Asked(ReplicaId, u32),
     /// A part of a host has work.
     Part(ReplicaId, u32, u32),
-    /// A host's link to a peer came up, or fell.
-    Link(ReplicaId, u32, ReplicaId, Option<Incarnation>),
+    /// A host's link to a peer came up, or fell: its end knows.
+    Link(ReplicaId, u32, ReplicaId),
     /// Links are looked at.
     Links,
     Applied(ReplicaId, u32),

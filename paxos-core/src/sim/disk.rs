@@ -55,7 +55,7 @@ pub enum DiskFault {
 }
 
 /// What a [`DiskFault`] may do to a replica.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Harm {
     /// The process may have to stop. Nothing proved is lost, and a later start succeeds.
     Passing,

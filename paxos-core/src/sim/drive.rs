@@ -75,8 +75,7 @@ impl Cluster {
             }
             Due::Asked(..) => self.turn(id, Stimulus::Asked),
             Due::Part(_, _, part) => self.turn(id, Stimulus::Part(part)),
-            Due::Link(_, _, peer, Some(life)) => self.turn(id, Stimulus::Up(peer, life)),
-            Due::Link(_, _, peer, None) => self.turn(id, Stimulus::Down(peer)),
+            Due::Link(_, _, peer) => self.tell_link(id, peer),
             Due::Client(_) | Due::Restart(..) | Due::Links => {}
         }
     }

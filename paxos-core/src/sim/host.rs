@@ -87,8 +87,21 @@ pub enum Effect {
     WakeAt(Option<Time>),
     /// A part of the host has work, and is to have its turn as soon as a thread is free for it.
     Later(u32),
-    /// The host ended by itself, with the halt of its replica if that was the reason.
-    Stopped(String, Option<Halt>),
+    /// The host ended by itself; it has no more turns.
+    Stopped(Ending),
+}
+
+/// Why a host ended by itself.
+#[derive(Clone, Debug)]
+pub enum Ending {
+    /// It was asked to, and had finished what it could.
+    Shutdown,
+    /// Its replica halted.
+    Halt(Halt),
+    /// Its storage failed.
+    Storage,
+    /// It should not have; in words.
+    Failure(String),
 }
 
 /// A whole node at a place of a cluster. Dropping it is a crash.
@@ -134,6 +147,8 @@ pub struct Act {
 pub struct Tally {
     /// Asked for.
     pub asked: u64,
+    /// Asked for before the faults ended.
+    pub asked_under_faults: u64,
     /// Answered with a reply.
     pub answered: u64,
     /// Certainly not carried out.

@@ -7,7 +7,7 @@ use super::cluster::{Cluster, Due};
 use super::disk::SimDisk;
 use super::held::Survivors;
 use super::host::{Birth, Moment, Process, Stimulus};
-use super::node::{Node, Seen};
+use super::node::{Directory, Node, Seen};
 use super::options::Machine;
 use crate::ids::{ReplicaId, Slot};
 use crate::replica::Replica;
@@ -143,11 +143,11 @@ impl Cluster {
             return self.leave_off(id);
         }
         let node = self.node_mut(id);
-        let applied = if core::mem::take(&mut node.rolled_back) {
-            applied.min(recovered.committed).max(recovered.trimmed)
-        } else {
-            applied
+        let applied = match node.directory {
+            Directory::Its => applied,
+            Directory::OldCopy => applied.min(recovered.committed).max(recovered.trimmed),
         };
+        node.directory = Directory::Its;
         let incarnation = recovered.incarnation;
         node.trimmed = recovered.trimmed;
         let bytes_max = node.config.window_bytes_max;

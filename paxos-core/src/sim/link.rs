@@ -7,6 +7,7 @@
 use core::time::Duration;
 
 use super::cluster::{Cluster, Due};
+use super::host::Stimulus;
 use crate::ids::{Incarnation, ReplicaId};
 
 /// How often a link that is possible is not made yet, of a thousand looks.
@@ -87,7 +88,17 @@ impl Cluster {
     fn set_link(&mut self, at: ReplicaId, peer: ReplicaId, life: Option<Incarnation>) {
         *self.links.end(at, peer) = life;
         let process = self.node(at).life;
-        self.queue(self.now, Due::Link(at, process, peer, life));
+        self.queue(self.now, Due::Link(at, process, peer));
+    }
+
+    /// Tells a host of its link. One that stood still meanwhile is told how it is, not how it was:
+    /// what was put off may come out of order.
+    pub(super) fn tell_link(&mut self, at: ReplicaId, peer: ReplicaId) {
+        let stimulus = match *self.links.end(at, peer) {
+            Some(life) => Stimulus::Up(peer, life),
+            None => Stimulus::Down(peer),
+        };
+        self.turn(at, stimulus);
     }
 }
 

@@ -47,7 +47,7 @@ pub use disk::{CrashStorage, DiskFault, Harm, SimDisk};
 pub use failure::Failure;
 pub use fault::{Fault, Plan};
 pub use held::{Held, Survivors};
-pub use host::{Act, Birth, Effect, Fleet, Host, Moment, Stimulus, Tally};
+pub use host::{Act, Birth, Effect, Ending, Fleet, Host, Moment, Stimulus, Tally};
 pub use kind::Kind;
 pub use marks::{Mark, Marks};
 pub use network::{Fate, Network, Rule, Shape, Weather};

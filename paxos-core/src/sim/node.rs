@@ -61,8 +61,18 @@ pub(super) struct Seen {
     pub(super) committed: Slot,
 }
 
+/// What a process finds at its start.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Directory {
+    /// What its last life left.
+    Its,
+    /// A copy of an earlier life, with a state machine as old.
+    OldCopy,
+}
+
 /// One place.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "what befalls a place comes in any combination")]
 pub(super) struct Node {
     /// None while it is down.
     pub(super) process: Option<Process>,
@@ -91,8 +101,7 @@ pub(super) struct Node {
     /// What a durable state machine gives back after a crash at least.
     pub(super) applied_durable: Slot,
     pub(super) trimmed: Slot,
-    /// Its directory is an old copy, and its state machine as old.
-    pub(super) rolled_back: bool,
+    pub(super) directory: Directory,
     pub(super) seen: Seen,
     /// A script keeps the disk from doing anything.
     pub(super) disk_held: bool,
@@ -121,7 +130,7 @@ impl Node {
             applying: false,
             applied_durable: Slot::ZERO,
             trimmed: Slot::ZERO,
-            rolled_back: false,
+            directory: Directory::Its,
             seen: Seen::default(),
             disk_held: false,
             survivors: Survivors::Drawn,

@@ -87,16 +87,16 @@ pub fn run_seed_on(
     run_cluster(cluster, &plan, limits)
 }
 
-/// Runs a seed with whole nodes: `fleet` is given the options of the cluster, and makes its hosts
-/// and speaks for their clients.
+/// Runs a seed with whole nodes: `fleet` is given the options of the cluster, to change where its
+/// hosts need others, and makes who makes the hosts and speaks for their clients.
 pub fn run_seed_of_hosts(
     seed: u64,
     limits: &Limits,
     make: impl FnMut(Format) -> Box<dyn CrashStorage>,
-    fleet: impl FnOnce(&Options) -> Box<dyn Fleet>,
+    fleet: impl FnOnce(&mut Options) -> Box<dyn Fleet>,
 ) -> Outcome {
-    let plan = Plan::new(seed, limits);
-    let fleet = fleet(&plan.options);
+    let mut plan = Plan::new(seed, limits);
+    let fleet = fleet(&mut plan.options);
     let cluster = Cluster::with_fleet(plan.options.clone(), make, fleet);
     run_cluster(cluster, &plan, limits)
 }

@@ -7,7 +7,7 @@
 use super::check::Invariant;
 use super::cluster::{Cluster, Due};
 use super::drive::join;
-use super::host::{Act, Effect, Moment, Process, Stimulus, Tally};
+use super::host::{Act, Effect, Ending, Moment, Process, Stimulus, Tally};
 use super::kind::Kind;
 use super::node::Job;
 use crate::codec;
@@ -30,10 +30,11 @@ struct Leaving {
 impl Leaving {
     /// Whether this is the same frame: bytes that are kept here cannot be others at the same place.
     fn is(&self, frame: &Frame) -> bool {
-        let start = |frame: &Frame| frame.chunks.first().map(|chunk| (chunk.as_ptr(), chunk.len()));
-        self.frame.channel == frame.channel
-            && self.frame.len() == frame.len()
-            && start(&self.frame) == start(frame)
+        let places = |frame: &Frame| {
+            let place = |chunk: &bytes::Bytes| (chunk.as_ptr(), chunk.len());
+            frame.chunks.iter().map(place).collect::<Vec<_>>()
+        };
+        self.frame.channel == frame.channel && places(&self.frame) == places(frame)
     }
 }
 
@@ -108,10 +109,28 @@ impl Cluster {
                 let delay = self.rng.duration(Duration::ZERO, self.options.apply_delay_max);
                 self.queue(self.now.after(delay), Due::Part(id, life, part));
             }
-            Effect::Stopped(_, Some(halt)) => self.halt(id, halt),
-            Effect::Stopped(_, None) if self.node(id).failed.is_some() => self.crash(id),
-            Effect::Stopped(reason, None) => {
-                self.check.fail(Invariant::NoHalt, || format!("{id} stops: {reason}"));
+            Effect::Stopped(ending) => self.host_ends(id, ending),
+        }
+    }
+
+    fn host_ends(&mut self, id: ReplicaId, ending: Ending) {
+        match ending {
+            Ending::Halt(halt) => self.halt(id, halt),
+            // What was written last was waited for or not: a crash here is the harder case.
+            Ending::Shutdown => {
+                self.crash(id);
+                let down = self.options.election_timeout();
+                let down = self.rng.duration(Duration::from_millis(1), down);
+                self.restart_after(id, down);
+            }
+            // Who failed the storage decides when the process starts again.
+            Ending::Storage if self.node(id).failed.is_some() => self.crash(id),
+            Ending::Storage => {
+                let detail = || format!("{id} stops for its storage, which did not fail");
+                self.check.fail(Invariant::NoHalt, detail);
+            }
+            Ending::Failure(what) => {
+                self.check.fail(Invariant::NoHalt, || format!("{id} stops: {what}"));
                 self.crash(id);
             }
         }
@@ -196,8 +215,9 @@ impl Cluster {
     /// Takes over what the fleet counted.
     pub(super) fn count_fleet(&mut self) {
         let Some(fleet) = &self.fleet else { return };
-        let Tally { asked, answered, rejected, unknown } = fleet.tally();
+        let Tally { asked, asked_under_faults, answered, rejected, unknown } = fleet.tally();
         self.totals.commands += asked;
+        self.totals.commands_under_faults += asked_under_faults;
         self.totals.committed += answered;
         self.totals.rejected += rejected;
         self.totals.unknown += unknown;

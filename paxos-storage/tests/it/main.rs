@@ -13,4 +13,5 @@ mod golden;
 mod memory;
 mod scripts;
 mod simulated;
+mod sweep;
 mod trim;

@@ -7,6 +7,7 @@
 use super::check::Invariant;
 use super::cluster::{Cluster, Due};
 use super::drive::join;
+use super::fault::Cue;
 use super::host::{Act, Effect, Ending, Moment, Process, Stimulus, Tally};
 use super::kind::Kind;
 use super::node::Job;
@@ -84,8 +85,11 @@ impl Cluster {
                 if let Some(Leaving { packet, kind, .. }) = leaving {
                     if let Some(kind) = kind {
                         self.post(id, to, *kind, packet);
+                        if self.trouble.is_lurking() {
+                            self.cue(id, Cue::Sending(*kind));
+                        }
                     } else {
-                        let fate = self.network.host_fate(id, to);
+                        let fate = self.network.host_fate(id, to, self.now);
                         self.meet(id, to, packet, fate);
                     }
                 }
@@ -215,12 +219,14 @@ impl Cluster {
     /// Takes over what the fleet counted.
     pub(super) fn count_fleet(&mut self) {
         let Some(fleet) = &self.fleet else { return };
-        let Tally { asked, asked_under_faults, answered, rejected, unknown } = fleet.tally();
+        let Tally { asked, asked_under_faults, answered, rejected, unknown, endings } =
+            fleet.tally();
         self.totals.commands += asked;
         self.totals.commands_under_faults += asked_under_faults;
         self.totals.committed += answered;
         self.totals.rejected += rejected;
         self.totals.unknown += unknown;
+        self.totals.endings = endings;
     }
 
     fn asked(&mut self, id: ReplicaId) {

@@ -8,6 +8,15 @@
 //! higher; the same trace gives the same bytes.
 //! Source: Lamport, "Time, Clocks, and the Ordering of Events in a Distributed System", figure 1.
 
+#![allow(
+    clippy::cast_possible_wrap,
+    reason = "coordinates of a picture are far below the largest i64"
+)]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "an event that has no mark of its own is drawn by its words"
+)]
+
 mod draw;
 mod legend;
 mod lines;

@@ -51,7 +51,7 @@ fn short(text: &str) -> String {
     if text.chars().count() <= LABEL_MAX {
         return text.to_owned();
     }
-    text.chars().take(LABEL_MAX - 1).chain(['…']).collect()
+    text.chars().take(LABEL_MAX - 1).chain(['\u{2026}']).collect()
 }
 
 /// The picture as far as it is drawn.
@@ -275,7 +275,8 @@ impl<'a> Canvas<'a> {
             Event::Role { role, leader } => self.role(x, y, *role, *leader),
             Event::Chosen { slot, ballot, value } => {
                 let colour = self.lines.colour(Some(*ballot));
-                let words = short(&format!("★ {} = {value} chosen at {ballot}", slot.number()));
+                let words =
+                    short(&format!("\u{2605} {} = {value} chosen at {ballot}", slot.number()));
                 pill(x, y, &colour, &words)
             }
             Event::Committed { through } => {

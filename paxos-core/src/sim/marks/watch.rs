@@ -2,6 +2,11 @@
 //!
 //! Owns: [`Watch`]: what has to be remembered to recognise them.
 
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "most events and changes are no mark, and new ones are none either"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Mark, Marks};

@@ -15,6 +15,7 @@ use super::disk::{CrashStorage, SimDisk};
 use super::held::Holds;
 use super::host::{Fleet, Process};
 use super::link::Links;
+use super::marks::Watch;
 use super::monitor::Verdict;
 use super::network::Network;
 use super::node::{Clock, Node};
@@ -124,6 +125,7 @@ pub struct Cluster {
     pub(super) check: Check,
     observer: Observer,
     pub(super) trace: Trace,
+    pub(super) watch: Watch,
     pub(super) totals: Totals,
     /// Faults are going on: counts go to the totals of that phase.
     pub(super) under_faults: bool,
@@ -213,6 +215,7 @@ impl Cluster {
             observer: Observer::new(&membership),
             check: Check::new(membership),
             trace: Trace::new(options.trace_capacity),
+            watch: Watch::default(),
             totals: Totals::default(),
             under_faults: false,
             trouble: Trouble::default(),
@@ -324,6 +327,7 @@ impl Cluster {
     }
 
     pub(super) fn log(&mut self, id: ReplicaId, event: Event) {
+        self.watch.event(id, &event);
         self.trace.push(self.now, Some(id), event);
     }
 

@@ -146,6 +146,8 @@ impl Cluster {
     /// Tells the trace what changed about a replica.
     fn notice(&mut self, id: ReplicaId, status: &Status) {
         let Status { role, leader, committed, .. } = *status;
+        let apply_max = self.node(id).config.apply_slots_max;
+        self.watch.observed(id, status, self.options.window, apply_max);
         let seen = Seen { role: Some(role), leader, committed };
         let before = core::mem::replace(&mut self.node_mut(id).seen, seen);
         if (before.role, before.leader) != (seen.role, leader) {
@@ -248,6 +250,7 @@ impl Cluster {
         };
         self.check.sent(from, message, committed);
         self.observe(|observer| observer.left(from, to, message));
+        self.watch.sent(from, message);
     }
 
     pub(super) fn post(&mut self, from: ReplicaId, to: ReplicaId, kind: Kind, packet: &Packet) {
@@ -256,6 +259,9 @@ impl Cluster {
         }
         let fate = self.network.fate(from, to, kind, self.now);
         self.totals.lost[kind.index()] += u64::from(fate == Fate::Lost);
+        if kind == Kind::Promise && matches!(fate, Fate::Lost | Fate::Cut) {
+            packet.open().iter().for_each(|message| self.watch.lost(from, message));
+        }
         self.totals.repeated[kind.index()] += u64::from(matches!(fate, Fate::Twice(..)));
         self.meet(from, to, packet, fate);
     }
@@ -397,7 +403,11 @@ pub(super) fn join(mut chunks: Vec<Bytes>) -> Bytes {
 pub(super) fn count_living(cluster: &mut Cluster) {
     let living = cluster.nodes.iter().filter_map(|node: &Node| node.process.as_ref());
     for process in living {
-        cluster.totals.count(&process.counters());
+        let counters = process.counters();
+        cluster.totals.count(&counters);
+        cluster.watch.counted(&counters);
     }
+    cluster.totals.of_hosts = cluster.fleet.is_some();
+    cluster.totals.marks.add(cluster.watch.marks());
     cluster.totals.events += cluster.trace.events();
 }

@@ -25,7 +25,9 @@ impl Cluster {
         let node = self.node_mut(id);
         let writes = unproved.iter().map(|batch| batch.writes().len()).sum();
         node.led = false;
-        self.totals.count(&process.counters());
+        let counters = process.counters();
+        self.totals.count(&counters);
+        self.watch.counted(&counters);
         self.totals.crashes += 1;
         self.totals.torn_tails += u64::from(writes > 0);
         self.log(id, Event::Crashed { unproved: writes });

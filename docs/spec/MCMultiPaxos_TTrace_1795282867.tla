@@ -1,0 +1,210 @@
+---- MODULE MCMultiPaxos_TTrace_1795282867 ----
+EXTENDS Sequences, TLCExt, MCMultiPaxos, Toolbox, Naturals, TLC, MCMultiPaxos_TEConstants
+
+_expression ==
+    LET MCMultiPaxos_TEExpression == INSTANCE MCMultiPaxos_TEExpression
+    IN MCMultiPaxos_TEExpression!expression
+----
+
+_trace ==
+    LET MCMultiPaxos_TETrace == INSTANCE MCMultiPaxos_TETrace
+    IN MCMultiPaxos_TETrace!trace
+----
+
+_inv ==
+    ~(
+        TLCGet("level") = Len(_TETrace)
+        /\
+        dur = ((r1 :> [promised |-> 2, vote |-> <<[ballot |-> 1, value |-> v1]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]))
+        /\
+        msgs = ({[ballot |-> 1, from |-> 1, type |-> "Prepare"], [ballot |-> 2, from |-> 1, type |-> "Prepare"], [ballot |-> 1, value |-> v1, slot |-> 1, type |-> "Accept"], [ballot |-> 2, value |-> v1, slot |-> 1, type |-> "Accept"], [ballot |-> 1, replica |-> r1, slot |-> 1, type |-> "Accepted"], [ballot |-> 1, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>], [ballot |-> 2, from |-> 1, replica |-> r1, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 1, value |-> v1, kind |-> "vote"]>>], [ballot |-> 2, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]})
+        /\
+        ever = ({[ballot |-> 1, value |-> v1, replica |-> r1, slot |-> 1]})
+        /\
+        mem = ((r1 :> [promised |-> 2, vote |-> <<[ballot |-> 1, value |-> v1]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 2, value |-> v1]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]))
+        /\
+        crashes = (0)
+        /\
+        lead = ((r1 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r2 :> [ballot |-> 2, leads |-> TRUE, from |-> 1, pages |-> {}, adopt |-> <<NoValue>>, first |-> 2] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0]))
+    )
+----
+
+_init ==
+    /\ lead = _TETrace[1].lead
+    /\ msgs = _TETrace[1].msgs
+    /\ ever = _TETrace[1].ever
+    /\ dur = _TETrace[1].dur
+    /\ crashes = _TETrace[1].crashes
+    /\ mem = _TETrace[1].mem
+----
+
+_next ==
+    /\ \E i,j \in DOMAIN _TETrace:
+        /\ \/ /\ j = i + 1
+              /\ i = TLCGet("level")
+        /\ lead  = _TETrace[i].lead
+        /\ lead' = _TETrace[j].lead
+        /\ msgs  = _TETrace[i].msgs
+        /\ msgs' = _TETrace[j].msgs
+        /\ ever  = _TETrace[i].ever
+        /\ ever' = _TETrace[j].ever
+        /\ dur  = _TETrace[i].dur
+        /\ dur' = _TETrace[j].dur
+        /\ crashes  = _TETrace[i].crashes
+        /\ crashes' = _TETrace[j].crashes
+        /\ mem  = _TETrace[i].mem
+        /\ mem' = _TETrace[j].mem
+
+\* Uncomment the ASSUME below to write the states of the error trace
+\* to the given file in Json format. Note that you can pass any tuple
+\* to `JsonSerialize`. For example, a sub-sequence of _TETrace.
+    \* ASSUME
+    \*     LET J == INSTANCE Json
+    \*         IN J!JsonSerialize("MCMultiPaxos_TTrace_1795282867.json", _TETrace)
+
+=============================================================================
+
+ Note that you can extract this module `MCMultiPaxos_TEExpression`
+  to a dedicated file to reuse `expression` (the module in the 
+  dedicated `MCMultiPaxos_TEExpression.tla` file takes precedence 
+  over the module `MCMultiPaxos_TEExpression` below).
+
+---- MODULE MCMultiPaxos_TEExpression ----
+EXTENDS Sequences, TLCExt, MCMultiPaxos, Toolbox, Naturals, TLC, MCMultiPaxos_TEConstants
+
+expression == 
+    [
+        \* To hide variables of the `MCMultiPaxos` spec from the error trace,
+        \* remove the variables below.  The trace will be written in the order
+        \* of the fields of this record.
+        lead |-> lead
+        ,msgs |-> msgs
+        ,ever |-> ever
+        ,dur |-> dur
+        ,crashes |-> crashes
+        ,mem |-> mem
+        
+        \* Put additional constant-, state-, and action-level expressions here:
+        \* ,_stateNumber |-> _TEPosition
+        \* ,_leadUnchanged |-> lead = lead'
+        
+        \* Format the `lead` variable as Json value.
+        \* ,_leadJson |->
+        \*     LET J == INSTANCE Json
+        \*     IN J!ToJson(lead)
+        
+        \* Lastly, you may build expressions over arbitrary sets of states by
+        \* leveraging the _TETrace operator.  For example, this is how to
+        \* count the number of times a spec variable changed up to the current
+        \* state in the trace.
+        \* ,_leadModCount |->
+        \*     LET F[s \in DOMAIN _TETrace] ==
+        \*         IF s = 1 THEN 0
+        \*         ELSE IF _TETrace[s].lead # _TETrace[s-1].lead
+        \*             THEN 1 + F[s-1] ELSE F[s-1]
+        \*     IN F[_TEPosition - 1]
+    ]
+
+=============================================================================
+
+
+
+Parsing and semantic processing can take forever if the trace below is long.
+ In this case, it is advised to uncomment the module below to deserialize the
+ trace from a generated binary file.
+
+\*
+\*---- MODULE MCMultiPaxos_TETrace ----
+\*EXTENDS IOUtils, MCMultiPaxos, TLC, MCMultiPaxos_TEConstants
+\*
+\*trace == IODeserialize("MCMultiPaxos_TTrace_1795282867.bin", TRUE)
+\*
+\*=============================================================================
+\*
+
+---- MODULE MCMultiPaxos_TETrace ----
+EXTENDS MCMultiPaxos, TLC, MCMultiPaxos_TEConstants
+
+trace == 
+    <<
+    ([dur |-> (r1 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {},ever |-> {},mem |-> (r1 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r2 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {},ever |-> {},mem |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 1, leads |-> FALSE, from |-> 1, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r2 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {},ever |-> {},mem |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 1, leads |-> FALSE, from |-> 1, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r2 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {[ballot |-> 1, from |-> 1, type |-> "Prepare"]},ever |-> {},mem |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 1, leads |-> FALSE, from |-> 1, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r2 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {[ballot |-> 1, from |-> 1, type |-> "Prepare"]},ever |-> {},mem |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 1, leads |-> FALSE, from |-> 1, pages |-> {[ballot |-> 1, from |-> 1, replica |-> r1, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]}, adopt |-> <<NoValue>>, first |-> 0] @@ r2 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {[ballot |-> 1, from |-> 1, type |-> "Prepare"]},ever |-> {},mem |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 1, leads |-> FALSE, from |-> 1, pages |-> {[ballot |-> 1, from |-> 1, replica |-> r1, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]}, adopt |-> <<NoValue>>, first |-> 0] @@ r2 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {[ballot |-> 1, from |-> 1, type |-> "Prepare"]},ever |-> {},mem |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 1, leads |-> FALSE, from |-> 1, pages |-> {[ballot |-> 1, from |-> 1, replica |-> r1, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]}, adopt |-> <<NoValue>>, first |-> 0] @@ r2 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {[ballot |-> 1, from |-> 1, type |-> "Prepare"]},ever |-> {},mem |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 1, leads |-> FALSE, from |-> 1, pages |-> {[ballot |-> 1, from |-> 1, replica |-> r1, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]}, adopt |-> <<NoValue>>, first |-> 0] @@ r2 :> [ballot |-> 2, leads |-> FALSE, from |-> 1, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 0, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {[ballot |-> 1, from |-> 1, type |-> "Prepare"], [ballot |-> 1, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]},ever |-> {},mem |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 1, leads |-> FALSE, from |-> 1, pages |-> {[ballot |-> 1, from |-> 1, replica |-> r1, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]}, adopt |-> <<NoValue>>, first |-> 0] @@ r2 :> [ballot |-> 2, leads |-> FALSE, from |-> 1, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {[ballot |-> 1, from |-> 1, type |-> "Prepare"], [ballot |-> 1, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]},ever |-> {},mem |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 1, leads |-> FALSE, from |-> 1, pages |-> {[ballot |-> 1, from |-> 1, replica |-> r1, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]}, adopt |-> <<NoValue>>, first |-> 0] @@ r2 :> [ballot |-> 2, leads |-> FALSE, from |-> 1, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {[ballot |-> 1, from |-> 1, type |-> "Prepare"], [ballot |-> 1, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]},ever |-> {},mem |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 1, leads |-> FALSE, from |-> 1, pages |-> {[ballot |-> 1, from |-> 1, replica |-> r1, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>], [ballot |-> 1, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]}, adopt |-> <<NoValue>>, first |-> 0] @@ r2 :> [ballot |-> 2, leads |-> FALSE, from |-> 1, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {[ballot |-> 1, from |-> 1, type |-> "Prepare"], [ballot |-> 1, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]},ever |-> {},mem |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 1, leads |-> FALSE, from |-> 1, pages |-> {[ballot |-> 1, from |-> 1, replica |-> r1, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>], [ballot |-> 1, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]}, adopt |-> <<NoValue>>, first |-> 0] @@ r2 :> [ballot |-> 2, leads |-> FALSE, from |-> 1, pages |-> {[ballot |-> 2, from |-> 1, replica |-> r2, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]}, adopt |-> <<NoValue>>, first |-> 0] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {[ballot |-> 1, from |-> 1, type |-> "Prepare"], [ballot |-> 2, from |-> 1, type |-> "Prepare"], [ballot |-> 1, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]},ever |-> {},mem |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 1, leads |-> FALSE, from |-> 1, pages |-> {[ballot |-> 1, from |-> 1, replica |-> r1, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>], [ballot |-> 1, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]}, adopt |-> <<NoValue>>, first |-> 0] @@ r2 :> [ballot |-> 2, leads |-> FALSE, from |-> 1, pages |-> {[ballot |-> 2, from |-> 1, replica |-> r2, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]}, adopt |-> <<NoValue>>, first |-> 0] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {[ballot |-> 1, from |-> 1, type |-> "Prepare"], [ballot |-> 2, from |-> 1, type |-> "Prepare"], [ballot |-> 1, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]},ever |-> {},mem |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 1, leads |-> TRUE, from |-> 1, pages |-> {}, adopt |-> <<NoValue>>, first |-> 1] @@ r2 :> [ballot |-> 2, leads |-> FALSE, from |-> 1, pages |-> {[ballot |-> 2, from |-> 1, replica |-> r2, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]}, adopt |-> <<NoValue>>, first |-> 0] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {[ballot |-> 1, from |-> 1, type |-> "Prepare"], [ballot |-> 2, from |-> 1, type |-> "Prepare"], [ballot |-> 1, value |-> v1, slot |-> 1, type |-> "Accept"], [ballot |-> 1, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]},ever |-> {},mem |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 1, value |-> v1]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 1, leads |-> TRUE, from |-> 1, pages |-> {}, adopt |-> <<NoValue>>, first |-> 2] @@ r2 :> [ballot |-> 2, leads |-> FALSE, from |-> 1, pages |-> {[ballot |-> 2, from |-> 1, replica |-> r2, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]}, adopt |-> <<NoValue>>, first |-> 0] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {[ballot |-> 1, from |-> 1, type |-> "Prepare"], [ballot |-> 2, from |-> 1, type |-> "Prepare"], [ballot |-> 1, value |-> v1, slot |-> 1, type |-> "Accept"], [ballot |-> 1, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]},ever |-> {},mem |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 1, value |-> v1]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 1, leads |-> TRUE, from |-> 1, pages |-> {}, adopt |-> <<NoValue>>, first |-> 2] @@ r2 :> [ballot |-> 2, leads |-> FALSE, from |-> 1, pages |-> {[ballot |-> 2, from |-> 1, replica |-> r2, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]}, adopt |-> <<NoValue>>, first |-> 0] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {[ballot |-> 1, from |-> 1, type |-> "Prepare"], [ballot |-> 2, from |-> 1, type |-> "Prepare"], [ballot |-> 1, value |-> v1, slot |-> 1, type |-> "Accept"], [ballot |-> 1, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]},ever |-> {},mem |-> (r1 :> [promised |-> 2, vote |-> <<[ballot |-> 1, value |-> v1]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r2 :> [ballot |-> 2, leads |-> FALSE, from |-> 1, pages |-> {[ballot |-> 2, from |-> 1, replica |-> r2, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]}, adopt |-> <<NoValue>>, first |-> 0] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 1, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {[ballot |-> 1, from |-> 1, type |-> "Prepare"], [ballot |-> 2, from |-> 1, type |-> "Prepare"], [ballot |-> 1, value |-> v1, slot |-> 1, type |-> "Accept"], [ballot |-> 1, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]},ever |-> {},mem |-> (r1 :> [promised |-> 2, vote |-> <<[ballot |-> 1, value |-> v1]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r2 :> [ballot |-> 2, leads |-> FALSE, from |-> 1, pages |-> {[ballot |-> 2, from |-> 1, replica |-> r2, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]}, adopt |-> <<NoValue>>, first |-> 0] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 2, vote |-> <<[ballot |-> 1, value |-> v1]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {[ballot |-> 1, from |-> 1, type |-> "Prepare"], [ballot |-> 2, from |-> 1, type |-> "Prepare"], [ballot |-> 1, value |-> v1, slot |-> 1, type |-> "Accept"], [ballot |-> 1, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]},ever |-> {[ballot |-> 1, value |-> v1, replica |-> r1, slot |-> 1]},mem |-> (r1 :> [promised |-> 2, vote |-> <<[ballot |-> 1, value |-> v1]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r2 :> [ballot |-> 2, leads |-> FALSE, from |-> 1, pages |-> {[ballot |-> 2, from |-> 1, replica |-> r2, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]}, adopt |-> <<NoValue>>, first |-> 0] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 2, vote |-> <<[ballot |-> 1, value |-> v1]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {[ballot |-> 1, from |-> 1, type |-> "Prepare"], [ballot |-> 2, from |-> 1, type |-> "Prepare"], [ballot |-> 1, value |-> v1, slot |-> 1, type |-> "Accept"], [ballot |-> 1, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>], [ballot |-> 2, from |-> 1, replica |-> r1, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 1, value |-> v1, kind |-> "vote"]>>]},ever |-> {[ballot |-> 1, value |-> v1, replica |-> r1, slot |-> 1]},mem |-> (r1 :> [promised |-> 2, vote |-> <<[ballot |-> 1, value |-> v1]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r2 :> [ballot |-> 2, leads |-> FALSE, from |-> 1, pages |-> {[ballot |-> 2, from |-> 1, replica |-> r2, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]}, adopt |-> <<NoValue>>, first |-> 0] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 2, vote |-> <<[ballot |-> 1, value |-> v1]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {[ballot |-> 1, from |-> 1, type |-> "Prepare"], [ballot |-> 2, from |-> 1, type |-> "Prepare"], [ballot |-> 1, value |-> v1, slot |-> 1, type |-> "Accept"], [ballot |-> 1, replica |-> r1, slot |-> 1, type |-> "Accepted"], [ballot |-> 1, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>], [ballot |-> 2, from |-> 1, replica |-> r1, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 1, value |-> v1, kind |-> "vote"]>>]},ever |-> {[ballot |-> 1, value |-> v1, replica |-> r1, slot |-> 1]},mem |-> (r1 :> [promised |-> 2, vote |-> <<[ballot |-> 1, value |-> v1]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r2 :> [ballot |-> 2, leads |-> FALSE, from |-> 1, pages |-> {[ballot |-> 2, from |-> 1, replica |-> r2, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]}, adopt |-> <<NoValue>>, first |-> 0] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 2, vote |-> <<[ballot |-> 1, value |-> v1]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {[ballot |-> 1, from |-> 1, type |-> "Prepare"], [ballot |-> 2, from |-> 1, type |-> "Prepare"], [ballot |-> 1, value |-> v1, slot |-> 1, type |-> "Accept"], [ballot |-> 1, replica |-> r1, slot |-> 1, type |-> "Accepted"], [ballot |-> 1, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>], [ballot |-> 2, from |-> 1, replica |-> r1, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 1, value |-> v1, kind |-> "vote"]>>]},ever |-> {[ballot |-> 1, value |-> v1, replica |-> r1, slot |-> 1]},mem |-> (r1 :> [promised |-> 2, vote |-> <<[ballot |-> 1, value |-> v1]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r2 :> [ballot |-> 2, leads |-> FALSE, from |-> 1, pages |-> {[ballot |-> 2, from |-> 1, replica |-> r1, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 1, value |-> v1, kind |-> "vote"]>>], [ballot |-> 2, from |-> 1, replica |-> r2, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]}, adopt |-> <<NoValue>>, first |-> 0] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 2, vote |-> <<[ballot |-> 1, value |-> v1]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {[ballot |-> 1, from |-> 1, type |-> "Prepare"], [ballot |-> 2, from |-> 1, type |-> "Prepare"], [ballot |-> 1, value |-> v1, slot |-> 1, type |-> "Accept"], [ballot |-> 1, replica |-> r1, slot |-> 1, type |-> "Accepted"], [ballot |-> 1, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>], [ballot |-> 2, from |-> 1, replica |-> r1, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 1, value |-> v1, kind |-> "vote"]>>]},ever |-> {[ballot |-> 1, value |-> v1, replica |-> r1, slot |-> 1]},mem |-> (r1 :> [promised |-> 2, vote |-> <<[ballot |-> 1, value |-> v1]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r2 :> [ballot |-> 2, leads |-> TRUE, from |-> 1, pages |-> {}, adopt |-> <<v1>>, first |-> 2] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 2, vote |-> <<[ballot |-> 1, value |-> v1]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {[ballot |-> 1, from |-> 1, type |-> "Prepare"], [ballot |-> 2, from |-> 1, type |-> "Prepare"], [ballot |-> 1, value |-> v1, slot |-> 1, type |-> "Accept"], [ballot |-> 1, replica |-> r1, slot |-> 1, type |-> "Accepted"], [ballot |-> 1, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>], [ballot |-> 2, from |-> 1, replica |-> r1, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 1, value |-> v1, kind |-> "vote"]>>], [ballot |-> 2, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]},ever |-> {[ballot |-> 1, value |-> v1, replica |-> r1, slot |-> 1]},mem |-> (r1 :> [promised |-> 2, vote |-> <<[ballot |-> 1, value |-> v1]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r2 :> [ballot |-> 2, leads |-> TRUE, from |-> 1, pages |-> {}, adopt |-> <<v1>>, first |-> 2] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])]),
+    ([dur |-> (r1 :> [promised |-> 2, vote |-> <<[ballot |-> 1, value |-> v1]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),msgs |-> {[ballot |-> 1, from |-> 1, type |-> "Prepare"], [ballot |-> 2, from |-> 1, type |-> "Prepare"], [ballot |-> 1, value |-> v1, slot |-> 1, type |-> "Accept"], [ballot |-> 2, value |-> v1, slot |-> 1, type |-> "Accept"], [ballot |-> 1, replica |-> r1, slot |-> 1, type |-> "Accepted"], [ballot |-> 1, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>], [ballot |-> 2, from |-> 1, replica |-> r1, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 1, value |-> v1, kind |-> "vote"]>>], [ballot |-> 2, from |-> 1, replica |-> r3, through |-> 1, type |-> "Promise", committed |-> 0, entries |-> <<[ballot |-> 0, value |-> NoValue, kind |-> "vote"]>>]},ever |-> {[ballot |-> 1, value |-> v1, replica |-> r1, slot |-> 1]},mem |-> (r1 :> [promised |-> 2, vote |-> <<[ballot |-> 1, value |-> v1]>>, chosen |-> <<NoValue>>] @@ r2 :> [promised |-> 2, vote |-> <<[ballot |-> 2, value |-> v1]>>, chosen |-> <<NoValue>>] @@ r3 :> [promised |-> 2, vote |-> <<[ballot |-> 0, value |-> NoValue]>>, chosen |-> <<NoValue>>]),crashes |-> 0,lead |-> (r1 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0] @@ r2 :> [ballot |-> 2, leads |-> TRUE, from |-> 1, pages |-> {}, adopt |-> <<NoValue>>, first |-> 2] @@ r3 :> [ballot |-> 0, leads |-> FALSE, from |-> 0, pages |-> {}, adopt |-> <<NoValue>>, first |-> 0])])
+    >>
+----
+
+
+=============================================================================
+
+---- MODULE MCMultiPaxos_TEConstants ----
+EXTENDS MCMultiPaxos
+
+CONSTANTS v1, v2
+
+=============================================================================
+
+---- CONFIG MCMultiPaxos_TTrace_1795282867 ----
+CONSTANTS
+    Replica = { r1 , r2 , r3 }
+    Command = { v1 , v2 }
+    r1 = r1
+    r2 = r2
+    r3 = r3
+    NoValue = NoValue
+    Noop = Noop
+    Slots = 1
+    Rounds = 1
+    Crashes = 0
+    PageSize = 1
+    Rank <- RankOfThree
+    Candidates = { r1 , r2 }
+    v1 = v1
+    r3 = r3
+    r2 = r2
+    v2 = v2
+    Noop = Noop
+    NoValue = NoValue
+    r1 = r1
+
+INVARIANT
+    _inv
+
+CHECK_DEADLOCK
+    \* CHECK_DEADLOCK off because of PROPERTY or INVARIANT above.
+    FALSE
+
+INIT
+    _init
+
+NEXT
+    _next
+
+CONSTANT
+    _TETrace <- _trace
+
+ALIAS
+    _expression
+=============================================================================
+\* Generated on Sat Nov 21 17:41:15 UTC 2026

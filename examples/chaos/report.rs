@@ -94,8 +94,8 @@ pub(crate) fn text(run: &Run, judgement: &Judgement, cluster: &Cluster) -> Strin
     let write = writeln!(
         text,
         "agreement of the replicas: {agreement}\n\
-         keys judged: {}, the largest with {} operations; undecided: {}",
-        judgement.keys, judgement.largest, judgement.undecided
+         keys judged: {}, the largest with {} operations; wrong: {}, undecided: {}",
+        judgement.keys, judgement.largest, judgement.wrong, judgement.undecided
     );
     write.expect("writing to a string does not fail");
     text

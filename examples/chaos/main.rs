@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -57,6 +57,8 @@ const EXIT_VOID: u8 = 3;
 const EXIT_FAILED: u8 = 4;
 const EXIT_INTERRUPTED: u8 = 130;
 
+/// How long a run that was interrupted may take to end by itself.
+const ORDERLY_END: Duration = Duration::from_secs(3);
 /// With fewer operations during faults, a run says nothing.
 const SUCCEEDED_LEAST: u64 = 1_000;
 /// The small file system's room for a log: at first, and for each minute.
@@ -293,6 +295,9 @@ fn on_interrupt() -> Result<Arc<AtomicBool>, String> {
                 _ = terminate.recv() => {}
             }
             set.store(true, Ordering::Relaxed);
+            // Whatever is waited for: the clean-up process does the rest.
+            tokio::time::sleep(ORDERLY_END).await;
+            std::process::exit(i32::from(EXIT_INTERRUPTED));
         });
     });
     Ok(flag)

@@ -11,15 +11,15 @@ use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 
+use core::future::poll_fn;
 use core::time::Duration;
 use futures::FutureExt;
 use paxos_core::ballot::Ballot;
 use paxos_core::ids::{ClientId, Slot, Time};
 use paxos_core::value::{CommandKind, Value};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::MissedTickBehavior;
 
-use crate::clock::Clock;
+use crate::clock::{Alarm, Clock};
 use crate::codec::CommandCodec;
 use crate::error::{ClientError, StopReason, Uncertainty, panic_words};
 use crate::journal::Done;
@@ -99,8 +99,9 @@ struct Side<W> {
     values: VecDeque<(Slot, Value)>,
     nudge: bool,
     waiters: Waiters<W>,
-    clock: Clock,
-    tick: tokio::time::Interval,
+    clock: Arc<dyn Clock>,
+    /// Rings when waiting requests are to be looked through.
+    alarm: Box<dyn Alarm>,
     swept: Time,
     sweeps: u32,
     ended: bool,
@@ -114,12 +115,12 @@ impl<M: StateMachine> Applier<M> {
         client: ClientId,
         items: mpsc::UnboundedReceiver<Item<ReplyTo<M>>>,
         done: mpsc::UnboundedSender<Done>,
-        clock: Clock,
+        clock: Arc<dyn Clock>,
         shared: Arc<Shared>,
     ) -> Self {
         let applied = shared.applied();
-        let mut tick = tokio::time::interval(SWEEP_INTERVAL);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (now, mut alarm) = (clock.now(), clock.alarm());
+        alarm.set(now.after(SWEEP_INTERVAL));
         Self {
             machine,
             codec,
@@ -133,8 +134,8 @@ impl<M: StateMachine> Applier<M> {
                 nudge: false,
                 waiters: Waiters::new(applied),
                 clock,
-                tick,
-                swept: clock.now(),
+                alarm,
+                swept: now,
                 sweeps: 0,
                 ended: false,
                 shared,
@@ -280,12 +281,13 @@ impl<M: StateMachine> Applier<M> {
 impl<W: Waiter> Side<W> {
     /// Waits for something to do, and takes it in. Cancel safe.
     async fn listen(&mut self) {
+        let mut due = false;
         tokio::select! {
             biased;
             count = self.items.recv_many(&mut self.taken, 256) => {
                 self.ended |= count == 0;
             }
-            _ = self.tick.tick() => {}
+            () = poll_fn(|cx| self.alarm.poll_ring(cx)) => due = true,
         }
         for item in self.taken.drain(..) {
             match item {
@@ -306,8 +308,9 @@ impl<W: Waiter> Side<W> {
             }
         }
         let now = self.clock.now();
-        if now.since(self.swept) >= SWEEP_INTERVAL {
+        if due || now.since(self.swept) >= SWEEP_INTERVAL {
             self.swept = now;
+            self.alarm.set(now.after(SWEEP_INTERVAL));
             self.sweeps += 1;
             let full = self.sweeps.is_multiple_of(SWEEPS_PER_FULL);
             self.waiters.sweep(now, full);

@@ -1,6 +1,7 @@
 //! Putting a node together and starting it.
 //!
-//! Owns: [`Builder`]; the order of the start: storage, replica, transport, tasks.
+//! Owns: [`Builder`]; the order of the start: storage, replica, transport, tasks; [`assemble`], which
+//! knows neither the system's clock nor its tasks.
 //! Invariant: nothing is said to a peer before this life is durable.
 
 use core::fmt;
@@ -14,13 +15,13 @@ use paxos_core::port::{Recovered, Room, Storage, Transport};
 use paxos_core::replica::Replica;
 use tokio::sync::mpsc;
 
-use crate::apply::Applier;
-use crate::clock::{self, Clock};
+use crate::apply::{Applier, ReplyTo};
+use crate::clock::{Clock, SystemClock};
 use crate::codec::{CommandCodec, Postcard};
-use crate::driver::{Driver, Intake, Timer};
+use crate::driver::{Driver, Intake, Stage, Timer};
 use crate::error::StartError;
 use crate::forward::{Forwarder, Gate};
-use crate::journal::{Disk, Journal};
+use crate::journal::{Disk, Done, Journal};
 use crate::machine::StateMachine;
 use crate::metrics::Meters;
 use crate::node::{Node, supervise};
@@ -99,72 +100,112 @@ impl<M: StateMachine> Builder<M> {
     pub async fn start(self, machine: M) -> Result<Node<M>, StartError> {
         self.check()?;
         let storage = self.storage.ok_or(StartError::Missing("storage"))?;
-        let mut transport = self.transport.ok_or(StartError::Missing("transport"))?;
+        let transport = self.transport.ok_or(StartError::Missing("transport"))?;
         let meters = Arc::new(Meters::new());
         let (done_sender, done) = mpsc::unbounded_channel();
-        let nonce = clock::seed() as u32;
+        let clock = Arc::new(SystemClock::start());
+        let nonce = clock.seed() as u32;
         let (journal, recovered, journal_end) =
             Journal::start(storage, nonce, Arc::clone(&meters), done_sender.clone()).await?;
         let recovered = one_group(recovered)?;
-        let (format, life) = (recovered.format.clone(), recovered.incarnation);
-        if transport.replica() != format.replica {
-            let (storage, transport) = (format.replica, transport.replica());
+        if transport.replica() != recovered.format.replica {
+            let (storage, transport) = (recovered.format.replica, transport.replica());
             return Err(StartError::Replicas { storage, transport });
         }
-        let clock = Clock::start();
-        let now = clock.now();
-        let config = self.config.clone();
-        let applied = machine.applied();
-        let replica = Replica::recover(config, recovered, applied, clock::seed(), now)
-            .map_err(StartError::Recover)?;
-        tracing::info!(replica = %format.replica, %life, %applied, "starts");
-
-        let published = Published::first(&replica, transport.counters());
-        let shared = Arc::new(Shared::new(&self.options, &self.config, meters, published));
-        let client = client_id(format.replica, life);
-        let (requests_sender, requests) = mpsc::unbounded_channel();
-        let (apply, items) = mpsc::unbounded_channel();
-        let codec = Arc::clone(&self.codec);
-        let task =
-            Applier::new(machine, codec, client, items, done_sender, clock, Arc::clone(&shared));
-        transport.start(life);
-        let task = tokio::spawn(task.run());
-        let driver = Driver {
-            id: format.replica,
-            group: format.group,
-            life,
-            client: client_id,
-            queue: Queue::new(client, self.config.batch_bytes_max),
-            forwarder: Forwarder::new(self.options.forwards_max),
-            succession: Succession::new(self.config.election_timeout),
-            config: self.config,
-            options: self.options.clone(),
-            clock,
-            // A generator of this kind never leaves zero.
-            random: clock::seed() | 1,
-            shared: Arc::clone(&shared),
-            transport,
-            journal,
-            requests,
-            done,
-            apply,
-            gate: Gate::default(),
-            lives: BTreeMap::new(),
-            leader: None,
-            leads: false,
-            disk: Disk::default(),
-            room: Room::Ample,
-            stop: None,
-            rounds: VecDeque::new(),
-            intake: Intake::new(applied),
-            timer: Timer::new(clock, now),
-            replica,
-        };
-        let supervisor = supervise::<M>(driver, task, journal_end, Arc::clone(&shared));
-        tokio::spawn(supervisor);
-        let timeout = self.options.request_timeout;
-        Ok(Node::new(shared, self.codec, requests_sender, timeout))
+        let ground = Ground { clock, transport, journal, meters, done_sender, done, recovered };
+        let Parts { node, driver, applier, shared } =
+            assemble(ground, machine, self.codec, self.config, self.options)?;
+        let applier = tokio::spawn(applier.run());
+        tokio::spawn(supervise::<M>(driver, applier, journal_end, shared));
+        Ok(node)
     }
+}
+
+/// What a node stands on: what differs between the system and a simulator.
+pub(crate) struct Ground {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) transport: Box<dyn Transport>,
+    pub(crate) journal: Journal,
+    pub(crate) meters: Arc<Meters>,
+    /// What the journal says it did.
+    pub(crate) done_sender: mpsc::UnboundedSender<Done>,
+    pub(crate) done: mpsc::UnboundedReceiver<Done>,
+    pub(crate) recovered: Recovered,
+}
+
+/// The parts of a node, put together; the driver and the applier are to be polled by somebody.
+pub(crate) struct Parts<M: StateMachine> {
+    pub(crate) node: Node<M>,
+    pub(crate) driver: Driver<ReplyTo<M>>,
+    pub(crate) applier: Applier<M>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// Puts a node together, and lets its transport start.
+pub(crate) fn assemble<M: StateMachine>(
+    ground: Ground,
+    machine: M,
+    codec: Arc<dyn CommandCodec<M::Command>>,
+    config: Config,
+    options: NodeOptions,
+) -> Result<Parts<M>, StartError> {
+    let Ground { clock, mut transport, journal, meters, done_sender, done, recovered } = ground;
+    let (format, life) = (recovered.format.clone(), recovered.incarnation);
+    let (now, reached) = (clock.now(), machine.applied());
+    let replica = Replica::recover(config.clone(), recovered, reached, clock.seed(), now)
+        .map_err(StartError::Recover)?;
+    tracing::info!(replica = %format.replica, %life, applied = %reached, "starts");
+
+    let published = Published::first(&replica, transport.counters());
+    let shared = Arc::new(Shared::new(&options, &config, meters, published));
+    let client = client_id(format.replica, life);
+    let (requests_sender, requests) = mpsc::unbounded_channel();
+    let (apply, items) = mpsc::unbounded_channel();
+    let applier = Applier::new(
+        machine,
+        Arc::clone(&codec),
+        client,
+        items,
+        done_sender,
+        Arc::clone(&clock),
+        Arc::clone(&shared),
+    );
+    transport.start(life);
+    let timeout = options.request_timeout;
+    let driver = Driver {
+        id: format.replica,
+        group: format.group,
+        life,
+        client: client_id,
+        queue: Queue::new(client, config.batch_bytes_max),
+        forwarder: Forwarder::new(options.forwards_max),
+        succession: Succession::new(config.election_timeout),
+        config,
+        options,
+        // A generator of this kind never leaves zero.
+        random: clock.seed() | 1,
+        shared: Arc::clone(&shared),
+        transport,
+        journal,
+        requests,
+        done,
+        apply,
+        gate: Gate::default(),
+        lives: BTreeMap::new(),
+        leader: None,
+        leads: false,
+        disk: Disk::default(),
+        room: Room::Ample,
+        stop: None,
+        rounds: VecDeque::new(),
+        intake: Intake::new(reached),
+        timer: Timer::new(clock.alarm(), now),
+        stage: Stage::Act,
+        clock,
+        replica,
+    };
+    let node = Node::new(Arc::clone(&shared), codec, requests_sender, timeout);
+    Ok(Parts { node, driver, applier, shared })
 }
 
 impl<M: StateMachine> Builder<M> {

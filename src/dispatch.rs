@@ -17,7 +17,6 @@ use paxos_core::port::{Channel, Frame, Lane, Room, Sent};
 use paxos_core::value::Batch;
 
 use crate::apply::Item;
-use crate::clock;
 use crate::driver::Driver;
 use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::frame::{self, HostFrame, Refusal};
@@ -54,7 +53,7 @@ impl<W: Waiter> Driver<W> {
             }
             let commands = core::mem::take(&mut parcel.commands);
             let count = commands.len() as u64;
-            match self.replica.propose(commands, clock::wall(), now) {
+            match self.replica.propose(commands, self.clock.wall(), now) {
                 Ok(proposed) => {
                     let meters = &self.shared.meters;
                     meters.batches_proposed.add(1);
@@ -233,12 +232,14 @@ impl<W: Waiter> Driver<W> {
             self.shared.meters.forwards_ignored.add(1);
             return;
         }
-        let waiting = self.queue.forwarded_bytes() + batch.encoded_len();
+        // The first is taken whatever its size, or one above the bound would be refused for ever.
+        let before = self.queue.forwarded_bytes();
+        let full = before > 0 && before + batch.encoded_len() > self.options.forwarded_bytes_max;
         if !self.leads {
             self.refuse_all(&[forwarded], Refusal::NotLeader);
         } else if batch.encoded_len() > self.config.batch_bytes_max {
             self.refuse_all(&[forwarded], Refusal::TooLarge);
-        } else if waiting > self.options.forwarded_bytes_max {
+        } else if full {
             self.refuse_all(&[forwarded], Refusal::Busy);
         } else {
             self.queue.push_forwarded(forwarded, batch);

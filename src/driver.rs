@@ -7,9 +7,9 @@
 //! (3) after a failure of the storage, or a halt, nothing is sent or answered any more; (4) the task
 //! waits for nothing but its inputs: not for a device, not for the state machine.
 
-use core::future::poll_fn;
-use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::future::{Future, poll_fn};
+use core::pin::pin;
+use core::task::{Context, Poll, ready};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -22,10 +22,9 @@ use paxos_core::port::{Channel, Frame, Room, Sent, Transport, TransportEvent};
 use paxos_core::replica::Replica;
 use paxos_core::value::Value;
 use tokio::sync::mpsc;
-use tokio::time::Sleep;
 
 use crate::apply::{Item, SWEEP_INTERVAL};
-use crate::clock::Clock;
+use crate::clock::{Alarm, Clock};
 use crate::dispatch::Carried;
 use crate::error::{ClientError, Rejection, StopReason};
 use crate::forward::{Forwarder, Gate};
@@ -52,7 +51,7 @@ pub(crate) struct Driver<W> {
     pub(crate) client: fn(ReplicaId, Incarnation) -> ClientId,
     pub(crate) config: Config,
     pub(crate) options: NodeOptions,
-    pub(crate) clock: Clock,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: u64,
     pub(crate) shared: Arc<Shared>,
     pub(crate) transport: Box<dyn Transport>,
@@ -76,6 +75,18 @@ pub(crate) struct Driver<W> {
     pub(crate) rounds: VecDeque<(Slot, Time)>,
     pub(crate) intake: Intake<W>,
     pub(crate) timer: Timer,
+    pub(crate) stage: Stage,
+}
+
+/// What the task does next.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Stage {
+    /// Acts upon what was taken in.
+    Act,
+    /// Takes in what is ready, or waits for it.
+    Listen,
+    /// Takes in what came while others ran, and does not wait.
+    ListenAgain,
 }
 
 /// What was taken in and not yet acted upon.
@@ -93,7 +104,7 @@ pub(crate) struct Intake<W> {
 
 /// When the task is to wake up by itself.
 pub(crate) struct Timer {
-    pub(crate) sleep: Pin<Box<Sleep>>,
+    pub(crate) alarm: Box<dyn Alarm>,
     pub(crate) armed: Option<Time>,
     /// What the replica asked for.
     pub(crate) wake_at: Option<Time>,
@@ -120,36 +131,50 @@ impl<W> Intake<W> {
 }
 
 impl Timer {
-    pub(crate) fn new(clock: Clock, now: Time) -> Self {
-        Self {
-            sleep: Box::pin(tokio::time::sleep_until(clock.instant(now))),
-            armed: None,
-            wake_at: None,
-            tended: now,
-            published: None,
-            close_by: None,
-        }
+    pub(crate) fn new(alarm: Box<dyn Alarm>, now: Time) -> Self {
+        Self { alarm, armed: None, wake_at: None, tended: now, published: None, close_by: None }
     }
 }
 
 impl<W: Waiter> Driver<W> {
     /// Runs until the node stops, and says why.
     pub(crate) async fn run(mut self) -> StopReason {
+        poll_fn(|cx| self.poll_run(cx)).await
+    }
+
+    /// Does all that can be done, then waits; ready when the node stops. Whoever polls it is the
+    /// task: tokio's, or a simulator.
+    pub(crate) fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<StopReason> {
         loop {
-            let now = self.clock.now();
-            self.step(now);
-            if let Some(reason) = self.stop.take() {
-                self.close();
-                return reason;
-            }
-            self.arm(now);
-            poll_fn(|cx| self.poll_intake(cx)).await;
-            self.shared.meters.wakes.add(1);
-            if self.others_are_coming() {
-                // Whoever was answered together asks again together: those tasks are ready, and
-                // run before this one goes on. That makes one batch of what would be many.
-                tokio::task::yield_now().await;
-                let _ = poll_fn(|cx| Poll::Ready(self.poll_intake(cx))).await;
+            match self.stage {
+                Stage::Act => {
+                    let now = self.clock.now();
+                    self.step(now);
+                    if let Some(reason) = self.stop.take() {
+                        self.close();
+                        return Poll::Ready(reason);
+                    }
+                    self.arm(now);
+                    self.stage = Stage::Listen;
+                }
+                Stage::Listen => {
+                    ready!(self.poll_intake(cx));
+                    self.shared.meters.wakes.add(1);
+                    self.stage = Stage::Act;
+                    if self.others_are_coming() {
+                        // Whoever was answered together asks again together: those tasks are
+                        // ready, and run before this one goes on. That makes one batch of what
+                        // would be many.
+                        self.stage = Stage::ListenAgain;
+                        if pin!(tokio::task::yield_now()).poll(cx).is_pending() {
+                            return Poll::Pending;
+                        }
+                    }
+                }
+                Stage::ListenAgain => {
+                    let _ = self.poll_intake(cx);
+                    self.stage = Stage::Act;
+                }
             }
         }
     }
@@ -213,7 +238,7 @@ impl<W: Waiter> Driver<W> {
             ready = true;
         }
         ready |= self.shared.poll_nudged(cx);
-        if self.timer.armed.is_some() && self.timer.sleep.as_mut().poll(cx).is_ready() {
+        if self.timer.armed.is_some() && self.timer.alarm.poll_ring(cx).is_ready() {
             self.timer.armed = None;
             ready = true;
         }
@@ -528,8 +553,7 @@ impl<W: Waiter> Driver<W> {
         }
         let Some(due) = due else { return };
         if self.timer.armed.is_none_or(|armed| due < armed) {
-            let deadline = self.clock.instant(due);
-            self.timer.sleep.as_mut().reset(deadline);
+            self.timer.alarm.set(due);
             self.timer.armed = Some(due);
         }
     }

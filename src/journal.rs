@@ -77,8 +77,10 @@ impl Disk {
 
 /// Where the storage lives.
 pub(crate) enum Journal {
+    /// Called at once, by the node's task.
     Inline(Desk),
-    Thread(std_mpsc::Sender<Job>),
+    /// Behind a queue, which a thread works off, or a simulator in its place.
+    Queue(std_mpsc::Sender<Job>),
 }
 
 /// The storage, and what is counted of it.
@@ -127,7 +129,7 @@ impl Journal {
                         StartError::Thread(std::io::Error::other("it panicked in recovery"))
                     })?
                     .map_err(StartError::Storage)?;
-                Ok((Self::Thread(jobs), recovered, Some(end)))
+                Ok((Self::Queue(jobs), recovered, Some(end)))
             }
         }
     }
@@ -140,7 +142,7 @@ impl Journal {
                     done.push(desk.work(job));
                 }
             }
-            Self::Thread(queue) => {
+            Self::Queue(queue) => {
                 for job in jobs.drain(..) {
                     // A thread that is gone has said why through its own channel.
                     let _ = queue.send(job);

@@ -104,6 +104,8 @@ pub mod error;
 pub mod machine;
 pub mod memory;
 pub mod metrics;
+#[cfg(feature = "sim")]
+pub mod sim;
 
 mod apply;
 mod builder;

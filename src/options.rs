@@ -13,7 +13,7 @@ pub struct NodeOptions {
     /// refused as `Busy`. Bounds the memory of the waiting list. Default 65,536.
     pub requests_max: usize,
     /// How many bytes of commands forwarded by peers may wait to be proposed here; a frame beyond
-    /// is refused as busy. Default 64 MiB.
+    /// is refused as busy, unless none waits. Default 64 MiB.
     pub forwarded_bytes_max: usize,
     /// How many forwarded frames of this node may be unanswered at once; what comes meanwhile is
     /// sent together afterwards. At most 512. Default 64.

@@ -1,7 +1,11 @@
 //! How much of a replica is real, and how a seed is run with so much of it.
 
+use std::fmt;
+
 use paxos_core::sim::{Limits, Outcome, run_seed, run_seed_on};
 use paxos_storage::sim::SimWal;
+
+use crate::store;
 
 /// How much of a replica is real.
 #[derive(Clone, Copy)]
@@ -10,6 +14,18 @@ pub(crate) enum Depth {
     Core,
     /// The protocol and the write-ahead log.
     Log,
+    /// The whole node, with clients and a state machine.
+    Node,
+}
+
+impl fmt::Display for Depth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Core => "core",
+            Self::Log => "log",
+            Self::Node => "node",
+        })
+    }
 }
 
 impl Depth {
@@ -17,6 +33,7 @@ impl Depth {
     pub(crate) fn run(self, seed: u64, limits: &Limits) -> Outcome {
         match self {
             Self::Core => run_seed(seed, limits),
+            Self::Node => store::simulation().run_seed(seed, limits),
             Self::Log => run_seed_on(seed, limits, |format| Box::new(SimWal::new(format))),
         }
     }

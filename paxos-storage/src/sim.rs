@@ -124,10 +124,24 @@ impl SimFs {
         self.disk().faults.clear();
     }
 
+    /// Takes away the failures to come, to be given back.
+    fn hold_faults(&self) -> Vec<Fault> {
+        std::mem::take(&mut self.disk().faults)
+    }
+
+    fn release_faults(&self, faults: Vec<Fault>) {
+        self.disk().faults = faults;
+    }
+
     /// From here on to the next crash, syncs of files and directories return without an error, and
     /// make nothing durable.
     pub fn lie(&self) {
         self.disk().lying = true;
+    }
+
+    /// Whether it lies.
+    pub fn is_lying(&self) -> bool {
+        self.disk().lying
     }
 
     /// From here on each sync takes so much longer than usual.

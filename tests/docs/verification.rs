@@ -67,3 +67,16 @@ fn verification_rows_name_tests_that_exist() {
         .collect();
     assert!(faults.is_empty(), "docs/verification.md:\n{}", faults.join("\n"));
 }
+
+#[test]
+fn verification_names_every_script() {
+    let rows = rows();
+    let unnamed: Vec<String> = references::scripts()
+        .into_iter()
+        .filter(|reference| {
+            let (_, id) = reference.split_once("::").unwrap();
+            !rows.get(id).is_some_and(|check| check.contains(&format!("`{reference}`")))
+        })
+        .collect();
+    assert!(unnamed.is_empty(), "docs/verification.md does not name:\n{}", unnamed.join("\n"));
+}

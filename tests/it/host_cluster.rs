@@ -185,6 +185,17 @@ async fn a_command_beyond_a_batch_is_refused_and_one_at_the_bound_is_not() {
     }
 }
 
+/// A leader whose bound for waiting commands of peers was below one frame refused every frame as
+/// busy, for ever, though nothing waited. Found by the simulator of whole nodes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frame_above_the_bound_for_waiting_ones_is_taken_when_none_waits() {
+    let options = NodeOptions { forwarded_bytes_max: 1, ..NodeOptions::default() };
+    let cluster = Cluster::with(3, options).await;
+    for place in 0..3 {
+        assert_eq!(mark(&cluster.node(place).client(), place as u64).await, Ok(1));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_node_stops_and_its_clients_are_refused() {
     let mut cluster = Cluster::start(1).await;

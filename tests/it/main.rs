@@ -9,4 +9,5 @@ mod host_memory;
 mod host_quic;
 mod host_silence;
 mod host_stops;
+mod sim_machines;
 mod support;

@@ -1,13 +1,15 @@
 //! Simulated stable storage: what was proved survives a crash, what was not may be torn.
 //!
-//! Owns: [`CrashStorage`], what the cluster needs of a storage beyond the port, and [`SimDisk`],
-//! the storage in memory that most simulations use. Knows no time: the cluster decides when
-//! `persist` is called and when its proof is delivered.
+//! Owns: [`DiskFault`]; [`CrashStorage`], what the cluster needs of a storage beyond the port; and
+//! [`SimDisk`], the storage in memory that most simulations use. Knows no time: the cluster decides
+//! when `persist` is called and when its proof is delivered.
 //! Invariant: after a crash the disk holds every write that was proved, and of the unproved ones a
-//! prefix, in order.
+//! prefix, in order; unless a fault was ordered that takes them away.
 
 use core::fmt::Debug;
+use core::time::Duration;
 use std::collections::BTreeMap;
+use std::io;
 
 use super::rng::Rng;
 use crate::ballot::Ballot;
@@ -19,12 +21,110 @@ use crate::port::{
 };
 use crate::value::Value;
 
+/// What a disk does wrong, or right again.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum DiskFault {
+    /// One of the next reads fails.
+    ReadError,
+    /// One of the next writes fails.
+    WriteError,
+    /// One of the next syncs fails, with an arbitrary part of what it was for on the device.
+    SyncError,
+    /// One of the next reads returns what stands elsewhere.
+    StrayRead,
+    /// There is no space for more files.
+    Full,
+    /// There is space again.
+    Space,
+    /// From here on each sync takes so much longer.
+    Slow(Duration),
+    /// The next sync takes so much longer.
+    Hang(Duration),
+    /// A bit of what is durable is another.
+    Rot,
+    /// A write of some time ago never reached the device: what stood there before is there again.
+    LostWrite,
+    /// A write of some time ago went elsewhere: it is missing where it belongs, and what it came to
+    /// lie over is gone.
+    StrayWrite,
+    /// From here to the next crash, nothing that is synced becomes durable.
+    Lie,
+    /// An operator puts a copy of an earlier life in the place of the directory. Only while the
+    /// process is down.
+    RollBack,
+}
+
+/// What a [`DiskFault`] may do to a replica.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Harm {
+    /// The process may have to stop. Nothing proved is lost, and a later start succeeds.
+    Passing,
+    /// Something proved may be unreadable. The replica says so, and stays down.
+    Damage,
+    /// Something proved may be gone, and nothing on the disk tells.
+    Amnesia,
+}
+
+impl DiskFault {
+    /// What it may do.
+    pub const fn harm(self) -> Harm {
+        match self {
+            Self::ReadError
+            | Self::WriteError
+            | Self::SyncError
+            | Self::StrayRead
+            | Self::Full
+            | Self::Space
+            | Self::Slow(_)
+            | Self::Hang(_) => Harm::Passing,
+            Self::Rot | Self::LostWrite | Self::StrayWrite => Harm::Damage,
+            Self::Lie | Self::RollBack => Harm::Amnesia,
+        }
+    }
+}
+
 /// A storage whose power can fail. Implement it to run an adapter, on a simulated file system, in
 /// a [`super::Cluster`].
 pub trait CrashStorage: Storage + Debug {
     /// The power fails while `unproved` are being written, in this order. Any prefix of their
     /// writes may survive. Afterwards [`Storage::recover`] is called again, for the next life.
     fn crash(&mut self, unproved: Vec<WriteBatch>, rng: &mut Rng);
+
+    /// A storage of the same kind, as it is after [`Format`] was written to an empty one.
+    fn blank(&self, format: Format) -> Box<dyn CrashStorage>;
+
+    /// Orders a fault; false if this storage does not know it, or nothing is there that it could
+    /// strike. May be called while the process is down.
+    fn inject(&mut self, fault: DiskFault, rng: &mut Rng) -> bool {
+        let _ = (fault, rng);
+        false
+    }
+
+    /// Ends what can end: there is space, every call is quick and succeeds, nobody lies. Damage
+    /// stays.
+    fn calm(&mut self) {}
+
+    /// How much longer than usual the next write takes.
+    fn delay(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// As [`Storage::load`], for the observer: no fault that was ordered for a call of the replica
+    /// strikes this one.
+    fn audit(&mut self, range: LoadRange) -> Result<Loaded, StorageError> {
+        self.load(range)
+    }
+}
+
+/// The faults that [`SimDisk`] knows.
+#[derive(Debug, Default)]
+struct Troubles {
+    reads_fail: bool,
+    /// The next write fails, after so many of its facts.
+    writes_fail: Option<u64>,
+    poisoned: bool,
+    slow: Duration,
+    hang: Duration,
 }
 
 /// One group of one replica, in memory.
@@ -41,6 +141,7 @@ pub struct SimDisk {
     trimmed: Slot,
     clock: LogClock,
     peers: BTreeMap<ReplicaId, Incarnation>,
+    troubles: Troubles,
 }
 
 impl SimDisk {
@@ -57,7 +158,15 @@ impl SimDisk {
             trimmed: Slot::ZERO,
             clock: LogClock::default(),
             peers: BTreeMap::new(),
+            troubles: Troubles::default(),
         }
+    }
+
+    /// An injected failure, after which nothing is done any more.
+    fn fail(&mut self, what: &str) -> StorageError {
+        self.troubles.poisoned = true;
+        let source = io::Error::other("injected input/output error");
+        StorageError::Io { what: what.to_owned(), source }
     }
 
     fn write(&mut self, write: &Write) {
@@ -126,6 +235,17 @@ impl Storage for SimDisk {
     }
 
     fn persist(&mut self, batches: Vec<WriteBatch>) -> Result<Vec<Durable>, StorageError> {
+        if self.troubles.poisoned {
+            return Err(StorageError::Poisoned);
+        }
+        self.troubles.hang = Duration::ZERO;
+        if let Some(kept) = self.troubles.writes_fail.take() {
+            let writes = batches.iter().flat_map(WriteBatch::writes);
+            for write in writes.take(kept as usize) {
+                self.write(write);
+            }
+            return Err(self.fail("cannot write to the simulated disk"));
+        }
         for write in batches.iter().flat_map(WriteBatch::writes) {
             self.write(write);
         }
@@ -133,6 +253,12 @@ impl Storage for SimDisk {
     }
 
     fn load(&mut self, range: LoadRange) -> Result<Loaded, StorageError> {
+        if self.troubles.poisoned {
+            return Err(StorageError::Poisoned);
+        }
+        if core::mem::take(&mut self.troubles.reads_fail) {
+            return Err(self.fail("cannot read from the simulated disk"));
+        }
         let mut values = Vec::new();
         let mut bytes = 0;
         let mut slot = range.from;
@@ -164,9 +290,53 @@ impl CrashStorage for SimDisk {
     fn crash(&mut self, unproved: Vec<WriteBatch>, rng: &mut Rng) {
         let writes = unproved.iter().map(|batch| batch.writes().len()).sum::<usize>();
         let survivors = rng.between(0, writes as u64) as usize;
+        // Nothing is written after a call that failed.
+        let survivors = if self.troubles.poisoned { 0 } else { survivors };
         for write in unproved.iter().flat_map(WriteBatch::writes).take(survivors) {
             self.write(write);
         }
+        let slow = self.troubles.slow;
+        self.troubles = Troubles { slow, ..Troubles::default() };
+    }
+
+    fn inject(&mut self, fault: DiskFault, rng: &mut Rng) -> bool {
+        match fault {
+            DiskFault::ReadError => self.troubles.reads_fail = true,
+            DiskFault::WriteError | DiskFault::SyncError => {
+                self.troubles.writes_fail = Some(rng.below(4));
+            }
+            DiskFault::Slow(by) => self.troubles.slow = by,
+            DiskFault::Hang(by) => self.troubles.hang = by,
+            DiskFault::StrayRead
+            | DiskFault::Full
+            | DiskFault::Space
+            | DiskFault::Rot
+            | DiskFault::LostWrite
+            | DiskFault::StrayWrite
+            | DiskFault::Lie
+            | DiskFault::RollBack => return false,
+        }
+        true
+    }
+
+    fn calm(&mut self) {
+        let poisoned = self.troubles.poisoned;
+        self.troubles = Troubles { poisoned, ..Troubles::default() };
+    }
+
+    fn delay(&self) -> Duration {
+        self.troubles.slow + self.troubles.hang
+    }
+
+    fn audit(&mut self, range: LoadRange) -> Result<Loaded, StorageError> {
+        let troubles = core::mem::take(&mut self.troubles);
+        let loaded = self.load(range);
+        self.troubles = troubles;
+        loaded
+    }
+
+    fn blank(&self, format: Format) -> Box<dyn CrashStorage> {
+        Box::new(Self::new(format))
     }
 }
 
@@ -241,5 +411,55 @@ mod tests {
             disk.load(range).unwrap().values.len()
         };
         assert_eq!((count(1, 4), count(2, 2), count(3, 4), count(4, 9)), (2, 1, 0, 1));
+    }
+
+    /// Of the call that failed any prefix may be there, of the calls after it nothing.
+    #[test]
+    fn a_write_that_fails_poisons_until_the_next_start() {
+        let mut kept = [false; 4];
+        for seed in 0..100 {
+            let (mut disk, mut batches) = disk();
+            let rng = &mut Rng::new(seed);
+            disk.recover(0).unwrap();
+            assert!(disk.inject(DiskFault::WriteError, rng));
+            let failed = disk.persist(vec![batches.batch([1, 2, 3].map(vote).to_vec())]);
+            assert!(matches!(failed, Err(StorageError::Io { .. })));
+            let later = disk.persist(vec![batches.batch(vec![vote(4)])]);
+            assert!(matches!(later, Err(StorageError::Poisoned)));
+            disk.crash(vec![batches.batch(vec![vote(5)])], rng);
+            let found = disk.recover(0).unwrap().remove(0).votes.len();
+            kept[found] = true;
+            assert!(disk.persist(vec![batches.batch(vec![vote(6)])]).is_ok());
+        }
+        assert_eq!(kept, [true; 4], "every prefix survives at some seed");
+    }
+
+    #[test]
+    fn a_read_fails_once_and_an_audit_never() {
+        let (mut disk, mut batches) = disk();
+        let rng = &mut Rng::new(1);
+        let _proofs = disk.persist(vec![batches.batch(vec![vote(1)])]).unwrap();
+        let (from, group) = (Slot::FIRST, GroupId::new(1));
+        let range = LoadRange { group, from, through: from, bytes_max: 0 };
+        assert!(disk.inject(DiskFault::ReadError, rng));
+        assert_eq!(disk.audit(range).unwrap().values.len(), 1);
+        assert!(matches!(disk.load(range), Err(StorageError::Io { .. })));
+        disk.crash(Vec::new(), rng);
+        assert_eq!(disk.load(range).unwrap().values.len(), 1);
+    }
+
+    #[test]
+    fn slow_and_hung_writes_take_longer_until_all_is_calm() {
+        let (mut disk, mut batches) = disk();
+        let rng = &mut Rng::new(1);
+        let ms = Duration::from_millis;
+        disk.inject(DiskFault::Slow(ms(5)), rng);
+        disk.inject(DiskFault::Hang(ms(100)), rng);
+        assert_eq!(disk.delay(), ms(105));
+        let _proofs = disk.persist(vec![batches.batch(vec![vote(1)])]).unwrap();
+        assert_eq!(disk.delay(), ms(5), "it hangs once");
+        disk.calm();
+        assert_eq!(disk.delay(), Duration::ZERO);
+        assert!(!disk.inject(DiskFault::Rot, rng), "memory does not rot");
     }
 }

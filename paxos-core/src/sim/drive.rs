@@ -2,6 +2,7 @@
 
 use super::check::Invariant;
 use super::cluster::{Cluster, Due};
+use super::fault::{Cue, Fact};
 use super::host::{Process, Stimulus};
 use super::kind::Kind;
 use super::network::Fate;
@@ -10,7 +11,7 @@ use crate::codec;
 use crate::durable::{WriteBatch, WriteSequence};
 use crate::ids::{ReplicaId, Slot, Time};
 use crate::message::{Body, Message};
-use crate::output::{Halt, LoadTicket, Output, Recipients, Status};
+use crate::output::{Halt, LoadTicket, Output, Recipients, Role, Status};
 use crate::port::LoadRange;
 use crate::replica::Replica;
 use crate::trace::{Delivery, Event, Packet};
@@ -50,6 +51,14 @@ impl Cluster {
         }
         match due {
             Due::Deliver { from, packet, .. } => {
+                if self.trouble.is_lurking()
+                    && let Some(message) = packet.open()
+                {
+                    self.cue(id, Cue::Hearing(Kind::of(&message.body)));
+                    if !self.node(id).is_up() {
+                        return;
+                    }
+                }
                 self.totals.delivered += 1;
                 self.log(id, Event::Received { from, packet: packet.clone() });
                 self.deliver(id, from, packet);
@@ -75,8 +84,7 @@ impl Cluster {
             }
             Due::Asked(..) => self.turn(id, Stimulus::Asked),
             Due::Part(_, _, part) => self.turn(id, Stimulus::Part(part)),
-            Due::Link(_, _, peer, Some(life)) => self.turn(id, Stimulus::Up(peer, life)),
-            Due::Link(_, _, peer, None) => self.turn(id, Stimulus::Down(peer)),
+            Due::Link(_, _, peer) => self.tell_link(id, peer),
             Due::Client(_) | Due::Restart(..) | Due::Links => {}
         }
     }
@@ -93,6 +101,7 @@ impl Cluster {
     }
 
     pub(super) fn drain(&mut self, id: ReplicaId) {
+        self.notice_reign(id);
         for _ in 0..OUTPUTS_MAX {
             let process = self.node_mut(id).process.as_mut();
             let Some(replica) = process.and_then(Process::replica) else {
@@ -102,6 +111,7 @@ impl Cluster {
                 Output::Send { to, message } => self.send(id, to, message),
                 Output::Persist(batch) => {
                     self.check.handed_out(id, &batch);
+                    self.observe(|observer| observer.handed_out(id, &batch));
                     let (sequence, writes) = (batch.sequence(), batch.writes().to_vec());
                     self.log(id, Event::Persist { sequence, writes });
                     self.node_mut(id).jobs.push_back(Job::Persist(batch));
@@ -121,6 +131,16 @@ impl Cluster {
             }
         }
         self.check.fail(Invariant::Progress, || format!("the outputs of {id} never end"));
+    }
+
+    /// Tells the monitor what a bare replica became, before anything that it did because of that.
+    fn notice_reign(&mut self, id: ReplicaId) {
+        let process = self.node_mut(id).process.as_mut();
+        if let Some(replica) = process.and_then(Process::replica) {
+            let reign = replica.leader().filter(|_| replica.role() == Role::Leader);
+            let committed = replica.committed();
+            self.observe(|observer| observer.became(id, reign, committed));
+        }
     }
 
     /// Tells the trace what changed about a replica.
@@ -143,17 +163,20 @@ impl Cluster {
         };
         self.check.observed(id, &status);
         self.notice(id, &status);
+        if self.trouble.is_lurking() {
+            self.cue_settled(id);
+        }
         let node = self.node_mut(id);
-        if node.crash_when_writing && node.is_writing() {
-            let down = node.restart_after;
-            self.crash(id);
-            return self.restart_after(id, down);
+        if !node.is_up() {
+            return;
         }
         let life = node.life;
         if node.busy == 0 && !node.jobs.is_empty() && !node.disk_held {
             node.busy = node.jobs.len();
+            let slow =
+                if node.is_writing(Fact::Any) { node.storage.delay() } else { Duration::ZERO };
             let delay_max = self.options.disk_delay_max;
-            let delay = self.rng.duration(Duration::from_micros(10), delay_max);
+            let delay = self.rng.duration(Duration::from_micros(10), delay_max) + slow;
             self.queue(self.now.after(delay), Due::Disk(id, life));
         }
         let node = self.node(id);
@@ -184,16 +207,21 @@ impl Cluster {
 
     pub(super) fn halt(&mut self, id: ReplicaId, halt: Halt) {
         self.log(id, Event::Halted { reason: halt.clone() });
-        if !matches!(halt, Halt::Refused { .. }) {
+        if !matches!(halt, Halt::Refused { .. }) || !self.is_lost(id) {
             self.check.fail(Invariant::NoHalt, || format!("{id}: {halt}"));
         }
+        self.totals.refusals += u64::from(matches!(halt, Halt::Refused { .. }));
         self.crash(id);
         self.node_mut(id).halted = Some(halt);
     }
 
     fn send(&mut self, from: ReplicaId, to: Recipients, message: Message) {
         let kind = Kind::of(&message.body);
-        self.check_sent(from, &message);
+        let single = match to {
+            Recipients::One(peer) => Some(peer),
+            Recipients::AllPeers => None,
+        };
+        self.check_sent(from, single, &message);
         let packet = if self.options.codec {
             Packet::Encoded(join(codec::encode(&message)))
         } else {
@@ -207,19 +235,26 @@ impl Cluster {
                 }
             }
         }
+        if self.trouble.is_lurking() {
+            self.cue(from, Cue::Sending(kind));
+        }
     }
 
-    pub(super) fn check_sent(&mut self, from: ReplicaId, message: &Message) {
+    pub(super) fn check_sent(&mut self, from: ReplicaId, to: Option<ReplicaId>, message: &Message) {
         let committed = if matches!(message.body, Body::Accept(_)) {
             self.status(from).map_or(Slot::ZERO, |status| status.committed)
         } else {
             Slot::ZERO
         };
         self.check.sent(from, message, committed);
+        self.observe(|observer| observer.left(from, to, message));
     }
 
     pub(super) fn post(&mut self, from: ReplicaId, to: ReplicaId, kind: Kind, packet: &Packet) {
-        let fate = self.network.fate(from, to, kind);
+        if self.keeps(from, to, kind, packet) {
+            return;
+        }
+        let fate = self.network.fate(from, to, kind, self.now);
         self.totals.lost[kind.index()] += u64::from(fate == Fate::Lost);
         self.totals.repeated[kind.index()] += u64::from(matches!(fate, Fate::Twice(..)));
         self.meet(from, to, packet, fate);
@@ -243,6 +278,7 @@ impl Cluster {
     pub(super) fn apply(&mut self, id: ReplicaId, slot: Slot, value: &Value) {
         self.log(id, Event::Apply { slot, value: value.clone() });
         self.check.applied(id, slot, value);
+        self.observe(|observer| observer.applied(id, slot, value));
         self.node_mut(id).applied = slot;
         self.resolve_attempts(id, slot, value);
     }
@@ -284,9 +320,17 @@ impl Cluster {
     }
 
     fn persist(&mut self, id: ReplicaId, batches: Vec<WriteBatch>) {
+        let facts = if self.trouble.is_lurking() { facts_of(&batches) } else { Vec::new() };
         let storage = &mut self.node_mut(id).storage;
-        let proofs = storage.persist(batches).expect("simulated storage writes");
+        let proofs = match storage.persist(batches) {
+            Ok(proofs) => proofs,
+            Err(error) => return self.storage_failed(id, error),
+        };
         let room = storage.room();
+        self.cue_written(id, &facts);
+        if !self.node(id).is_up() {
+            return;
+        }
         if self.fleet.is_some() {
             for proof in &proofs {
                 self.proved(id, proof.through());
@@ -302,6 +346,8 @@ impl Cluster {
     /// A disk proved what was written to it, which may make values chosen.
     fn proved(&mut self, id: ReplicaId, through: WriteSequence) {
         self.check.attested(id, through);
+        self.observe(|observer| observer.attested(id, through));
+        self.compare_observers();
         self.log(id, Event::Durable { through });
         for (slot, ballot) in self.check.take_chosen() {
             if let Some(value) = self.check.chosen(slot).cloned() {
@@ -311,8 +357,11 @@ impl Cluster {
     }
 
     fn load(&mut self, id: ReplicaId, ticket: LoadTicket, range: LoadRange) {
-        let loaded = self.node_mut(id).storage.load(range);
-        let loaded = loaded.expect("simulated storage reads");
+        let loaded = match self.node_mut(id).storage.load(range) {
+            Ok(loaded) => loaded,
+            Err(error) => return self.storage_failed(id, error),
+        };
+        self.check.loaded(id, range.from, &loaded.values);
         self.log(id, Event::Loaded { values: loaded.values.len() });
         if self.fleet.is_some() {
             return self.turn(id, Stimulus::Loaded(ticket, loaded));
@@ -321,6 +370,15 @@ impl Cluster {
             replica.handle_loaded(ticket, loaded, now);
         });
     }
+}
+
+/// The kinds of facts in these batches.
+fn facts_of(batches: &[WriteBatch]) -> Vec<Fact> {
+    let states = |fact: &Fact| {
+        let mut writes = batches.iter().flat_map(WriteBatch::writes);
+        writes.any(|write| fact.is_in(write))
+    };
+    Fact::ALL.into_iter().filter(states).collect()
 }
 
 /// What the receiver of a message gets: its bytes in one piece.

@@ -8,6 +8,7 @@
 
 use core::fmt::Debug;
 use core::time::Duration;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -87,8 +88,21 @@ pub enum Effect {
     WakeAt(Option<Time>),
     /// A part of the host has work, and is to have its turn as soon as a thread is free for it.
     Later(u32),
-    /// The host ended by itself, with the halt of its replica if that was the reason.
-    Stopped(String, Option<Halt>),
+    /// The host ended by itself; it has no more turns.
+    Stopped(Ending),
+}
+
+/// Why a host ended by itself.
+#[derive(Clone, Debug)]
+pub enum Ending {
+    /// It was asked to, and had finished what it could.
+    Shutdown,
+    /// Its replica halted.
+    Halt(Halt),
+    /// Its storage failed.
+    Storage,
+    /// It should not have; in words.
+    Failure(String),
 }
 
 /// A whole node at a place of a cluster. Dropping it is a crash.
@@ -130,16 +144,20 @@ pub struct Act {
 }
 
 /// What became of clients' requests so far.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Tally {
     /// Asked for.
     pub asked: u64,
+    /// Asked for before the faults ended.
+    pub asked_under_faults: u64,
     /// Answered with a reply.
     pub answered: u64,
     /// Certainly not carried out.
     pub rejected: u64,
     /// Nobody can say.
     pub unknown: u64,
+    /// Each way in which a request can end, by name, and how many ended so: zero too.
+    pub endings: BTreeMap<&'static str, u64>,
 }
 
 /// Makes the hosts of a cluster, and acts for their clients.
@@ -155,6 +173,10 @@ pub trait Fleet: Debug {
 
     /// Lets a client do what it wants. `is_up` says which processes run.
     fn act(&mut self, client: usize, now: Time, under_faults: bool, rng: &mut Rng) -> Act;
+
+    /// Clients reach only these from here on; what was asked of others they give up, and nobody can
+    /// say what comes of it.
+    fn reach(&mut self, ids: &[ReplicaId]);
 
     /// Hands out the answers that hosts have given meanwhile.
     fn settle(&mut self, now: Time);

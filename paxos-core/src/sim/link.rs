@@ -7,6 +7,7 @@
 use core::time::Duration;
 
 use super::cluster::{Cluster, Due};
+use super::host::Stimulus;
 use crate::ids::{Incarnation, ReplicaId};
 
 /// How often a link that is possible is not made yet, of a thousand looks.
@@ -59,7 +60,9 @@ impl Cluster {
     fn tend_link(&mut self, one: ReplicaId, other: ReplicaId) {
         let life = |id| self.status(id).map(|status| status.incarnation);
         let lives = (life(one), life(other));
-        let is_cut = self.network.is_cut(one, other) || self.network.is_cut(other, one);
+        let now = self.now;
+        let is_cut =
+            self.network.is_blocked(one, other, now) || self.network.is_blocked(other, one, now);
         let is_whole = |links: &mut Links| {
             (*links.end(other, one), *links.end(one, other)) == lives && lives.0.is_some()
         };
@@ -87,7 +90,17 @@ impl Cluster {
     fn set_link(&mut self, at: ReplicaId, peer: ReplicaId, life: Option<Incarnation>) {
         *self.links.end(at, peer) = life;
         let process = self.node(at).life;
-        self.queue(self.now, Due::Link(at, process, peer, life));
+        self.queue(self.now, Due::Link(at, process, peer));
+    }
+
+    /// Tells a host of its link. One that stood still meanwhile is told how it is, not how it was:
+    /// what was put off may come out of order.
+    pub(super) fn tell_link(&mut self, at: ReplicaId, peer: ReplicaId) {
+        let stimulus = match *self.links.end(at, peer) {
+            Some(life) => Stimulus::Up(peer, life),
+            None => Stimulus::Down(peer),
+        };
+        self.turn(at, stimulus);
     }
 }
 

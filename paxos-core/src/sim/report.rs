@@ -4,7 +4,9 @@
 //! not be zero has a name and is looked at.
 
 use core::fmt;
+use std::collections::BTreeMap;
 
+use super::fault::FaultKind;
 use super::kind::Kind;
 use crate::output::Counters;
 
@@ -47,6 +49,24 @@ pub struct Totals {
     pub loads: u64,
     /// Trims of a log.
     pub trims: u64,
+    /// Blows that waited for their moment and struck.
+    pub ambushes_sprung: u64,
+    /// Directories taken away.
+    pub wipes: u64,
+    /// Replicas that stopped because a peer remembers another life of them.
+    pub refusals: u64,
+    /// Faults that happened, by kind.
+    pub faults: [u64; FaultKind::ALL.len()],
+    /// Faults ordered for disks.
+    pub disk_faults: u64,
+    /// Processes that a failure of their storage stopped, or kept from starting.
+    pub storage_failures: u64,
+    /// Those of them that are final.
+    pub damage_named: u64,
+    /// Replicas left off because their disk had lied.
+    pub left_off: u64,
+    /// How requests to whole nodes ended, by name; empty for bare replicas.
+    pub endings: BTreeMap<&'static str, u64>,
     /// Messages delivered.
     pub delivered: u64,
     /// Messages lost, by kind.
@@ -85,14 +105,27 @@ impl Totals {
         self.values_fetched += other.values_fetched;
         self.loads += other.loads;
         self.trims += other.trims;
+        self.ambushes_sprung += other.ambushes_sprung;
+        self.wipes += other.wipes;
+        self.refusals += other.refusals;
+        self.disk_faults += other.disk_faults;
+        self.storage_failures += other.storage_failures;
+        self.damage_named += other.damage_named;
+        self.left_off += other.left_off;
         self.delivered += other.delivered;
+        for kind in FaultKind::ALL {
+            self.faults[kind.index()] += other.faults[kind.index()];
+        }
+        for (name, count) in &other.endings {
+            *self.endings.entry(name).or_default() += count;
+        }
         for kind in Kind::ALL {
             self.lost[kind.index()] += other.lost[kind.index()];
             self.repeated[kind.index()] += other.repeated[kind.index()];
         }
     }
 
-    fn rows(&self) -> [(&'static str, u64); 19] {
+    fn rows(&self) -> [(&'static str, u64); 26] {
         [
             ("seeds", self.seeds),
             ("events", self.events),
@@ -112,19 +145,29 @@ impl Totals {
             ("fetched values", self.values_fetched),
             ("loads", self.loads),
             ("trims", self.trims),
+            ("ambushes sprung", self.ambushes_sprung),
+            ("disks wiped", self.wipes),
+            ("refusals", self.refusals),
+            ("disk faults", self.disk_faults),
+            ("storage failures", self.storage_failures),
+            ("damage named", self.damage_named),
+            ("left off", self.left_off),
             ("messages delivered", self.delivered),
         ]
     }
 
-    /// What never happened although many seeds must show it. A `Refused` is the answer to a wiped
-    /// directory, which random runs never have, so that kind may be missing.
+    /// What never happened although many seeds must show it.
     pub fn missing(&self) -> Vec<String> {
-        let rows = self.rows().into_iter().filter(|row| row.1 == 0);
+        // Disks in memory are never damaged.
+        let is_of_logs = |name| ["damage named", "left off"].contains(&name);
+        let rows = self.rows().into_iter().filter(|row| row.1 == 0 && !is_of_logs(row.0));
+        // Nodes do not trim yet.
+        let hosted = !self.endings.is_empty();
+        let rows = rows.filter(|row| !(hosted && row.0 == "trims"));
         let mut missing: Vec<String> = rows.map(|row| row.0.to_owned()).collect();
+        let endings = self.endings.iter().filter(|ending| *ending.1 == 0);
+        missing.extend(endings.map(|(name, _)| format!("requests that end as {name}")));
         for kind in Kind::ALL {
-            if kind == Kind::Refused {
-                continue;
-            }
             if self.lost[kind.index()] == 0 {
                 missing.push(format!("{kind} lost"));
             }
@@ -132,6 +175,8 @@ impl Totals {
                 missing.push(format!("{kind} repeated"));
             }
         }
+        let absent = FaultKind::ALL.into_iter().filter(|kind| self.faults[kind.index()] == 0);
+        missing.extend(absent.map(|kind| format!("fault {kind}")));
         missing
     }
 }
@@ -139,6 +184,13 @@ impl Totals {
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, count) in self.rows() {
+            writeln!(f, "{name:>24} {count:>12}")?;
+        }
+        for kind in FaultKind::ALL {
+            let name = format!("fault {kind}");
+            writeln!(f, "{name:>24} {:>12}", self.faults[kind.index()])?;
+        }
+        for (name, count) in &self.endings {
             writeln!(f, "{name:>24} {count:>12}")?;
         }
         for kind in Kind::ALL {

@@ -143,7 +143,8 @@ impl fmt::Display for Said<'_> {
             }
             Body::Refused(refused) => {
                 let (own, known) = (refused.refused.boot(), refused.remembered.boot());
-                write!(f, "Refused life {own}, remembers life {known}")
+                let other = if own == known { "another " } else { "" };
+                write!(f, "Refused life {own}, remembers {other}life {known}")
             }
         }
     }
@@ -278,7 +279,9 @@ fn refusal(reason: &NotProposed) -> &'static str {
 fn halted(halt: &Halt) -> String {
     match halt {
         Halt::Refused { by, remembered, own } => {
-            format!("{} remembers life {}, this is {}", At(*by), remembered.boot(), own.boot())
+            let other = if own.boot() == remembered.boot() { "another " } else { "" };
+            let (own, known) = (own.boot(), remembered.boot());
+            format!("{} remembers {other}life {known}, this is life {own}", At(*by))
         }
         Halt::AgreementBroken { slot } => format!("two values are chosen in {}", slot.number()),
         Halt::LogLost { slot } => format!("the value of {} is nowhere", slot.number()),

@@ -11,5 +11,7 @@ mod errors;
 mod faults;
 mod golden;
 mod memory;
+mod scripts;
 mod simulated;
+mod sweep;
 mod trim;

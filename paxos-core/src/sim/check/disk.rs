@@ -1,10 +1,12 @@
 //! What the observer makes of writes, proofs, crashes and recoveries.
 
+use super::damage::Held;
 use super::{Check, Invariant};
 use crate::ballot::Ballot;
 use crate::durable::{Write, WriteBatch, WriteSequence};
 use crate::ids::{ReplicaId, Slot};
 use crate::port::Recovered;
+use crate::sim::disk::Harm;
 use crate::value::Value;
 
 /// The promise that a write makes or implies.
@@ -100,6 +102,7 @@ impl Check {
     fn note_durable(&mut self, by: ReplicaId, write: &Write) {
         let replica = self.replica(by);
         replica.durable_promised = replica.durable_promised.max(promise_of(write));
+        replica.held.note(write);
         match write {
             Write::Accepted { slot, ballot, value } => self.note_vote(by, *slot, *ballot, value),
             Write::Committed(slot) => {
@@ -118,9 +121,10 @@ impl Check {
         let replica = self.replica(id);
         replica.pending.clear();
         replica.promised = None;
-        replica.durable_promised = None;
+        replica.promised_once = replica.promised_once.max(replica.durable_promised.take());
         replica.durable_committed = Slot::ZERO;
         replica.durable_vote = Slot::ZERO;
+        replica.held = Held::default();
         replica.life = None;
         replica.wiped = true;
     }
@@ -151,6 +155,9 @@ impl Check {
         replica.applied = applied;
         replica.state = state;
         replica.window_bytes_max = window_bytes_max;
+        replica.held.begin(recovered);
+        replica.harms.remove(&Harm::Amnesia);
+        self.require_stable("a replica starts");
     }
 
     fn check_recovered(&mut self, by: ReplicaId, recovered: &Recovered) {
@@ -158,6 +165,10 @@ impl Check {
         let (promised, written) = (replica.durable_promised, replica.promised);
         let (committed, life) = (replica.durable_committed, replica.life);
         let wiped = replica.wiped;
+        let missing = replica.held.lost(recovered);
+        self.require(missing.is_none(), Invariant::RecoveryExact, || {
+            format!("{by} does not recover {}", missing.unwrap_or_default())
+        });
         let holds = recovered.promised >= promised && recovered.promised <= written;
         self.require(holds, Invariant::PromiseMonotonic, || {
             let found = recovered.promised;

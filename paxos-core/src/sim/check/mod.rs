@@ -5,22 +5,25 @@
 //! accept quorum durably voted for one value at one ballot. The first broken invariant is kept.
 //! Source: the state checker of `TigerBeetle`'s simulator; the invariants of protocol.md.
 
+mod damage;
 mod disk;
 mod log;
 mod sent;
 mod violation;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
 pub use violation::{Invariant, Violation};
 
+use self::damage::Held;
 use crate::ballot::Ballot;
 use crate::durable::{Write, WriteSequence};
 use crate::ids::{ClientId, Incarnation, ReplicaId, RequestNumber, Slot};
 use crate::membership::Membership;
 use crate::quorum::VoterSet;
+use crate::sim::disk::Harm;
 use crate::value::Value;
 
 /// Everybody who durably voted in a slot at one ballot, and for what.
@@ -46,6 +49,10 @@ struct SlotHistory {
 
 /// What is known of a replica's disk and life.
 #[derive(Debug, Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "what happened to a disk comes in any combination"
+)]
 struct ReplicaHistory {
     life: Option<Incarnation>,
     /// The highest ballot in writes handed out, in this life or before.
@@ -62,6 +69,13 @@ struct ReplicaHistory {
     window_bytes_max: usize,
     /// Its directory was taken away, and with it votes that it made.
     wiped: bool,
+    /// The promise that went with it.
+    promised_once: Option<Ballot>,
+    held: Held,
+    /// What the faults ordered for its disk may do. A lie counts until the next start.
+    harms: BTreeSet<Harm>,
+    /// It said that it is damaged, or was left off, and never answers again.
+    gone: bool,
 }
 
 /// What became of a command so far.
@@ -132,9 +146,20 @@ impl Check {
         self.slots.get(&slot)?.chosen.as_ref()
     }
 
+    /// The highest slot in which a value is chosen.
+    pub fn chosen_last(&self) -> Slot {
+        let mut slots = self.slots.iter().rev();
+        slots.find(|(_, history)| history.chosen.is_some()).map_or(Slot::ZERO, |(slot, _)| *slot)
+    }
+
     /// What was chosen since this was last asked, and at which ballot first.
     pub fn take_chosen(&mut self) -> Vec<(Slot, Ballot)> {
         core::mem::take(&mut self.fresh)
+    }
+
+    /// The highest ballot that a replica's disk holds a promise of.
+    pub fn durable_promised(&self, id: ReplicaId) -> Option<Ballot> {
+        self.replicas[usize::from(id.number()) - 1].durable_promised
     }
 
     /// How many distinct ballots were used.
@@ -215,7 +240,8 @@ impl Check {
     fn note_vote(&mut self, by: ReplicaId, slot: Slot, ballot: Ballot, value: &Value) {
         let replica = self.replica(by);
         replica.durable_vote = replica.durable_vote.max(slot);
-        let Some(voter) = self.membership.voter_index(by) else {
+        let voter = self.membership.voter_index(by).filter(|_| !self.is_wiped(by));
+        let Some(voter) = voter else {
             return;
         };
         let history = self.slots.entry(slot).or_default();

@@ -45,7 +45,9 @@ impl Check {
         let ballot = promise.ballot;
         self.require_promise(by, ballot, "Promise");
         self.require_prefix(by, promise.committed, "promises");
-        let Some(seat) = self.membership.voter_index(by) else {
+        // What a replica says that lost its memory is refused by all, and counted by nobody here.
+        let seat = self.membership.voter_index(by).filter(|_| !self.is_wiped(by));
+        let Some(seat) = seat else {
             return;
         };
         for entry in &promise.entries {
@@ -126,7 +128,13 @@ impl Check {
             .map(|(seat, member)| {
                 let replica = &self.replicas[usize::from(member.id.number()) - 1];
                 // Nothing below a promise that is on disk is voted for again.
-                (replica.durable_promised >= Some(ballot)).then(|| {
+                let promised = if replica.wiped {
+                    // It never votes again under that name.
+                    replica.promised_once
+                } else {
+                    replica.durable_promised
+                };
+                (promised >= Some(ballot)).then(|| {
                     let votes = self.slots.get(&slot).map(|history| &history.votes);
                     let votes = votes.into_iter().flatten();
                     let below = votes.filter(|v| v.ballot < ballot && v.voters.contains(seat));
@@ -155,7 +163,8 @@ impl Check {
     }
 
     fn sent_accepted(&mut self, by: ReplicaId, accepted: &Accepted) {
-        let Some(seat) = self.membership.voter_index(by) else {
+        let seat = self.membership.voter_index(by).filter(|_| !self.is_wiped(by));
+        let Some(seat) = seat else {
             return;
         };
         let ballot = accepted.ballot;

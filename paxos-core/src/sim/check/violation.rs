@@ -43,10 +43,18 @@ pub enum Invariant {
     ClockMonotonic,
     /// Storage gives back what it proved, and nothing that was never written.
     RecoveryExact,
+    /// What was chosen can be learned from any prepare quorum of those that may still answer, from
+    /// what is on their disks (S10).
+    ChosenStable,
+    /// What is damaged on a disk is neither used nor dropped: the storage fails and says so, and
+    /// fails for no other reason than a fault (S20).
+    DamageNamed,
     /// A replica halts only on evidence that the simulation made.
     NoHalt,
     /// No assertion of the code fails.
     NoPanic,
+    /// Every step is one of the abstract protocol, as the refinement monitor knows it.
+    Refinement,
     /// What clients were told is true of one history.
     Answers,
     /// After the faults the cluster makes progress in time.
@@ -77,8 +85,11 @@ impl fmt::Display for Invariant {
                 "a new batch is stamped no earlier than what was chosen before it"
             }
             Self::RecoveryExact => "recovery gives back what was proved",
+            Self::ChosenStable => "what is chosen stays on enough disks",
+            Self::DamageNamed => "damage is named, and never used or dropped",
             Self::NoHalt => "no replica halts without a cause",
             Self::NoPanic => "no assertion fails",
+            Self::Refinement => "every step is one that the protocol allows",
             Self::Answers => "what clients were told is true of one history",
             Self::Progress => "progress after the faults",
             Self::EmptyWhenIdle => "nothing in flight when idle",

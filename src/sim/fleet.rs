@@ -1,0 +1,415 @@
+//! The nodes of one seed, and their clients.
+//!
+//! Owns: [`SimFleet`]: clients that call the real [`Client`], one request at a time each, and the
+//! history of what they were told. A request is sent once: what is unknown stays unknown.
+//! Invariants: (1) whatever a client does depends on the seed and on what it was told; (2) an answer
+//! is written down at the time of the turn in which it was given.
+
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use core::time::Duration;
+use std::sync::Arc;
+
+use paxos_core::ids::{ReplicaId, Slot, Time};
+use paxos_core::sim::linear::{History, OperationId, Outcome};
+use paxos_core::sim::{Act, Birth, Fleet, Host, Options, Rng, Tally};
+use paxos_core::value::Command;
+
+use super::host::{Common, SimHost};
+use super::ledger::Ledger;
+use super::simulation::Setting;
+use super::turn::Flag;
+use super::watched::Watched;
+use super::{Answer, HistoryOf, Question};
+use crate::client::Client;
+use crate::error::{ClientError, Rejection, Uncertainty};
+use crate::machine::StateMachine;
+use crate::options::NodeOptions;
+use crate::shared::{Closing, Shared};
+
+/// A request whose answer matters to nobody is given up after so many election timeouts at most.
+const PATIENCE_MAX: u64 = 10;
+/// How often a client shuts its node down while there are faults, of a thousand of its acts.
+const SHUTDOWN: u32 = 5;
+/// The client that asks whether the cluster serves again.
+const PROBE: u64 = 1_000_000;
+
+type Told<M> = Result<Answer<<M as StateMachine>::Reply, <M as StateMachine>::Answer>, ClientError>;
+
+/// A node that is up.
+struct Place<M: StateMachine> {
+    client: Client<Watched<M>>,
+    shared: Arc<Shared>,
+}
+
+/// A request on its way.
+struct Pending<M: StateMachine> {
+    future: Pin<Box<dyn Future<Output = Told<M>> + Send>>,
+    flag: Arc<Flag>,
+    /// Its place in the history.
+    operation: OperationId,
+    /// Whether its answer shows that the cluster serves.
+    probe: bool,
+    /// The command's number; none for a query.
+    number: Option<u64>,
+    /// Who was asked.
+    at: ReplicaId,
+}
+
+struct SimClient<M: StateMachine> {
+    left: u64,
+    pending: Option<Pending<M>>,
+}
+
+/// Makes the nodes of one seed and speaks for their clients.
+pub(super) struct SimFleet<M: StateMachine> {
+    setting: Arc<Setting<M>>,
+    common: Common<M>,
+    election_timeout: Duration,
+    /// Whom clients can ask.
+    reached: Vec<ReplicaId>,
+    /// What is asked for, apart from when and where.
+    rng: Rng,
+    places: Vec<Option<Place<M>>>,
+    clients: Vec<SimClient<M>>,
+    probes: Vec<Pending<M>>,
+    served: bool,
+    history: HistoryOf<M>,
+    /// The number of each command in the history; none for queries.
+    numbers: Vec<Option<u64>>,
+    tally: Tally,
+}
+
+impl<M: StateMachine> fmt::Debug for SimFleet<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimFleet").field("tally", &self.tally).finish_non_exhaustive()
+    }
+}
+
+/// How a request can end, as far as nodes of one release and valid commands go.
+const ENDINGS: [&str; 10] = [
+    "answered",
+    "no leader",
+    "busy",
+    "storage full",
+    "superseded",
+    "node stopped before",
+    "timeout",
+    "node stopped",
+    "leader changed",
+    "link lost",
+];
+
+fn ending<T>(told: &Result<T, ClientError>) -> &'static str {
+    match told {
+        Ok(_) => "answered",
+        Err(ClientError::Rejected(rejection)) => match rejection {
+            Rejection::NoLeader => "no leader",
+            Rejection::Busy => "busy",
+            Rejection::TooLarge { .. } => "too large",
+            Rejection::StorageFull => "storage full",
+            Rejection::Superseded => "superseded",
+            Rejection::Stopped => "node stopped before",
+            Rejection::Codec(_) => "codec",
+        },
+        Err(ClientError::Unknown(uncertainty)) => match uncertainty {
+            Uncertainty::Timeout => "timeout",
+            Uncertainty::Stopped => "node stopped",
+            Uncertainty::LeaderChanged => "leader changed",
+            Uncertainty::LinkLost => "link lost",
+        },
+    }
+}
+
+/// Bounds of a node, some of them tiny.
+fn draw_options(rng: &mut Rng) -> NodeOptions {
+    let usual = NodeOptions::default();
+    let tiny = |rng: &mut Rng, high, usual| {
+        if rng.chance(300) { rng.between(1, high) as usize } else { usual }
+    };
+    NodeOptions {
+        requests_max: tiny(rng, 3, usual.requests_max),
+        forwarded_bytes_max: tiny(rng, 2000, usual.forwarded_bytes_max),
+        forwards_max: tiny(rng, 2, usual.forwards_max),
+        ..usual
+    }
+}
+
+impl<M> SimFleet<M>
+where
+    M: StateMachine,
+    M::Command: Clone,
+    M::Query: Clone,
+{
+    pub(super) fn new(setting: Arc<Setting<M>>, options: &Options, commands: u64) -> Self {
+        let mut rng = Rng::new(options.seed ^ 0x00f1_ee70);
+        let ledger = Arc::new(Ledger::new(
+            Arc::clone(&setting.codec),
+            setting.digest.clone(),
+            (setting.make)(),
+        ));
+        let full = if rng.chance(300) { rng.between(1, 100) as u32 } else { 0 };
+        let node_options = draw_options(&mut rng);
+        let codec = Arc::clone(&setting.codec);
+        let count = setting.limits.clients.max(1);
+        let client = |number| {
+            let first = if number == 0 { commands % count } else { 0 };
+            SimClient { left: commands / count + first, pending: None }
+        };
+        Self {
+            common: Common { codec, options: node_options, ledger, full },
+            setting,
+            election_timeout: options.election_timeout(),
+            reached: (1..=options.replicas).map(ReplicaId::new).collect(),
+            rng,
+            places: (0..options.replicas).map(|_| None).collect(),
+            clients: (0..count).map(client).collect(),
+            probes: Vec::new(),
+            served: false,
+            history: History::new(),
+            numbers: Vec::new(),
+            tally: Tally { endings: ENDINGS.map(|name| (name, 0)).into(), ..Tally::default() },
+        }
+    }
+
+    /// Sends a request to this node, if it is up.
+    fn ask(&mut self, by: u64, at: ReplicaId, now: Time, probe: bool) -> Option<Pending<M>> {
+        let place = self.places[usize::from(at.number()) - 1].as_ref()?;
+        let patience = self.election_timeout * self.rng.between(1, PATIENCE_MAX) as u32;
+        let client = place.client.clone().with_timeout(patience);
+        let question = (self.setting.workload)(&mut self.rng);
+        let operation = self.history.invoke(by, question.clone(), now.nanos());
+        let mut number = None;
+        let future: Pin<Box<dyn Future<Output = Told<M>> + Send>> = match question {
+            Question::Command(command) => {
+                number = Some(self.common.ledger.next());
+                Box::pin(async move { client.execute(command).await.map(Answer::Reply) })
+            }
+            Question::Query(query) => {
+                Box::pin(async move { client.query(query).await.map(Answer::Answer) })
+            }
+        };
+        self.numbers.push(number);
+        let mut pending = Pending { future, flag: Flag::raised(), operation, probe, number, at };
+        // The command gets its number in the first poll.
+        if let Some(told) = Self::poll(&mut pending) {
+            self.is_told(&pending, told, now);
+            return None;
+        }
+        Some(pending)
+    }
+
+    /// What the request came to, if it did.
+    fn poll(pending: &mut Pending<M>) -> Option<Told<M>> {
+        if !pending.flag.lower() {
+            return None;
+        }
+        let waker = Arc::clone(&pending.flag).into();
+        let mut cx = Context::from_waker(&waker);
+        match pending.future.as_mut().poll(&mut cx) {
+            Poll::Ready(told) => Some(told),
+            Poll::Pending => None,
+        }
+    }
+
+    fn is_told(&mut self, pending: &Pending<M>, told: Told<M>, now: Time) {
+        let count = u64::from(!pending.probe);
+        let ledger = &self.common.ledger;
+        match (&told, pending.number) {
+            (Ok(Answer::Reply(reply)), Some(number)) => ledger.answered(number, reply),
+            (Err(ClientError::Rejected(_)), Some(number)) => ledger.rejected(number),
+            _ => {}
+        }
+        self.served |= pending.probe && told.is_ok();
+        let operation = pending.operation;
+        *self.tally.endings.entry(ending(&told)).or_default() += 1;
+        match told {
+            Ok(answer) => {
+                self.tally.answered += count;
+                self.history.complete(operation, answer, now.nanos());
+            }
+            Err(ClientError::Rejected(_)) => {
+                self.tally.rejected += count;
+                self.history.reject(operation);
+            }
+            // Whatever became of a query, it changed nothing.
+            Err(ClientError::Unknown(_)) if pending.number.is_none() => {
+                self.tally.unknown += count;
+                self.history.reject(operation);
+            }
+            Err(ClientError::Unknown(_)) => self.tally.unknown += count,
+        }
+    }
+
+    fn any_place(&mut self) -> ReplicaId {
+        *self.rng.pick(&self.reached)
+    }
+
+    fn place_of(&self, index: usize) -> Option<(Slot, usize)> {
+        self.common.ledger.place_of(self.numbers[index]?)
+    }
+
+    /// The operations that stand in the log, in its order.
+    fn log(&self) -> Vec<usize> {
+        let place = |index| Some((self.place_of(index)?, index));
+        let mut log: Vec<_> = (0..self.numbers.len()).filter_map(place).collect();
+        log.sort_unstable();
+        log.into_iter().map(|(_, index)| index).collect()
+    }
+
+    /// Commands that were answered before others were asked for stand before them in the log.
+    fn check_order(&self) -> Result<(), String> {
+        let slot = |index: usize| Some(self.place_of(index)?.0);
+        let operations = self.history.operations();
+        let mut ends: Vec<(u64, Slot)> = Vec::new();
+        for (index, operation) in operations.iter().enumerate() {
+            if let (Outcome::Returned { at, .. }, Some(slot)) = (&operation.outcome, slot(index)) {
+                ends.push((*at, slot));
+            }
+        }
+        ends.sort_unstable();
+        let mut ends = ends.into_iter().peekable();
+        let mut highest = Slot::ZERO;
+        // Operations are kept in the order in which they were asked for.
+        for (index, operation) in operations.iter().enumerate() {
+            while let Some((_, slot)) = ends.next_if(|(at, _)| *at < operation.invoked) {
+                highest = highest.max(slot);
+            }
+            if let Some(slot) = slot(index)
+                && slot <= highest
+            {
+                return Err(format!(
+                    "a command that was asked for after one in {highest} was answered is in {slot}"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<M> Fleet for SimFleet<M>
+where
+    M: StateMachine,
+    M::Command: Clone,
+    M::Query: Clone,
+{
+    fn start(&mut self, birth: Birth) -> Box<dyn Host> {
+        let id = birth.recovered.format.replica;
+        let machine = (self.setting.make)();
+        let (host, client, shared) = SimHost::start(birth, machine, &self.common);
+        self.places[usize::from(id.number()) - 1] = Some(Place { client, shared });
+        Box::new(host)
+    }
+
+    fn stopped(&mut self, id: ReplicaId, _now: Time) {
+        self.places[usize::from(id.number()) - 1] = None;
+    }
+
+    fn clients(&self) -> usize {
+        self.clients.len()
+    }
+
+    fn act(&mut self, client: usize, now: Time, under_faults: bool, rng: &mut Rng) -> Act {
+        let pause = rng.between(5, if under_faults { 250 } else { 40 });
+        let mut act = Act { asked: None, again: Some(Duration::from_millis(pause)) };
+        if self.clients[client].pending.is_some() {
+            return act;
+        }
+        if self.clients[client].left == 0 {
+            return Act::default();
+        }
+        let at = self.any_place();
+        if under_faults && self.rng.chance(SHUTDOWN) {
+            let place = self.places[usize::from(at.number()) - 1].as_ref();
+            place.inspect(|place| place.shared.close(Closing::Graceful));
+        }
+        let asked = self.history.operations().len();
+        let pending = self.ask(client as u64 + 1, at, now, false);
+        if self.history.operations().len() > asked {
+            act.asked = Some(at);
+            self.tally.asked += 1;
+            self.tally.asked_under_faults += u64::from(under_faults);
+            self.clients[client].left -= 1;
+            self.clients[client].pending = pending;
+        }
+        act
+    }
+
+    fn reach(&mut self, ids: &[ReplicaId]) {
+        self.reached = ids.to_vec();
+        for client in &mut self.clients {
+            let Some(pending) = client.pending.take_if(|pending| !ids.contains(&pending.at)) else {
+                continue;
+            };
+            self.tally.unknown += 1;
+            if pending.number.is_none() {
+                // A query changed nothing, whatever became of it.
+                self.history.reject(pending.operation);
+            }
+        }
+    }
+
+    fn settle(&mut self, now: Time) {
+        for index in 0..self.clients.len() {
+            let Some(pending) = &mut self.clients[index].pending else {
+                continue;
+            };
+            if let Some(told) = Self::poll(pending)
+                && let Some(pending) = self.clients[index].pending.take()
+            {
+                self.is_told(&pending, told, now);
+            }
+        }
+        let mut probes = core::mem::take(&mut self.probes);
+        probes.retain_mut(|probe| match Self::poll(probe) {
+            Some(told) => {
+                self.is_told(probe, told, now);
+                false
+            }
+            None => true,
+        });
+        self.probes = probes;
+    }
+
+    fn probe(&mut self, at: ReplicaId, now: Time) -> bool {
+        let pending = self.ask(PROBE, at, now, true);
+        let asked = pending.is_some();
+        self.probes.extend(pending);
+        asked
+    }
+
+    fn is_served(&self) -> bool {
+        self.served
+    }
+
+    fn left(&self) -> u64 {
+        self.clients.iter().map(|client| client.left).max().unwrap_or_default()
+    }
+
+    fn open(&self) -> usize {
+        let open = |client: &&SimClient<M>| client.left > 0 || client.pending.is_some();
+        self.clients.iter().filter(open).count() + self.probes.len()
+    }
+
+    fn is_submitted(&self, command: &Command) -> bool {
+        self.common.ledger.is_submitted(command)
+    }
+
+    fn tally(&self) -> Tally {
+        self.tally.clone()
+    }
+
+    fn verdict(&mut self, at_end: bool) -> Result<(), String> {
+        if let Some(wrong) = self.common.ledger.wrong() {
+            return Err(wrong);
+        }
+        if !at_end {
+            return Ok(());
+        }
+        self.check_order()?;
+        let log = self.log();
+        self.setting.checks.iter().try_for_each(|check| check(&self.history, &log))
+    }
+}

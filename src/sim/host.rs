@@ -1,0 +1,289 @@
+//! A whole node at a place of a simulated cluster.
+//!
+//! Owns: [`SimHost`]: the node's own driver and applier, polled here instead of by a runtime, and
+//! the simulated ground beneath them. Decides nothing that a node decides.
+//! Invariants: the driver runs in every turn until nobody wakes it; the applier runs in turns of its
+//! own, as on another thread; what the driver tells the applier is seen on its way.
+
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc as std_mpsc;
+
+use paxos_core::ids::{ReplicaId, Slot, Time};
+use paxos_core::output::{Counters, Status};
+use paxos_core::port::{Recovered, TransportEvent};
+use paxos_core::sim::{Birth, Effect, Ending, Host, Moment, Rng, Stimulus};
+use tokio::sync::mpsc;
+
+use super::clock::SimClock;
+use super::ledger::{Ledger, Numbered};
+use super::turn::Flag;
+use super::watched::Watched;
+use super::wire::Wire;
+use crate::apply::{Item, ReplyTo};
+use crate::builder::{Ground, Parts, assemble};
+use crate::client::Client;
+use crate::codec::CommandCodec;
+use crate::driver::Driver;
+use crate::error::{StopReason, panic_words};
+use crate::journal::{Done, Job, Journal};
+use crate::machine::StateMachine;
+use crate::metrics::Meters;
+use crate::node::Node;
+use crate::options::NodeOptions;
+use crate::shared::Shared;
+
+/// The applier's name in [`Effect::Later`].
+const APPLIER: u32 = 1;
+/// More polls than this in one turn mean that they never end.
+const POLLS_MAX: usize = 10_000;
+
+type Request<M> = ReplyTo<Watched<M>>;
+
+/// A node, and what the simulator puts beneath it.
+pub(super) struct SimHost<M: StateMachine> {
+    /// Dropping it closes the node, so it goes with it.
+    _node: Node<Watched<M>>,
+    shared: Arc<Shared>,
+    driver: Driver<Request<M>>,
+    driver_flag: Arc<Flag>,
+    applier: Pin<Box<dyn Future<Output = ()> + Send>>,
+    applier_flag: Arc<Flag>,
+    /// Its turn was asked for.
+    applier_waits: bool,
+    applier_ended: bool,
+    /// What the driver tells the applier, on its way.
+    items: mpsc::UnboundedReceiver<Item<Request<M>>>,
+    to_applier: mpsc::UnboundedSender<Item<Request<M>>>,
+    jobs: std_mpsc::Receiver<Job>,
+    done: mpsc::UnboundedSender<Done>,
+    clock: SimClock,
+    wire: Wire,
+    ledger: Arc<Ledger<M>>,
+    applied: Slot,
+    armed: Option<Time>,
+    stopped: bool,
+}
+
+impl<M: StateMachine> fmt::Debug for SimHost<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimHost").field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+/// What hosts of one seed have in common.
+pub(super) struct Common<M: StateMachine> {
+    pub(super) codec: Arc<dyn CommandCodec<M::Command>>,
+    pub(super) options: NodeOptions,
+    pub(super) ledger: Arc<Ledger<M>>,
+    /// How many of a thousand frames a lane refuses.
+    pub(super) full: u32,
+}
+
+impl<M: StateMachine> SimHost<M> {
+    /// Starts a node, and gives a client of it.
+    pub(super) fn start(
+        birth: Birth,
+        machine: M,
+        common: &Common<M>,
+    ) -> (Self, Client<Watched<M>>, Arc<Shared>) {
+        let Birth { recovered, config, seed, moment } = birth;
+        let Recovered { ref format, .. } = recovered;
+        let id: ReplicaId = format.replica;
+        let mut rng = Rng::new(seed);
+        let clock = SimClock::new(moment, rng.bits());
+        let (wire, transport) = Wire::new(id, rng.fork(), common.full);
+        let (jobs_sender, jobs) = std_mpsc::channel();
+        let (done_sender, done) = mpsc::unbounded_channel();
+        let ledger = Arc::clone(&common.ledger);
+        let codec: Arc<dyn CommandCodec<M::Command>> =
+            Arc::new(Numbered { codec: Arc::clone(&common.codec), ledger: Arc::clone(&ledger) });
+        let ground = Ground {
+            clock: Arc::new(clock.clone()),
+            transport: Box::new(transport),
+            journal: Journal::Queue(jobs_sender),
+            meters: Arc::new(Meters::new()),
+            done_sender: done_sender.clone(),
+            done,
+            recovered,
+        };
+        let machine = Watched { id, machine, ledger: Arc::clone(&ledger) };
+        let parts = assemble(ground, machine, codec, config, common.options.clone());
+        let Parts { node, mut driver, applier, shared } =
+            parts.expect("what storage gave back is what was written");
+        let (tap, items) = mpsc::unbounded_channel();
+        let to_applier = core::mem::replace(&mut driver.apply, tap);
+        let client = node.client();
+        let applied = shared.applied();
+        let host = Self {
+            _node: node,
+            shared: Arc::clone(&shared),
+            driver,
+            driver_flag: Flag::raised(),
+            applier: Box::pin(applier.run()),
+            applier_flag: Flag::raised(),
+            applier_waits: false,
+            applier_ended: false,
+            items,
+            to_applier,
+            jobs,
+            done: done_sender,
+            clock,
+            wire,
+            ledger,
+            applied,
+            armed: None,
+            stopped: false,
+        };
+        (host, client, shared)
+    }
+
+    fn take_in(&mut self, stimulus: Stimulus) {
+        match stimulus {
+            Stimulus::Frame { from, channel, bytes } => {
+                self.wire.arrive(TransportEvent::Frame { from, channel, bytes });
+            }
+            Stimulus::Up(peer, incarnation) => {
+                self.wire.arrive(TransportEvent::Up { peer, incarnation });
+            }
+            Stimulus::Down(peer) => {
+                let reason = "the simulator's network".to_owned();
+                self.wire.arrive(TransportEvent::Down { peer, reason });
+            }
+            Stimulus::Durable(proofs, room) => self.is_done(Done::Durable(proofs, room)),
+            Stimulus::Loaded(ticket, loaded) => self.is_done(Done::Loaded(ticket, loaded)),
+            Stimulus::Failed(error) => {
+                self.is_done(Done::Failed(StopReason::Storage(Arc::new(error))));
+            }
+            Stimulus::Timer => self.armed = None,
+            Stimulus::Part(_) => {
+                self.applier_waits = false;
+                self.poll_applier();
+            }
+            Stimulus::Start | Stimulus::Asked => {}
+        }
+    }
+
+    fn is_done(&self, done: Done) {
+        // A driver that is gone has said why.
+        let _ = self.done.send(done);
+    }
+
+    fn poll_applier(&mut self) {
+        if self.applier_ended || !self.applier_flag.lower() {
+            return;
+        }
+        let waker = Arc::clone(&self.applier_flag).into();
+        let mut cx = Context::from_waker(&waker);
+        self.applier_ended = self.applier.as_mut().poll(&mut cx).is_ready();
+    }
+
+    /// Polls the driver until nobody wakes it; why it stopped, if it did.
+    fn poll_driver(&mut self, effects: &mut Vec<Effect>) -> Option<StopReason> {
+        let waker = Arc::clone(&self.driver_flag).into();
+        let mut cx = Context::from_waker(&waker);
+        for _ in 0..POLLS_MAX {
+            if !self.driver_flag.lower() {
+                return None;
+            }
+            let driver = &mut self.driver;
+            let polled = catch_unwind(AssertUnwindSafe(|| driver.poll_run(&mut cx)));
+            self.collect(effects);
+            match polled {
+                Ok(Poll::Pending) => {}
+                Ok(Poll::Ready(reason)) => return Some(reason),
+                Err(panic) => return Some(StopReason::Panicked(panic_words(panic.as_ref()))),
+            }
+        }
+        Some(StopReason::Panicked("the node's task never rests".to_owned()))
+    }
+
+    /// Takes what the driver did to where it can be seen.
+    fn collect(&mut self, effects: &mut Vec<Effect>) {
+        let left = self.wire.take();
+        effects.extend(left.into_iter().map(|(to, frame)| Effect::Send { to, frame }));
+        for job in self.jobs.try_iter() {
+            match job {
+                Job::Persist(batches) if batches.is_empty() => effects.push(Effect::Look),
+                Job::Persist(batches) => effects.extend(batches.into_iter().map(Effect::Persist)),
+                Job::Load(ticket, range) => effects.push(Effect::Load(ticket, range)),
+            }
+        }
+        while let Ok(item) = self.items.try_recv() {
+            if let Item::Values { values, .. } = &item {
+                for (slot, value) in values {
+                    self.ledger.chosen(*slot, value);
+                    effects.push(Effect::Apply(*slot, value.clone()));
+                }
+            }
+            // An applier that ended has said why.
+            let _ = self.to_applier.send(item);
+        }
+    }
+
+    fn stop(&mut self, reason: StopReason, effects: &mut Vec<Effect>) {
+        self.stopped = true;
+        let ending = match reason {
+            StopReason::Shutdown => {
+                // The applier finishes what it was given.
+                for _ in 0..POLLS_MAX {
+                    self.poll_applier();
+                }
+                Ending::Shutdown
+            }
+            StopReason::Halt(halt) => Ending::Halt(halt),
+            StopReason::Storage(_) => Ending::Storage,
+            StopReason::Apply { .. }
+            | StopReason::Undecodable { .. }
+            | StopReason::Transport
+            | StopReason::Panicked(_) => Ending::Failure(reason.to_string()),
+        };
+        effects.push(Effect::Stopped(ending));
+    }
+}
+
+impl<M: StateMachine> Host for SimHost<M> {
+    fn turn(&mut self, stimulus: Stimulus, moment: Moment, effects: &mut Vec<Effect>) {
+        if self.stopped {
+            return;
+        }
+        self.clock.set(moment);
+        self.take_in(stimulus);
+        if let Some(reason) = self.poll_driver(effects) {
+            return self.stop(reason, effects);
+        }
+        let applied = self.shared.applied();
+        if applied > self.applied {
+            self.applied = applied;
+            effects.push(Effect::Applied(applied));
+        }
+        if self.applier_flag.is_raised() && !self.applier_waits && !self.applier_ended {
+            self.applier_waits = true;
+            effects.push(Effect::Later(APPLIER));
+        }
+        let next = self.clock.next();
+        if next != self.armed {
+            self.armed = next;
+            effects.push(Effect::WakeAt(next));
+        }
+    }
+
+    fn status(&self) -> Status {
+        self.driver.replica.status()
+    }
+
+    fn counters(&self) -> Counters {
+        self.driver.replica.counters()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.shared.waiting() == 0
+            && self.driver.queue.is_empty()
+            && self.driver.queue.forwarded_bytes() == 0
+            && self.driver.forwarder.unanswered() == 0
+    }
+}

@@ -50,7 +50,7 @@ impl Schema {
             let cells: Vec<&str> = line.split('|').map(str::trim).collect();
             match cells.as_slice() {
                 ["", "---", ..] => {}
-                ["", head @ ("event" | "kind" | "part"), ..] => table = (*head).to_owned(),
+                ["", head @ ("event" | "kind" | "part"), ..] => (*head).clone_into(&mut table),
                 ["", event, cell, _, _, ""] if table == "event" => {
                     _ = schema.events.insert((*event).to_owned(), fields(cell));
                 }

@@ -30,6 +30,7 @@ mod marks;
 pub mod monitor;
 mod network;
 mod node;
+mod observe;
 mod options;
 mod plan;
 mod play;

@@ -27,6 +27,7 @@ pub(super) struct Observer {
     monitor: Monitor,
     verdict: Option<Verdict>,
     places: Vec<Place>,
+    saw_replacement: bool,
     /// Batches of hosts.
     witnessed: BTreeSet<u128>,
     values: Vec<Value>,
@@ -65,6 +66,7 @@ impl Observer {
             monitor: Monitor::new(quorums, u64::from(membership.window())),
             verdict: None,
             places: (0..membership.members().count()).map(|_| Place::default()).collect(),
+            saw_replacement: false,
             witnessed: BTreeSet::new(),
             values: Vec::new(),
             entries: Vec::new(),
@@ -79,6 +81,11 @@ impl Observer {
     /// Every slot up to this one is chosen, as the monitor sees it.
     pub(super) fn chosen_prefix(&self) -> Slot {
         Slot::new(self.monitor.chosen_prefix())
+    }
+
+    /// Whether a directory was ever put in the place of another.
+    pub(super) fn saw_replacement(&self) -> bool {
+        self.saw_replacement
     }
 
     fn place(&mut self, id: ReplicaId) -> &mut Place {
@@ -106,6 +113,7 @@ impl Observer {
 
     /// Another directory was put in the place of a replica's.
     pub(super) fn replaced(&mut self, id: ReplicaId) {
+        self.saw_replacement = true;
         self.tell(&Event::Replaced { at: acceptor(id) });
     }
 

@@ -180,7 +180,9 @@ impl Observer {
 
     /// A replica's process ended.
     pub(super) fn stopped(&mut self, id: ReplicaId) {
-        *self.place(id) = Place::default();
+        let place = self.place(id);
+        // A proof that came with others may be told after the power failed.
+        *place = Place { pending: core::mem::take(&mut place.pending), ..Place::default() };
         self.tell(&Event::Stopped { at: acceptor(id) });
     }
 
@@ -210,7 +212,9 @@ impl Observer {
         for (slot, chosen) in &recovered.chosen {
             self.tell(&Event::ChosenDurable { at, slot: slot.number(), value: value(chosen) });
         }
-        self.place(id).committed = committed.max(applied.number());
+        let place = self.place(id);
+        place.committed = committed.max(applied.number());
+        place.pending.clear();
     }
 
     /// A value was handed to a state machine.
@@ -478,9 +482,8 @@ mod tests {
     #[test]
     fn what_was_on_its_way_to_the_disk_is_forgotten_in_a_crash() {
         let mut observer = started();
-        let sequence = writes_promise(&mut observer, LEADER);
+        let _unproved = writes_promise(&mut observer, LEADER);
         observer.stopped(LEADER);
-        observer.attested(LEADER, sequence);
         let recovered = |observer: &mut Observer, promised| {
             let membership = Membership::voters_only([1, 2, 3].map(ReplicaId::new)).unwrap();
             let format = Format {
@@ -498,11 +501,11 @@ mod tests {
         };
         recovered(&mut observer, None);
         assert_eq!(observer.verdict(), None);
-        // What was attested must come back.
+        // What was attested must come back, even if the proof was the last thing that happened.
         let mut observer = started();
         let sequence = writes_promise(&mut observer, LEADER);
-        observer.attested(LEADER, sequence);
         observer.stopped(LEADER);
+        observer.attested(LEADER, sequence);
         recovered(&mut observer, None);
         assert_eq!(observer.verdict().map(|verdict| verdict.rule), Some(Rule::A1));
     }

@@ -11,7 +11,8 @@ pub(crate) const USAGE: &str = "\
 simulate [--seeds N] [--first-seed S] [--threads T] [--replicas-max R] [--commands C] [--no-codec]
          [--depth core|log|node] [--profile uniform|swarm|directed|mixed]
          [--speed] [--ledger FILE [--block N]]
-simulate --seed N [--trace] [--print-hash] [--trace-out FILE]   replays one seed
+simulate --seed N [--trace] [--print-hash] [--trace-out FILE] [--diagram FILE [--last N]]
+                  replays one seed
 
 --depth core    on disks that lose any suffix of what was not proved (the default)
 --depth log     on the write-ahead log, over disks that lose any sector that was not synced
@@ -25,7 +26,9 @@ simulate --seed N [--trace] [--print-hash] [--trace-out FILE]   replays one seed
 
 --trace           prints every event
 --print-hash      prints the hash of all events and nothing else
---trace-out FILE  writes the events as JSON, one object a line: docs/traces.md";
+--trace-out FILE  writes the events as JSON, one object a line: docs/traces.md
+--diagram FILE    draws them as a space-time diagram: FILE.svg or FILE.html
+--last N          draws only the last N events, not counting heartbeats and timers";
 
 /// What the user asked for.
 pub(crate) struct Arguments {
@@ -45,6 +48,10 @@ pub(crate) struct Arguments {
     pub(crate) ledger: Option<PathBuf>,
     /// How many seeds a block has.
     pub(crate) block: u64,
+    /// Where a replay draws its events.
+    pub(crate) diagram: Option<PathBuf>,
+    /// How many of them.
+    pub(crate) last: usize,
     /// Whether one seed is run again.
     pub(crate) replay: bool,
     /// How much of a replica is real.
@@ -64,6 +71,8 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Ar
         trace_out: None,
         ledger: None,
         block: 10_000,
+        diagram: None,
+        last: usize::MAX,
         replay: false,
         depth: Depth::Core,
         limits: Limits::default(),
@@ -115,6 +124,11 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Ar
             "--block" => arguments.block = number(1, 1_000_000_000)?,
             "--trace" => arguments.trace = true,
             "--print-hash" => arguments.print_hash = true,
+            "--diagram" => {
+                let path = words.next().ok_or("--diagram needs a file")?;
+                arguments.diagram = Some(path.into());
+            }
+            "--last" => arguments.last = number(1, u64::MAX)? as usize,
             "--trace-out" => {
                 let path = words.next().ok_or("--trace-out needs a file")?;
                 arguments.trace_out = Some(path.into());
@@ -123,9 +137,10 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Ar
             _ => return Err(format!("what is {word}?")),
         }
     }
-    let tells = arguments.trace || arguments.print_hash || arguments.trace_out.is_some();
+    let files = arguments.trace_out.is_some() || arguments.diagram.is_some();
+    let tells = arguments.trace || arguments.print_hash || files;
     if tells && !arguments.replay {
-        return Err("--trace, --print-hash and --trace-out go with --seed".to_owned());
+        return Err("--trace, --print-hash, --trace-out and --diagram go with --seed".to_owned());
     }
     if arguments.first.checked_add(arguments.seeds).is_none() {
         return Err("there are no seeds that high".to_owned());

@@ -8,7 +8,11 @@ use std::collections::BTreeMap;
 
 use super::fault::FaultKind;
 use super::kind::Kind;
+use super::marks::{Mark, Marks};
 use crate::output::Counters;
+
+/// With so many seeds every mark must have been met.
+const SEEDS_OF_MARKS: u64 = 20_000;
 
 /// Counts of many runs.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -65,6 +69,10 @@ pub struct Totals {
     pub damage_named: u64,
     /// Replicas left off because their disk had lied.
     pub left_off: u64,
+    /// Whole nodes ran, some of whose doings cannot be seen from outside.
+    pub of_hosts: bool,
+    /// The rarer things, which a long run must have met.
+    pub marks: Marks,
     /// How requests to whole nodes ended, by name; empty for bare replicas.
     pub endings: BTreeMap<&'static str, u64>,
     /// Messages delivered.
@@ -89,6 +97,8 @@ impl Totals {
     pub fn add(&mut self, other: &Self) {
         self.seeds += other.seeds;
         self.events += other.events;
+        self.of_hosts |= other.of_hosts;
+        self.marks.add(&other.marks);
         self.commands += other.commands;
         self.commands_under_faults += other.commands_under_faults;
         self.committed += other.committed;
@@ -175,6 +185,11 @@ impl Totals {
                 missing.push(format!("{kind} repeated"));
             }
         }
+        if self.seeds >= SEEDS_OF_MARKS {
+            let bare = |mark: &Mark| !(self.of_hosts && mark.is_of_bare_replicas());
+            let marks = self.marks.missing().filter(bare);
+            missing.extend(marks.map(|mark| mark.words().to_owned()));
+        }
         let absent = FaultKind::ALL.into_iter().filter(|kind| self.faults[kind.index()] == 0);
         missing.extend(absent.map(|kind| format!("fault {kind}")));
         missing
@@ -198,7 +213,7 @@ impl fmt::Display for Totals {
             let name = format!("{kind} lost, repeated");
             writeln!(f, "{name:>24} {lost:>12} {repeated:>12}")?;
         }
-        Ok(())
+        self.marks.fmt(f)
     }
 }
 

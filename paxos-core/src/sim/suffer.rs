@@ -14,6 +14,7 @@ use super::fault::{Ambush, Blow, Cue, Fact, Fault, FaultKind, Side, Target};
 use crate::ids::ReplicaId;
 use crate::output::Role;
 use crate::quorum::VoterSet;
+use crate::trace::Event;
 
 /// What waits to strike, and what cannot be made good any more.
 #[derive(Debug, Default)]
@@ -213,6 +214,7 @@ impl Cluster {
         };
         self.totals.ambushes_sprung += 1;
         self.totals.crashes += 1;
+        self.log(id, Event::Crashed { unproved: 0 });
         let mut rng = self.rng.fork();
         self.node_mut(id).storage.crash(Vec::new(), &mut rng);
         self.restart_after(id, down);

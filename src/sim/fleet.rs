@@ -32,7 +32,7 @@ use crate::shared::{Closing, Shared};
 /// A request whose answer matters to nobody is given up after so many election timeouts at most.
 const PATIENCE_MAX: u64 = 10;
 /// How often a client shuts its node down while there are faults, of a thousand of its acts.
-const SHUTDOWN: u32 = 5;
+const SHUTDOWN: u32 = 20;
 /// The client that asks whether the cluster serves again.
 const PROBE: u64 = 1_000_000;
 
@@ -130,6 +130,7 @@ fn draw_options(rng: &mut Rng) -> NodeOptions {
         requests_max: tiny(rng, 3, usual.requests_max),
         forwarded_bytes_max: tiny(rng, 2000, usual.forwarded_bytes_max),
         forwards_max: tiny(rng, 2, usual.forwards_max),
+        shutdown_timeout: rng.duration(Duration::from_millis(10), usual.shutdown_timeout),
         ..usual
     }
 }
@@ -320,7 +321,8 @@ where
         let at = self.any_place();
         if under_faults && self.rng.chance(SHUTDOWN) {
             let place = self.places[usize::from(at.number()) - 1].as_ref();
-            place.inspect(|place| place.shared.close(Closing::Graceful));
+            let closing = if self.rng.chance(500) { Closing::Graceful } else { Closing::AtOnce };
+            place.inspect(|place| place.shared.close(closing));
         }
         let asked = self.history.operations().len();
         let pending = self.ask(client as u64 + 1, at, now, false);

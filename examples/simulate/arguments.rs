@@ -3,18 +3,20 @@
 use std::path::PathBuf;
 use std::thread;
 
-use paxos_core::sim::Limits;
+use paxos_core::sim::{Limits, UnknownProfile};
 
 use crate::depth::Depth;
 
 pub(crate) const USAGE: &str = "\
 simulate [--seeds N] [--first-seed S] [--threads T] [--replicas-max R] [--commands C] [--no-codec]
-         [--depth core|log|node]
+         [--depth core|log|node] [--profile uniform|swarm|directed|mixed]
 simulate --seed N [--trace] [--print-hash] [--trace-out FILE]   replays one seed
 
 --depth core    on disks that lose any suffix of what was not proved (the default)
 --depth log     on the write-ahead log, over disks that lose any sector that was not synced
 --depth node    whole nodes with clients and a state machine, on such logs
+--profile P     how faults are drawn: every kind (uniform), a random few (swarm), scripts aimed at
+                hard places (directed), or each of them in turn (mixed, the default)
 
 --trace           prints every event
 --print-hash      prints the hash of all events and nothing else
@@ -79,6 +81,11 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Ar
                     Some("node") => Depth::Node,
                     _ => return Err("--depth takes core, log or node".to_owned()),
                 }
+            }
+            "--profile" => {
+                let name = words.next().ok_or("--profile needs a name")?;
+                let profile = name.parse().map_err(|error: UnknownProfile| error.to_string());
+                arguments.limits.profile = profile?;
             }
             "--trace" => arguments.trace = true,
             "--print-hash" => arguments.print_hash = true,

@@ -12,6 +12,9 @@ mod election;
 mod follow;
 mod lead;
 mod learn;
+mod safety;
+
+pub use safety::SafetyState;
 
 use std::sync::Arc;
 

@@ -20,11 +20,14 @@ use super::node::{Clock, Node};
 use super::options::{Machine, Options};
 use super::report::Totals;
 use super::rng::Rng;
+use super::suffer::Trouble;
 use super::trace::Trace;
+use crate::ballot::Ballot;
 use crate::ids::{ClusterId, Epoch, GroupId, ReplicaId, Time};
 use crate::membership::{Member, Membership};
 use crate::output::{Halt, NotProposed, ProposeError, Proposed, Status};
 use crate::port::{Format, Room};
+use crate::quorum::VoterSet;
 use crate::trace::{Event, Packet};
 use crate::value::Command;
 
@@ -49,6 +52,22 @@ pub(super) enum Due {
     Applied(ReplicaId, u32),
     Restart(ReplicaId, u32),
     Client(usize),
+}
+
+impl Due {
+    /// Whose process has to run for it.
+    const fn whose(&self) -> Option<ReplicaId> {
+        match self {
+            Self::Deliver { to: id, .. }
+            | Self::Disk(id, _)
+            | Self::Timer(id, _)
+            | Self::Applied(id, _)
+            | Self::Asked(id, _)
+            | Self::Part(id, ..)
+            | Self::Link(id, ..) => Some(*id),
+            Self::Restart(..) | Self::Client(_) | Self::Links => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -105,6 +124,9 @@ pub struct Cluster {
     pub(super) totals: Totals,
     /// Faults are going on: counts go to the totals of that phase.
     pub(super) under_faults: bool,
+    pub(super) trouble: Trouble,
+    /// The replicas that clients reach and that must serve, once the faults have ended.
+    pub(super) core: Option<VoterSet>,
     pub(super) format: Format,
 }
 
@@ -168,10 +190,8 @@ impl Cluster {
             let replica = ReplicaId::new(number);
             let storage = make(Format { replica, ..format.clone() });
             let skew = u64::from(options.clock_skew);
-            let clock = Clock {
-                origin: rng.below(1_000_000_000_000),
-                rate: 1_000_000 - skew + rng.below(2 * skew + 1),
-            };
+            let origin = rng.below(1_000_000_000_000);
+            let clock = Clock::new(origin, 1_000_000 - skew + rng.below(2 * skew + 1));
             let own = options.configs.get(usize::from(number) - 1);
             Node::new(storage, own.unwrap_or(&options.config).clone(), clock)
         };
@@ -191,6 +211,8 @@ impl Cluster {
             trace: Trace::new(options.trace_capacity),
             totals: Totals::default(),
             under_faults: false,
+            trouble: Trouble::default(),
+            core: None,
             options,
             format,
         }
@@ -241,6 +263,12 @@ impl Cluster {
         self.node(id).halted.as_ref()
     }
 
+    /// Whether a replica stopped for good: it halted, or its storage gives nothing back.
+    pub fn has_stopped(&self, id: ReplicaId) -> bool {
+        let node = self.node(id);
+        !node.is_up() && self.is_spent(id)
+    }
+
     /// Whether nothing waits for a replica's disk or state machine.
     pub fn is_quiet(&self, id: ReplicaId) -> bool {
         let node = self.node(id);
@@ -249,6 +277,12 @@ impl Cluster {
             Process::Host(host) => host.is_idle(),
         };
         node.jobs.is_empty() && !node.applying && node.process.as_ref().is_none_or(is_idle)
+    }
+
+    /// The highest ballot that a replica has promised, as its disk holds it at least.
+    pub(super) fn promised(&self, id: ReplicaId) -> Option<Ballot> {
+        let up = self.status(id).and_then(|status| status.promised);
+        up.max(self.check.durable_promised(id))
     }
 
     pub(super) fn node(&self, id: ReplicaId) -> &Node {
@@ -272,6 +306,21 @@ impl Cluster {
         let order = self.order;
         self.order += 1;
         self.queue.push(Queued { at, order, due });
+    }
+
+    /// Lets a replica's process go on at once: what waited for it happens now, in its order.
+    pub(super) fn resume(&mut self, id: ReplicaId) {
+        let now = self.now;
+        let until = core::mem::replace(&mut self.node_mut(id).paused_until, now);
+        if until <= now {
+            return;
+        }
+        let waits = |queued: &Queued| queued.at == until && queued.due.whose() == Some(id);
+        let mut queue = core::mem::take(&mut self.queue).into_vec();
+        for queued in queue.iter_mut().filter(|queued| waits(queued)) {
+            queued.at = now;
+        }
+        self.queue = queue.into();
     }
 
     /// Lets the next event happen; false if nothing is due up to `limit`, which is the time then,

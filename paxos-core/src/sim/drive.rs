@@ -2,6 +2,7 @@
 
 use super::check::Invariant;
 use super::cluster::{Cluster, Due};
+use super::fault::{Cue, Fact};
 use super::host::{Process, Stimulus};
 use super::kind::Kind;
 use super::network::Fate;
@@ -50,6 +51,14 @@ impl Cluster {
         }
         match due {
             Due::Deliver { from, packet, .. } => {
+                if self.trouble.is_lurking()
+                    && let Some(message) = packet.open()
+                {
+                    self.cue(id, Cue::Hearing(Kind::of(&message.body)));
+                    if !self.node(id).is_up() {
+                        return;
+                    }
+                }
                 self.totals.delivered += 1;
                 self.log(id, Event::Received { from, packet: packet.clone() });
                 self.deliver(id, from, packet);
@@ -142,16 +151,18 @@ impl Cluster {
         };
         self.check.observed(id, &status);
         self.notice(id, &status);
+        if self.trouble.is_lurking() {
+            self.cue_settled(id);
+        }
         let node = self.node_mut(id);
-        if node.crash_when_writing && node.is_writing() {
-            let down = node.restart_after;
-            self.crash(id);
-            return self.restart_after(id, down);
+        if !node.is_up() {
+            return;
         }
         let life = node.life;
         if node.busy == 0 && !node.jobs.is_empty() && !node.disk_held {
             node.busy = node.jobs.len();
-            let slow = if node.is_writing() { node.storage.delay() } else { Duration::ZERO };
+            let slow =
+                if node.is_writing(Fact::Any) { node.storage.delay() } else { Duration::ZERO };
             let delay_max = self.options.disk_delay_max;
             let delay = self.rng.duration(Duration::from_micros(10), delay_max) + slow;
             self.queue(self.now.after(delay), Due::Disk(id, life));
@@ -184,9 +195,10 @@ impl Cluster {
 
     pub(super) fn halt(&mut self, id: ReplicaId, halt: Halt) {
         self.log(id, Event::Halted { reason: halt.clone() });
-        if !matches!(halt, Halt::Refused { .. }) {
+        if !matches!(halt, Halt::Refused { .. }) || !self.is_lost(id) {
             self.check.fail(Invariant::NoHalt, || format!("{id}: {halt}"));
         }
+        self.totals.refusals += u64::from(matches!(halt, Halt::Refused { .. }));
         self.crash(id);
         self.node_mut(id).halted = Some(halt);
     }
@@ -207,6 +219,9 @@ impl Cluster {
                 }
             }
         }
+        if self.trouble.is_lurking() {
+            self.cue(from, Cue::Sending(kind));
+        }
     }
 
     pub(super) fn check_sent(&mut self, from: ReplicaId, message: &Message) {
@@ -222,7 +237,7 @@ impl Cluster {
         if self.keeps(from, to, kind, packet) {
             return;
         }
-        let fate = self.network.fate(from, to, kind);
+        let fate = self.network.fate(from, to, kind, self.now);
         self.totals.lost[kind.index()] += u64::from(fate == Fate::Lost);
         self.totals.repeated[kind.index()] += u64::from(matches!(fate, Fate::Twice(..)));
         self.meet(from, to, packet, fate);
@@ -287,12 +302,17 @@ impl Cluster {
     }
 
     fn persist(&mut self, id: ReplicaId, batches: Vec<WriteBatch>) {
+        let facts = if self.trouble.is_lurking() { facts_of(&batches) } else { Vec::new() };
         let storage = &mut self.node_mut(id).storage;
         let proofs = match storage.persist(batches) {
             Ok(proofs) => proofs,
             Err(error) => return self.storage_failed(id, error),
         };
         let room = storage.room();
+        self.cue_written(id, &facts);
+        if !self.node(id).is_up() {
+            return;
+        }
         if self.fleet.is_some() {
             for proof in &proofs {
                 self.proved(id, proof.through());
@@ -330,6 +350,15 @@ impl Cluster {
             replica.handle_loaded(ticket, loaded, now);
         });
     }
+}
+
+/// The kinds of facts in these batches.
+fn facts_of(batches: &[WriteBatch]) -> Vec<Fact> {
+    let states = |fact: &Fact| {
+        let mut writes = batches.iter().flat_map(WriteBatch::writes);
+        writes.any(|write| fact.is_in(write))
+    };
+    Fact::ALL.into_iter().filter(states).collect()
 }
 
 /// What the receiver of a message gets: its bytes in one piece.

@@ -6,6 +6,7 @@
 use core::fmt;
 use std::collections::BTreeMap;
 
+use super::fault::FaultKind;
 use super::kind::Kind;
 use crate::output::Counters;
 
@@ -48,6 +49,14 @@ pub struct Totals {
     pub loads: u64,
     /// Trims of a log.
     pub trims: u64,
+    /// Blows that waited for their moment and struck.
+    pub ambushes_sprung: u64,
+    /// Directories taken away.
+    pub wipes: u64,
+    /// Replicas that stopped because a peer remembers another life of them.
+    pub refusals: u64,
+    /// Faults that happened, by kind.
+    pub faults: [u64; FaultKind::ALL.len()],
     /// Faults ordered for disks.
     pub disk_faults: u64,
     /// Processes that a failure of their storage stopped, or kept from starting.
@@ -96,11 +105,17 @@ impl Totals {
         self.values_fetched += other.values_fetched;
         self.loads += other.loads;
         self.trims += other.trims;
+        self.ambushes_sprung += other.ambushes_sprung;
+        self.wipes += other.wipes;
+        self.refusals += other.refusals;
         self.disk_faults += other.disk_faults;
         self.storage_failures += other.storage_failures;
         self.damage_named += other.damage_named;
         self.left_off += other.left_off;
         self.delivered += other.delivered;
+        for kind in FaultKind::ALL {
+            self.faults[kind.index()] += other.faults[kind.index()];
+        }
         for (name, count) in &other.endings {
             *self.endings.entry(name).or_default() += count;
         }
@@ -110,7 +125,7 @@ impl Totals {
         }
     }
 
-    fn rows(&self) -> [(&'static str, u64); 23] {
+    fn rows(&self) -> [(&'static str, u64); 26] {
         [
             ("seeds", self.seeds),
             ("events", self.events),
@@ -130,6 +145,9 @@ impl Totals {
             ("fetched values", self.values_fetched),
             ("loads", self.loads),
             ("trims", self.trims),
+            ("ambushes sprung", self.ambushes_sprung),
+            ("disks wiped", self.wipes),
+            ("refusals", self.refusals),
             ("disk faults", self.disk_faults),
             ("storage failures", self.storage_failures),
             ("damage named", self.damage_named),
@@ -138,8 +156,7 @@ impl Totals {
         ]
     }
 
-    /// What never happened although many seeds must show it. A `Refused` is the answer to a wiped
-    /// directory, which random runs never have, so that kind may be missing.
+    /// What never happened although many seeds must show it.
     pub fn missing(&self) -> Vec<String> {
         // Disks in memory are never damaged.
         let is_of_logs = |name| ["damage named", "left off"].contains(&name);
@@ -151,9 +168,6 @@ impl Totals {
         let endings = self.endings.iter().filter(|ending| *ending.1 == 0);
         missing.extend(endings.map(|(name, _)| format!("requests that end as {name}")));
         for kind in Kind::ALL {
-            if kind == Kind::Refused {
-                continue;
-            }
             if self.lost[kind.index()] == 0 {
                 missing.push(format!("{kind} lost"));
             }
@@ -161,6 +175,8 @@ impl Totals {
                 missing.push(format!("{kind} repeated"));
             }
         }
+        let absent = FaultKind::ALL.into_iter().filter(|kind| self.faults[kind.index()] == 0);
+        missing.extend(absent.map(|kind| format!("fault {kind}")));
         missing
     }
 }
@@ -169,6 +185,10 @@ impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, count) in self.rows() {
             writeln!(f, "{name:>24} {count:>12}")?;
+        }
+        for kind in FaultKind::ALL {
+            let name = format!("fault {kind}");
+            writeln!(f, "{name:>24} {:>12}", self.faults[kind.index()])?;
         }
         for (name, count) in &self.endings {
             writeln!(f, "{name:>24} {count:>12}")?;

@@ -7,6 +7,7 @@
 use super::check::Invariant;
 use super::cluster::{Cluster, Due};
 use super::drive::join;
+use super::fault::Cue;
 use super::host::{Act, Effect, Ending, Moment, Process, Stimulus, Tally};
 use super::kind::Kind;
 use super::node::Job;
@@ -84,8 +85,11 @@ impl Cluster {
                 if let Some(Leaving { packet, kind, .. }) = leaving {
                     if let Some(kind) = kind {
                         self.post(id, to, *kind, packet);
+                        if self.trouble.is_lurking() {
+                            self.cue(id, Cue::Sending(*kind));
+                        }
                     } else {
-                        let fate = self.network.host_fate(id, to);
+                        let fate = self.network.host_fate(id, to, self.now);
                         self.meet(id, to, packet, fate);
                     }
                 }

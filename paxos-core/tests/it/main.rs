@@ -10,6 +10,7 @@ mod bed;
 mod codec;
 mod fuzz;
 mod golden;
+mod guards;
 mod history;
 mod linear;
 mod membership;

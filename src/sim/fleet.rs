@@ -32,7 +32,9 @@ use crate::shared::{Closing, Shared};
 /// A request whose answer matters to nobody is given up after so many election timeouts at most.
 const PATIENCE_MAX: u64 = 10;
 /// How often a client shuts its node down while there are faults, of a thousand of its acts.
-const SHUTDOWN: u32 = 20;
+const SHUTDOWN: u32 = 30;
+/// Nodes are shut down early, so that they are back when progress is demanded.
+const CLOSE_BEFORE: Time = Time::from_nanos(800_000_000);
 /// The client that asks whether the cluster serves again.
 const PROBE: u64 = 1_000_000;
 
@@ -133,7 +135,7 @@ fn draw_options(rng: &mut Rng) -> NodeOptions {
         requests_max: tiny(rng, 3, usual.requests_max),
         forwarded_bytes_max: tiny(rng, 2000, usual.forwarded_bytes_max),
         forwards_max: tiny(rng, 2, usual.forwards_max),
-        shutdown_timeout: rng.duration(Duration::from_millis(10), usual.shutdown_timeout),
+        shutdown_timeout: rng.duration(Duration::from_millis(10), Duration::from_millis(400)),
         ..usual
     }
 }
@@ -322,7 +324,7 @@ where
             return Act::default();
         }
         let at = self.any_place();
-        if under_faults && self.rng.chance(SHUTDOWN) {
+        if under_faults && now < CLOSE_BEFORE && self.rng.chance(SHUTDOWN) {
             let place = self.places[usize::from(at.number()) - 1].as_ref();
             let closing = if self.rng.chance(500) { Closing::Graceful } else { Closing::AtOnce };
             place.inspect(|place| place.shared.close(closing));
@@ -341,6 +343,12 @@ where
 
     fn reach(&mut self, ids: &[ReplicaId]) {
         self.reached = ids.to_vec();
+        // Whoever is still about to close does it before progress is demanded.
+        for place in self.places.iter().flatten() {
+            if place.shared.closing() != Closing::No {
+                place.shared.close(Closing::AtOnce);
+            }
+        }
         for client in &mut self.clients {
             let Some(pending) = client.pending.take_if(|pending| !ids.contains(&pending.at)) else {
                 continue;

@@ -77,6 +77,8 @@ pub(super) struct SimFleet<M: StateMachine> {
     places: Vec<Option<Place<M>>>,
     clients: Vec<SimClient<M>>,
     probes: Vec<Pending<M>>,
+    /// The longest pause between two requests while there are faults, in milliseconds.
+    pause_max: u64,
     served: bool,
     history: HistoryOf<M>,
     /// The number of each command in the history; none for queries.
@@ -156,7 +158,9 @@ where
         let full = if rng.chance(300) { rng.between(1, 100) as u32 } else { 0 };
         let node_options = draw_options(&mut rng);
         let codec = Arc::clone(&setting.codec);
-        let count = setting.limits.clients.max(1);
+        // With few clients nothing ever waits for another; with many, queues and windows fill.
+        let count = setting.limits.clients.max(1) * *rng.pick(&[1, 1, 2, 4, 8]);
+        let pause_max = *rng.pick(&[10, 50, 250]);
         let client = |number| {
             let first = if number == 0 { commands % count } else { 0 };
             SimClient { left: commands / count + first, pending: None }
@@ -170,6 +174,7 @@ where
             places: (0..options.replicas).map(|_| None).collect(),
             clients: (0..count).map(client).collect(),
             probes: Vec::new(),
+            pause_max,
             served: false,
             history: History::new(),
             numbers: Vec::new(),
@@ -315,7 +320,7 @@ where
     }
 
     fn act(&mut self, client: usize, now: Time, under_faults: bool, rng: &mut Rng) -> Act {
-        let pause = rng.between(5, if under_faults { 250 } else { 40 });
+        let pause = rng.between(1, if under_faults { self.pause_max } else { 40 });
         let mut act = Act { asked: None, again: Some(Duration::from_millis(pause)) };
         if self.clients[client].pending.is_some() {
             return act;

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::thread;
 
-use paxos_core::sim::{Limits, UnknownProfile};
+use paxos_core::sim::{Limits, Profile, UnknownProfile};
 
 use crate::depth::Depth;
 
 pub(crate) const USAGE: &str = "\
 simulate [--seeds N] [--first-seed S] [--threads T] [--replicas-max R] [--commands C] [--no-codec]
          [--depth core|log|node] [--profile uniform|swarm|directed|mixed]
+         [--speed] [--ledger FILE [--block N]]
 simulate --seed N [--trace] [--print-hash] [--trace-out FILE]   replays one seed
 
 --depth core    on disks that lose any suffix of what was not proved (the default)
@@ -17,6 +18,10 @@ simulate --seed N [--trace] [--print-hash] [--trace-out FILE]   replays one seed
 --depth node    whole nodes with clients and a state machine, on such logs
 --profile P     how faults are drawn: every kind (uniform), a random few (swarm), scripts aimed at
                 hard places (directed), or each of them in turn (mixed, the default)
+
+--speed         the standard seeds: 5 replicas, 200 commands, every kind of fault, one thread
+--ledger FILE   runs blocks of seeds, writes a line for each, and goes on after those of this commit
+--block N       how many seeds are a block (10000)
 
 --trace           prints every event
 --print-hash      prints the hash of all events and nothing else
@@ -36,6 +41,10 @@ pub(crate) struct Arguments {
     pub(crate) print_hash: bool,
     /// Where a replay writes its events as JSON.
     pub(crate) trace_out: Option<PathBuf>,
+    /// Where the blocks that are done are written down.
+    pub(crate) ledger: Option<PathBuf>,
+    /// How many seeds a block has.
+    pub(crate) block: u64,
     /// Whether one seed is run again.
     pub(crate) replay: bool,
     /// How much of a replica is real.
@@ -53,6 +62,8 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Ar
         trace: false,
         print_hash: false,
         trace_out: None,
+        ledger: None,
+        block: 10_000,
         replay: false,
         depth: Depth::Core,
         limits: Limits::default(),
@@ -87,6 +98,21 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Ar
                 let profile = name.parse().map_err(|error: UnknownProfile| error.to_string());
                 arguments.limits.profile = profile?;
             }
+            "--speed" => {
+                let Limits { codec, trace_capacity, .. } = arguments.limits;
+                let usual = Limits { codec, trace_capacity, ..Limits::default() };
+                let profile = Profile::Uniform;
+                let (replicas_min, replicas_max, commands) = (5, 5, 200);
+                arguments.limits =
+                    Limits { profile, replicas_min, replicas_max, commands, ..usual };
+                arguments.seeds = 200;
+                arguments.threads = 1;
+            }
+            "--ledger" => {
+                let path = words.next().ok_or("--ledger needs a file")?;
+                arguments.ledger = Some(path.into());
+            }
+            "--block" => arguments.block = number(1, 1_000_000_000)?,
             "--trace" => arguments.trace = true,
             "--print-hash" => arguments.print_hash = true,
             "--trace-out" => {

@@ -9,14 +9,16 @@ use core::cmp::Ordering;
 use core::time::Duration;
 use std::collections::BinaryHeap;
 
-use super::check::{Check, Violation};
+use super::check::{Check, Invariant, Violation};
 use super::client::Client;
 use super::disk::{CrashStorage, SimDisk};
 use super::held::Holds;
 use super::host::{Fleet, Process};
 use super::link::Links;
+use super::monitor::Verdict;
 use super::network::Network;
 use super::node::{Clock, Node};
+use super::observe::Observer;
 use super::options::{Machine, Options};
 use super::report::Totals;
 use super::rng::Rng;
@@ -120,6 +122,7 @@ pub struct Cluster {
     pub(super) links: Links,
     pub(super) clients: Vec<Client>,
     pub(super) check: Check,
+    observer: Observer,
     pub(super) trace: Trace,
     pub(super) totals: Totals,
     /// Faults are going on: counts go to the totals of that phase.
@@ -207,6 +210,7 @@ impl Cluster {
             fleet: None,
             links: Links::new(usize::from(options.replicas)),
             clients: Vec::new(),
+            observer: Observer::new(&membership),
             check: Check::new(membership),
             trace: Trace::new(options.trace_capacity),
             totals: Totals::default(),
@@ -246,6 +250,32 @@ impl Cluster {
     /// The first broken invariant.
     pub fn violation(&self) -> Option<&Violation> {
         self.check.violation()
+    }
+
+    /// The first step that the refinement monitor rejected.
+    pub fn verdict(&self) -> Option<&Verdict> {
+        self.observer.verdict()
+    }
+
+    /// Tells the refinement monitor something.
+    pub(super) fn observe(&mut self, tell: impl FnOnce(&mut Observer)) {
+        if self.observer.verdict().is_some() {
+            return;
+        }
+        tell(&mut self.observer);
+        if let Some(verdict) = self.observer.verdict() {
+            self.check.fail(Invariant::Refinement, || verdict.to_string());
+        }
+    }
+
+    /// Two observers that know nothing of each other find the same slots to be chosen.
+    pub(super) fn compare_observers(&mut self) {
+        let (one, other) = (self.check.chosen_prefix(), self.observer.chosen_prefix());
+        if one != other && self.check.violation().is_none() {
+            let detail =
+                || format!("chosen is the prefix to {one}, and to {other} for the monitor");
+            self.check.fail(Invariant::Refinement, detail);
+        }
     }
 
     /// What happened.
@@ -398,6 +428,7 @@ impl Cluster {
                 self.check.proposed(id, commands, *proposed);
                 self.check.admitted(id, &status);
                 let Proposed { slot, ballot } = *proposed;
+                self.observe(|observer| observer.submitted(commands));
                 self.log(id, Event::Proposed { slot, ballot });
             }
             Err(error) => self.log(id, Event::NotProposed { reason: error.reason }),

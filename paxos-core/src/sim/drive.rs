@@ -11,7 +11,7 @@ use crate::codec;
 use crate::durable::{WriteBatch, WriteSequence};
 use crate::ids::{ReplicaId, Slot, Time};
 use crate::message::{Body, Message};
-use crate::output::{Halt, LoadTicket, Output, Recipients, Status};
+use crate::output::{Halt, LoadTicket, Output, Recipients, Role, Status};
 use crate::port::LoadRange;
 use crate::replica::Replica;
 use crate::trace::{Delivery, Event, Packet};
@@ -101,6 +101,7 @@ impl Cluster {
     }
 
     pub(super) fn drain(&mut self, id: ReplicaId) {
+        self.notice_reign(id);
         for _ in 0..OUTPUTS_MAX {
             let process = self.node_mut(id).process.as_mut();
             let Some(replica) = process.and_then(Process::replica) else {
@@ -110,6 +111,7 @@ impl Cluster {
                 Output::Send { to, message } => self.send(id, to, message),
                 Output::Persist(batch) => {
                     self.check.handed_out(id, &batch);
+                    self.observe(|observer| observer.handed_out(id, &batch));
                     let (sequence, writes) = (batch.sequence(), batch.writes().to_vec());
                     self.log(id, Event::Persist { sequence, writes });
                     self.node_mut(id).jobs.push_back(Job::Persist(batch));
@@ -129,6 +131,16 @@ impl Cluster {
             }
         }
         self.check.fail(Invariant::Progress, || format!("the outputs of {id} never end"));
+    }
+
+    /// Tells the monitor what a bare replica became, before anything that it did because of that.
+    fn notice_reign(&mut self, id: ReplicaId) {
+        let process = self.node_mut(id).process.as_mut();
+        if let Some(replica) = process.and_then(Process::replica) {
+            let reign = replica.leader().filter(|_| replica.role() == Role::Leader);
+            let committed = replica.committed();
+            self.observe(|observer| observer.became(id, reign, committed));
+        }
     }
 
     /// Tells the trace what changed about a replica.
@@ -205,7 +217,11 @@ impl Cluster {
 
     fn send(&mut self, from: ReplicaId, to: Recipients, message: Message) {
         let kind = Kind::of(&message.body);
-        self.check_sent(from, &message);
+        let single = match to {
+            Recipients::One(peer) => Some(peer),
+            Recipients::AllPeers => None,
+        };
+        self.check_sent(from, single, &message);
         let packet = if self.options.codec {
             Packet::Encoded(join(codec::encode(&message)))
         } else {
@@ -224,13 +240,14 @@ impl Cluster {
         }
     }
 
-    pub(super) fn check_sent(&mut self, from: ReplicaId, message: &Message) {
+    pub(super) fn check_sent(&mut self, from: ReplicaId, to: Option<ReplicaId>, message: &Message) {
         let committed = if matches!(message.body, Body::Accept(_)) {
             self.status(from).map_or(Slot::ZERO, |status| status.committed)
         } else {
             Slot::ZERO
         };
         self.check.sent(from, message, committed);
+        self.observe(|observer| observer.left(from, to, message));
     }
 
     pub(super) fn post(&mut self, from: ReplicaId, to: ReplicaId, kind: Kind, packet: &Packet) {
@@ -261,6 +278,7 @@ impl Cluster {
     pub(super) fn apply(&mut self, id: ReplicaId, slot: Slot, value: &Value) {
         self.log(id, Event::Apply { slot, value: value.clone() });
         self.check.applied(id, slot, value);
+        self.observe(|observer| observer.applied(id, slot, value));
         self.node_mut(id).applied = slot;
         self.resolve_attempts(id, slot, value);
     }
@@ -328,6 +346,8 @@ impl Cluster {
     /// A disk proved what was written to it, which may make values chosen.
     fn proved(&mut self, id: ReplicaId, through: WriteSequence) {
         self.check.attested(id, through);
+        self.observe(|observer| observer.attested(id, through));
+        self.compare_observers();
         self.log(id, Event::Durable { through });
         for (slot, ballot) in self.check.take_chosen() {
             if let Some(value) = self.check.chosen(slot).cloned() {

@@ -21,6 +21,8 @@ impl Cluster {
             return;
         };
         let unproved = node.unproved();
+        self.observe(|observer| observer.stopped(id));
+        let node = self.node_mut(id);
         let writes = unproved.iter().map(|batch| batch.writes().len()).sum();
         node.led = false;
         self.totals.count(&process.counters());
@@ -79,6 +81,7 @@ impl Cluster {
         self.check.wiped(id);
         self.trouble.wiped.insert(seat(id));
         self.totals.wipes += 1;
+        self.observe(|observer| observer.replaced(id));
     }
 
     /// A durable state machine makes what it holds durable.
@@ -150,6 +153,7 @@ impl Cluster {
         node.trimmed = recovered.trimmed;
         let bytes_max = node.config.window_bytes_max;
         self.check.recovered(id, &recovered, applied, bytes_max);
+        self.observe(|observer| observer.started(id, &recovered, applied));
         self.audit(id, &recovered);
         let node = &mut self.nodes[usize::from(id.number()) - 1];
         let (local, wall) = (node.clock.local(now), node.clock.wall(now));

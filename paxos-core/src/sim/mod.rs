@@ -28,6 +28,7 @@ mod liveness;
 pub mod monitor;
 mod network;
 mod node;
+mod observe;
 mod options;
 mod plan;
 mod play;

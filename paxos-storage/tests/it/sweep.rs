@@ -22,6 +22,7 @@ use paxos_core::ids::{Incarnation, ReplicaId, Slot};
 use paxos_core::port::{Recovered, StorageError};
 use paxos_core::sim::Rng;
 use paxos_core::value::Value;
+use paxos_storage::fs::FileSystem;
 use paxos_storage::sim::{SECTOR_LEN, SimFs};
 use paxos_storage::{MemoryStorage, Wal};
 
@@ -31,6 +32,8 @@ const CALLS: usize = 200;
 const BLOCK: usize = 4096;
 /// So many unsynced pieces are tried in every combination.
 const ALL_SUBSETS_OF: usize = 10;
+/// Of the second and third image one bit in so many is flipped.
+const OTHER_BITS: usize = 2;
 
 type Log = Open<Wal<SimFs>>;
 
@@ -45,7 +48,7 @@ struct Effort {
 }
 
 const WHOLE: Effort = Effort { points: 1, tears: 1, starts: 1, bits: 1, blocks: 1 };
-const SAMPLE: Effort = Effort { points: 23, tears: 37, starts: 9, bits: 3301, blocks: 397 };
+const SAMPLE: Effort = Effort { points: 23, tears: 37, starts: 9, bits: 701, blocks: 97 };
 
 /// What came of the cases of a sweep.
 #[derive(Debug, Default)]
@@ -98,7 +101,7 @@ fn workload() -> Vec<Vec<Write>> {
     (0..CALLS)
         .map(|call| {
             // Large ones cross sectors and segments.
-            let count = if call % 40 == 39 { 30 } else { 1 + rng.below(3) };
+            let count = if call % 40 == 20 { 30 } else { 1 + rng.below(3) };
             (0..count).map(|_| fact(&mut rng)).collect()
         })
         .collect()
@@ -224,12 +227,14 @@ impl Sweep {
 
     /// Cuts each recovery after each of its changes, and recovers from that.
     fn cut_starts(&mut self, point: &Point, changes: u64, effort: Effort) {
-        for seed in 0..3 {
+        for seed in 0..4 {
             let left = point.fs.fork();
             match seed {
                 0 => left.crash_keeping(|_| true),
                 1 => left.crash_keeping(|_| false),
-                _ => left.crash(changes),
+                2 => left.crash(changes),
+                // The process dies, and leaves its last writes in the page cache.
+                _ => left.kill(),
             }
             let found = {
                 let case = || format!("cut after {changes} changes, seed {seed}");
@@ -395,6 +400,15 @@ impl Sweep {
         }
     }
 
+    /// Every file taken away.
+    fn losses(&mut self, image: &Image) {
+        for path in image.files() {
+            let fs = image.fs.fork();
+            FileSystem::remove(&fs, &path).unwrap();
+            self.damage_case(image, (&path, 0, 0), &fs, "no such file");
+        }
+    }
+
     /// Every block as it was after each earlier call, and every file.
     fn stale(&mut self, image: &Image, unit: usize, effort: Effort) {
         let fs = SimFs::new();
@@ -436,11 +450,15 @@ impl Sweep {
             Image::new(self, "closed", true, false),
             Image::new(self, "started again", false, true),
         ];
-        for image in &images {
-            self.flips(image, effort);
+        for (turn, image) in images.iter().enumerate() {
+            // What differs between the images is their end; the first is flipped bit by bit.
+            let bits = if turn == 0 { effort.bits } else { effort.bits * OTHER_BITS };
+            self.flips(image, Effort { bits, ..effort });
+            self.losses(image);
             self.blocks(image, BLOCK, effort);
             self.stale(image, BLOCK, effort);
             self.stale(image, SECTOR_LEN, effort);
+            println!("damage, {}, and before: {:?}", image.name, self.tally);
         }
     }
 }

@@ -271,7 +271,12 @@ impl<M: StateMachine> Host for SimHost<M> {
     }
 
     fn status(&self) -> Status {
-        self.driver.replica.status()
+        let mut status = self.driver.replica.status();
+        // As the node's own status: its task hears of it when it wakes next.
+        status.applied = self.shared.applied();
+        let handed = self.driver.intake.handed;
+        status.slots_being_applied = handed.distance_from(status.applied) as usize;
+        status
     }
 
     fn counters(&self) -> Counters {

@@ -171,6 +171,7 @@ impl Cluster {
         node.life += 1;
         node.seen = Seen::default();
         node.armed = None;
+        node.wake_at = None;
         node.applying = false;
         node.paused_until = now;
         node.applied = applied;

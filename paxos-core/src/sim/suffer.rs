@@ -294,6 +294,10 @@ impl Cluster {
         node.clock.set_rate(now, u64::from(rate));
         // Its alarm rings at another true time.
         node.armed = None;
+        let wake_at = node.wake_at;
+        if self.fleet.is_some() {
+            return self.arm(id, wake_at);
+        }
         self.drain(id);
     }
 

@@ -31,24 +31,20 @@ pub(crate) enum Mark {
     ReignEndedByAccept,
     ReignEndedByReject,
     CampaignEndedByReject,
-    ReignEndedByValue,
     ChosenByQuorum,
     ChosenByWatermark,
     WatermarkNotTaken,
     Fetched,
-    FetchedOverVote,
-    RepeatedPromise,
     RepeatedAccepted,
     AcceptedOfOtherBallot,
     ChosenBeyondGap,
     PromiseLost,
     VoteLost,
     VoteRecovered,
-    OutbidByHearsay,
 }
 
 impl Mark {
-    pub(crate) const ALL: [(Self, &'static str); 38] = [
+    pub(crate) const ALL: [(Self, &'static str); 34] = [
         (Self::PrepareRejected, "A1  a Prepare below the promise is rejected"),
         (Self::AcceptRejected, "A2  an Accept below the promise is rejected"),
         (Self::AcceptRaisedPromise, "A2  an Accept raises the promise"),
@@ -73,20 +69,16 @@ impl Mark {
         (Self::ReignEndedByAccept, "P7  an Accept ends a reign"),
         (Self::ReignEndedByReject, "A1  a Reject ends a reign"),
         (Self::CampaignEndedByReject, "A1  a Reject ends a campaign"),
-        (Self::ReignEndedByValue, "P8  a leader learns another chosen value and stops"),
         (Self::ChosenByQuorum, "L1  a value is chosen by counting"),
         (Self::ChosenByWatermark, "L3  a watermark settles a slot"),
         (Self::WatermarkNotTaken, "L3  a watermark meets a vote of another ballot"),
         (Self::Fetched, "L4  a chosen value is fetched"),
-        (Self::FetchedOverVote, "L4  a fetched value differs from the own vote"),
-        (Self::RepeatedPromise, "Q2  a repeated Promise is ignored"),
         (Self::RepeatedAccepted, "Q2  a repeated Accepted is ignored"),
         (Self::AcceptedOfOtherBallot, "L1  an Accepted of another ballot is ignored"),
         (Self::ChosenBeyondGap, "L2  a value is chosen beyond a gap"),
         (Self::PromiseLost, "    a crash loses a promise that was not proved"),
         (Self::VoteLost, "    a crash loses a vote that was not proved"),
         (Self::VoteRecovered, "    a restart finds a vote"),
-        (Self::OutbidByHearsay, "    a ballot only heard of is outbid"),
     ];
 
     pub(crate) fn text(self) -> &'static str {

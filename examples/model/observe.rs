@@ -3,7 +3,6 @@
 //! Owns: [`observe`], which compares a node before and after. Judges nothing.
 //! Source: protocol.md; see [`Mark`].
 
-use paxos_core::ballot::Ballot;
 use paxos_core::durable::Write;
 use paxos_core::message::{Body, Message, SlotState};
 use paxos_core::output::Role;
@@ -33,16 +32,11 @@ pub(crate) fn observe(before: &Node, after: &Node, input: &Input<Message>, out: 
             marks.add_if(Mark::VoteLost, lost(|write| matches!(write, Write::Accepted { .. })));
             marks.add_if(Mark::VoteRecovered, before.disk.has_votes());
         }
-        Input::Campaign => {
-            let promised = before.replica.status().promised.map_or(0, Ballot::round);
-            let ballot = after.replica.status().promised.map_or(0, Ballot::round);
-            marks.add_if(Mark::OutbidByHearsay, ballot > promised + 1);
-        }
         Input::Propose(_) => {
             let adopted = before.replica.counters().values_adopted > 0;
             marks.add_if(Mark::CommandAboveAdopted, adopted);
         }
-        Input::Moment => {}
+        Input::Campaign | Input::Moment => {}
     }
     let (old, new) = (before.replica.counters(), after.replica.counters());
     marks.add_if(Mark::Adopted, new.values_adopted > old.values_adopted);
@@ -114,8 +108,6 @@ fn observe_message(before: &Node, after: &Node, body: &Body, out: &Outcome, mark
         Body::Promise(promise) => {
             let leads = matches!(old.role, Role::Candidate) && new.role == Role::Leader;
             marks.add_if(Mark::PrefixFetched, leads && promise.committed > new.committed);
-            let repeated = old.role == Role::Candidate && old.promised == Some(promise.ballot);
-            marks.add_if(Mark::RepeatedPromise, stale && repeated);
         }
         Body::Accepted(accepted) => {
             let own = before.replica.leader() == Some(accepted.ballot);
@@ -127,13 +119,6 @@ fn observe_message(before: &Node, after: &Node, body: &Body, out: &Outcome, mark
             marks.add_if(Mark::ReignEndedByReject, ended(Role::Leader));
             marks.add_if(Mark::CampaignEndedByReject, ended(Role::Candidate));
         }
-        Body::Fetched(_) => {
-            marks.add_if(Mark::ReignEndedByValue, ended(Role::Leader));
-            let slot = old.committed.next();
-            let differs = after.pending_writes().any(|write| matches!(write, Write::Chosen { .. }))
-                && before.disk.vote(slot).is_some();
-            marks.add_if(Mark::FetchedOverVote, differs && grew);
-        }
-        Body::Heartbeat(_) | Body::Fetch(_) | Body::Refused(_) => {}
+        Body::Fetched(_) | Body::Heartbeat(_) | Body::Fetch(_) | Body::Refused(_) => {}
     }
 }

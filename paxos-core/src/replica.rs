@@ -340,6 +340,11 @@ impl Replica {
         }
     }
 
+    /// The last slot of the committed prefix.
+    pub fn committed(&self) -> Slot {
+        self.learner.committed()
+    }
+
     /// What was counted in this life.
     pub fn counters(&self) -> Counters {
         self.counters

@@ -54,6 +54,8 @@ struct Pending<M: StateMachine> {
     probe: bool,
     /// The command's number; none for a query.
     number: Option<u64>,
+    /// Who was asked.
+    at: ReplicaId,
 }
 
 struct SimClient<M: StateMachine> {
@@ -66,7 +68,8 @@ pub(super) struct SimFleet<M: StateMachine> {
     setting: Arc<Setting<M>>,
     common: Common<M>,
     election_timeout: Duration,
-    replicas: u16,
+    /// Whom clients can ask.
+    reached: Vec<ReplicaId>,
     /// What is asked for, apart from when and where.
     rng: Rng,
     places: Vec<Option<Place<M>>>,
@@ -159,7 +162,7 @@ where
             common: Common { codec, options: node_options, ledger, full },
             setting,
             election_timeout: options.election_timeout(),
-            replicas: options.replicas,
+            reached: (1..=options.replicas).map(ReplicaId::new).collect(),
             rng,
             places: (0..options.replicas).map(|_| None).collect(),
             clients: (0..count).map(client).collect(),
@@ -189,7 +192,7 @@ where
             }
         };
         self.numbers.push(number);
-        let mut pending = Pending { future, flag: Flag::raised(), operation, probe, number };
+        let mut pending = Pending { future, flag: Flag::raised(), operation, probe, number, at };
         // The command gets its number in the first poll.
         if let Some(told) = Self::poll(&mut pending) {
             self.is_told(&pending, told, now);
@@ -241,7 +244,7 @@ where
     }
 
     fn any_place(&mut self) -> ReplicaId {
-        ReplicaId::new(self.rng.between(1, u64::from(self.replicas)) as u16)
+        *self.rng.pick(&self.reached)
     }
 
     fn place_of(&self, index: usize) -> Option<(Slot, usize)> {
@@ -332,6 +335,20 @@ where
             self.clients[client].pending = pending;
         }
         act
+    }
+
+    fn reach(&mut self, ids: &[ReplicaId]) {
+        self.reached = ids.to_vec();
+        for client in &mut self.clients {
+            let Some(pending) = client.pending.take_if(|pending| !ids.contains(&pending.at)) else {
+                continue;
+            };
+            self.tally.unknown += 1;
+            if pending.number.is_none() {
+                // A query changed nothing, whatever became of it.
+                self.history.reject(pending.operation);
+            }
+        }
     }
 
     fn settle(&mut self, now: Time) {

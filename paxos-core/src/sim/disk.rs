@@ -90,6 +90,9 @@ pub trait CrashStorage: Storage + Debug {
     /// writes may survive. Afterwards [`Storage::recover`] is called again, for the next life.
     fn crash(&mut self, unproved: Vec<WriteBatch>, rng: &mut Rng);
 
+    /// A storage of the same kind, as it is after [`Format`] was written to an empty one.
+    fn blank(&self, format: Format) -> Box<dyn CrashStorage>;
+
     /// Orders a fault; false if this storage does not know it, or nothing is there that it could
     /// strike. May be called while the process is down.
     fn inject(&mut self, fault: DiskFault, rng: &mut Rng) -> bool {
@@ -330,6 +333,10 @@ impl CrashStorage for SimDisk {
         let loaded = self.load(range);
         self.troubles = troubles;
         loaded
+    }
+
+    fn blank(&self, format: Format) -> Box<dyn CrashStorage> {
+        Box::new(Self::new(format))
     }
 }
 

@@ -93,6 +93,7 @@ impl Cluster {
         if self.node_mut(id).storage.inject(DiskFault::RollBack, &mut rng) {
             self.totals.disk_faults += 1;
             self.check.rolled_back(id);
+            self.observe(|observer| observer.replaced(id));
             self.node_mut(id).directory = Directory::OldCopy;
         }
         let down = self.rng.duration(AGAIN_MIN, AGAIN_MAX);

@@ -174,6 +174,10 @@ pub trait Fleet: Debug {
     /// Lets a client do what it wants. `is_up` says which processes run.
     fn act(&mut self, client: usize, now: Time, under_faults: bool, rng: &mut Rng) -> Act;
 
+    /// Clients reach only these from here on; what was asked of others they give up, and nobody can
+    /// say what comes of it.
+    fn reach(&mut self, ids: &[ReplicaId]);
+
     /// Hands out the answers that hosts have given meanwhile.
     fn settle(&mut self, now: Time);
 

@@ -157,6 +157,11 @@ impl Check {
         core::mem::take(&mut self.fresh)
     }
 
+    /// The highest ballot that a replica's disk holds a promise of.
+    pub fn durable_promised(&self, id: ReplicaId) -> Option<Ballot> {
+        self.replicas[usize::from(id.number()) - 1].durable_promised
+    }
+
     /// How many distinct ballots were used.
     pub fn ballots_used(&self) -> usize {
         self.ballots.len()

@@ -351,8 +351,9 @@ fn ballot(ballot: CoreBallot) -> Ballot {
 }
 
 fn life(incarnation: Incarnation) -> Life {
-    let directory = u64::from(incarnation.nonce() >> 16);
-    Life { directory, boot: u64::from(incarnation.boot()) }
+    let nonce = incarnation.nonce();
+    let (directory, start) = (u64::from(nonce >> 16), u64::from(nonce & 0xffff));
+    Life { directory, boot: u64::from(incarnation.boot()), start }
 }
 
 fn value(value: &CoreValue) -> Value {

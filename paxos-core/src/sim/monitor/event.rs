@@ -17,6 +17,8 @@ pub struct Life {
     pub directory: u64,
     /// The boot counter.
     pub boot: u64,
+    /// The half of the nonce that is drawn anew: it tells two starts of copies apart.
+    pub start: u64,
 }
 
 impl Life {

@@ -13,6 +13,7 @@ use paxos_core::ids::{ClientId, Incarnation, ReplicaId};
 use paxos_core::output::RecoverError;
 use paxos_core::port::{Recovered, Room, Storage, Transport};
 use paxos_core::replica::Replica;
+use paxos_core::trace::Event;
 use tokio::sync::mpsc;
 
 use crate::apply::{Applier, ReplyTo};
@@ -155,6 +156,10 @@ pub(crate) fn assemble<M: StateMachine>(
     let replica = Replica::recover(config.clone(), recovered, reached, clock.seed(), now)
         .map_err(StartError::Recover)?;
     tracing::info!(replica = %format.replica, %life, applied = %reached, "starts");
+    if let Some(sink) = &options.trace {
+        let started = Event::Started { incarnation: life, applied: reached };
+        sink.event(now, format.replica, &started);
+    }
 
     let published = Published::first(&replica, transport.counters());
     let shared = Arc::new(Shared::new(&options, &config, meters, published));

@@ -14,6 +14,7 @@ use paxos_core::ballot::Ballot;
 use paxos_core::ids::{Incarnation, LogClock, ReplicaId, Slot, Time};
 use paxos_core::output::NotProposed;
 use paxos_core::port::{Channel, Frame, Lane, Room, Sent};
+use paxos_core::trace::Event;
 use paxos_core::value::Batch;
 
 use crate::apply::Item;
@@ -55,6 +56,8 @@ impl<W: Waiter> Driver<W> {
             let count = commands.len() as u64;
             match self.replica.propose(commands, self.clock.wall(), now) {
                 Ok(proposed) => {
+                    let (slot, ballot) = (proposed.slot, proposed.ballot);
+                    self.trace(now, || Event::Proposed { slot, ballot });
                     let meters = &self.shared.meters;
                     meters.batches_proposed.add(1);
                     meters.commands_proposed.add(count);
@@ -74,6 +77,7 @@ impl<W: Waiter> Driver<W> {
                     }
                 }
                 Err(error) => {
+                    self.trace(now, || Event::NotProposed { reason: error.reason });
                     parcel.commands = error.commands;
                     if !self.on_not_proposed(parcel, error.reason) {
                         return;

@@ -20,6 +20,7 @@ use paxos_core::message::{Body, Message};
 use paxos_core::output::{Output, Recipients, Role};
 use paxos_core::port::{Channel, Frame, Room, Sent, Transport, TransportEvent};
 use paxos_core::replica::Replica;
+use paxos_core::trace::{Delivery, Event, Packet};
 use paxos_core::value::Value;
 use tokio::sync::mpsc;
 
@@ -256,7 +257,10 @@ impl<W: Waiter> Driver<W> {
                         Ok(message) if self.room == Room::Full && brings_values(&message) => {
                             self.shared.meters.dropped_no_room.add(1);
                         }
-                        Ok(message) => self.replica.handle_message(from, message, now),
+                        Ok(message) => {
+                            self.trace(now, || Event::Received { from, packet: packet(&message) });
+                            self.replica.handle_message(from, message, now);
+                        }
                         Err(error) => {
                             tracing::debug!(replica = %self.id, %from, %error, "dropped a frame");
                             self.shared.meters.dropped_undecodable.add(1);
@@ -297,10 +301,15 @@ impl<W: Waiter> Driver<W> {
                         tracing::info!(replica = %self.id, ?waited, "storage writes again");
                     }
                     for proof in proofs {
+                        let through = proof.through();
+                        self.trace(now, || Event::Durable { through });
                         self.replica.handle_durable(proof, now);
                     }
                 }
-                Done::Loaded(ticket, loaded) => self.replica.handle_loaded(ticket, loaded, now),
+                Done::Loaded(ticket, loaded) => {
+                    self.trace(now, || Event::Loaded { values: loaded.values.len() });
+                    self.replica.handle_loaded(ticket, loaded, now);
+                }
                 Done::Failed(reason) => {
                     self.stop = Some(reason);
                     break;
@@ -319,6 +328,7 @@ impl<W: Waiter> Driver<W> {
             if applied == intake.handed {
                 intake.unreported_bytes = 0;
             }
+            self.trace(now, || Event::Applied { through: applied });
             self.replica.handle_applied(applied, now);
         }
     }
@@ -329,8 +339,12 @@ impl<W: Waiter> Driver<W> {
         let mut values = Vec::new();
         while self.stop.is_none() {
             match self.replica.poll_output() {
-                Output::Send { to, message } => self.send(to, &message),
+                Output::Send { to, message } => self.send(to, &message, now),
                 Output::Persist(batch) => {
+                    self.trace(now, || Event::Persist {
+                        sequence: batch.sequence(),
+                        writes: batch.writes().to_vec(),
+                    });
                     self.disk.asked(now);
                     match self.intake.jobs.last_mut() {
                         Some(Job::Persist(batches)) => batches.push(batch),
@@ -339,14 +353,18 @@ impl<W: Waiter> Driver<W> {
                 }
                 Output::Load { ticket, range } => {
                     self.shared.meters.loads.add(1);
+                    let (from, through) = (range.from, range.through);
+                    self.trace(now, || Event::Load { from, through });
                     self.intake.jobs.push(Job::Load(ticket, range));
                 }
                 Output::Apply { slot, value } => {
+                    self.trace(now, || Event::Apply { slot, value: value.clone() });
                     self.intake.unreported_bytes += value.encoded_len();
                     self.intake.handed = slot;
                     values.push((slot, value));
                 }
                 Output::Halt(halt) => {
+                    self.trace(now, || Event::Halted { reason: halt.clone() });
                     self.stop = Some(StopReason::Halt(halt));
                     // What the replica must remember of it was given before. Nobody waits for the
                     // proof, but the end of the journal's thread is waited for.
@@ -371,21 +389,39 @@ impl<W: Waiter> Driver<W> {
         self.refresh(now) || committed
     }
 
-    fn send(&mut self, to: Recipients, message: &Message) {
+    fn send(&mut self, to: Recipients, message: &Message, now: Time) {
         let frame = router::frame(message);
         match to {
             Recipients::One(peer) => {
                 let sent = self.transport.send(peer, frame);
                 self.count(sent);
+                self.trace_sent(peer, message, sent, now);
             }
             Recipients::AllPeers => {
                 for place in 0..self.replica.peers().len() {
                     let peer = self.replica.peers()[place];
                     let sent = self.transport.send(peer, frame.clone());
                     self.count(sent);
+                    self.trace_sent(peer, message, sent, now);
                 }
             }
         }
+    }
+
+    /// Shows an event to whoever asked to see them.
+    pub(crate) fn trace(&self, now: Time, event: impl FnOnce() -> Event) {
+        if let Some(sink) = &self.options.trace {
+            sink.event(now, self.id, &event());
+        }
+    }
+
+    fn trace_sent(&self, to: ReplicaId, message: &Message, sent: Sent, now: Time) {
+        let delivery = match sent {
+            Sent::Queued => Delivery::Sent,
+            Sent::Down => Delivery::Cut,
+            Sent::Full | Sent::TooLarge => Delivery::Full,
+        };
+        self.trace(now, || Event::Sent { to, delivery, packet: packet(message) });
     }
 
     pub(crate) fn send_host(&mut self, to: ReplicaId, frame: Frame) -> Sent {
@@ -463,6 +499,8 @@ impl<W: Waiter> Driver<W> {
             self.rounds.clear();
         }
         (self.leads, self.leader) = (leads, leader);
+        let role = self.replica.role();
+        self.trace(now, || Event::Role { role, leader });
         self.timer.published = None;
         true
     }
@@ -575,6 +613,10 @@ impl<W: Waiter> Driver<W> {
         // The applier may have ended before.
         let _ = self.apply.send(Item::Stop);
     }
+}
+
+fn packet(message: &Message) -> Packet {
+    Packet::Shared(Arc::new(message.clone()))
 }
 
 /// Whether a message makes its receiver write values.

@@ -123,6 +123,7 @@ mod router;
 mod shared;
 mod submit;
 mod succession;
+mod trace;
 mod waiters;
 
 pub use async_trait::async_trait;
@@ -152,3 +153,4 @@ pub use crate::metrics::{Distribution, Metrics};
 pub use crate::node::Node;
 pub use crate::options::NodeOptions;
 pub use crate::shared::{NodeEventState, NodeStatus};
+pub use crate::trace::{TraceFile, TraceSink};

@@ -3,8 +3,10 @@
 //! Owns: [`NodeOptions`].
 
 use core::time::Duration;
+use std::sync::Arc;
 
 use crate::error::StartError;
+use crate::trace::TraceSink;
 
 /// The bounds and timeouts of a node. Start from [`NodeOptions::default`].
 #[derive(Clone, Debug)]
@@ -27,6 +29,9 @@ pub struct NodeOptions {
     pub backoff_min: Duration,
     /// What that wait grows to at most. Default 200 ms.
     pub backoff_max: Duration,
+    /// Is shown every event of the replica: messages, writes, proofs, values, changes of leader.
+    /// Default none, which costs nothing.
+    pub trace: Option<Arc<dyn TraceSink>>,
 }
 
 impl Default for NodeOptions {
@@ -39,6 +44,7 @@ impl Default for NodeOptions {
             shutdown_timeout: Duration::from_secs(5),
             backoff_min: Duration::from_millis(5),
             backoff_max: Duration::from_millis(200),
+            trace: None,
         }
     }
 }

@@ -17,7 +17,7 @@ usage:
                                      lay out DIR/1 to DIR/N, each with config.toml, key and data,
                                      for N (1 to 9) replicas that run as processes of their own;
                                      replica i takes clients on port P+i, peers on port P+100+i
-  kv serve DIR/I                     run the replica of that directory
+  kv serve DIR/I [--trace-out FILE]  run the replica of that directory
   kv --help                          this text
   kv --version                       the version
 
@@ -28,6 +28,7 @@ options:
   --data DIR       where `kv` alone keeps its three replicas
   --replicas N     how many replicas `kv init` lays out
   --base-port P    default 7000; written down when a directory is laid out
+  --trace-out FILE writes the replica's messages, writes and values as JSON, one object a line
 
 environment:
   KV_LOG           how much is logged to standard error: error, warn, info (the default) or debug
@@ -62,6 +63,8 @@ pub(crate) enum Invocation {
     /// One replica.
     Serve {
         dir: PathBuf,
+        /// Where its events are written.
+        trace_out: Option<PathBuf>,
     },
 }
 
@@ -85,6 +88,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
             "--version" | "-V" => return Ok(Invocation::Version),
             "--data" => given.data = Some(PathBuf::from(value()?)),
             "--base-port" => given.base_port = Some(base_port(&value()?)?),
+            "--trace-out" => given.trace_out = Some(PathBuf::from(value()?)),
             "--replicas" => given.replicas = Some(replicas(&value()?)?),
             option if option.starts_with('-') => {
                 return Err(format!("unknown option {option}; see kv --help"));
@@ -101,6 +105,7 @@ struct Given {
     data: Option<PathBuf>,
     base_port: Option<u16>,
     replicas: Option<u16>,
+    trace_out: Option<PathBuf>,
 }
 
 impl Given {
@@ -112,6 +117,7 @@ impl Given {
         match words[..] {
             [] => {
                 refuse(self.replicas.is_some(), "--replicas", "kv alone")?;
+                refuse(self.trace_out.is_some(), "--trace-out", "kv alone")?;
                 Ok(Invocation::Demo {
                     data: self.data.unwrap_or_else(|| "kv-data".into()),
                     base_port: self.base_port,
@@ -119,6 +125,7 @@ impl Given {
             }
             ["init", dir] => {
                 refuse(self.data.is_some(), "--data", "kv init")?;
+                refuse(self.trace_out.is_some(), "--trace-out", "kv init")?;
                 Ok(Invocation::Init {
                     dir: dir.into(),
                     replicas: self.replicas.ok_or("kv init needs --replicas N")?,
@@ -129,7 +136,7 @@ impl Given {
                 refuse(self.data.is_some(), "--data", "kv serve")?;
                 refuse(self.replicas.is_some(), "--replicas", "kv serve")?;
                 refuse(self.base_port.is_some(), "--base-port", "kv serve")?;
-                Ok(Invocation::Serve { dir: dir.into() })
+                Ok(Invocation::Serve { dir: dir.into(), trace_out: self.trace_out })
             }
             ["init" | "serve"] => Err(format!("kv {} needs a directory; see kv --help", words[0])),
             ["init" | "serve", _, extra, ..] => {

@@ -36,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) key: PathBuf,
     /// Where all this is written.
     pub(crate) file: PathBuf,
+    /// Where the replica's events are written, if anywhere: an option, and not in the file.
+    pub(crate) trace_out: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -125,6 +127,7 @@ fn understand(text: &str, dir: &Path) -> Result<Settings, Mistake> {
         data: dir.join(file.data),
         key: dir.join(file.key),
         file: dir.join(FILE),
+        trace_out: None,
     })
 }
 

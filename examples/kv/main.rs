@@ -78,8 +78,8 @@ fn run(invocation: Invocation) -> Result<(), String> {
             (1..=replicas).for_each(|id| say(format_args!("  {program} serve {dir}/{id}")));
             Ok(())
         }
-        Invocation::Serve { dir } => {
-            let settings = config::load(&dir)?;
+        Invocation::Serve { dir, trace_out } => {
+            let settings = Settings { trace_out, ..config::load(&dir)? };
             start(vec![settings], "kv serve")
         }
         Invocation::Demo { data, base_port } => {

@@ -13,7 +13,8 @@ use paxos::storage::{Wal, WalOptions};
 use std::time::Duration;
 
 use paxos::{
-    Client, ClientError, Config, Node, NodeOptions, Rejection, ReplicaId, StopReason, Uncertainty,
+    Client, ClientError, Config, Node, NodeOptions, Rejection, ReplicaId, StopReason, TraceFile,
+    Uncertainty,
 };
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -94,11 +95,17 @@ impl Prepared {
         memory_bound: usize,
     ) -> Result<Replica, String> {
         let published = Published::default();
+        let mut options = node_options();
+        if let Some(path) = &self.settings.trace_out {
+            let file = TraceFile::create(path);
+            let file = file.map_err(|error| format!("{}: {error}", path.display()))?;
+            options.trace = Some(Arc::new(file));
+        }
         let node = Node::builder()
             .storage(self.wal)
             .transport(self.transport)
             .config(protocol_config())
-            .options(node_options())
+            .options(options)
             .start(Machine::new(published.clone()))
             .await
             .map_err(|error| error.to_string())?;

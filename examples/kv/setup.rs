@@ -125,6 +125,7 @@ fn write_home(
         data: home.join(DATA_DIR),
         key: home.join(KEY_FILE),
         file: home.join(FILE),
+        trace_out: None,
     };
     fs::write(&settings.file, settings.text(DATA_DIR, KEY_FILE))
         .map_err(|error| cannot("write", &settings.file, &error))?;

@@ -3,22 +3,32 @@
 use std::path::PathBuf;
 use std::thread;
 
-use paxos_core::sim::Limits;
+use paxos_core::sim::{Limits, Profile, UnknownProfile};
 
 use crate::depth::Depth;
 
 pub(crate) const USAGE: &str = "\
 simulate [--seeds N] [--first-seed S] [--threads T] [--replicas-max R] [--commands C] [--no-codec]
-         [--depth core|log|node]
-simulate --seed N [--trace] [--print-hash] [--trace-out FILE]   replays one seed
+         [--depth core|log|node] [--profile uniform|swarm|directed|mixed]
+         [--speed] [--ledger FILE [--block N]]
+simulate --seed N [--trace] [--print-hash] [--trace-out FILE] [--diagram FILE [--last N]]
+                  replays one seed
 
 --depth core    on disks that lose any suffix of what was not proved (the default)
 --depth log     on the write-ahead log, over disks that lose any sector that was not synced
 --depth node    whole nodes with clients and a state machine, on such logs
+--profile P     how faults are drawn: every kind (uniform), a random few (swarm), scripts aimed at
+                hard places (directed), or each of them in turn (mixed, the default)
+
+--speed         the standard seeds: 5 replicas, 200 commands, every kind of fault, one thread
+--ledger FILE   runs blocks of seeds, writes a line for each, and goes on after those of this commit
+--block N       how many seeds are a block (10000)
 
 --trace           prints every event
 --print-hash      prints the hash of all events and nothing else
---trace-out FILE  writes the events as JSON, one object a line: docs/traces.md";
+--trace-out FILE  writes the events as JSON, one object a line: docs/traces.md
+--diagram FILE    draws them as a space-time diagram: FILE.svg or FILE.html
+--last N          draws only the last N events, not counting heartbeats and timers";
 
 /// What the user asked for.
 pub(crate) struct Arguments {
@@ -34,6 +44,14 @@ pub(crate) struct Arguments {
     pub(crate) print_hash: bool,
     /// Where a replay writes its events as JSON.
     pub(crate) trace_out: Option<PathBuf>,
+    /// Where the blocks that are done are written down.
+    pub(crate) ledger: Option<PathBuf>,
+    /// How many seeds a block has.
+    pub(crate) block: u64,
+    /// Where a replay draws its events.
+    pub(crate) diagram: Option<PathBuf>,
+    /// How many of them.
+    pub(crate) last: usize,
     /// Whether one seed is run again.
     pub(crate) replay: bool,
     /// How much of a replica is real.
@@ -51,6 +69,10 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Ar
         trace: false,
         print_hash: false,
         trace_out: None,
+        ledger: None,
+        block: 10_000,
+        diagram: None,
+        last: usize::MAX,
         replay: false,
         depth: Depth::Core,
         limits: Limits::default(),
@@ -80,8 +102,33 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Ar
                     _ => return Err("--depth takes core, log or node".to_owned()),
                 }
             }
+            "--profile" => {
+                let name = words.next().ok_or("--profile needs a name")?;
+                let profile = name.parse().map_err(|error: UnknownProfile| error.to_string());
+                arguments.limits.profile = profile?;
+            }
+            "--speed" => {
+                let Limits { codec, trace_capacity, .. } = arguments.limits;
+                let usual = Limits { codec, trace_capacity, ..Limits::default() };
+                let profile = Profile::Uniform;
+                let (replicas_min, replicas_max, commands) = (5, 5, 200);
+                arguments.limits =
+                    Limits { profile, replicas_min, replicas_max, commands, ..usual };
+                arguments.seeds = 200;
+                arguments.threads = 1;
+            }
+            "--ledger" => {
+                let path = words.next().ok_or("--ledger needs a file")?;
+                arguments.ledger = Some(path.into());
+            }
+            "--block" => arguments.block = number(1, 1_000_000_000)?,
             "--trace" => arguments.trace = true,
             "--print-hash" => arguments.print_hash = true,
+            "--diagram" => {
+                let path = words.next().ok_or("--diagram needs a file")?;
+                arguments.diagram = Some(path.into());
+            }
+            "--last" => arguments.last = number(1, u64::MAX)? as usize,
             "--trace-out" => {
                 let path = words.next().ok_or("--trace-out needs a file")?;
                 arguments.trace_out = Some(path.into());
@@ -90,9 +137,10 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Ar
             _ => return Err(format!("what is {word}?")),
         }
     }
-    let tells = arguments.trace || arguments.print_hash || arguments.trace_out.is_some();
+    let files = arguments.trace_out.is_some() || arguments.diagram.is_some();
+    let tells = arguments.trace || arguments.print_hash || files;
     if tells && !arguments.replay {
-        return Err("--trace, --print-hash and --trace-out go with --seed".to_owned());
+        return Err("--trace, --print-hash, --trace-out and --diagram go with --seed".to_owned());
     }
     if arguments.first.checked_add(arguments.seeds).is_none() {
         return Err("there are no seeds that high".to_owned());

@@ -1,5 +1,7 @@
 //! How much of a replica is real, and how a seed is run with so much of it.
 
+use std::fmt;
+
 use paxos_core::sim::{Limits, Outcome, run_seed, run_seed_on};
 use paxos_storage::sim::SimWal;
 
@@ -14,6 +16,16 @@ pub(crate) enum Depth {
     Log,
     /// The whole node, with clients and a state machine.
     Node,
+}
+
+impl fmt::Display for Depth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Core => "core",
+            Self::Log => "log",
+            Self::Node => "node",
+        })
+    }
 }
 
 impl Depth {

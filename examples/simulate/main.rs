@@ -12,6 +12,7 @@
 
 mod arguments;
 mod depth;
+mod ledger;
 mod many;
 mod replay;
 mod store;
@@ -20,13 +21,20 @@ use std::env;
 use std::process::ExitCode;
 
 use arguments::{USAGE, parse};
+use ledger::run_blocks;
 use many::run_many;
 use replay::replay;
 
 fn main() -> ExitCode {
     match parse(env::args().skip(1)) {
         Ok(Some(arguments)) if arguments.replay => replay(&arguments),
-        Ok(Some(arguments)) => run_many(&arguments),
+        Ok(Some(arguments)) => match &arguments.ledger {
+            None => run_many(&arguments),
+            Some(path) => run_blocks(path, &arguments).unwrap_or_else(|error| {
+                eprintln!("the ledger {}: {error}", path.display());
+                ExitCode::FAILURE
+            }),
+        },
         Ok(None) => {
             println!("{USAGE}");
             ExitCode::SUCCESS

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use paxos_core::sim::{Limits, Outcome};
+use paxos_core::ids::ReplicaId;
+use paxos_core::sim::{Diagram, Limits, Outcome, Record};
 
 use crate::arguments::Arguments;
 
@@ -13,6 +14,11 @@ pub(crate) fn replay(arguments: &Arguments) -> ExitCode {
     let outcome = traced(arguments.first, arguments);
     if let Some(path) = &arguments.trace_out
         && !write(path, &outcome.trace.json())
+    {
+        return ExitCode::from(2);
+    }
+    if let Some(path) = &arguments.diagram
+        && !write(path, &diagram(&outcome, arguments, path))
     {
         return ExitCode::from(2);
     }
@@ -26,6 +32,16 @@ pub(crate) fn replay(arguments: &Arguments) -> ExitCode {
     println!("{}", outcome.totals);
     println!("seed {}: trace hash {:032x}", outcome.seed, outcome.hash);
     verdict(&outcome)
+}
+
+/// The picture of a run, in the form that the file's name asks for.
+fn diagram(outcome: &Outcome, arguments: &Arguments, path: &Path) -> String {
+    let of = |record: &Record| record.replica.map(ReplicaId::number);
+    let replicas = outcome.trace.records().filter_map(of).max().unwrap_or(1);
+    let fate = outcome.violation.as_ref().map_or(String::new(), |v| format!(": {v}"));
+    let title = format!("seed {}, {replicas} replicas{fate}", outcome.seed);
+    let diagram = Diagram::new(&outcome.trace, replicas, &title).last(arguments.last);
+    if path.extension().is_some_and(|kind| kind == "html") { diagram.html() } else { diagram.svg() }
 }
 
 fn verdict(outcome: &Outcome) -> ExitCode {

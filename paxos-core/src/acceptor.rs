@@ -130,6 +130,16 @@ impl Acceptor {
         self.votes.drop_through(committed);
     }
 
+    /// The same with its writes numbered from `proved` on, for comparing.
+    #[must_use]
+    pub(crate) fn since(&self, proved: WriteSequence) -> Self {
+        let mut acceptor = self.clone();
+        for vote in acceptor.votes.values_mut() {
+            vote.written = vote.written.since(proved);
+        }
+        acceptor
+    }
+
     pub(crate) fn votes_held(&self) -> usize {
         self.votes.len()
     }

@@ -104,6 +104,12 @@ impl WriteSequence {
         Self(self.0.checked_add(1).expect("write sequences are never exhausted"))
     }
 
+    /// How many batches after `proved` this one is; zero if it is proved too.
+    #[must_use]
+    pub(crate) fn since(self, proved: Self) -> Self {
+        Self(self.0.saturating_sub(proved.0))
+    }
+
     /// The number, for logs and records.
     pub const fn number(self) -> u64 {
         self.0

@@ -61,6 +61,16 @@ impl Learner {
         Self { committed, ahead, tallies: SlotRing::new(), bytes_in_flight: 0 }
     }
 
+    /// The same with its writes numbered from `proved` on, for comparing.
+    #[must_use]
+    pub(crate) fn since(&self, proved: WriteSequence) -> Self {
+        let mut learner = self.clone();
+        for chosen in learner.ahead.values_mut() {
+            chosen.written = chosen.written.since(proved);
+        }
+        learner
+    }
+
     pub(crate) fn committed(&self) -> Slot {
         self.committed
     }

@@ -28,6 +28,13 @@ struct Waiting {
     held: Vec<Message>,
 }
 
+/// Lives, with each message that waits several times once.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct LivesState<'a> {
+    newest: &'a BTreeMap<ReplicaId, Incarnation>,
+    waiting: Vec<(ReplicaId, WriteSequence, Vec<&'a Message>)>,
+}
+
 /// What to do with a message, by the life that sent it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Verdict {
@@ -44,6 +51,20 @@ pub(crate) enum Verdict {
 impl Lives {
     pub(crate) fn recovered(peers: impl IntoIterator<Item = (ReplicaId, Incarnation)>) -> Self {
         Self { newest: peers.into_iter().collect(), waiting: BTreeMap::new() }
+    }
+
+    /// For comparing: its writes are numbered from `proved` on.
+    pub(crate) fn since(&self, proved: WriteSequence) -> LivesState<'_> {
+        let waiting = self.waiting.iter().map(|(peer, waiting)| {
+            let mut held: Vec<&Message> = Vec::new();
+            for message in &waiting.held {
+                if !held.contains(&message) {
+                    held.push(message);
+                }
+            }
+            (*peer, waiting.after.since(proved), held)
+        });
+        LivesState { newest: &self.newest, waiting: waiting.collect() }
     }
 
     pub(crate) fn judge(&self, peer: ReplicaId, incarnation: Incarnation) -> Verdict {

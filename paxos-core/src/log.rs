@@ -80,6 +80,19 @@ impl Log {
         }
     }
 
+    /// The same with its writes numbered from `proved` on, for comparing.
+    #[must_use]
+    pub(crate) fn since(&self, proved: WriteSequence) -> Self {
+        let mut log = self.clone();
+        for chosen in &mut log.tail {
+            chosen.written = chosen.written.since(proved);
+        }
+        for (_, written) in &mut log.evicted {
+            *written = written.since(proved);
+        }
+        log
+    }
+
     pub(crate) fn applied(&self) -> Slot {
         self.applied
     }

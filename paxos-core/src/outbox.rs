@@ -77,6 +77,22 @@ struct Pending {
     bytes: usize,
 }
 
+/// An outbox without the times at which batches were handed out, with batches numbered from the last
+/// proof on, and with each message that waits several times for one proof once. The highest slot
+/// with a durable vote, which only heartbeats tell, is left out too.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct OutboxState<'a> {
+    origin: Origin,
+    effects: &'a VecDeque<Effect>,
+    writes: &'a [Write],
+    handed_out: WriteSequence,
+    gated: Vec<(WriteSequence, Addressee, &'a Body)>,
+    pending: Vec<(WriteSequence, Option<Slot>, usize)>,
+    acknowledgement: Option<(Addressee, Accepted)>,
+    halt: &'a Option<Halt>,
+    closed: bool,
+}
+
 impl Outbox {
     pub(crate) fn new(origin: Origin) -> Self {
         Self {
@@ -93,6 +109,31 @@ impl Outbox {
             unproved_bytes: 0,
             halt: None,
             closed: false,
+        }
+    }
+
+    /// For comparing outboxes when time does not matter.
+    pub(crate) fn state(&self) -> OutboxState<'_> {
+        let pending = self.pending.iter();
+        let mut gated = Vec::new();
+        for waiting in &self.gated {
+            let message = (waiting.after.since(self.proved), waiting.to, &waiting.body);
+            if !gated.contains(&message) {
+                gated.push(message);
+            }
+        }
+        OutboxState {
+            origin: self.origin,
+            effects: &self.effects,
+            writes: &self.writes,
+            handed_out: self.handed_out.since(self.proved),
+            gated,
+            pending: pending
+                .map(|batch| (batch.sequence.since(self.proved), batch.vote, batch.bytes))
+                .collect(),
+            acknowledgement: self.acknowledgement,
+            halt: &self.halt,
+            closed: self.closed,
         }
     }
 

@@ -30,6 +30,16 @@ pub(crate) enum Proposer {
 }
 
 impl Proposer {
+    /// The same with its writes numbered from `proved` on, for comparing.
+    #[must_use]
+    pub(crate) fn since(&self, proved: WriteSequence) -> Self {
+        let mut proposer = self.clone();
+        if let Self::Preparing(campaign) = &mut proposer {
+            campaign.written = campaign.written.since(proved);
+        }
+        proposer
+    }
+
     /// The ballot of the campaign or reign.
     pub(crate) fn ballot(&self) -> Option<Ballot> {
         match self {

@@ -12,6 +12,9 @@ mod election;
 mod follow;
 mod lead;
 mod learn;
+mod safety;
+
+pub use safety::SafetyState;
 
 use std::sync::Arc;
 
@@ -335,6 +338,11 @@ impl Replica {
                 .heard_leader(self.now)
                 .filter(|ballot| Some(*ballot) >= self.acceptor.promised()),
         }
+    }
+
+    /// The last slot of the committed prefix.
+    pub fn committed(&self) -> Slot {
+        self.learner.committed()
     }
 
     /// What was counted in this life.

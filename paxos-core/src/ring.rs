@@ -93,6 +93,10 @@ impl<T> SlotRing<T> {
         self.iter_from(Slot::ZERO)
     }
 
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.items.iter_mut().flatten()
+    }
+
     fn trim_ends(&mut self) {
         while let Some(None) = self.items.front() {
             self.items.pop_front();

@@ -24,7 +24,7 @@ use super::turn::Flag;
 use super::watched::Watched;
 use super::{Answer, HistoryOf, Question};
 use crate::client::Client;
-use crate::error::ClientError;
+use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::machine::StateMachine;
 use crate::options::NodeOptions;
 use crate::shared::{Closing, Shared};
@@ -54,6 +54,8 @@ struct Pending<M: StateMachine> {
     probe: bool,
     /// The command's number; none for a query.
     number: Option<u64>,
+    /// Who was asked.
+    at: ReplicaId,
 }
 
 struct SimClient<M: StateMachine> {
@@ -66,7 +68,8 @@ pub(super) struct SimFleet<M: StateMachine> {
     setting: Arc<Setting<M>>,
     common: Common<M>,
     election_timeout: Duration,
-    replicas: u16,
+    /// Whom clients can ask.
+    reached: Vec<ReplicaId>,
     /// What is asked for, apart from when and where.
     rng: Rng,
     places: Vec<Option<Place<M>>>,
@@ -82,6 +85,41 @@ pub(super) struct SimFleet<M: StateMachine> {
 impl<M: StateMachine> fmt::Debug for SimFleet<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SimFleet").field("tally", &self.tally).finish_non_exhaustive()
+    }
+}
+
+/// How a request can end, as far as nodes of one release and valid commands go.
+const ENDINGS: [&str; 10] = [
+    "answered",
+    "no leader",
+    "busy",
+    "storage full",
+    "superseded",
+    "node stopped before",
+    "timeout",
+    "node stopped",
+    "leader changed",
+    "link lost",
+];
+
+fn ending<T>(told: &Result<T, ClientError>) -> &'static str {
+    match told {
+        Ok(_) => "answered",
+        Err(ClientError::Rejected(rejection)) => match rejection {
+            Rejection::NoLeader => "no leader",
+            Rejection::Busy => "busy",
+            Rejection::TooLarge { .. } => "too large",
+            Rejection::StorageFull => "storage full",
+            Rejection::Superseded => "superseded",
+            Rejection::Stopped => "node stopped before",
+            Rejection::Codec(_) => "codec",
+        },
+        Err(ClientError::Unknown(uncertainty)) => match uncertainty {
+            Uncertainty::Timeout => "timeout",
+            Uncertainty::Stopped => "node stopped",
+            Uncertainty::LeaderChanged => "leader changed",
+            Uncertainty::LinkLost => "link lost",
+        },
     }
 }
 
@@ -124,7 +162,7 @@ where
             common: Common { codec, options: node_options, ledger, full },
             setting,
             election_timeout: options.election_timeout(),
-            replicas: options.replicas,
+            reached: (1..=options.replicas).map(ReplicaId::new).collect(),
             rng,
             places: (0..options.replicas).map(|_| None).collect(),
             clients: (0..count).map(client).collect(),
@@ -132,7 +170,7 @@ where
             served: false,
             history: History::new(),
             numbers: Vec::new(),
-            tally: Tally::default(),
+            tally: Tally { endings: ENDINGS.map(|name| (name, 0)).into(), ..Tally::default() },
         }
     }
 
@@ -154,7 +192,7 @@ where
             }
         };
         self.numbers.push(number);
-        let mut pending = Pending { future, flag: Flag::raised(), operation, probe, number };
+        let mut pending = Pending { future, flag: Flag::raised(), operation, probe, number, at };
         // The command gets its number in the first poll.
         if let Some(told) = Self::poll(&mut pending) {
             self.is_told(&pending, told, now);
@@ -186,6 +224,7 @@ where
         }
         self.served |= pending.probe && told.is_ok();
         let operation = pending.operation;
+        *self.tally.endings.entry(ending(&told)).or_default() += 1;
         match told {
             Ok(answer) => {
                 self.tally.answered += count;
@@ -205,12 +244,24 @@ where
     }
 
     fn any_place(&mut self) -> ReplicaId {
-        ReplicaId::new(self.rng.between(1, u64::from(self.replicas)) as u16)
+        *self.rng.pick(&self.reached)
+    }
+
+    fn place_of(&self, index: usize) -> Option<(Slot, usize)> {
+        self.common.ledger.place_of(self.numbers[index]?)
+    }
+
+    /// The operations that stand in the log, in its order.
+    fn log(&self) -> Vec<usize> {
+        let place = |index| Some((self.place_of(index)?, index));
+        let mut log: Vec<_> = (0..self.numbers.len()).filter_map(place).collect();
+        log.sort_unstable();
+        log.into_iter().map(|(_, index)| index).collect()
     }
 
     /// Commands that were answered before others were asked for stand before them in the log.
     fn check_order(&self) -> Result<(), String> {
-        let slot = |index: usize| self.common.ledger.slot_of(self.numbers[index]?);
+        let slot = |index: usize| Some(self.place_of(index)?.0);
         let operations = self.history.operations();
         let mut ends: Vec<(u64, Slot)> = Vec::new();
         for (index, operation) in operations.iter().enumerate() {
@@ -286,6 +337,20 @@ where
         act
     }
 
+    fn reach(&mut self, ids: &[ReplicaId]) {
+        self.reached = ids.to_vec();
+        for client in &mut self.clients {
+            let Some(pending) = client.pending.take_if(|pending| !ids.contains(&pending.at)) else {
+                continue;
+            };
+            self.tally.unknown += 1;
+            if pending.number.is_none() {
+                // A query changed nothing, whatever became of it.
+                self.history.reject(pending.operation);
+            }
+        }
+    }
+
     fn settle(&mut self, now: Time) {
         for index in 0..self.clients.len() {
             let Some(pending) = &mut self.clients[index].pending else {
@@ -333,7 +398,7 @@ where
     }
 
     fn tally(&self) -> Tally {
-        self.tally
+        self.tally.clone()
     }
 
     fn verdict(&mut self, at_end: bool) -> Result<(), String> {
@@ -344,6 +409,7 @@ where
             return Ok(());
         }
         self.check_order()?;
-        self.setting.checks.iter().try_for_each(|check| check(&self.history))
+        let log = self.log();
+        self.setting.checks.iter().try_for_each(|check| check(&self.history, &log))
     }
 }

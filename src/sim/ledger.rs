@@ -29,6 +29,8 @@ const NUMBER_LEN: usize = 8;
 struct Entry {
     payload: Bytes,
     slot: Option<Slot>,
+    /// Counts the commands of the log.
+    place: usize,
     rejected: bool,
     /// The reference's reply, encoded.
     reply: Option<Vec<u8>>,
@@ -54,6 +56,8 @@ struct State<M: StateMachine> {
     /// The number of the command that is being encoded.
     current: u64,
     reached: Slot,
+    /// How many commands were chosen.
+    count: usize,
     truths: BTreeMap<Slot, Truth>,
     wrong: Option<String>,
 }
@@ -98,6 +102,12 @@ impl<M: StateMachine> State<M> {
             }
             numbers.push(number);
         }
+        for number in &numbers {
+            self.count += 1;
+            if let Some(entry) = self.entries.get_mut(number) {
+                entry.place = self.count;
+            }
+        }
         let mut replies = Vec::new();
         if !commands.is_empty() {
             let batch = Batch { slot, clock: batch.clock(), commands };
@@ -129,6 +139,7 @@ impl<M: StateMachine> Ledger<M> {
             entries: BTreeMap::new(),
             current: 0,
             reached: Slot::ZERO,
+            count: 0,
             truths: BTreeMap::new(),
             wrong: None,
         };
@@ -212,9 +223,11 @@ impl<M: StateMachine> Ledger<M> {
         }
     }
 
-    /// The slot in which a command is applied.
-    pub(super) fn slot_of(&self, number: u64) -> Option<Slot> {
-        self.state().entries.get(&number)?.slot
+    /// The slot in which a command is applied, and its place among all commands of the log.
+    pub(super) fn place_of(&self, number: u64) -> Option<(Slot, usize)> {
+        let state = self.state();
+        let entry = state.entries.get(&number)?;
+        Some((entry.slot?, entry.place))
     }
 }
 

@@ -57,6 +57,7 @@ mod simulation;
 mod turn;
 mod watched;
 mod wire;
+mod witness;
 
 use core::hash::{Hash, Hasher};
 use std::hash::DefaultHasher;

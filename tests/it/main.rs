@@ -11,3 +11,4 @@ mod host_silence;
 mod host_stops;
 mod sim_machines;
 mod support;
+mod traces;

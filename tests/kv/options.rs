@@ -19,7 +19,9 @@ fn the_forms_of_the_help_text_are_understood() {
         understood("init x --replicas 5"),
         Ok(Invocation::Init { dir: "x".into(), replicas: 5, base_port: 7000 })
     );
-    assert_eq!(understood("serve x/1"), Ok(Invocation::Serve { dir: "x/1".into() }));
+    let serve = |trace_out| Ok(Invocation::Serve { dir: "x/1".into(), trace_out });
+    assert_eq!(understood("serve x/1"), serve(None));
+    assert_eq!(understood("serve x/1 --trace-out t"), serve(Some("t".into())));
 }
 
 #[test]
@@ -40,6 +42,9 @@ fn each_mistake_is_one_line_that_names_it() {
         ("serve x y", "unexpected argument y"),
         ("serve x --base-port 1", "kv serve takes no --base-port"),
         ("--replicas 3", "kv alone takes no --replicas"),
+        ("--trace-out t", "kv alone takes no --trace-out"),
+        ("init x --replicas 3 --trace-out t", "kv init takes no --trace-out"),
+        ("serve x --trace-out", "--trace-out needs a value"),
     ];
     for (line, expected) in mistakes {
         let error = understood(line).expect_err(line);

@@ -40,7 +40,7 @@ impl Atlas {
         }
         // Everything that costs a replica is rare enough that most runs keep all of them.
         if rng.chance(350) {
-            let forgetful = rng.chance(300);
+            let forgetful = rng.chance(400);
             while !ids.is_empty() {
                 let id = ids.swap_remove(rng.below(ids.len() as u64) as usize);
                 if lost.contains(&id) || !atlas.can_lose(options, id, lost) {

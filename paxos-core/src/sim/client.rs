@@ -8,7 +8,9 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::cluster::{Cluster, Due};
+use super::options::Options;
 use super::rng::Rng;
+use super::suffer::seat;
 use crate::ids::{ClientId, ReplicaId, RequestNumber, Slot, Time};
 use crate::output::{NotProposed, Proposed};
 use crate::value::{Command, Value};
@@ -39,6 +41,10 @@ pub(super) struct Client {
     pub(super) hint: Option<ReplicaId>,
     /// Certainly not proposed so far.
     pub(super) waiting: Vec<Command>,
+    /// Since when one or another of them has.
+    waiting_since: Time,
+    /// How many of those fit one batch.
+    together: usize,
     pub(super) attempts: Vec<Attempt>,
 }
 
@@ -50,20 +56,23 @@ impl Client {
             last: 0,
             hint: None,
             waiting: Vec::new(),
+            waiting_since: Time::ZERO,
+            together: usize::MAX,
             attempts: Vec::new(),
         }
     }
 
-    /// What to send next: what was refused, or up to three new commands.
-    pub(super) fn next(&mut self, rng: &mut Rng) -> (Vec<Command>, bool) {
+    /// What to send next: what was refused, or new commands.
+    pub(super) fn next(&mut self, options: &Options, rng: &mut Rng) -> (Vec<Command>, bool) {
         if !self.waiting.is_empty() {
-            return (core::mem::take(&mut self.waiting), false);
+            let count = self.together.min(self.waiting.len());
+            return (self.waiting.drain(..count).collect(), false);
         }
-        let count = self.left.min(rng.between(1, 3));
+        let count = self.left.min(rng.between(1, options.commands_max));
         self.left -= count;
         let command = |_| {
             self.last += 1;
-            let size = 8 + rng.below(24) as usize;
+            let size = rng.between(8, options.payload_max) as usize;
             let mut payload = vec![self.id.number() as u8; size];
             payload[..8].copy_from_slice(&self.last.to_le_bytes());
             Command::apply(self.id, RequestNumber::new(self.last), Bytes::from(payload))
@@ -71,10 +80,25 @@ impl Client {
         ((0..count).map(command).collect(), true)
     }
 
-    /// Whom to ask: mostly who is believed to lead.
-    pub(super) fn target(&self, replicas: u16, rng: &mut Rng) -> ReplicaId {
-        let any = ReplicaId::new(rng.between(1, u64::from(replicas)) as u16);
-        if rng.chance(800) { self.hint.unwrap_or(any) } else { any }
+    /// Whom to ask: mostly who is believed to lead, of those that are reached.
+    pub(super) fn target(&self, reached: &[ReplicaId], rng: &mut Rng) -> ReplicaId {
+        let any = *rng.pick(reached);
+        let hint = self.hint.filter(|hint| reached.contains(hint));
+        if rng.chance(800) { hint.unwrap_or(any) } else { any }
+    }
+
+    /// Whether something that was asked at `since` or before has come to nothing yet: it waits to
+    /// be taken by anybody, or was taken by one of these.
+    pub(super) fn waits_since(&self, since: Time, by: impl Fn(ReplicaId) -> bool) -> bool {
+        let refused = !self.waiting.is_empty() && self.waiting_since <= since;
+        refused || self.attempts.iter().any(|attempt| attempt.since <= since && by(attempt.at))
+    }
+
+    fn wait(&mut self, commands: Vec<Command>, now: Time, new: bool) {
+        if new {
+            self.waiting_since = now;
+        }
+        self.waiting.splice(..0, commands);
     }
 
     /// Nothing more to send, nothing unresolved.
@@ -130,20 +154,29 @@ impl Cluster {
         if self.fleet.is_some() {
             return self.fleet_acts(place);
         }
-        let (now, replicas) = (self.now, self.options.replicas);
-        let patience = self.options.election_timeout() * 8;
+        let now = self.now;
+        let config = &self.options.config;
+        let patience = (config.election_timeout + config.election_jitter) * 8;
+        let (core, chosen) = (self.core, self.check.chosen_prefix());
+        // What the core has decided its members must tell; what nobody decides stays unknown.
+        let late = |attempt: &mut Attempt| {
+            let owed = core.is_some_and(|core| core.contains(seat(attempt.at)))
+                && attempt.proposed.slot <= chosen;
+            now.since(attempt.since) > patience && !owed
+        };
         let client = &mut self.clients[place];
-        let late = |attempt: &mut Attempt| now.since(attempt.since) > patience;
         for attempt in client.attempts.extract_if(.., late) {
             self.totals.unknown += attempt.commands.len() as u64;
         }
         self.trim();
         let client = &mut self.clients[place];
-        let (commands, new) = client.next(&mut self.rng);
+        let (commands, new) = client.next(&self.options, &mut self.rng);
         if !commands.is_empty() {
             self.totals.commands += if new { commands.len() as u64 } else { 0 };
-            let at = self.clients[place].target(replicas, &mut self.rng);
-            self.client_asks(place, at, commands);
+            let is_reached = |id: &ReplicaId| self.core.is_none_or(|core| core.contains(seat(*id)));
+            let reached: Vec<ReplicaId> = self.ids().filter(is_reached).collect();
+            let at = self.clients[place].target(&reached, &mut self.rng);
+            self.client_asks(place, at, commands, new);
         }
         if !self.clients[place].is_done() {
             let pause_max = if self.under_faults { 250 } else { 40 };
@@ -152,12 +185,12 @@ impl Cluster {
         }
     }
 
-    fn client_asks(&mut self, place: usize, at: ReplicaId, commands: Vec<Command>) {
+    fn client_asks(&mut self, place: usize, at: ReplicaId, commands: Vec<Command>, new: bool) {
         let since = self.now;
         match self.propose(at, &commands) {
             None => {
                 self.clients[place].hint = None;
-                self.clients[place].waiting = commands;
+                self.clients[place].wait(commands, since, new);
             }
             Some(Ok(proposed)) => {
                 if self.under_faults {
@@ -170,7 +203,10 @@ impl Cluster {
                 if let NotProposed::NotLeader { hint } = error.reason {
                     client.hint = hint;
                 }
-                client.waiting = error.commands;
+                if let NotProposed::TooLarge { .. } = error.reason {
+                    client.together = (error.commands.len() / 2).max(1);
+                }
+                client.wait(error.commands, since, new);
             }
         }
     }

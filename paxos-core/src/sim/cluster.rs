@@ -9,22 +9,28 @@ use core::cmp::Ordering;
 use core::time::Duration;
 use std::collections::BinaryHeap;
 
-use super::check::{Check, Violation};
+use super::check::{Check, Invariant, Violation};
 use super::client::Client;
 use super::disk::{CrashStorage, SimDisk};
 use super::held::Holds;
 use super::host::{Fleet, Process};
 use super::link::Links;
+use super::marks::Watch;
+use super::monitor::Verdict;
 use super::network::Network;
 use super::node::{Clock, Node};
+use super::observe::Observer;
 use super::options::{Machine, Options};
 use super::report::Totals;
 use super::rng::Rng;
+use super::suffer::Trouble;
 use super::trace::Trace;
+use crate::ballot::Ballot;
 use crate::ids::{ClusterId, Epoch, GroupId, ReplicaId, Time};
 use crate::membership::{Member, Membership};
 use crate::output::{Halt, NotProposed, ProposeError, Proposed, Status};
 use crate::port::{Format, Room};
+use crate::quorum::VoterSet;
 use crate::trace::{Event, Packet};
 use crate::value::Command;
 
@@ -49,6 +55,22 @@ pub(super) enum Due {
     Applied(ReplicaId, u32),
     Restart(ReplicaId, u32),
     Client(usize),
+}
+
+impl Due {
+    /// Whose process has to run for it.
+    const fn whose(&self) -> Option<ReplicaId> {
+        match self {
+            Self::Deliver { to: id, .. }
+            | Self::Disk(id, _)
+            | Self::Timer(id, _)
+            | Self::Applied(id, _)
+            | Self::Asked(id, _)
+            | Self::Part(id, ..)
+            | Self::Link(id, ..) => Some(*id),
+            Self::Restart(..) | Self::Client(_) | Self::Links => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -101,10 +123,15 @@ pub struct Cluster {
     pub(super) links: Links,
     pub(super) clients: Vec<Client>,
     pub(super) check: Check,
+    observer: Observer,
     pub(super) trace: Trace,
+    pub(super) watch: Watch,
     pub(super) totals: Totals,
     /// Faults are going on: counts go to the totals of that phase.
     pub(super) under_faults: bool,
+    pub(super) trouble: Trouble,
+    /// The replicas that clients reach and that must serve, once the faults have ended.
+    pub(super) core: Option<VoterSet>,
     pub(super) format: Format,
 }
 
@@ -168,10 +195,8 @@ impl Cluster {
             let replica = ReplicaId::new(number);
             let storage = make(Format { replica, ..format.clone() });
             let skew = u64::from(options.clock_skew);
-            let clock = Clock {
-                origin: rng.below(1_000_000_000_000),
-                rate: 1_000_000 - skew + rng.below(2 * skew + 1),
-            };
+            let origin = rng.below(1_000_000_000_000);
+            let clock = Clock::new(origin, 1_000_000 - skew + rng.below(2 * skew + 1));
             let own = options.configs.get(usize::from(number) - 1);
             Node::new(storage, own.unwrap_or(&options.config).clone(), clock)
         };
@@ -187,10 +212,14 @@ impl Cluster {
             fleet: None,
             links: Links::new(usize::from(options.replicas)),
             clients: Vec::new(),
+            observer: Observer::new(&membership),
             check: Check::new(membership),
             trace: Trace::new(options.trace_capacity),
+            watch: Watch::default(),
             totals: Totals::default(),
             under_faults: false,
+            trouble: Trouble::default(),
+            core: None,
             options,
             format,
         }
@@ -226,6 +255,32 @@ impl Cluster {
         self.check.violation()
     }
 
+    /// The first step that the refinement monitor rejected.
+    pub fn verdict(&self) -> Option<&Verdict> {
+        self.observer.verdict()
+    }
+
+    /// Tells the refinement monitor something.
+    pub(super) fn observe(&mut self, tell: impl FnOnce(&mut Observer)) {
+        if self.observer.verdict().is_some() {
+            return;
+        }
+        tell(&mut self.observer);
+        if let Some(verdict) = self.observer.verdict() {
+            self.check.fail(Invariant::Refinement, || verdict.to_string());
+        }
+    }
+
+    /// Two observers that know nothing of each other find the same slots to be chosen.
+    pub(super) fn compare_observers(&mut self) {
+        let (one, other) = (self.check.chosen_prefix(), self.observer.chosen_prefix());
+        if one != other && self.check.violation().is_none() {
+            let detail =
+                || format!("chosen is the prefix to {one}, and to {other} for the monitor");
+            self.check.fail(Invariant::Refinement, detail);
+        }
+    }
+
     /// What happened.
     pub fn trace(&self) -> &Trace {
         &self.trace
@@ -241,6 +296,12 @@ impl Cluster {
         self.node(id).halted.as_ref()
     }
 
+    /// Whether a replica stopped for good: it halted, or its storage gives nothing back.
+    pub fn has_stopped(&self, id: ReplicaId) -> bool {
+        let node = self.node(id);
+        !node.is_up() && self.is_spent(id)
+    }
+
     /// Whether nothing waits for a replica's disk or state machine.
     pub fn is_quiet(&self, id: ReplicaId) -> bool {
         let node = self.node(id);
@@ -249,6 +310,12 @@ impl Cluster {
             Process::Host(host) => host.is_idle(),
         };
         node.jobs.is_empty() && !node.applying && node.process.as_ref().is_none_or(is_idle)
+    }
+
+    /// The highest ballot that a replica has promised, as its disk holds it at least.
+    pub(super) fn promised(&self, id: ReplicaId) -> Option<Ballot> {
+        let up = self.status(id).and_then(|status| status.promised);
+        up.max(self.check.durable_promised(id))
     }
 
     pub(super) fn node(&self, id: ReplicaId) -> &Node {
@@ -260,6 +327,7 @@ impl Cluster {
     }
 
     pub(super) fn log(&mut self, id: ReplicaId, event: Event) {
+        self.watch.event(id, &event);
         self.trace.push(self.now, Some(id), event);
     }
 
@@ -272,6 +340,21 @@ impl Cluster {
         let order = self.order;
         self.order += 1;
         self.queue.push(Queued { at, order, due });
+    }
+
+    /// Lets a replica's process go on at once: what waited for it happens now, in its order.
+    pub(super) fn resume(&mut self, id: ReplicaId) {
+        let now = self.now;
+        let until = core::mem::replace(&mut self.node_mut(id).paused_until, now);
+        if until <= now {
+            return;
+        }
+        let waits = |queued: &Queued| queued.at == until && queued.due.whose() == Some(id);
+        let mut queue = core::mem::take(&mut self.queue).into_vec();
+        for queued in queue.iter_mut().filter(|queued| waits(queued)) {
+            queued.at = now;
+        }
+        self.queue = queue.into();
     }
 
     /// Lets the next event happen; false if nothing is due up to `limit`, which is the time then,
@@ -349,6 +432,7 @@ impl Cluster {
                 self.check.proposed(id, commands, *proposed);
                 self.check.admitted(id, &status);
                 let Proposed { slot, ballot } = *proposed;
+                self.observe(|observer| observer.submitted(commands));
                 self.log(id, Event::Proposed { slot, ballot });
             }
             Err(error) => self.log(id, Event::NotProposed { reason: error.reason }),

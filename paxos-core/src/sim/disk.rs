@@ -55,7 +55,7 @@ pub enum DiskFault {
 }
 
 /// What a [`DiskFault`] may do to a replica.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Harm {
     /// The process may have to stop. Nothing proved is lost, and a later start succeeds.
     Passing,
@@ -89,6 +89,9 @@ pub trait CrashStorage: Storage + Debug {
     /// The power fails while `unproved` are being written, in this order. Any prefix of their
     /// writes may survive. Afterwards [`Storage::recover`] is called again, for the next life.
     fn crash(&mut self, unproved: Vec<WriteBatch>, rng: &mut Rng);
+
+    /// A storage of the same kind, as it is after [`Format`] was written to an empty one.
+    fn blank(&self, format: Format) -> Box<dyn CrashStorage>;
 
     /// Orders a fault; false if this storage does not know it, or nothing is there that it could
     /// strike. May be called while the process is down.
@@ -331,6 +334,10 @@ impl CrashStorage for SimDisk {
         self.troubles = troubles;
         loaded
     }
+
+    fn blank(&self, format: Format) -> Box<dyn CrashStorage> {
+        Box::new(Self::new(format))
+    }
 }
 
 #[cfg(test)]
@@ -404,5 +411,55 @@ mod tests {
             disk.load(range).unwrap().values.len()
         };
         assert_eq!((count(1, 4), count(2, 2), count(3, 4), count(4, 9)), (2, 1, 0, 1));
+    }
+
+    /// Of the call that failed any prefix may be there, of the calls after it nothing.
+    #[test]
+    fn a_write_that_fails_poisons_until_the_next_start() {
+        let mut kept = [false; 4];
+        for seed in 0..100 {
+            let (mut disk, mut batches) = disk();
+            let rng = &mut Rng::new(seed);
+            disk.recover(0).unwrap();
+            assert!(disk.inject(DiskFault::WriteError, rng));
+            let failed = disk.persist(vec![batches.batch([1, 2, 3].map(vote).to_vec())]);
+            assert!(matches!(failed, Err(StorageError::Io { .. })));
+            let later = disk.persist(vec![batches.batch(vec![vote(4)])]);
+            assert!(matches!(later, Err(StorageError::Poisoned)));
+            disk.crash(vec![batches.batch(vec![vote(5)])], rng);
+            let found = disk.recover(0).unwrap().remove(0).votes.len();
+            kept[found] = true;
+            assert!(disk.persist(vec![batches.batch(vec![vote(6)])]).is_ok());
+        }
+        assert_eq!(kept, [true; 4], "every prefix survives at some seed");
+    }
+
+    #[test]
+    fn a_read_fails_once_and_an_audit_never() {
+        let (mut disk, mut batches) = disk();
+        let rng = &mut Rng::new(1);
+        let _proofs = disk.persist(vec![batches.batch(vec![vote(1)])]).unwrap();
+        let (from, group) = (Slot::FIRST, GroupId::new(1));
+        let range = LoadRange { group, from, through: from, bytes_max: 0 };
+        assert!(disk.inject(DiskFault::ReadError, rng));
+        assert_eq!(disk.audit(range).unwrap().values.len(), 1);
+        assert!(matches!(disk.load(range), Err(StorageError::Io { .. })));
+        disk.crash(Vec::new(), rng);
+        assert_eq!(disk.load(range).unwrap().values.len(), 1);
+    }
+
+    #[test]
+    fn slow_and_hung_writes_take_longer_until_all_is_calm() {
+        let (mut disk, mut batches) = disk();
+        let rng = &mut Rng::new(1);
+        let ms = Duration::from_millis;
+        disk.inject(DiskFault::Slow(ms(5)), rng);
+        disk.inject(DiskFault::Hang(ms(100)), rng);
+        assert_eq!(disk.delay(), ms(105));
+        let _proofs = disk.persist(vec![batches.batch(vec![vote(1)])]).unwrap();
+        assert_eq!(disk.delay(), ms(5), "it hangs once");
+        disk.calm();
+        assert_eq!(disk.delay(), Duration::ZERO);
+        assert!(!disk.inject(DiskFault::Rot, rng), "memory does not rot");
     }
 }

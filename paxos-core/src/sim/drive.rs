@@ -2,6 +2,7 @@
 
 use super::check::Invariant;
 use super::cluster::{Cluster, Due};
+use super::fault::{Cue, Fact};
 use super::host::{Process, Stimulus};
 use super::kind::Kind;
 use super::network::Fate;
@@ -10,7 +11,7 @@ use crate::codec;
 use crate::durable::{WriteBatch, WriteSequence};
 use crate::ids::{ReplicaId, Slot, Time};
 use crate::message::{Body, Message};
-use crate::output::{Halt, LoadTicket, Output, Recipients, Status};
+use crate::output::{Halt, LoadTicket, Output, Recipients, Role, Status};
 use crate::port::LoadRange;
 use crate::replica::Replica;
 use crate::trace::{Delivery, Event, Packet};
@@ -50,6 +51,14 @@ impl Cluster {
         }
         match due {
             Due::Deliver { from, packet, .. } => {
+                if self.trouble.is_lurking()
+                    && let Some(message) = packet.open()
+                {
+                    self.cue(id, Cue::Hearing(Kind::of(&message.body)));
+                    if !self.node(id).is_up() {
+                        return;
+                    }
+                }
                 self.totals.delivered += 1;
                 self.log(id, Event::Received { from, packet: packet.clone() });
                 self.deliver(id, from, packet);
@@ -92,6 +101,7 @@ impl Cluster {
     }
 
     pub(super) fn drain(&mut self, id: ReplicaId) {
+        self.notice_reign(id);
         for _ in 0..OUTPUTS_MAX {
             let process = self.node_mut(id).process.as_mut();
             let Some(replica) = process.and_then(Process::replica) else {
@@ -101,6 +111,7 @@ impl Cluster {
                 Output::Send { to, message } => self.send(id, to, message),
                 Output::Persist(batch) => {
                     self.check.handed_out(id, &batch);
+                    self.observe(|observer| observer.handed_out(id, &batch));
                     let (sequence, writes) = (batch.sequence(), batch.writes().to_vec());
                     self.log(id, Event::Persist { sequence, writes });
                     self.node_mut(id).jobs.push_back(Job::Persist(batch));
@@ -122,9 +133,21 @@ impl Cluster {
         self.check.fail(Invariant::Progress, || format!("the outputs of {id} never end"));
     }
 
+    /// Tells the monitor what a bare replica became, before anything that it did because of that.
+    fn notice_reign(&mut self, id: ReplicaId) {
+        let process = self.node_mut(id).process.as_mut();
+        if let Some(replica) = process.and_then(Process::replica) {
+            let reign = replica.leader().filter(|_| replica.role() == Role::Leader);
+            let committed = replica.committed();
+            self.observe(|observer| observer.became(id, reign, committed));
+        }
+    }
+
     /// Tells the trace what changed about a replica.
     fn notice(&mut self, id: ReplicaId, status: &Status) {
         let Status { role, leader, committed, .. } = *status;
+        let apply_max = self.node(id).config.apply_slots_max;
+        self.watch.observed(id, status, self.options.window, apply_max);
         let seen = Seen { role: Some(role), leader, committed };
         let before = core::mem::replace(&mut self.node_mut(id).seen, seen);
         if (before.role, before.leader) != (seen.role, leader) {
@@ -142,16 +165,18 @@ impl Cluster {
         };
         self.check.observed(id, &status);
         self.notice(id, &status);
+        if self.trouble.is_lurking() {
+            self.cue_settled(id);
+        }
         let node = self.node_mut(id);
-        if node.crash_when_writing && node.is_writing() {
-            let down = node.restart_after;
-            self.crash(id);
-            return self.restart_after(id, down);
+        if !node.is_up() {
+            return;
         }
         let life = node.life;
         if node.busy == 0 && !node.jobs.is_empty() && !node.disk_held {
             node.busy = node.jobs.len();
-            let slow = if node.is_writing() { node.storage.delay() } else { Duration::ZERO };
+            let slow =
+                if node.is_writing(Fact::Any) { node.storage.delay() } else { Duration::ZERO };
             let delay_max = self.options.disk_delay_max;
             let delay = self.rng.duration(Duration::from_micros(10), delay_max) + slow;
             self.queue(self.now.after(delay), Due::Disk(id, life));
@@ -184,16 +209,21 @@ impl Cluster {
 
     pub(super) fn halt(&mut self, id: ReplicaId, halt: Halt) {
         self.log(id, Event::Halted { reason: halt.clone() });
-        if !matches!(halt, Halt::Refused { .. }) {
+        if !matches!(halt, Halt::Refused { .. }) || !self.is_lost(id) {
             self.check.fail(Invariant::NoHalt, || format!("{id}: {halt}"));
         }
+        self.totals.refusals += u64::from(matches!(halt, Halt::Refused { .. }));
         self.crash(id);
         self.node_mut(id).halted = Some(halt);
     }
 
     fn send(&mut self, from: ReplicaId, to: Recipients, message: Message) {
         let kind = Kind::of(&message.body);
-        self.check_sent(from, &message);
+        let single = match to {
+            Recipients::One(peer) => Some(peer),
+            Recipients::AllPeers => None,
+        };
+        self.check_sent(from, single, &message);
         let packet = if self.options.codec {
             Packet::Encoded(join(codec::encode(&message)))
         } else {
@@ -207,23 +237,31 @@ impl Cluster {
                 }
             }
         }
+        if self.trouble.is_lurking() {
+            self.cue(from, Cue::Sending(kind));
+        }
     }
 
-    pub(super) fn check_sent(&mut self, from: ReplicaId, message: &Message) {
+    pub(super) fn check_sent(&mut self, from: ReplicaId, to: Option<ReplicaId>, message: &Message) {
         let committed = if matches!(message.body, Body::Accept(_)) {
             self.status(from).map_or(Slot::ZERO, |status| status.committed)
         } else {
             Slot::ZERO
         };
         self.check.sent(from, message, committed);
+        self.observe(|observer| observer.left(from, to, message));
+        self.watch.sent(from, message);
     }
 
     pub(super) fn post(&mut self, from: ReplicaId, to: ReplicaId, kind: Kind, packet: &Packet) {
         if self.keeps(from, to, kind, packet) {
             return;
         }
-        let fate = self.network.fate(from, to, kind);
+        let fate = self.network.fate(from, to, kind, self.now);
         self.totals.lost[kind.index()] += u64::from(fate == Fate::Lost);
+        if kind == Kind::Promise && matches!(fate, Fate::Lost | Fate::Cut) {
+            packet.open().iter().for_each(|message| self.watch.lost(from, message));
+        }
         self.totals.repeated[kind.index()] += u64::from(matches!(fate, Fate::Twice(..)));
         self.meet(from, to, packet, fate);
     }
@@ -246,6 +284,7 @@ impl Cluster {
     pub(super) fn apply(&mut self, id: ReplicaId, slot: Slot, value: &Value) {
         self.log(id, Event::Apply { slot, value: value.clone() });
         self.check.applied(id, slot, value);
+        self.observe(|observer| observer.applied(id, slot, value));
         self.node_mut(id).applied = slot;
         self.resolve_attempts(id, slot, value);
     }
@@ -287,12 +326,17 @@ impl Cluster {
     }
 
     fn persist(&mut self, id: ReplicaId, batches: Vec<WriteBatch>) {
+        let facts = if self.trouble.is_lurking() { facts_of(&batches) } else { Vec::new() };
         let storage = &mut self.node_mut(id).storage;
         let proofs = match storage.persist(batches) {
             Ok(proofs) => proofs,
             Err(error) => return self.storage_failed(id, error),
         };
         let room = storage.room();
+        self.cue_written(id, &facts);
+        if !self.node(id).is_up() {
+            return;
+        }
         if self.fleet.is_some() {
             for proof in &proofs {
                 self.proved(id, proof.through());
@@ -308,6 +352,8 @@ impl Cluster {
     /// A disk proved what was written to it, which may make values chosen.
     fn proved(&mut self, id: ReplicaId, through: WriteSequence) {
         self.check.attested(id, through);
+        self.observe(|observer| observer.attested(id, through));
+        self.compare_observers();
         self.log(id, Event::Durable { through });
         for (slot, ballot) in self.check.take_chosen() {
             if let Some(value) = self.check.chosen(slot).cloned() {
@@ -332,6 +378,15 @@ impl Cluster {
     }
 }
 
+/// The kinds of facts in these batches.
+fn facts_of(batches: &[WriteBatch]) -> Vec<Fact> {
+    let states = |fact: &Fact| {
+        let mut writes = batches.iter().flat_map(WriteBatch::writes);
+        writes.any(|write| fact.is_in(write))
+    };
+    Fact::ALL.into_iter().filter(states).collect()
+}
+
 /// What the receiver of a message gets: its bytes in one piece.
 pub(super) fn join(mut chunks: Vec<Bytes>) -> Bytes {
     if chunks.len() == 1 {
@@ -348,7 +403,11 @@ pub(super) fn join(mut chunks: Vec<Bytes>) -> Bytes {
 pub(super) fn count_living(cluster: &mut Cluster) {
     let living = cluster.nodes.iter().filter_map(|node: &Node| node.process.as_ref());
     for process in living {
-        cluster.totals.count(&process.counters());
+        let counters = process.counters();
+        cluster.totals.count(&counters);
+        cluster.watch.counted(&counters);
     }
+    cluster.totals.of_hosts = cluster.fleet.is_some();
+    cluster.totals.marks.add(cluster.watch.marks());
     cluster.totals.events += cluster.trace.events();
 }

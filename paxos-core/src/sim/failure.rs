@@ -13,7 +13,7 @@ use super::check::Invariant;
 use super::cluster::{Cluster, Due};
 use super::disk::DiskFault;
 use super::host::Stimulus;
-use super::node::Job;
+use super::node::{Directory, Job};
 use crate::ids::{ReplicaId, Slot};
 use crate::port::{LoadRange, Recovered, StorageError};
 
@@ -93,7 +93,8 @@ impl Cluster {
         if self.node_mut(id).storage.inject(DiskFault::RollBack, &mut rng) {
             self.totals.disk_faults += 1;
             self.check.rolled_back(id);
-            self.node_mut(id).rolled_back = true;
+            self.observe(|observer| observer.replaced(id));
+            self.node_mut(id).directory = Directory::OldCopy;
         }
         let down = self.rng.duration(AGAIN_MIN, AGAIN_MAX);
         self.restart_after(id, down);

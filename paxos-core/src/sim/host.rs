@@ -8,6 +8,7 @@
 
 use core::fmt::Debug;
 use core::time::Duration;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -143,7 +144,7 @@ pub struct Act {
 }
 
 /// What became of clients' requests so far.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Tally {
     /// Asked for.
     pub asked: u64,
@@ -155,6 +156,8 @@ pub struct Tally {
     pub rejected: u64,
     /// Nobody can say.
     pub unknown: u64,
+    /// Each way in which a request can end, by name, and how many ended so: zero too.
+    pub endings: BTreeMap<&'static str, u64>,
 }
 
 /// Makes the hosts of a cluster, and acts for their clients.
@@ -170,6 +173,10 @@ pub trait Fleet: Debug {
 
     /// Lets a client do what it wants. `is_up` says which processes run.
     fn act(&mut self, client: usize, now: Time, under_faults: bool, rng: &mut Rng) -> Act;
+
+    /// Clients reach only these from here on; what was asked of others they give up, and nobody can
+    /// say what comes of it.
+    fn reach(&mut self, ids: &[ReplicaId]);
 
     /// Hands out the answers that hosts have given meanwhile.
     fn settle(&mut self, now: Time);

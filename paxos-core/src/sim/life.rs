@@ -4,11 +4,11 @@ use core::time::Duration;
 
 use super::check::Invariant;
 use super::cluster::{Cluster, Due};
-use super::disk::SimDisk;
 use super::held::Survivors;
 use super::host::{Birth, Moment, Process, Stimulus};
-use super::node::{Node, Seen};
+use super::node::{Directory, Node, Seen};
 use super::options::Machine;
+use super::suffer::seat;
 use crate::ids::{ReplicaId, Slot};
 use crate::replica::Replica;
 use crate::trace::Event;
@@ -21,9 +21,13 @@ impl Cluster {
             return;
         };
         let unproved = node.unproved();
+        self.observe(|observer| observer.stopped(id));
+        let node = self.node_mut(id);
         let writes = unproved.iter().map(|batch| batch.writes().len()).sum();
-        node.crash_when_writing = false;
-        self.totals.count(&process.counters());
+        node.led = false;
+        let counters = process.counters();
+        self.totals.count(&counters);
+        self.watch.counted(&counters);
         self.totals.crashes += 1;
         self.totals.torn_tails += u64::from(writes > 0);
         self.log(id, Event::Crashed { unproved: writes });
@@ -45,16 +49,9 @@ impl Cluster {
         self.host_is_gone(id);
     }
 
-    /// Takes a replica's power away as soon as it writes, and gives it back after `down`.
-    pub fn crash_when_writing(&mut self, id: ReplicaId, down: Duration) {
-        let node = self.node_mut(id);
-        node.crash_when_writing = true;
-        node.restart_after = down;
-    }
-
-    /// Starts a replica that is down; nothing if it is not.
+    /// Starts a replica that is down; nothing if it is not, or stays down.
     pub fn restart(&mut self, id: ReplicaId) {
-        if !self.node(id).is_up() {
+        if !self.node(id).is_up() && !self.trouble.down.contains(seat(id)) {
             self.start(id);
         }
     }
@@ -67,7 +64,7 @@ impl Cluster {
 
     /// Stops a replica's process for some time: what comes meanwhile is seen late, all at once.
     pub fn pause(&mut self, id: ReplicaId, duration: Duration) {
-        let until = self.now.after(duration);
+        let until = self.now.after(duration).max(self.node(id).paused_until);
         self.node_mut(id).paused_until = until;
         self.totals.pauses += 1;
         self.log(id, Event::Paused { until });
@@ -79,9 +76,14 @@ impl Cluster {
         let mut format = self.format.clone();
         format.replica = id;
         let node = self.node_mut(id);
-        node.storage = Box::new(SimDisk::new(format));
+        node.storage = node.storage.blank(format);
         node.applied_durable = Slot::ZERO;
+        node.applied_said = Slot::ZERO;
+        node.failed = None;
         self.check.wiped(id);
+        self.trouble.wiped.insert(seat(id));
+        self.totals.wipes += 1;
+        self.observe(|observer| observer.replaced(id));
     }
 
     /// A durable state machine makes what it holds durable.
@@ -136,20 +138,24 @@ impl Cluster {
             Ok(mut recovered) => recovered.pop().expect("storage holds one group"),
             Err(error) => return self.start_failed(id, &error),
         };
+        if self.trouble.is_lurking() && self.cue_recovering(id) {
+            return;
+        }
         if self.check.forgets(id, &recovered) {
             self.check.left_off(id);
             return self.leave_off(id);
         }
         let node = self.node_mut(id);
-        let applied = if core::mem::take(&mut node.rolled_back) {
-            applied.min(recovered.committed).max(recovered.trimmed)
-        } else {
-            applied
+        let applied = match node.directory {
+            Directory::Its => applied,
+            Directory::OldCopy => applied.min(recovered.committed).max(recovered.trimmed),
         };
+        node.directory = Directory::Its;
         let incarnation = recovered.incarnation;
         node.trimmed = recovered.trimmed;
         let bytes_max = node.config.window_bytes_max;
         self.check.recovered(id, &recovered, applied, bytes_max);
+        self.observe(|observer| observer.started(id, &recovered, applied));
         self.audit(id, &recovered);
         let node = &mut self.nodes[usize::from(id.number()) - 1];
         let (local, wall) = (node.clock.local(now), node.clock.wall(now));

@@ -60,7 +60,9 @@ impl Cluster {
     fn tend_link(&mut self, one: ReplicaId, other: ReplicaId) {
         let life = |id| self.status(id).map(|status| status.incarnation);
         let lives = (life(one), life(other));
-        let is_cut = self.network.is_cut(one, other) || self.network.is_cut(other, one);
+        let now = self.now;
+        let is_cut =
+            self.network.is_blocked(one, other, now) || self.network.is_blocked(other, one, now);
         let is_whole = |links: &mut Links| {
             (*links.end(other, one), *links.end(one, other)) == lives && lives.0.is_some()
         };

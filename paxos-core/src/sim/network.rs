@@ -10,7 +10,7 @@ use core::time::Duration;
 
 use super::kind::Kind;
 use super::rng::Rng;
-use crate::ids::ReplicaId;
+use crate::ids::{ReplicaId, Time};
 
 /// How bad the network is between two ends that are not cut.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -23,8 +23,11 @@ pub struct Weather {
     pub delay_min: Duration,
     /// The longest way of most messages.
     pub delay_max: Duration,
-    /// How many of a thousand take up to ten times as long.
+    /// How many of a thousand take longer: two times with probability 1/2, four times with 1/4,
+    /// and so on.
     pub stragglers: u32,
+    /// The longest that any of them takes.
+    pub tail_max: Duration,
 }
 
 impl Weather {
@@ -35,6 +38,7 @@ impl Weather {
         delay_min: Duration::from_millis(1),
         delay_max: Duration::from_millis(5),
         stragglers: 0,
+        tail_max: Duration::ZERO,
     };
 }
 
@@ -67,10 +71,10 @@ pub enum Shape {
     Directed(u64),
 }
 
-/// Drops messages of one kind, where a script asks for it.
+/// Which messages a script singles out, to lose or delay them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rule {
-    /// The kind to drop.
+    /// The kind.
     pub kind: Kind,
     /// From this replica only.
     pub from: Option<ReplicaId>,
@@ -79,12 +83,44 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// All messages of a kind.
+    pub const fn all(kind: Kind) -> Self {
+        Self { kind, from: None, to: None }
+    }
+
     /// Whether it is about such a message.
     pub fn covers(&self, from: ReplicaId, to: ReplicaId, kind: Kind) -> bool {
         self.kind == kind
             && self.from.is_none_or(|id| id == from)
             && self.to.is_none_or(|id| id == to)
     }
+}
+
+/// A link that is cut and joined again and again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Flap {
+    /// The time of one cut and one joint.
+    pub period: Duration,
+    /// Of which it is open so long.
+    pub open: Duration,
+}
+
+impl Flap {
+    fn is_open(self, now: Time) -> bool {
+        let period = self.period.as_nanos().max(1);
+        u128::from(now.nanos()) % period < self.open.as_nanos()
+    }
+}
+
+/// The state of the way from one replica to another, beside lasting cuts.
+#[derive(Clone, Copy, Debug, Default)]
+struct Way {
+    /// Everything is lost until then.
+    cut_until: Time,
+    /// Everything waits until then.
+    clogged_until: Time,
+    weather: Option<Weather>,
+    flap: Option<Flap>,
 }
 
 /// What becomes of a message.
@@ -107,7 +143,9 @@ pub struct Network {
     /// A row of bits for each sender: whom it cannot reach.
     cuts: Vec<u32>,
     weather: Weather,
+    ways: Vec<Way>,
     rules: Vec<Rule>,
+    delays: Vec<(Rule, Duration)>,
     /// For each kind, how many pass before one is lost for certain.
     lose_after: [Option<u32>; Kind::ALL.len()],
     /// For each kind, how many pass before one is repeated for certain.
@@ -126,7 +164,9 @@ impl Network {
             replicas,
             cuts: vec![0; replicas],
             weather: Weather::CALM,
+            ways: vec![Way::default(); replicas * replicas],
             rules: Vec::new(),
+            delays: Vec::new(),
             lose_after: [None; Kind::ALL.len()],
             repeat_after: [None; Kind::ALL.len()],
             rng,
@@ -149,9 +189,41 @@ impl Network {
         self.rules.push(rule);
     }
 
+    /// Lets what the rule says take so much longer until [`Network::clear_rules`].
+    pub fn add_delay(&mut self, rule: Rule, delay: Duration) {
+        self.delays.push((rule, delay));
+    }
+
     /// Forgets all rules.
     pub fn clear_rules(&mut self) {
         self.rules.clear();
+        self.delays.clear();
+    }
+
+    fn way(&mut self, from: ReplicaId, to: ReplicaId) -> &mut Way {
+        &mut self.ways[place(from) * self.replicas + place(to)]
+    }
+
+    /// Cuts the way from one replica to another until then.
+    pub fn cut_until(&mut self, from: ReplicaId, to: ReplicaId, until: Time) {
+        let way = self.way(from, to);
+        way.cut_until = way.cut_until.max(until);
+    }
+
+    /// Lets messages from one replica to another wait until then.
+    pub fn clog_until(&mut self, from: ReplicaId, to: ReplicaId, until: Time) {
+        let way = self.way(from, to);
+        way.clogged_until = way.clogged_until.max(until);
+    }
+
+    /// Gives the way from one replica to another a weather of its own, or that of all others.
+    pub fn set_link_weather(&mut self, from: ReplicaId, to: ReplicaId, weather: Option<Weather>) {
+        self.way(from, to).weather = weather;
+    }
+
+    /// Cuts and joins the way from one replica to another again and again.
+    pub fn flap(&mut self, from: ReplicaId, to: ReplicaId, flap: Flap) {
+        self.way(from, to).flap = Some(flap);
     }
 
     /// Cuts the way from one replica to another.
@@ -164,15 +236,20 @@ impl Network {
         self.cuts[place(from)] &= !(1 << place(to));
     }
 
-    /// Opens every way.
+    /// Opens every way: all cuts are gone, those for a while too.
     pub fn heal(&mut self) {
         self.cuts.fill(0);
+        for way in &mut self.ways {
+            way.cut_until = Time::ZERO;
+            way.flap = None;
+        }
     }
 
     /// Takes the weather, the cuts, the rules and all that was to be forced away.
     pub fn calm(&mut self) {
         self.heal();
-        self.rules.clear();
+        self.clear_rules();
+        self.ways.fill(Way::default());
         self.weather = Weather::CALM;
         self.lose_after = [None; Kind::ALL.len()];
         self.repeat_after = [None; Kind::ALL.len()];
@@ -205,46 +282,66 @@ impl Network {
         }
     }
 
-    /// Whether a message from one to the other would meet a cut.
+    /// Whether everything that leaves now on the way from one replica to another is lost.
+    pub fn is_blocked(&self, from: ReplicaId, to: ReplicaId, now: Time) -> bool {
+        let way = &self.ways[place(from) * self.replicas + place(to)];
+        self.is_cut(from, to)
+            || way.cut_until > now
+            || way.flap.is_some_and(|flap| !flap.is_open(now))
+    }
+
+    /// Whether the way from one to the other is cut until it is joined.
     pub fn is_cut(&self, from: ReplicaId, to: ReplicaId) -> bool {
         self.cuts[place(from)] & 1 << place(to) != 0
     }
 
-    /// What becomes of a message of this kind.
-    pub fn fate(&mut self, from: ReplicaId, to: ReplicaId, kind: Kind) -> Fate {
-        let ruled = |rule: &Rule| rule.covers(from, to, kind);
-        if self.is_cut(from, to) || self.rules.iter().any(ruled) {
+    /// What becomes of a message of this kind that leaves now.
+    pub fn fate(&mut self, from: ReplicaId, to: ReplicaId, kind: Kind, now: Time) -> Fate {
+        let way = *self.way(from, to);
+        if self.is_blocked(from, to, now)
+            || self.rules.iter().any(|rule| rule.covers(from, to, kind))
+        {
             return Fate::Cut;
         }
         let lose = due(&mut self.lose_after[kind.index()]);
+        let slowed = self.delays.iter().filter(|(rule, _)| rule.covers(from, to, kind));
+        let held = slowed.map(|(_, delay)| *delay).sum::<Duration>();
         let repeat = |network: &mut Self| due(&mut network.repeat_after[kind.index()]);
-        self.passing(lose, repeat)
+        self.passing(way, held + way.clogged_until.since(now), lose, repeat)
     }
 
     /// What becomes of a frame between hosts that is no message of the protocol.
-    pub fn host_fate(&mut self, from: ReplicaId, to: ReplicaId) -> Fate {
-        if self.is_cut(from, to) {
+    pub fn host_fate(&mut self, from: ReplicaId, to: ReplicaId, now: Time) -> Fate {
+        if self.is_blocked(from, to, now) {
             return Fate::Cut;
         }
-        self.passing(false, |_| false)
+        let way = *self.way(from, to);
+        self.passing(way, way.clogged_until.since(now), false, |_| false)
     }
 
-    fn passing(&mut self, lose: bool, repeat: impl FnOnce(&mut Self) -> bool) -> Fate {
-        if lose || self.rng.chance(self.weather.loss) {
+    fn passing(
+        &mut self,
+        way: Way,
+        held: Duration,
+        lose: bool,
+        repeat: impl FnOnce(&mut Self) -> bool,
+    ) -> Fate {
+        let weather = way.weather.unwrap_or(self.weather);
+        if lose || self.rng.chance(weather.loss) {
             return Fate::Lost;
         }
-        let first = self.delay();
-        if repeat(self) || self.rng.chance(self.weather.duplication) {
-            return Fate::Twice(first, self.delay());
+        let first = held + self.delay(weather);
+        if repeat(self) || self.rng.chance(weather.duplication) {
+            return Fate::Twice(first, held + self.delay(weather));
         }
         Fate::Once(first)
     }
 
-    fn delay(&mut self) -> Duration {
-        let weather = self.weather;
+    fn delay(&mut self, weather: Weather) -> Duration {
         let delay = self.rng.duration(weather.delay_min, weather.delay_max);
         if self.rng.chance(weather.stragglers) {
-            delay * self.rng.between(2, 10) as u32
+            let doublings = 1 + self.rng.bits().trailing_zeros().min(12);
+            (delay * (1 << doublings)).min(weather.tail_max).max(delay)
         } else {
             delay
         }
@@ -305,18 +402,70 @@ mod tests {
     fn a_one_way_cut_leaves_the_way_back() {
         let mut network = Network::new(2, Rng::new(0));
         network.shape(&Shape::OneWay(id(1), id(2)));
-        assert_eq!(network.fate(id(1), id(2), Kind::Commit), Fate::Cut);
-        assert!(matches!(network.fate(id(2), id(1), Kind::Commit), Fate::Once(_)));
+        assert_eq!(network.fate(id(1), id(2), Kind::Commit, Time::ZERO), Fate::Cut);
+        assert!(matches!(network.fate(id(2), id(1), Kind::Commit, Time::ZERO), Fate::Once(_)));
     }
 
     #[test]
     fn what_is_forced_happens_once() {
         let mut network = Network::new(2, Rng::new(0));
         network.force(Kind::Accept, 1, 1);
-        let fates: Vec<_> = (0..5).map(|_| network.fate(id(1), id(2), Kind::Accept)).collect();
+        let mut fate = || network.fate(id(1), id(2), Kind::Accept, Time::ZERO);
+        let fates: Vec<_> = (0..5).map(|_| fate()).collect();
         assert!(matches!(fates[0], Fate::Once(_)));
         assert_eq!(fates[1], Fate::Lost);
         let twice = fates.iter().filter(|f| matches!(f, Fate::Twice(..)));
         assert_eq!(twice.count(), 1);
+    }
+
+    const fn at(millis: u64) -> Time {
+        Time::from_nanos(millis * 1_000_000)
+    }
+
+    #[test]
+    fn a_cut_for_a_while_ends_and_a_clog_delivers_at_its_end() {
+        let mut network = Network::new(2, Rng::new(0));
+        network.cut_until(id(1), id(2), at(10));
+        network.clog_until(id(2), id(1), at(50));
+        assert_eq!(network.fate(id(1), id(2), Kind::Accept, at(9)), Fate::Cut);
+        assert!(matches!(network.fate(id(1), id(2), Kind::Accept, at(10)), Fate::Once(_)));
+        let Fate::Once(delay) = network.fate(id(2), id(1), Kind::Accept, at(20)) else {
+            panic!("a clog loses nothing");
+        };
+        assert!(at(20).after(delay) > at(50), "{delay:?}");
+        assert!(delay <= Duration::from_millis(35), "{delay:?}");
+    }
+
+    #[test]
+    fn a_flapping_link_is_cut_and_open_in_turns() {
+        let mut network = Network::new(2, Rng::new(0));
+        let ms = Duration::from_millis;
+        network.flap(id(1), id(2), Flap { period: ms(10), open: ms(4) });
+        let mut is_cut = |millis| network.fate(id(1), id(2), Kind::Accept, at(millis)) == Fate::Cut;
+        assert_eq!([0, 3, 4, 9, 10, 14].map(&mut is_cut), [false, false, true, true, false, true]);
+    }
+
+    #[test]
+    fn a_delayed_kind_is_late_a_link_has_its_own_weather_and_tails_are_heavy_and_bounded() {
+        let mut network = Network::new(3, Rng::new(0));
+        let ms = Duration::from_millis;
+        network.add_delay(Rule::all(Kind::Accepted), ms(900));
+        let delay = |fate| match fate {
+            Fate::Once(delay) => delay,
+            Fate::Cut | Fate::Lost | Fate::Twice(..) => panic!("the network is calm: {fate:?}"),
+        };
+        assert!(delay(network.fate(id(1), id(2), Kind::Accepted, at(0))) > ms(900));
+        assert!(delay(network.fate(id(1), id(2), Kind::Accept, at(0))) < ms(900));
+        network.clear_rules();
+        let storm = Weather { loss: 1000, ..Weather::CALM };
+        network.set_link_weather(id(1), id(3), Some(storm));
+        assert_eq!(network.fate(id(1), id(3), Kind::Accept, at(0)), Fate::Lost);
+        assert_ne!(network.fate(id(3), id(1), Kind::Accept, at(0)), Fate::Lost);
+        network.set_weather(Weather { stragglers: 1000, tail_max: ms(2000), ..Weather::CALM });
+        let delays: Vec<_> =
+            (0..2000).map(|_| delay(network.fate(id(1), id(2), Kind::Accept, at(0)))).collect();
+        assert_eq!(delays.iter().max(), Some(&ms(2000)));
+        let late = delays.iter().filter(|delay| **delay > ms(100)).count();
+        assert!((10..200).contains(&late), "{late} of 2000 are later than 100 ms");
     }
 }

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use super::disk::CrashStorage;
 use super::failure::Failure;
+use super::fault::Fact;
 use super::held::Survivors;
 use super::host::Process;
 use crate::ballot::Ballot;
@@ -30,26 +31,47 @@ pub(super) enum Job {
 /// How a node's clock relates to the true time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
-    /// What it showed at true time zero, in nanoseconds.
+    /// What it showed at `since`, in nanoseconds.
     pub(super) origin: u64,
-    /// How fast it runs, in millionths of the true speed.
+    /// The true time from which on it runs at this rate.
+    pub(super) since: Time,
+    /// How fast it runs, in millionths of the true speed; at 0 it stands still.
     pub(super) rate: u64,
+    /// How far the wall clock is off, in milliseconds.
+    pub(super) wall_offset: i64,
 }
 
 impl Clock {
+    pub(super) const fn new(origin: u64, rate: u64) -> Self {
+        Self { origin, since: Time::ZERO, rate, wall_offset: 0 }
+    }
+
     pub(super) fn local(self, now: Time) -> Time {
-        let passed = u128::from(now.nanos()) * u128::from(self.rate) / 1_000_000;
+        let passed = now.since(self.since).as_nanos() * u128::from(self.rate) / 1_000_000;
         Time::from_nanos(self.origin + passed as u64)
     }
 
-    /// The first true time at which the clock shows `local` or more.
+    /// The first true time at which the clock shows `local` or more; the end of time if it stands
+    /// still before that.
     pub(super) fn global(self, local: Time) -> Time {
         let passed = u128::from(local.nanos().saturating_sub(self.origin)) * 1_000_000;
-        Time::from_nanos(passed.div_ceil(u128::from(self.rate)) as u64)
+        if passed == 0 {
+            return self.since;
+        }
+        if self.rate == 0 {
+            return Time::from_nanos(u64::MAX);
+        }
+        self.since.after(Duration::from_nanos(passed.div_ceil(u128::from(self.rate)) as u64))
     }
 
     pub(super) fn wall(self, now: Time) -> LogClock {
-        LogClock::from_millis(1_700_000_000_000 + self.local(now).nanos() / 1_000_000)
+        let shown = 1_700_000_000_000 + self.local(now).nanos() / 1_000_000;
+        LogClock::from_millis(shown.saturating_add_signed(self.wall_offset))
+    }
+
+    /// Runs at another rate from now on, and shows what it showed.
+    pub(super) fn set_rate(&mut self, now: Time, rate: u64) {
+        *self = Self { origin: self.local(now).nanos(), since: now, rate, ..*self };
     }
 }
 
@@ -61,8 +83,18 @@ pub(super) struct Seen {
     pub(super) committed: Slot,
 }
 
+/// What a process finds at its start.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Directory {
+    /// What its last life left.
+    Its,
+    /// A copy of an earlier life, with a state machine as old.
+    OldCopy,
+}
+
 /// One place.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "what befalls a place comes in any combination")]
 pub(super) struct Node {
     /// None while it is down.
     pub(super) process: Option<Process>,
@@ -80,9 +112,8 @@ pub(super) struct Node {
     /// The true time for which the next timer event is queued.
     pub(super) armed: Option<Time>,
     pub(super) paused_until: Time,
-    /// The power fails as soon as a write is on its way.
-    pub(super) crash_when_writing: bool,
-    pub(super) restart_after: Duration,
+    /// It led when it was last looked at.
+    pub(super) led: bool,
     /// Handed to the state machine.
     pub(super) applied: Slot,
     /// What the state machine said it holds.
@@ -91,8 +122,7 @@ pub(super) struct Node {
     /// What a durable state machine gives back after a crash at least.
     pub(super) applied_durable: Slot,
     pub(super) trimmed: Slot,
-    /// Its directory is an old copy, and its state machine as old.
-    pub(super) rolled_back: bool,
+    pub(super) directory: Directory,
     pub(super) seen: Seen,
     /// A script keeps the disk from doing anything.
     pub(super) disk_held: bool,
@@ -114,14 +144,13 @@ impl Node {
             busy: 0,
             armed: None,
             paused_until: Time::ZERO,
-            crash_when_writing: false,
-            restart_after: Duration::ZERO,
+            led: false,
             applied: Slot::ZERO,
             applied_said: Slot::ZERO,
             applying: false,
             applied_durable: Slot::ZERO,
             trimmed: Slot::ZERO,
-            rolled_back: false,
+            directory: Directory::Its,
             seen: Seen::default(),
             disk_held: false,
             survivors: Survivors::Drawn,
@@ -142,8 +171,12 @@ impl Node {
         self.process.is_some()
     }
 
-    pub(super) fn is_writing(&self) -> bool {
-        self.jobs.iter().any(|job| matches!(job, Job::Persist(_)))
+    /// Whether a write that states such a fact is on its way to the disk.
+    pub(super) fn is_writing(&self, fact: Fact) -> bool {
+        self.jobs.iter().any(|job| match job {
+            Job::Persist(batch) => batch.writes().iter().any(|write| fact.is_in(write)),
+            Job::Load(..) | Job::Look => false,
+        })
     }
 }
 
@@ -154,11 +187,27 @@ mod tests {
     #[test]
     fn a_clock_has_reached_what_its_alarm_was_set_to() {
         for rate in [900_000, 999_999, 1_000_000, 1_000_001, 1_100_000] {
-            let clock = Clock { origin: 12_345, rate };
+            let clock = Clock::new(12_345, rate);
             for nanos in [12_345, 12_346, 1_000_003, 999_999_999_999] {
                 let local = Time::from_nanos(nanos);
                 assert!(clock.local(clock.global(local)) >= local, "{rate} {nanos}");
             }
         }
+    }
+
+    #[test]
+    fn a_clock_that_stands_still_rings_never_and_goes_on_where_it_stood() {
+        let at = |seconds: u64| Time::from_nanos(seconds * 1_000_000_000);
+        let mut clock = Clock::new(0, 1_000_000);
+        clock.set_rate(at(2), 0);
+        assert_eq!(clock.local(at(9)), at(2));
+        assert_eq!(clock.global(at(2)), at(2));
+        assert_eq!(clock.global(at(3)), Time::from_nanos(u64::MAX));
+        clock.set_rate(at(10), 500_000);
+        assert_eq!(clock.local(at(12)), at(3));
+        assert_eq!(clock.global(at(3)), at(12));
+        let wall = clock.wall(at(12));
+        clock.wall_offset = -3_600_000;
+        assert!(clock.wall(at(12)) < wall);
     }
 }

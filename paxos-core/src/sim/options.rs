@@ -44,6 +44,10 @@ pub struct Options {
     pub trim: bool,
     /// Whether messages travel as bytes through the codec, or as they are.
     pub codec: bool,
+    /// The most commands that a client sends at once: at least 1.
+    pub commands_max: u64,
+    /// The most bytes of a command's payload: at least 8.
+    pub payload_max: u64,
     /// How many events the trace remembers.
     pub trace_capacity: usize,
 }
@@ -64,12 +68,17 @@ impl Options {
             machine: Machine::Volatile,
             trim: false,
             codec: true,
+            commands_max: 3,
+            payload_max: 31,
             trace_capacity: 400,
         }
     }
 
-    /// The longest time from the loss of a leader to the start of a campaign.
+    /// The longest time from the loss of a leader to the start of a campaign, by a true clock, at
+    /// the replica that takes longest.
     pub fn election_timeout(&self) -> Duration {
-        self.config.election_timeout + self.config.election_jitter
+        let longest = |config: &Config| config.election_timeout + config.election_jitter;
+        let configs = self.configs.iter().take(usize::from(self.replicas));
+        configs.map(longest).max().unwrap_or_default().max(longest(&self.config))
     }
 }

@@ -4,9 +4,15 @@
 //! not be zero has a name and is looked at.
 
 use core::fmt;
+use std::collections::BTreeMap;
 
+use super::fault::FaultKind;
 use super::kind::Kind;
+use super::marks::{Mark, Marks};
 use crate::output::Counters;
+
+/// With so many seeds every mark must have been met.
+const SEEDS_OF_MARKS: u64 = 20_000;
 
 /// Counts of many runs.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -47,6 +53,14 @@ pub struct Totals {
     pub loads: u64,
     /// Trims of a log.
     pub trims: u64,
+    /// Blows that waited for their moment and struck.
+    pub ambushes_sprung: u64,
+    /// Directories taken away.
+    pub wipes: u64,
+    /// Replicas that stopped because a peer remembers another life of them.
+    pub refusals: u64,
+    /// Faults that happened, by kind.
+    pub faults: [u64; FaultKind::ALL.len()],
     /// Faults ordered for disks.
     pub disk_faults: u64,
     /// Processes that a failure of their storage stopped, or kept from starting.
@@ -55,6 +69,12 @@ pub struct Totals {
     pub damage_named: u64,
     /// Replicas left off because their disk had lied.
     pub left_off: u64,
+    /// Whole nodes ran, some of whose doings cannot be seen from outside.
+    pub of_hosts: bool,
+    /// The rarer things, which a long run must have met.
+    pub marks: Marks,
+    /// How requests to whole nodes ended, by name; empty for bare replicas.
+    pub endings: BTreeMap<&'static str, u64>,
     /// Messages delivered.
     pub delivered: u64,
     /// Messages lost, by kind.
@@ -77,6 +97,8 @@ impl Totals {
     pub fn add(&mut self, other: &Self) {
         self.seeds += other.seeds;
         self.events += other.events;
+        self.of_hosts |= other.of_hosts;
+        self.marks.add(&other.marks);
         self.commands += other.commands;
         self.commands_under_faults += other.commands_under_faults;
         self.committed += other.committed;
@@ -93,18 +115,27 @@ impl Totals {
         self.values_fetched += other.values_fetched;
         self.loads += other.loads;
         self.trims += other.trims;
+        self.ambushes_sprung += other.ambushes_sprung;
+        self.wipes += other.wipes;
+        self.refusals += other.refusals;
         self.disk_faults += other.disk_faults;
         self.storage_failures += other.storage_failures;
         self.damage_named += other.damage_named;
         self.left_off += other.left_off;
         self.delivered += other.delivered;
+        for kind in FaultKind::ALL {
+            self.faults[kind.index()] += other.faults[kind.index()];
+        }
+        for (name, count) in &other.endings {
+            *self.endings.entry(name).or_default() += count;
+        }
         for kind in Kind::ALL {
             self.lost[kind.index()] += other.lost[kind.index()];
             self.repeated[kind.index()] += other.repeated[kind.index()];
         }
     }
 
-    fn rows(&self) -> [(&'static str, u64); 23] {
+    fn rows(&self) -> [(&'static str, u64); 26] {
         [
             ("seeds", self.seeds),
             ("events", self.events),
@@ -124,6 +155,9 @@ impl Totals {
             ("fetched values", self.values_fetched),
             ("loads", self.loads),
             ("trims", self.trims),
+            ("ambushes sprung", self.ambushes_sprung),
+            ("disks wiped", self.wipes),
+            ("refusals", self.refusals),
             ("disk faults", self.disk_faults),
             ("storage failures", self.storage_failures),
             ("damage named", self.damage_named),
@@ -132,17 +166,18 @@ impl Totals {
         ]
     }
 
-    /// What never happened although many seeds must show it. A `Refused` is the answer to a wiped
-    /// directory, which random runs never have, so that kind may be missing.
+    /// What never happened although many seeds must show it.
     pub fn missing(&self) -> Vec<String> {
         // Disks in memory are never damaged.
         let is_of_logs = |name| ["damage named", "left off"].contains(&name);
         let rows = self.rows().into_iter().filter(|row| row.1 == 0 && !is_of_logs(row.0));
+        // Nodes do not trim yet.
+        let hosted = !self.endings.is_empty();
+        let rows = rows.filter(|row| !(hosted && row.0 == "trims"));
         let mut missing: Vec<String> = rows.map(|row| row.0.to_owned()).collect();
+        let endings = self.endings.iter().filter(|ending| *ending.1 == 0);
+        missing.extend(endings.map(|(name, _)| format!("requests that end as {name}")));
         for kind in Kind::ALL {
-            if kind == Kind::Refused {
-                continue;
-            }
             if self.lost[kind.index()] == 0 {
                 missing.push(format!("{kind} lost"));
             }
@@ -150,6 +185,13 @@ impl Totals {
                 missing.push(format!("{kind} repeated"));
             }
         }
+        if self.seeds >= SEEDS_OF_MARKS {
+            let bare = |mark: &Mark| !(self.of_hosts && mark.is_of_bare_replicas());
+            let marks = self.marks.missing().filter(bare);
+            missing.extend(marks.map(|mark| mark.words().to_owned()));
+        }
+        let absent = FaultKind::ALL.into_iter().filter(|kind| self.faults[kind.index()] == 0);
+        missing.extend(absent.map(|kind| format!("fault {kind}")));
         missing
     }
 }
@@ -159,12 +201,19 @@ impl fmt::Display for Totals {
         for (name, count) in self.rows() {
             writeln!(f, "{name:>24} {count:>12}")?;
         }
+        for kind in FaultKind::ALL {
+            let name = format!("fault {kind}");
+            writeln!(f, "{name:>24} {:>12}", self.faults[kind.index()])?;
+        }
+        for (name, count) in &self.endings {
+            writeln!(f, "{name:>24} {count:>12}")?;
+        }
         for kind in Kind::ALL {
             let (lost, repeated) = (self.lost[kind.index()], self.repeated[kind.index()]);
             let name = format!("{kind} lost, repeated");
             writeln!(f, "{name:>24} {lost:>12} {repeated:>12}")?;
         }
-        Ok(())
+        self.marks.fmt(f)
     }
 }
 

@@ -7,6 +7,7 @@
 use super::check::Invariant;
 use super::cluster::{Cluster, Due};
 use super::drive::join;
+use super::fault::Cue;
 use super::host::{Act, Effect, Ending, Moment, Process, Stimulus, Tally};
 use super::kind::Kind;
 use super::node::Job;
@@ -14,6 +15,7 @@ use crate::codec;
 use crate::durable::{Write, WriteBatch};
 use crate::ids::{ReplicaId, Slot};
 use crate::message::Body;
+use crate::output::Role;
 use crate::port::{Channel, Frame, LoadRange};
 use crate::trace::{Event, Packet};
 use crate::value::Value;
@@ -43,10 +45,16 @@ impl Cluster {
     pub(super) fn deliver(&mut self, id: ReplicaId, from: ReplicaId, packet: Packet) {
         if self.fleet.is_none() {
             let Some(message) = packet.open() else { return };
+            self.observe(|observer| observer.delivered(from, id, &message));
             return self.input(id, |replica, now| replica.handle_message(from, message, now));
         }
         let (channel, bytes) = match packet {
-            Packet::Encoded(bytes) => (Channel::Core, bytes),
+            Packet::Encoded(bytes) => {
+                let message = codec::decode(bytes.clone());
+                let message = message.expect("what one replica encodes every replica decodes");
+                self.observe(|observer| observer.delivered(from, id, &message));
+                (Channel::Core, bytes)
+            }
             Packet::Host(bytes) => (Channel::Host, bytes),
             Packet::Shared(_) => return,
         };
@@ -63,6 +71,9 @@ impl Cluster {
         };
         let mut effects = Vec::new();
         host.turn(stimulus, Moment { now, local, wall }, &mut effects);
+        let status = host.status();
+        let reign = status.leader.filter(|_| status.role == Role::Leader);
+        self.observe(|observer| observer.became(id, reign, status.committed));
         let mut leaving = None;
         for effect in effects {
             // A host that stopped by itself is gone, and with it what it did last.
@@ -79,13 +90,16 @@ impl Cluster {
         match effect {
             Effect::Send { to, frame } => {
                 if !leaving.as_ref().is_some_and(|last| last.is(&frame)) {
-                    *leaving = Some(self.look_at(id, frame));
+                    *leaving = Some(self.look_at(id, to, frame));
                 }
                 if let Some(Leaving { packet, kind, .. }) = leaving {
                     if let Some(kind) = kind {
                         self.post(id, to, *kind, packet);
+                        if self.trouble.is_lurking() {
+                            self.cue(id, Cue::Sending(*kind));
+                        }
                     } else {
-                        let fate = self.network.host_fate(id, to);
+                        let fate = self.network.host_fate(id, to, self.now);
                         self.meet(id, to, packet, fate);
                     }
                 }
@@ -146,13 +160,14 @@ impl Cluster {
             }
         }
         self.check.handed_out(id, &batch);
+        self.observe(|observer| observer.handed_out(id, &batch));
         let (sequence, writes) = (batch.sequence(), batch.writes().to_vec());
         self.log(id, Event::Persist { sequence, writes });
         self.node_mut(id).jobs.push_back(Job::Persist(batch));
     }
 
     /// Judges a frame as it leaves.
-    fn look_at(&mut self, from: ReplicaId, frame: Frame) -> Leaving {
+    fn look_at(&mut self, from: ReplicaId, to: ReplicaId, frame: Frame) -> Leaving {
         let bytes = join(frame.chunks.clone());
         if frame.channel != Channel::Core {
             return Leaving { frame, packet: Packet::Host(bytes), kind: None };
@@ -166,7 +181,7 @@ impl Cluster {
                 slot = slot.next();
             }
         }
-        self.check_sent(from, &message);
+        self.check_sent(from, Some(to), &message);
         let kind = Some(Kind::of(&message.body));
         Leaving { frame, packet: Packet::Encoded(bytes), kind }
     }
@@ -176,6 +191,11 @@ impl Cluster {
         let (Value::Batch(batch), Some(fleet)) = (value, &self.fleet) else {
             return;
         };
+        let known = batch.commands().iter().all(|command| fleet.is_submitted(command));
+        if known {
+            self.observe(|observer| observer.witnessed(batch.commands()));
+        }
+        let Some(fleet) = &self.fleet else { return };
         for command in batch.commands() {
             self.check.witnessed(slot, command, || fleet.is_submitted(command));
         }
@@ -215,12 +235,14 @@ impl Cluster {
     /// Takes over what the fleet counted.
     pub(super) fn count_fleet(&mut self) {
         let Some(fleet) = &self.fleet else { return };
-        let Tally { asked, asked_under_faults, answered, rejected, unknown } = fleet.tally();
+        let Tally { asked, asked_under_faults, answered, rejected, unknown, endings } =
+            fleet.tally();
         self.totals.commands += asked;
         self.totals.commands_under_faults += asked_under_faults;
         self.totals.committed += answered;
         self.totals.rejected += rejected;
         self.totals.unknown += unknown;
+        self.totals.endings = endings;
     }
 
     fn asked(&mut self, id: ReplicaId) {

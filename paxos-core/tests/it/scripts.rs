@@ -79,7 +79,7 @@ fn a_script_that_lies_or_waits_in_vain_is_found_out() {
     assert_eq!(play(&told).unwrap(), told);
     let lie = told.replace("1 = A", "1 = B");
     assert_eq!(play(&lie).unwrap(), told);
-    assert!(difference(&lie, &told).contains("B"), "{}", difference(&lie, &told));
+    assert!(difference(&lie, &told).contains('B'), "{}", difference(&lie, &told));
     for (script, why) in [
         ("propose 1 A\n", "begins with `cluster`"),
         ("cluster 3\npropose 4 A\n", "no replica 4"),

@@ -254,6 +254,10 @@ impl CrashStorage for SimWal {
         }
     }
 
+    fn blank(&self, format: Format) -> Box<dyn CrashStorage> {
+        Box::new(Self::new(format))
+    }
+
     fn inject(&mut self, fault: DiskFault, rng: &mut Rng) -> bool {
         let skip = rng.below(NEXT_CALLS);
         match fault {

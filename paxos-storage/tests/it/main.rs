@@ -14,4 +14,5 @@ mod guards;
 mod memory;
 mod scripts;
 mod simulated;
+mod sweep;
 mod trim;

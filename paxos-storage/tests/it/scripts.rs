@@ -1,5 +1,7 @@
 //! The core's scripts on the real log: what is told is the same, to the letter.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::fs;
 use std::path::PathBuf;
 

@@ -113,7 +113,7 @@ impl Check {
     pub fn forgets(&self, by: ReplicaId, recovered: &Recovered) -> bool {
         let replica = &self.replicas[usize::from(by.number()) - 1];
         let older = replica.life.is_some_and(|life| life.boot() >= recovered.incarnation.boot());
-        replica.lied_to
+        replica.harms.contains(&Harm::Amnesia)
             && (older
                 || recovered.promised < replica.durable_promised
                 || recovered.committed < replica.durable_committed
@@ -122,12 +122,7 @@ impl Check {
 
     /// A fault was ordered for a replica's disk.
     pub fn disk_struck(&mut self, id: ReplicaId, harm: Harm) {
-        let replica = self.replica(id);
-        match harm {
-            Harm::Passing => replica.struck = true,
-            Harm::Damage => replica.damaged = true,
-            Harm::Amnesia => replica.lied_to = true,
-        }
+        self.replica(id).harms.insert(harm);
     }
 
     /// Whether a replica lost its memory in a way that its peers notice.
@@ -161,13 +156,13 @@ impl Check {
     pub fn storage_failed(&mut self, id: ReplicaId, error: &StorageError) {
         let replica = self.replica(id);
         let explained = match error {
-            StorageError::Io { .. } => replica.struck,
+            StorageError::Io { .. } => replica.harms.contains(&Harm::Passing),
             // What goes astray on its way to the reader looks like damage.
             StorageError::Corrupt { .. } | StorageError::Mismatch { .. } => {
-                replica.damaged || replica.struck || replica.lied_to
+                !replica.harms.is_empty()
             }
             StorageError::Refused { .. } => replica.wiped,
-            StorageError::NotFormatted { .. } => replica.lied_to,
+            StorageError::NotFormatted { .. } => replica.harms.contains(&Harm::Amnesia),
             StorageError::AlreadyFormatted { .. }
             | StorageError::AlreadyOpen { .. }
             | StorageError::Poisoned => false,

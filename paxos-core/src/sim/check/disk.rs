@@ -6,6 +6,7 @@ use crate::ballot::Ballot;
 use crate::durable::{Write, WriteBatch, WriteSequence};
 use crate::ids::{ReplicaId, Slot};
 use crate::port::Recovered;
+use crate::sim::disk::Harm;
 use crate::value::Value;
 
 /// The promise that a write makes or implies.
@@ -155,7 +156,7 @@ impl Check {
         replica.state = state;
         replica.window_bytes_max = window_bytes_max;
         replica.held.begin(recovered);
-        replica.lied_to = false;
+        replica.harms.remove(&Harm::Amnesia);
         self.require_stable("a replica starts");
     }
 

@@ -11,7 +11,7 @@ mod log;
 mod sent;
 mod violation;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -23,6 +23,7 @@ use crate::durable::{Write, WriteSequence};
 use crate::ids::{ClientId, Incarnation, ReplicaId, RequestNumber, Slot};
 use crate::membership::Membership;
 use crate::quorum::VoterSet;
+use crate::sim::disk::Harm;
 use crate::value::Value;
 
 /// Everybody who durably voted in a slot at one ballot, and for what.
@@ -48,6 +49,10 @@ struct SlotHistory {
 
 /// What is known of a replica's disk and life.
 #[derive(Debug, Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "what happened to a disk comes in any combination"
+)]
 struct ReplicaHistory {
     life: Option<Incarnation>,
     /// The highest ballot in writes handed out, in this life or before.
@@ -67,12 +72,8 @@ struct ReplicaHistory {
     /// The promise that went with it.
     promised_once: Option<Ballot>,
     held: Held,
-    /// A fault was ordered for its disk that may pass.
-    struck: bool,
-    /// Its disk was damaged.
-    damaged: bool,
-    /// Its disk lied, and it has not started since.
-    lied_to: bool,
+    /// What the faults ordered for its disk may do. A lie counts until the next start.
+    harms: BTreeSet<Harm>,
     /// It said that it is damaged, or was left off, and never answers again.
     gone: bool,
 }
@@ -154,6 +155,11 @@ impl Check {
     /// What was chosen since this was last asked, and at which ballot first.
     pub fn take_chosen(&mut self) -> Vec<(Slot, Ballot)> {
         core::mem::take(&mut self.fresh)
+    }
+
+    /// The highest ballot that a replica's disk holds a promise of.
+    pub fn durable_promised(&self, id: ReplicaId) -> Option<Ballot> {
+        self.replicas[usize::from(id.number()) - 1].durable_promised
     }
 
     /// How many distinct ballots were used.

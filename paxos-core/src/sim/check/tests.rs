@@ -16,6 +16,8 @@ use crate::port::{Format, Recovered, RecoveredVote, Start};
 use crate::sim::Batches;
 use crate::value::{Batch, Command};
 
+mod damage;
+
 const fn id(number: u16) -> ReplicaId {
     ReplicaId::new(number)
 }

@@ -53,6 +53,8 @@ pub enum Invariant {
     NoHalt,
     /// No assertion of the code fails.
     NoPanic,
+    /// Every step is one of the abstract protocol, as the refinement monitor knows it.
+    Refinement,
     /// What clients were told is true of one history.
     Answers,
     /// After the faults the cluster makes progress in time.
@@ -87,6 +89,7 @@ impl fmt::Display for Invariant {
             Self::DamageNamed => "damage is named, and never used or dropped",
             Self::NoHalt => "no replica halts without a cause",
             Self::NoPanic => "no assertion fails",
+            Self::Refinement => "every step is one that the protocol allows",
             Self::Answers => "what clients were told is true of one history",
             Self::Progress => "progress after the faults",
             Self::EmptyWhenIdle => "nothing in flight when idle",

@@ -17,6 +17,12 @@ impl Disk {
             .map(|(&(_, ballot), &value)| (ballot, value))
     }
 
+    /// Whether the value of `slot` can be read back.
+    pub(super) fn holds(&self, slot: u64, value: Value) -> bool {
+        let all = (slot, Ballot::MIN)..=(slot, Ballot::MAX);
+        self.chosen.contains_key(&slot) || self.votes.range(all).any(|(_, voted)| *voted == value)
+    }
+
     /// The highest slot with a vote below `ballot`.
     pub(super) fn last_slot_below(&self, ballot: Ballot) -> u64 {
         self.votes.keys().rev().find(|(_, b)| *b < ballot).map_or(0, |(slot, _)| *slot)
@@ -49,7 +55,7 @@ impl Monitor {
         })?;
         replica.life = Some(life);
         if let Some(newest) = replica.newest {
-            if newest.directory != life.directory {
+            if replica.replaced || newest.directory != life.directory {
                 replica.memory = Memory::default();
                 return Ok(());
             }
@@ -128,7 +134,8 @@ impl Monitor {
         replica.disk.committed = recovered.committed;
         replica.disk.lives.extend(recovered.lives.iter().copied());
         replica.memory = Memory {
-            committed: recovered.committed,
+            // What a state machine holds was committed, whether or not that was recorded.
+            committed: recovered.committed.max(recovered.applied),
             applied: recovered.applied,
             ..Memory::default()
         };
@@ -234,25 +241,26 @@ impl Monitor {
     }
 
     /// D5: an answer to the candidate or leader of `ballot` rests on its life being remembered.
-    fn remembers(&mut self, at: Acceptor, to: Acceptor, ballot: Ballot) -> Judged {
-        require(ballot.leader == to, Rule::Messages, Invariant::S19, || {
-            format!("{at} answers {to} for {ballot}")
+    fn remembers(&mut self, at: Acceptor, to: Option<Acceptor>, ballot: Ballot) -> Judged {
+        let leader = ballot.leader;
+        require(to == Some(leader), Rule::Messages, Invariant::S19, || {
+            format!("{at} answers {to:?} for {ballot}")
         })?;
         let asker = self.campaigns.get(&ballot).map(|campaign| campaign.life);
-        let remembered = self.replica(at).disk.lives.get(&to).copied();
+        let remembered = self.replica(at).disk.lives.get(&leader).copied();
         let held = match (asker, remembered) {
             (Some(asker), Some(held)) => held == asker || held.succeeds(asker),
             (None, _) | (_, None) => false,
         };
         require(held, Rule::D5, Invariant::S11, || {
-            format!("{at} answers {asker:?} of {to}, its disk remembers {remembered:?}")
+            format!("{at} answers {asker:?} of {leader}, its disk remembers {remembered:?}")
         })
     }
 
     pub(super) fn left_promise(
         &mut self,
         from: Acceptor,
-        to: Acceptor,
+        to: Option<Acceptor>,
         ballot: Ballot,
         committed: u64,
     ) -> Judged {
@@ -318,7 +326,7 @@ impl Monitor {
     pub(super) fn left_accepted(
         &mut self,
         from: Acceptor,
-        to: Acceptor,
+        to: Option<Acceptor>,
         ballot: Ballot,
         first: u64,
         last: u64,

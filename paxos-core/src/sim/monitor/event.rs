@@ -149,10 +149,12 @@ pub enum Message<'a> {
         /// The leader's committed prefix.
         committed: u64,
     },
-    /// A heartbeat.
+    /// A heartbeat. That of a leader is a watermark too.
     Heartbeat {
         /// The sender's committed prefix.
         committed: u64,
+        /// The ballot of the leader that the sender is or follows.
+        leader: Option<Ballot>,
     },
     /// A learner asks for chosen values.
     Fetch,
@@ -204,6 +206,12 @@ pub enum Event<'a> {
     /// A replica stops, in order or not. What was not durable may be lost.
     Stopped {
         /// The replica.
+        at: Acceptor,
+    },
+    /// An operator put another directory, empty or an old copy, in the place of a replica's. What it
+    /// holds is nobody's memory.
+    Replaced {
+        /// The replica, which is down.
         at: Acceptor,
     },
     /// A batch was handed to some replica to be proposed.
@@ -260,8 +268,8 @@ pub enum Event<'a> {
         from: Acceptor,
         /// The sender's life, as the message says.
         life: Life,
-        /// The receiver.
-        to: Acceptor,
+        /// The receiver; `None` if it goes to every peer.
+        to: Option<Acceptor>,
         /// What it says.
         message: Message<'a>,
     },
@@ -275,6 +283,15 @@ pub enum Event<'a> {
         to: Acceptor,
         /// What it says.
         message: Message<'a>,
+    },
+    /// A leader assigned a value to a slot: its own vote is on the way to its disk.
+    Proposed {
+        /// The ballot, which names the leader.
+        ballot: Ballot,
+        /// The slot.
+        slot: u64,
+        /// The value.
+        value: Value,
     },
     /// A candidate became the leader of its ballot, and has proposed nothing yet.
     BecameLeader {

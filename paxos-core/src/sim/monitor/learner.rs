@@ -15,6 +15,13 @@ impl Replica {
         *held = committed.max(*held);
     }
 
+    /// Whether it was told, or read back, that `slot` is chosen, and has the value.
+    pub(super) fn was_told(&self, slot: u64) -> bool {
+        self.memory.known.contains(&slot)
+            || self.disk.chosen.contains_key(&slot)
+            || self.is_marked(slot)
+    }
+
     /// L3: it was told that all proposals of some ballot up to `slot` are chosen, and accepted the
     /// one in `slot`.
     fn is_marked(&self, slot: u64) -> bool {
@@ -54,7 +61,14 @@ impl Monitor {
         require(committed >= disk.committed, Rule::L2, Invariant::S13, || {
             format!("{at} recorded prefix {} and records {committed}", disk.committed)
         })?;
-        disk.committed = committed;
+        let after = std::mem::replace(&mut disk.committed, committed) + 1;
+        for slot in after..=committed {
+            let value = self.chosen(slot);
+            let held = value.is_some_and(|value| self.replica(at).disk.holds(slot, value));
+            require(held, Rule::L4, Invariant::S10, || {
+                format!("{at} records prefix {committed} and its disk lacks slot {slot}")
+            })?;
+        }
         Ok(())
     }
 
@@ -129,7 +143,7 @@ impl Monitor {
     /// The rule by which `at` has no reason to believe that `slot` is chosen; `None` if it has one.
     fn why_not(&mut self, at: Acceptor, slot: u64) -> Option<Rule> {
         let replica = self.replicas.entry(at).or_default();
-        if replica.memory.known.contains(&slot) || replica.is_marked(slot) {
+        if replica.was_told(slot) {
             return None;
         }
         let mut rule = Rule::L3;
@@ -165,9 +179,8 @@ impl Monitor {
             format!("{at} applies {value:?} in slot {slot}, which is {chosen:?}")
         })?;
         if replica.is_voter() {
-            let all = (slot, Ballot::MIN)..=(slot, Ballot::MAX);
-            let voted = replica.disk.votes.range(all).any(|(_, voted)| *voted == value);
-            let held = voted || replica.disk.chosen.contains_key(&slot);
+            // The record of a prefix follows the values that it rests on.
+            let held = slot <= replica.disk.committed || replica.disk.holds(slot, value);
             require(held, Rule::D6, Invariant::S11, || {
                 format!("{at} applies slot {slot}, whose value its disk does not hold")
             })?;

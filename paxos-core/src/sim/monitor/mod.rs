@@ -64,6 +64,8 @@ struct Replica {
     life: Option<Life>,
     /// The newest life of the directory that votes.
     newest: Option<Life>,
+    /// Another directory is in the place of the one that votes.
+    replaced: bool,
     disk: Disk,
     memory: Memory,
 }
@@ -100,10 +102,18 @@ struct Memory {
 impl Replica {
     /// Whether it runs from the directory that votes. Another one's disk is nobody's memory.
     fn is_voter(&self) -> bool {
-        match (self.life, self.newest) {
-            (Some(life), Some(newest)) => life.directory == newest.directory,
-            (None, _) | (_, None) => true,
-        }
+        !self.replaced
+            && match (self.life, self.newest) {
+                (Some(life), Some(newest)) => life.directory == newest.directory,
+                (None, _) | (_, None) => true,
+            }
+    }
+}
+
+impl Replica {
+    /// Whether this is a life of the directory that votes, and not a later one of an old copy.
+    fn is_life_of_voter(&self, life: Life) -> bool {
+        self.newest.is_some_and(|n| n.directory == life.directory && n.boot >= life.boot)
     }
 }
 
@@ -157,6 +167,10 @@ impl Monitor {
                 self.replica(at).life = None;
                 Ok(())
             }
+            Event::Replaced { at } => {
+                self.replica(at).replaced = true;
+                Ok(())
+            }
             Event::Submitted { batch } => {
                 self.batches.entry(batch).or_default().submitted += 1;
                 Ok(())
@@ -173,6 +187,7 @@ impl Monitor {
                 self.delivered(from, life, to, &message);
                 Ok(())
             }
+            Event::Proposed { ballot, slot, value } => self.propose(ballot, slot, value),
             Event::BecameLeader { at, ballot } => self.became_leader(at, ballot),
             Event::Committed { at, through } => self.committed(at, through),
             Event::Applied { at, slot, value, state } => self.applied(at, slot, value, state),
@@ -180,7 +195,13 @@ impl Monitor {
         }
     }
 
-    fn left(&mut self, from: Acceptor, life: Life, to: Acceptor, message: &Message<'_>) -> Judged {
+    fn left(
+        &mut self,
+        from: Acceptor,
+        life: Life,
+        to: Option<Acceptor>,
+        message: &Message<'_>,
+    ) -> Judged {
         let sender = self.replica(from);
         let own = sender.life == Some(life);
         require(own, Rule::Lives, Invariant::S19, || format!("{from} speaks as {life:?}"))?;
@@ -211,7 +232,10 @@ impl Monitor {
                 })
             }
             Message::Commit { ballot, committed } => self.left_commit(from, ballot, committed),
-            Message::Heartbeat { committed } => self.claims_prefix(from, committed),
+            Message::Heartbeat { committed, leader } => match leader {
+                Some(ballot) if ballot.leader == from => self.left_commit(from, ballot, committed),
+                Some(_) | None => self.claims_prefix(from, committed),
+            },
             Message::Fetch => Ok(()),
             Message::Fetched { first, values, committed } => {
                 self.left_fetched(from, first, values, committed)
@@ -227,13 +251,11 @@ impl Monitor {
 
     fn delivered(&mut self, from: Acceptor, life: Life, to: Acceptor, message: &Message<'_>) {
         let event = self.events;
-        let directory = self.replica(from).newest.map(|newest| newest.directory);
+        let votes = self.replica(from).is_life_of_voter(life);
         let receiver = self.replica(to);
-        let processed = receiver
-            .disk
-            .lives
-            .get(&from)
-            .is_none_or(|remembered| life == *remembered || life.succeeds(*remembered));
+        let remembered = receiver.disk.lives.get(&from).copied();
+        let heard = remembered == Some(life);
+        let processed = heard || remembered.is_none_or(|held| life.succeeds(held));
         if receiver.life.is_none() || !processed {
             return;
         }
@@ -243,8 +265,8 @@ impl Monitor {
             }
             Message::Promise { ballot, committed, from: first, through, entries } => {
                 // The vote of a directory that was wiped counts for nobody.
-                if directory == Some(life.directory) {
-                    let page = proposer::Page { event, committed, first, through };
+                if votes {
+                    let page = proposer::Page { event, committed, first, through, heard };
                     self.delivered_promise(from, to, ballot, page, entries);
                 }
             }
@@ -253,7 +275,7 @@ impl Monitor {
                 receiver.watermark(ballot, committed);
             }
             Message::Accepted { ballot, first, last } => {
-                if directory == Some(life.directory) {
+                if votes {
                     self.delivered_accepted(from, to, ballot, first, last);
                 }
             }
@@ -263,10 +285,12 @@ impl Monitor {
                     self.learned(to, slot, *value);
                 }
             }
-            Message::Reject { .. }
-            | Message::Heartbeat { .. }
-            | Message::Fetch
-            | Message::Refused { .. } => {}
+            Message::Heartbeat { committed, leader } => {
+                if let Some(ballot) = leader.filter(|ballot| ballot.leader == from) {
+                    receiver.watermark(ballot, committed);
+                }
+            }
+            Message::Reject { .. } | Message::Fetch | Message::Refused { .. } => {}
         }
     }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::event::{Acceptor, Ballot, Entry, Kind, Life, Report, Value};
-use super::quorums::Set;
+use super::quorums::{Quorums, Set};
 use super::verdict::{Invariant, Judged, Rule, require};
 use super::{Monitor, Replica};
 
@@ -41,6 +41,8 @@ pub(super) struct Page {
     pub(super) committed: u64,
     pub(super) first: u64,
     pub(super) through: Option<u64>,
+    /// Whether its sender's life was remembered, so that it counted at once.
+    pub(super) heard: bool,
 }
 
 impl Page {
@@ -73,6 +75,10 @@ impl Promiser {
             }
         }
         false
+    }
+
+    fn is_heard(&self) -> bool {
+        self.pages.iter().all(|page| page.heard)
     }
 
     fn committed(&self) -> u64 {
@@ -119,6 +125,12 @@ pub struct Witness {
     pub report: Option<Report>,
 }
 
+/// What one promise says of the whole log.
+struct Told {
+    committed: u64,
+    named: u64,
+}
+
 /// What decides over a slot: the chosen value, or the vote at the highest ballot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Bound {
@@ -153,6 +165,37 @@ impl Campaign {
         }
     }
 
+    /// Whether a prepare quorum's whole promises are as wanted, the candidate's included. Those that
+    /// certainly counted must be.
+    fn whole(
+        &self,
+        wanted: impl Fn(&Told) -> bool,
+        ballot: Ballot,
+        own: &Replica,
+        q: &Quorums,
+    ) -> bool {
+        let mut set = Set::default();
+        for (acceptor, promiser) in &self.promisers {
+            let named = promiser.reports.keys().last().copied().unwrap_or(0);
+            let told = Told { committed: promiser.committed(), named };
+            let fits = wanted(&told);
+            if promiser.is_complete(self.first) && fits {
+                set.insert(*acceptor);
+            } else if promiser.is_complete(self.first) && promiser.is_heard() {
+                return false;
+            }
+        }
+        if self.reign.is_some_and(|reign| reign.counted.contains(ballot.leader)) {
+            let committed = own.memory.committed;
+            let named = own.disk.last_slot_below(ballot).max(committed);
+            if !wanted(&Told { committed, named }) {
+                return false;
+            }
+            set.insert(ballot.leader);
+        }
+        q.is_prepare(set)
+    }
+
     /// What each acceptor that covers `slot` says of it, and whether all its pages counted.
     fn witnesses<'a>(
         &'a self,
@@ -170,7 +213,7 @@ impl Campaign {
         });
         let accepted = |(ballot, value)| Report::Accepted { ballot, value };
         let voted = || own.disk.vote_below(slot, ballot).map(accepted);
-        let learned = chosen.filter(|_| own.memory.known.contains(&slot)).map(Report::Chosen);
+        let learned = chosen.filter(|_| own.was_told(slot)).map(Report::Chosen);
         let report = learned.or_else(voted);
         let me = Witness { acceptor: ballot.leader, event: None, report };
         told.chain(counted.contains(ballot.leader).then_some((me, true)))
@@ -245,8 +288,9 @@ impl Monitor {
         })?;
         let (mut counted, mut partial) = (Set::default(), Set::default());
         let mut base = committed;
-        let own_named = own.memory.known.last().copied().unwrap_or(0);
-        let mut named = own.disk.last_slot_below(ballot).max(own_named);
+        let learned = own.memory.known.last().copied().unwrap_or(0);
+        let recorded = own.disk.chosen.keys().last().copied().unwrap_or(0);
+        let mut named = own.disk.last_slot_below(ballot).max(learned).max(recorded);
         let mut repeated = false;
         for (acceptor, promiser) in &campaign.promisers {
             partial.insert(*acceptor);
@@ -312,17 +356,29 @@ impl Monitor {
                 format!("{ballot} proposes {value:?} in slot {slot} after {before:?}")
             });
         }
-        require(slot > reign.base, Rule::P3, Invariant::S8, || {
+        let own = self.replicas.entry(ballot.leader).or_default();
+        let leaves = slot > reign.base || {
+            // Promises that wait for the life of their sender were delivered and did not count.
+            campaign.whole(|of| of.committed < slot, ballot, own, &self.quorums)
+        };
+        require(leaves, Rule::P3, Invariant::S8, || {
             format!("{ballot} proposes in slot {slot}, prefix {} was reported", reign.base)
         })?;
-        let own = self.replicas.entry(ballot.leader).or_default();
         while reign.knows < own.memory.committed
             || campaign.proposals.contains_key(&(reign.knows + 1))
-            || own.memory.known.contains(&(reign.knows + 1))
+            || own.was_told(reign.knows + 1)
         {
             reign.knows += 1;
         }
-        let new = slot > reign.named;
+        // A page of a promise that is not complete does not count, but may be heeded.
+        let adopted = || {
+            let told = campaign.witnesses(ballot, slot, own, None);
+            { told }.any(|(witness, _)| match witness.report {
+                Some(Report::Accepted { value: v, .. } | Report::Chosen(v)) => v == value,
+                Some(Report::Unknown { .. }) | None => false,
+            })
+        };
+        let new = slot > reign.named && !adopted();
         if own.memory.known.contains(&slot) {
             let chosen = self.chosen.get(&slot);
             require(chosen == Some(&value), Rule::P8, Invariant::S1, || {
@@ -378,7 +434,12 @@ impl Monitor {
             format!("{ballot} proposes in slot {slot}, of which only {covering:?} told")
         })?;
         let dictated = |bound: Option<Bound>| bound.is_some_and(|bound| bound.value == value);
-        if dictated(bound) || dictated(bound_of_all) {
+        let fills = slot > named || value.kind == Kind::Noop;
+        let free = bound.is_none() && fills;
+        if free || dictated(bound) || dictated(bound_of_all) {
+            return Ok(());
+        }
+        if self.is_permitted(ballot, slot, value) {
             return Ok(());
         }
         if let Some(Bound { by, ballot: highest, value: dictated }) = bound {
@@ -389,8 +450,48 @@ impl Monitor {
             });
         }
         let rule = if matches!(value.kind, Kind::Batch { .. }) { Rule::P4 } else { Rule::P2 };
-        require(slot > named || value.kind == Kind::Noop, rule, Invariant::S8, || {
+        require(fills, rule, Invariant::S8, || {
             format!("{ballot} proposes {value:?} in slot {slot}, slot {named} was named")
+        })
+    }
+
+    /// Whether the value is permitted without some promise that was delivered and may not have
+    /// counted: it waits until the life of its sender is remembered.
+    fn is_permitted(&self, ballot: Ballot, slot: u64, value: Value) -> bool {
+        let Some((campaign, own)) =
+            self.campaigns.get(&ballot).zip(self.replicas.get(&ballot.leader))
+        else {
+            return false;
+        };
+        let chosen = self.chosen(slot);
+        let permits = |limit: Option<Ballot>| {
+            let mut set = Set::default();
+            for (witness, _) in campaign.witnesses(ballot, slot, own, chosen) {
+                let fits = match witness.report {
+                    None => true,
+                    Some(Report::Accepted { ballot, .. }) => Some(ballot) <= limit,
+                    Some(Report::Chosen(_) | Report::Unknown { .. }) => false,
+                };
+                let heard =
+                    campaign.promisers.get(&witness.acceptor).is_none_or(Promiser::is_heard);
+                if fits {
+                    set.insert(witness.acceptor);
+                } else if heard {
+                    return false;
+                }
+            }
+            self.quorums.is_prepare(set)
+        };
+        let named = |of: &Told| of.named < slot && of.committed < slot;
+        let fresh = || campaign.whole(named, ballot, own, &self.quorums);
+        if permits(None) && (value.kind == Kind::Noop || fresh()) {
+            return true;
+        }
+        campaign.witnesses(ballot, slot, own, chosen).any(|(witness, _)| match witness.report {
+            Some(Report::Accepted { ballot: limit, value: v }) => {
+                v == value && permits(Some(limit))
+            }
+            Some(_) | None => false,
         })
     }
 

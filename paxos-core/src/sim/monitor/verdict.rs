@@ -75,6 +75,8 @@ pub enum Invariant {
     S8,
     /// Prepare quorums and accept quorums intersect.
     S9,
+    /// What is chosen can be read back from the disks of those who say so.
+    S10,
     /// What is visible is durable.
     S11,
     /// What is applied is a prefix of what is chosen, each slot once.

@@ -269,7 +269,9 @@ impl Player {
                 network.shape(&Shape::Split(side));
             }
             ("cut", [from, others @ ..]) if arrow == Some(1) => {
-                others.iter().for_each(|to| network.cut(*from, *to));
+                for to in others {
+                    network.cut(*from, *to);
+                }
             }
             ("cut", [one, other]) => {
                 network.cut(*one, *other);

@@ -177,7 +177,9 @@ impl Teller {
 fn receiver(to: ReplicaId, delivery: Delivery) -> String {
     match delivery {
         Delivery::Sent => format!("r{}", to.number()),
-        _ => format!("r{}({})", to.number(), delivery.name()),
+        Delivery::Twice | Delivery::Lost | Delivery::Cut | Delivery::Held | Delivery::Full => {
+            format!("r{}({})", to.number(), delivery.name())
+        }
     }
 }
 

@@ -63,7 +63,7 @@ fn v2_a_value_stays_in_its_slot() {
     broken[at + 1] = Event::Left {
         from: R2,
         life: life(R2, 1),
-        to: R1,
+        to: Some(R1),
         message: accept(B2, 4, 5, const { &[batch(B.digest, 9)] }),
     };
     accepts(&broken);
@@ -163,8 +163,12 @@ fn d3_a_ballot_is_used_by_one_life() {
         Recovered { promised: Some(B1), entries: const { &[voted(1, B1, A)] }, lives, ..NOTHING };
     run.push(Event::Started { at: R0, life: life(R0, 2), recovered });
     let next = Ballot { round: 4, leader: R0 };
-    let says =
-        |ballot| Event::Left { from: R0, life: life(R0, 2), to: R1, message: prepare(ballot) };
+    let says = |ballot| Event::Left {
+        from: R0,
+        life: life(R0, 2),
+        to: Some(R1),
+        message: prepare(ballot),
+    };
     let legal = [promised(R0, next), says(next)];
     not_then(&run, &legal, &[says(B1)], Rule::D3, Invariant::S3);
 }
@@ -279,7 +283,7 @@ fn a6_a_vote_far_ahead_waits_for_the_recorded_prefix() {
     run.extend(voted_for(B1, R1, 1, 2, &[B]));
     run.extend([vote(R0, 2, B1, B), committed(R0, 2)]);
     run.extend(passed(R1, R2, Message::Fetched { first: 1, values: &[A], committed: 1 }));
-    run.push(committed(R2, 1));
+    run.extend([committed(R2, 1), Event::ChosenDurable { at: R2, slot: 1, value: A }]);
     let recorded = Event::PrefixDurable { at: R2, committed: 1 };
     run.push(recorded);
     run.extend(voted_for(B1, R2, 2, 3, &[C]));

@@ -78,6 +78,27 @@ fn p2_the_own_vote_counts_too() {
 }
 
 #[test]
+fn p2_a_page_of_an_incomplete_promise_may_be_heeded() {
+    // r2 voted in slots 1 and 2 at ballot 1; its second page is late, r0 alone completes the quorum.
+    let mut run = start(&[R0, R1, R2]);
+    run.extend(elected(B1, R1, 0, &[]));
+    for slot in [1, 2] {
+        run.extend(voted_for(B1, R2, 0, slot, if slot == 1 { &[A] } else { &[B] }));
+    }
+    run.push(promised(R1, B3));
+    run.extend(passed(R1, R2, prepare(B3)));
+    run.extend(passed(R1, R0, prepare(B3)));
+    run.extend([promised(R2, B3), promised(R0, B3)]);
+    let page = promise(B3, 0, 1, Some(2), const { &[voted(1, B1, A), voted(2, B1, B)] });
+    run.extend(passed(R2, R1, page));
+    run.extend(passed(R0, R1, promise(B3, 0, 1, None, &[])));
+    run.push(Event::BecameLeader { at: R1, ballot: B3 });
+    let adopts = left(R1, R0, accept(B3, 0, 2, &[B]));
+    let stamps = left(R1, R0, accept(B3, 0, 2, &[C]));
+    not_then(&run, &[adopts], &[stamps], Rule::V1, Invariant::S14);
+}
+
+#[test]
 fn p3_nothing_is_proposed_below_a_reported_prefix() {
     let run = second_reign();
     let first = left(R2, R1, accept(B2, 0, 2, &[NOOP]));
@@ -200,6 +221,18 @@ fn l4_what_is_fetched_is_chosen() {
 }
 
 #[test]
+fn l4_the_log_holds_what_it_records_as_committed() {
+    let mut run = second_reign();
+    let recorded = Event::ChosenDurable { at: R2, slot: 1, value: A };
+    run.push(Event::PrefixDurable { at: R2, committed: 4 });
+    run.remove(position(&run, &applied(R2, 1, A)));
+    for (slot, value) in [(2, NOOP), (3, C), (4, D)] {
+        run.remove(position(&run, &applied(R2, slot, value)));
+    }
+    needs(&run, &recorded, Rule::L4, Invariant::S10);
+}
+
+#[test]
 fn l5_slots_are_applied_in_order_and_once() {
     let run = first_slot();
     needs(&second_reign(), &applied(R2, 2, NOOP), Rule::L5, Invariant::S12);
@@ -260,8 +293,8 @@ fn a_message_tells_the_life_of_its_sender() {
     let says = |boot| Event::Left {
         from: R0,
         life: life(R0, boot),
-        to: R1,
-        message: Message::Heartbeat { committed: 0 },
+        to: Some(R1),
+        message: Message::Heartbeat { committed: 0, leader: None },
     };
     not_then(&start(&[R0, R1, R2]), &[says(1)], &[says(2)], Rule::Lives, Invariant::S19);
 }

@@ -45,7 +45,7 @@ const fn voted(slot: u64, ballot: Ballot, value: Value) -> Entry {
 }
 
 fn left(from: Acceptor, to: Acceptor, message: Message<'static>) -> Step {
-    Event::Left { from, life: life(from, 1), to, message }
+    Event::Left { from, life: life(from, 1), to: Some(to), message }
 }
 
 fn delivered(from: Acceptor, to: Acceptor, message: Message<'static>) -> Step {

@@ -1,0 +1,209 @@
+//! What no world may show: the invariants that take more than one replica to see.
+//!
+//! Owns: [`check`], which judges what one move added. Rests on the votes that were ever durable and
+//! on the messages ever sent, never on what a replica believes.
+//! Source: protocol.md §12.
+
+use std::collections::BTreeMap;
+
+use paxos_core::ballot::Ballot;
+use paxos_core::ids::Slot;
+use paxos_core::message::{Accept, Body, Message, Prepare, SlotState};
+use paxos_core::quorum::VoterSet;
+use paxos_core::value::Value;
+
+use crate::marks::Mark;
+use crate::scope::REPLICAS;
+use crate::table::{MessageId, Move, Table};
+use crate::world::World;
+
+/// What a move added to a world that it led to.
+pub(crate) struct Added<'a> {
+    pub(crate) table: &'a Table,
+    /// The world after the move.
+    pub(crate) world: &'a World,
+    /// Where in the world the move happened.
+    pub(crate) place: usize,
+    pub(crate) answer: &'a Move,
+    /// The messages that nobody had sent before.
+    pub(crate) fresh: &'a [MessageId],
+}
+
+/// Judges a move. The first thing wrong, if any.
+pub(crate) fn check(added: &Added<'_>) -> Result<(), String> {
+    if let Some(fault) = &added.answer.fault {
+        return Err(fault.clone());
+    }
+    for slot in &added.answer.voted {
+        added.chosen(*slot)?;
+        added.one_value_per_ballot(*slot)?;
+    }
+    for (slot, value) in &added.answer.claims {
+        added.judge_claim(*slot, value.as_ref())?;
+    }
+    for id in added.fresh {
+        let (_, message) = &*added.table.message(*id);
+        match &message.body {
+            Body::Prepare(prepare) => added.judge_prepare(message, *prepare)?,
+            Body::Accept(accept) => {
+                added.judge_accept(accept)?;
+                if added.had_a_choice(accept) {
+                    added.table.mark(Mark::HighestOfSeveral);
+                }
+            }
+            Body::Promise(_)
+            | Body::Accepted(_)
+            | Body::Reject(_)
+            | Body::Commit(_)
+            | Body::Heartbeat(_)
+            | Body::Fetch(_)
+            | Body::Fetched(_)
+            | Body::Refused(_) => {}
+        }
+    }
+    Ok(())
+}
+
+impl Added<'_> {
+    /// The value chosen in a slot, if there is one. Two are the end of everything.
+    fn chosen(&self, slot: Slot) -> Result<Option<Value>, String> {
+        let mut voters: BTreeMap<Ballot, Vec<(Value, VoterSet)>> = BTreeMap::new();
+        for (place, id) in self.world.nodes.iter().enumerate() {
+            for (at, ballot, value) in self.table.node(*id).disk.ever() {
+                if *at == slot {
+                    let values = voters.entry(*ballot).or_default();
+                    match values.iter_mut().find(|(known, _)| known == value) {
+                        Some((_, voters)) => {
+                            voters.insert(place);
+                        }
+                        None => values.push((value.clone(), single(place))),
+                    }
+                }
+            }
+        }
+        // Counted here, and not by the code that is judged.
+        let chosen = voters.into_values().flatten().filter(|(_, set)| 2 * set.len() > REPLICAS);
+        let mut values: Vec<Value> = Vec::new();
+        for (value, _) in chosen {
+            if !values.contains(&value) {
+                values.push(value);
+            }
+        }
+        if values.len() > 1 {
+            return Err(format!("agreement: two values are chosen in {slot}"));
+        }
+        Ok(values.pop())
+    }
+
+    fn judge_claim(&self, slot: Slot, value: Option<&Value>) -> Result<(), String> {
+        match value {
+            Some(value) if self.chosen(slot)?.as_ref() != Some(value) => {
+                Err(format!("committed is chosen: {slot} is told with a value not chosen there"))
+            }
+            Some(_) => Ok(()),
+            None => {
+                let mut at = Slot::FIRST;
+                while at <= slot {
+                    if self.chosen(at)?.is_none() {
+                        return Err(format!("committed is chosen: nothing is chosen in {at}"));
+                    }
+                    at = at.next();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// What stood in Accepts, and in durable votes, under each ballot.
+    fn one_value_per_ballot(&self, slot: Slot) -> Result<(), String> {
+        let mut values: BTreeMap<Ballot, Value> = BTreeMap::new();
+        let mut see = |ballot: Ballot, value: &Value| {
+            let known = values.entry(ballot).or_insert_with(|| value.clone());
+            if known == value {
+                Ok(())
+            } else {
+                Err(format!("one value per ballot and slot: {slot} has two at ballot {ballot}"))
+            }
+        };
+        for id in self.world.nodes {
+            for (at, ballot, value) in self.table.node(id).disk.ever() {
+                if *at == slot {
+                    see(*ballot, value)?;
+                }
+            }
+        }
+        for id in &self.world.network {
+            if let Body::Accept(accept) = &self.table.message(*id).1.body
+                && let Some(value) = value_in(accept, slot)
+            {
+                see(accept.ballot, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_accept(&self, accept: &Accept) -> Result<(), String> {
+        for (offset, value) in accept.values.iter().enumerate() {
+            self.one_value_per_ballot(accept.first.plus(offset as u64))?;
+            let valid = match value {
+                Value::Noop => true,
+                Value::Membership(_) => false,
+                Value::Batch(batch) => batch.commands().iter().all(|command| {
+                    let place = command.client.number() as usize - 1;
+                    let made = self.world.proposals.get(place).copied().unwrap_or_default();
+                    command.request.number() <= u64::from(made)
+                }),
+            };
+            if !valid {
+                return Err("validity: a value is proposed that no client gave".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_prepare(&self, message: &Message, prepare: Prepare) -> Result<(), String> {
+        for id in &self.world.network {
+            let (_, other) = &*self.table.message(*id);
+            if let Body::Prepare(known) = other.body
+                && known.ballot == prepare.ballot
+                && other.origin != message.origin
+            {
+                return Err(format!("ballots are used once: two lives use {}", prepare.ballot));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether promises, or the leader's own disk, named two votes for a slot of this Accept.
+    fn had_a_choice(&self, accept: &Accept) -> bool {
+        let mut ballots = Vec::new();
+        for id in &self.world.network {
+            if let Body::Promise(promise) = &self.table.message(*id).1.body
+                && promise.ballot == accept.ballot
+            {
+                let entries = promise.entries.iter().filter(|entry| entry.slot == accept.first);
+                ballots.extend(entries.filter_map(|entry| match entry.state {
+                    SlotState::Accepted(ballot, _) => Some(ballot),
+                    SlotState::Chosen(_) | SlotState::Unknown(_) => None,
+                }));
+            }
+        }
+        let node = self.table.node(self.world.nodes[self.place]);
+        let own = node.disk.ever().iter().filter(|(slot, _, _)| *slot == accept.first);
+        ballots.extend(own.map(|(_, ballot, _)| *ballot).filter(|own| *own < accept.ballot));
+        ballots.iter().any(|ballot| *ballot != ballots[0])
+    }
+}
+
+fn value_in(accept: &Accept, slot: Slot) -> Option<&Value> {
+    if slot < accept.first {
+        return None;
+    }
+    accept.values.get(slot.distance_from(accept.first) as usize)
+}
+
+fn single(place: usize) -> VoterSet {
+    let mut set = VoterSet::EMPTY;
+    set.insert(place);
+    set
+}

@@ -1,0 +1,70 @@
+//! What of a replica bears on what it will say: everything but time.
+//!
+//! Owns: [`SafetyState`], a view for comparing. Reads every part and changes none.
+//! Invariant: of two replicas with equal views, the same input gets the same effects and leaves
+//! equal views, as long as the same timers are due.
+//! Source: protocol.md §2.
+
+use super::Replica;
+use crate::acceptor::Acceptor;
+use crate::ballot::Ballot;
+use crate::catchup::{Catchup, Loads};
+use crate::ids::{LogClock, Slot};
+use crate::learner::Learner;
+use crate::lives::LivesState;
+use crate::log::Log;
+use crate::outbox::OutboxState;
+use crate::pacemaker::Timer;
+use crate::proposer::Proposer;
+
+/// A replica without the readings of its clock, its counters and its random numbers: of timers it
+/// says which are armed, of what was heard the ballot that a campaign would outbid. Write batches
+/// are numbered from the last proof on, and a message that waits several times is named once.
+///
+/// Replicas compare whole, too, but two that took in one message twice, or at different times,
+/// then differ for ever. A model that visits every state compares by this.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct SafetyState<'a> {
+    acceptor: Acceptor,
+    learner: Learner,
+    proposer: Proposer,
+    log: Log,
+    lives: LivesState<'a>,
+    catchup: &'a Catchup,
+    loads: &'a Loads,
+    outbox: OutboxState<'a>,
+    clock: LogClock,
+    watermark: Option<(Ballot, Slot)>,
+    recorded: Slot,
+    told: Slot,
+    retransmit_through: Slot,
+    outbid: Option<Ballot>,
+    armed: [bool; 4],
+    halted: bool,
+}
+
+impl Replica {
+    /// What to compare replicas by when time does not matter.
+    pub fn safety_state(&self) -> SafetyState<'_> {
+        let proved = self.outbox.proved();
+        let timers = [Timer::Heartbeat, Timer::Election, Timer::Retransmit, Timer::Fetch];
+        SafetyState {
+            acceptor: self.acceptor.since(proved),
+            learner: self.learner.since(proved),
+            proposer: self.proposer.since(proved),
+            log: self.log.since(proved),
+            lives: self.lives.since(proved),
+            catchup: &self.catchup,
+            loads: &self.loads,
+            outbox: self.outbox.state(),
+            clock: self.clock,
+            watermark: self.watermark,
+            recorded: self.recorded,
+            told: self.told,
+            retransmit_through: self.retransmit_through,
+            outbid: self.acceptor.promised().max(self.pacemaker.seen()),
+            armed: timers.map(|timer| self.pacemaker.is_armed(timer)),
+            halted: self.halted,
+        }
+    }
+}

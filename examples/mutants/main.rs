@@ -52,6 +52,14 @@ const USAGE: &str =
 const MUTANTS_MIN: usize = 64;
 const COMPILE_MAX: usize = 10;
 
+/// Which patches are run.
+#[derive(Clone, Copy, Default, Eq, PartialEq)]
+enum Which {
+    #[default]
+    Counted,
+    Pending,
+}
+
 #[derive(Default)]
 struct Arguments {
     only: Vec<String>,
@@ -59,7 +67,7 @@ struct Arguments {
     sample: Option<(usize, String)>,
     layer: Option<Layer>,
     seeds: Option<u64>,
-    pending: bool,
+    which: Which,
     no_baseline: bool,
     write_table: bool,
     check: bool,
@@ -77,7 +85,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
             "--salt" => salt = Some(next()?),
             "--layer" => arguments.layer = Some(Layer::parse(&next()?)?),
             "--seeds" => arguments.seeds = Some(number(&next()?)?),
-            "--pending" => arguments.pending = true,
+            "--pending" => arguments.which = Which::Pending,
             "--no-baseline" => arguments.no_baseline = true,
             "--write-table" => arguments.write_table = true,
             "--check" => arguments.check = true,
@@ -90,7 +98,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
         (Some(count), Some(salt)) => Some((count as usize, salt)),
         _ => return Err("--sample and --salt go together".to_owned()),
     };
-    if (arguments.layer.is_some() || arguments.pending) && arguments.write_table {
+    if (arguments.layer.is_some() || arguments.which == Which::Pending) && arguments.write_table {
         return Err("the table is of counted mutants in their own layers".to_owned());
     }
     Ok(Some(arguments))
@@ -131,7 +139,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
     if arguments.check {
         return Ok(check(&all, &pending, &scratch));
     }
-    if arguments.pending {
+    if arguments.which == Which::Pending {
         all = pending;
     }
     let chosen = choose(&all, arguments);

@@ -296,6 +296,7 @@ fn what_left_memory_is_read_back_as_far_as_it_is_durable() {
     bed.receive(id(2), accept(ballot(1, 2), 1, &["a", "b", "c"], 0));
     bed.receive(id(2), accept(ballot(1, 2), 4, &["d", "e", "f"], 6));
     assert_eq!((bed.committed(), bed.pending.len()), (slot(6), 2));
+    assert!(bed.loads.is_empty(), "nothing is durable yet: {:?}", bed.loads);
     let first = bed.pending.remove(0);
     bed.replica.handle_durable(first.into_durable(), bed.now);
     bed.drain();

@@ -122,7 +122,8 @@ const NODE_SHARE: u64 = 5;
 const SEEDS_OF_CORE: &str = "random::";
 const SEEDS_OF_LOG: &str = "simulated::";
 /// What else of the core's tests says nothing of one rule: pinned seeds, and tests of the tools.
-const OTHERS_OF_CORE: [&str; 4] = [SEEDS_OF_CORE, "regressions::seeds", "linear::", "traces::"];
+const OTHERS_OF_CORE: [&str; 5] =
+    [SEEDS_OF_CORE, "portfolio::", "regressions::seeds", "linear::", "traces::"];
 const BYTES: [&str; 3] = ["codec::", "golden::", "fuzz::"];
 
 /// So many characters of what a check says are enough.

@@ -331,7 +331,7 @@ pub enum Event<'a> {
 
 impl fmt::Display for Acceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "r{}", self.0)
+        write!(f, "r{}", u16::from(self.0) + 1)
     }
 }
 

@@ -25,6 +25,10 @@ impl Cluster {
         let node = self.node_mut(id);
         let writes = unproved.iter().map(|batch| batch.writes().len()).sum();
         node.led = false;
+        if node.directory == Directory::OldCopy {
+            // Started again unheard, a copy may pass for its successor (protocol.md §11).
+            self.trouble.down.insert(seat(id));
+        }
         let counters = process.counters();
         self.totals.count(&counters);
         self.watch.counted(&counters);

@@ -134,9 +134,23 @@ impl Observer {
         }
     }
 
+    /// What a leader votes for is what it proposes.
+    pub(super) fn proposes(&mut self, id: ReplicaId, batch: &WriteBatch) {
+        for write in batch.writes() {
+            if let Write::Accepted { slot, ballot: voted, value: what } = write
+                && voted.leader() == id
+            {
+                let (slot, value, ballot) = (slot.number(), value(what), ballot(*voted));
+                self.reigns(id, *voted);
+                self.tell(&Event::Proposed { ballot, slot, value });
+            }
+        }
+    }
+
     /// A replica handed out a batch of writes.
     pub(super) fn handed_out(&mut self, id: ReplicaId, batch: &WriteBatch) {
         let at = acceptor(id);
+        self.proposes(id, batch);
         for write in batch.writes() {
             let fact = match write {
                 Write::Promised(promised) => {
@@ -144,10 +158,6 @@ impl Observer {
                 }
                 Write::Accepted { slot, ballot: voted, value: what } => {
                     let (slot, value, ballot) = (slot.number(), value(what), ballot(*voted));
-                    if voted.leader() == id {
-                        self.reigns(id, *voted);
-                        self.tell(&Event::Proposed { ballot, slot, value });
-                    }
                     Event::VoteDurable { at, slot, ballot, value }
                 }
                 Write::Chosen { slot, value: chosen } => {

@@ -74,6 +74,14 @@ impl Cluster {
         let status = host.status();
         let reign = status.leader.filter(|_| status.role == Role::Leader);
         self.observe(|observer| observer.became(id, reign, status.committed));
+        // A leader's Accept may find no room in the transport. What it proposed is then to be seen
+        // from its own votes alone, which are handed out after the Accepts of later slots.
+        for effect in &effects {
+            if let Effect::Persist(batch) = effect {
+                self.witness_votes(id, batch);
+                self.observe(|observer| observer.proposes(id, batch));
+            }
+        }
         let mut leaving = None;
         for effect in effects {
             // A host that stopped by itself is gone, and with it what it did last.
@@ -153,8 +161,7 @@ impl Cluster {
         }
     }
 
-    /// A host's writes go to its disk.
-    fn persists(&mut self, id: ReplicaId, batch: WriteBatch) {
+    fn witness_votes(&mut self, id: ReplicaId, batch: &WriteBatch) {
         for write in batch.writes() {
             if let Write::Accepted { slot, ballot, value } = write
                 && ballot.leader() == id
@@ -162,6 +169,10 @@ impl Cluster {
                 self.witness(*slot, value);
             }
         }
+    }
+
+    /// A host's writes go to its disk.
+    fn persists(&mut self, id: ReplicaId, batch: WriteBatch) {
         self.check.handed_out(id, &batch);
         self.observe(|observer| observer.handed_out(id, &batch));
         let (sequence, writes) = (batch.sequence(), batch.writes().to_vec());

@@ -1,7 +1,8 @@
 //! The committed corpora of the fuzz targets, run without a fuzzer on any toolchain.
 //!
 //! A finding of the fuzzer is pinned by putting its input into fuzz/corpus under a name that tells
-//! its story. To run one input alone: `CORPUS=<target>/<file> cargo test --test corpora`.
+//! its story. To run some alone: `CORPUS=<target>/<file> cargo test --test corpora`, or
+//! the beginning of such a name.
 #![allow(dead_code, reason = "modules are included whole, and the targets use a part of each")]
 
 #[path = "../../src/frame.rs"]

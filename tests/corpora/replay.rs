@@ -41,20 +41,24 @@ fn run(target: Target, name: &str, input: &[u8]) {
     assert!(outcome.is_ok(), "{name} fails, for the reason above; its bytes: {shown}");
 }
 
+/// Whether `CORPUS` asks for this input, or for none in particular.
+fn is_wanted(name: &str) -> bool {
+    std::env::var("CORPUS").map_or(true, |wanted| name.starts_with(&wanted))
+}
+
 /// Nothing that was found comes back.
 #[test]
 fn every_input_of_every_corpus_passes() {
-    let wanted = std::env::var("CORPUS").ok();
     let mut ran = 0;
     for (target_name, target) in targets::ALL {
         for (name, input) in corpus(target_name) {
-            if wanted.as_ref().is_none_or(|wanted| *wanted == name) {
+            if is_wanted(&name) {
                 run(target, &name, &input);
                 ran += 1;
             }
         }
     }
-    assert!(ran > 0, "no input is called {wanted:?}");
+    assert!(ran > 0, "no input has a name that begins as CORPUS says");
 }
 
 /// What a fuzzer would try first, where there is none.
@@ -68,12 +72,12 @@ fn every_input_with_a_few_changes_passes() {
             "log_recovery" => 10,
             _ => 100,
         };
-        for (name, input) in &inputs {
+        for (name, input) in inputs.iter().filter(|(name, _)| is_wanted(name)) {
             let mut rng = Rng::new(input.len() as u64);
             for change in 0..changes {
                 let (_, other) = rng.pick(&inputs);
-                let changed = changed(input, other, &mut rng);
-                run(target, &format!("change {change} of {name}"), &changed);
+                let mutant = changed(input, other, &mut rng);
+                run(target, &format!("change {change} of {name}"), &mutant);
             }
         }
     }

@@ -20,7 +20,7 @@ pub(super) fn run(data: &[u8]) {
     let (found, ended) = whole;
     for request in &found {
         let (again, unread) = requests([&written(request)[..]]);
-        assert_eq!(again, [request.clone()], "a request that is written is read");
+        assert_eq!(again, std::slice::from_ref(request), "a request that is written is read");
         assert_eq!(unread, Ok(0), "to its end");
     }
     if let Err(error) = ended {

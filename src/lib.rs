@@ -91,6 +91,12 @@
 //! # fn main() {}
 //! ```
 //!
+//! # Testing
+//!
+//! The module `sim` (feature `sim`) runs clusters of whole nodes, with a state machine of yours, in
+//! one thread and from one seed: a bad network, failing disks, crashes, pauses, and clients whose
+//! histories are checked. The example `deterministic_test` is such a test.
+//!
 //! # From a command to its reply
 //!
 //! [`Client::execute`] encodes the command on the caller's task and parks there. The node's task,

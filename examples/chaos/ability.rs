@@ -30,7 +30,8 @@ impl Abilities {
         let mut found = Self::default();
         found.say(true, "kill -9, pauses; partitions, one-way cuts, loss, delay, duplication and");
         found.say(true, "reorder by a UDP router of this program: need nothing");
-        found.strace = succeeds("strace", &[&STRACE_TRIAL[..], &["true"]].concat());
+        let rule = "inject=fdatasync:error=EIO:when=1";
+        found.strace = succeeds("strace", &[&STRACE[..], &["-e", rule, "true"]].concat());
         found.say(
             found.strace,
             "failing, lying, slow and hung syncs, failing writes: by strace --inject",
@@ -88,17 +89,6 @@ impl Abilities {
 /// How strace is begun: as a grandchild, so that the process is this program's own child, and
 /// without stopping at any call but those of interest.
 pub(crate) const STRACE: [&str; 6] = ["-D", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null"];
-
-const STRACE_TRIAL: [&str; 8] = [
-    "-D",
-    "-f",
-    "--seccomp-bpf",
-    "-qq",
-    "-o",
-    "/dev/null",
-    "-e",
-    "inject=fdatasync:error=EIO:when=1",
-];
 
 /// Runs a command; whether it ended well.
 pub(crate) fn succeeds(program: &str, arguments: &[&str]) -> bool {

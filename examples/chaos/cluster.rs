@@ -1,22 +1,22 @@
 //! The replicas as processes.
 //!
-//! Owns: their directories, addresses and processes, and what they printed. Decides no fault.
+//! Owns: their processes and what they printed. Decides no fault.
 //! Invariants: a process that ended is waited for; one that ended by itself, where no fault makes it
 //! do so, is a finding; nothing outlives the guard.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::ability::{Abilities, STRACE, must};
-use crate::guard::{Guard, Remains};
+use crate::layout::{Home, Layout, SmallDisk};
 use crate::proxy::Proxy;
 use crate::resp::Info;
-use crate::space::{self, Space};
+use crate::space;
 
 /// How long a replica may take to say what it is.
 const INFO_PATIENCE: Duration = Duration::from_millis(500);
@@ -45,10 +45,7 @@ struct Running {
 /// A replica.
 #[derive(Debug)]
 struct Node {
-    home: PathBuf,
-    output: PathBuf,
-    clients: SocketAddr,
-    space: Option<Space>,
+    home: Home,
     running: Option<Running>,
 }
 
@@ -68,87 +65,28 @@ pub(crate) struct Cluster {
     nodes: Vec<Node>,
     pub(crate) proxy: Proxy,
     abilities: Abilities,
-    /// The replica whose log is on a small file system, and where that is.
-    pub(crate) small_disk: Option<(usize, PathBuf)>,
+    small_disk: Option<SmallDisk>,
     /// Packets that the kernel's filter dropped.
     pub(crate) filtered: u64,
 }
 
-/// How a cluster is laid out.
-#[derive(Debug)]
-pub(crate) struct Plan<'run> {
-    pub(crate) kv: &'run Path,
-    pub(crate) dir: &'run Path,
-    pub(crate) nodes: usize,
-    pub(crate) seed: u64,
-    /// The replica to give a small file system, where that can be done, and its bytes.
-    pub(crate) small_disk: (usize, u64),
-}
-
 impl Cluster {
-    /// Lays out replicas that do not run yet.
-    pub(crate) fn lay_out(
-        plan: &Plan<'_>,
-        abilities: &Abilities,
-        guard: &Guard,
-    ) -> Result<Self, String> {
-        let (kv, dir) = (plan.kv.display().to_string(), plan.dir.join("c"));
-        let (place, count) = (dir.display().to_string(), plan.nodes.to_string());
-        // The ports that are written here are replaced below.
-        must(&kv, &["init", &place, "--replicas", &count])?;
-        guard.announce(&Remains::Servers(dir.clone()))?;
-        let mut spaces = Vec::new();
-        for place in 0..plan.nodes {
-            let space = abilities.namespaces.then(|| space::make(place, guard)).transpose()?;
-            if let (Some(filter), Some(space)) = (abilities.filter, &space) {
-                space::prepare_filter(filter, &space.name)?;
-            }
-            spaces.push(space);
-        }
-        let failed = |error: io::Error| format!("cannot bind: {error}");
-        let addresses: Vec<_> = (0..plan.nodes)
-            .map(|place| addresses(place, spaces[place].as_ref()))
-            .collect::<io::Result<_>>()
-            .map_err(failed)?;
-        let listens: Vec<_> = addresses.iter().map(|(_, listen)| *listen).collect();
-        let sides: Vec<_> = (0..plan.nodes)
-            .map(|place| {
-                spaces[place].as_ref().map_or(loopback(place + 100), |space| space.outside)
-            })
-            .collect();
-        let proxy = Proxy::start(&listens, &sides, plan.seed).map_err(failed)?;
-        let mut nodes = Vec::new();
-        for (place, space) in spaces.into_iter().enumerate() {
-            let home = dir.join((place + 1).to_string());
-            let peers: Vec<_> = (0..plan.nodes)
-                .map(|to| if to == place { listens[to] } else { proxy.pair(place, to).front })
-                .collect();
-            rewrite(&home.join("config.toml"), addresses[place], &peers)?;
-            nodes.push(Node {
-                home,
-                output: plan.dir.join(format!("node-{}.log", place + 1)),
-                clients: addresses[place].0,
-                space,
-                running: None,
-            });
-        }
-        let mut cluster = Self {
-            kv: plan.kv.to_owned(),
+    /// Replicas that are laid out and do not run yet.
+    pub(crate) fn new(layout: Layout, kv: &Path, abilities: &Abilities) -> Self {
+        let nodes = layout.homes.into_iter().map(|home| Node { home, running: None }).collect();
+        Self {
+            kv: kv.to_owned(),
             nodes,
-            proxy,
+            proxy: layout.proxy,
             abilities: abilities.clone(),
-            small_disk: None,
+            small_disk: layout.small_disk,
             filtered: 0,
-        };
-        if abilities.small_disks {
-            cluster.move_to_small_disk(plan, guard)?;
         }
-        Ok(cluster)
     }
 
     /// Where clients reach each replica.
     pub(crate) fn clients(&self) -> Vec<SocketAddr> {
-        self.nodes.iter().map(|node| node.clients).collect()
+        self.nodes.iter().map(|node| node.home.clients).collect()
     }
 
     /// Starts a replica that does not run.
@@ -158,7 +96,7 @@ impl Cluster {
             return Ok(());
         }
         let mut words: Vec<String> = Vec::new();
-        if let Some(space) = &node.space {
+        if let Some(space) = &node.home.space {
             words.extend(["ip", "netns", "exec", &space.name].map(str::to_owned));
         }
         if let Some(Injection { rule, .. }) = &injection {
@@ -169,9 +107,9 @@ impl Cluster {
             words.push(format!("inject={rule}"));
         }
         words.push(self.kv.display().to_string());
-        words.extend(["serve".into(), node.home.display().to_string()]);
+        words.extend(["serve".into(), node.home.dir.display().to_string()]);
         let failed = |error: io::Error| format!("cannot start replica {}: {error}", at + 1);
-        let output = OpenOptions::new().create(true).append(true).open(&node.output);
+        let output = OpenOptions::new().create(true).append(true).open(&node.home.output);
         let output = output.map_err(failed)?;
         let errors = output.try_clone().map_err(failed)?;
         let child = Command::new(&words[0])
@@ -215,7 +153,8 @@ impl Cluster {
 
     /// Drops packets of one direction in the kernel, so many in a thousand.
     pub(crate) fn filter(&mut self, from: usize, to: usize, permille: u64) -> Result<(), String> {
-        let (Some(filter), Some(space)) = (self.abilities.filter, &self.nodes[from].space) else {
+        let (Some(filter), Some(space)) = (self.abilities.filter, &self.nodes[from].home.space)
+        else {
             return Ok(());
         };
         let ports = [self.proxy.pair(from, to).front.port(), self.proxy.pair(to, from).back.port()];
@@ -227,7 +166,7 @@ impl Cluster {
         self.proxy.heal();
         for at in 0..self.nodes.len() {
             let node = &self.nodes[at];
-            if let (Some(filter), Some(space)) = (self.abilities.filter, &node.space) {
+            if let (Some(filter), Some(space)) = (self.abilities.filter, &node.home.space) {
                 self.filtered += space::clear(filter, &space.name)?;
             }
             let running = self.nodes[at].running.as_ref();
@@ -237,7 +176,7 @@ impl Cluster {
                 self.resume(at)?;
             }
         }
-        self.drain()?;
+        self.small_disk.as_ref().map_or(Ok(()), SmallDisk::drain)?;
         (0..self.nodes.len()).try_for_each(|at| self.start(at, None))
     }
 
@@ -250,7 +189,7 @@ impl Cluster {
                 let injection = running.injection.as_ref();
                 let expected = injection.is_some_and(|injection| injection.fatal)
                     && status.code().is_some_and(|code| code == 1);
-                let text = end_text(at, status, &node.output);
+                let text = end_text(at, status, &node.home.output);
                 node.running = None;
                 ends.push(End { node: at, expected, text });
             }
@@ -290,7 +229,7 @@ impl Cluster {
         let mut found = Vec::new();
         for (at, node) in self.nodes.iter().enumerate() {
             let mut text = Vec::new();
-            if let Ok(file) = File::open(&node.output) {
+            if let Ok(file) = File::open(&node.home.output) {
                 // What could not be read in whole is looked at as far as it was.
                 let _read = file.take(OUTPUT_BYTES_MAX).read_to_end(&mut text);
             }
@@ -301,115 +240,28 @@ impl Cluster {
         found
     }
 
-    fn move_to_small_disk(&mut self, plan: &Plan<'_>, guard: &Guard) -> Result<(), String> {
-        let (at, bytes) = plan.small_disk;
-        let place = plan.dir.join("small");
-        let failed = |error: io::Error| format!("{}: {error}", place.display());
-        fs::create_dir(&place).map_err(failed)?;
-        guard.announce(&Remains::Mount(place.clone()))?;
-        let size = format!("size={bytes}");
-        must("mount", &["-t", "tmpfs", "-o", &size, "tmpfs", &place.display().to_string()])?;
-        let (from, to) = (self.nodes[at].home.join("data"), place.join("data"));
-        must("cp", &["-a", &from.display().to_string(), &to.display().to_string()])?;
-        fs::remove_dir_all(&from).map_err(failed)?;
-        std::os::unix::fs::symlink(&to, &from).map_err(failed)?;
-        self.small_disk = Some((at, place));
-        Ok(())
-    }
-
     /// Leaves no room on the small file system.
     pub(crate) fn fill(&self) -> Result<(), String> {
-        let Some((_, place)) = &self.small_disk else {
-            return Ok(());
-        };
-        let ballast = place.join(BALLAST);
-        let failed = |error: io::Error| format!("{}: {error}", ballast.display());
-        let mut file = File::create(&ballast).map_err(failed)?;
-        match io::copy(&mut io::repeat(0), &mut file) {
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
-            Err(error) => Err(failed(error)),
-            Ok(_) => unreachable!("there is no end of zeros"),
-        }
+        self.small_disk.as_ref().map_or(Ok(()), SmallDisk::fill)
     }
 
     /// Whether the replica on the small file system says that it is full.
     pub(crate) fn says_full(&self) -> bool {
-        let node = self.small_disk.as_ref().map(|(at, _)| &self.nodes[*at]);
+        let node = self.small_disk.as_ref().map(|disk| &self.nodes[disk.node]);
         let info = node.and_then(info);
         info.is_some_and(|info| info.line("storage_full") == Some("1"))
-    }
-
-    /// Makes room again.
-    fn drain(&self) -> Result<(), String> {
-        let Some((_, place)) = &self.small_disk else {
-            return Ok(());
-        };
-        match fs::remove_file(place.join(BALLAST)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.to_string()),
-            Ok(()) | Err(_) => Ok(()),
-        }
     }
 }
 
 fn info(node: &Node) -> Option<Info> {
     let awake = node.running.as_ref().is_some_and(|running| !running.paused);
-    awake.then(|| Info::ask(node.clients, INFO_PATIENCE)).flatten()
+    awake.then(|| Info::ask(node.home.clients, INFO_PATIENCE)).flatten()
 }
 
 /// The last applied slot and the hash of the state after it.
 fn image(node: &Node) -> Option<(String, String)> {
     let info = info(node)?;
     Some((info.line("applied")?.to_owned(), info.line("state_hash")?.to_owned()))
-}
-
-/// What takes the room on a full disk.
-const BALLAST: &str = "ballast";
-
-/// Where a replica takes clients and peers. In a namespace every port is free; elsewhere each
-/// replica has a loopback address of its own, where no client's port can be in its way after a
-/// restart, and the system says which ports are free.
-fn addresses(place: usize, space: Option<&Space>) -> io::Result<(SocketAddr, SocketAddr)> {
-    if let Some(space) = space {
-        return Ok(((space.inside, 7001).into(), (space.inside, 7101).into()));
-    }
-    let ip = loopback(place);
-    let clients = TcpListener::bind((ip, 0))?.local_addr()?;
-    let peers = UdpSocket::bind((ip, 0))?.local_addr()?;
-    Ok((clients, peers))
-}
-
-/// A loopback address that no other run uses at the same time, where the system has more than one.
-fn loopback(place: usize) -> IpAddr {
-    let id = std::process::id();
-    let own = Ipv4Addr::new(127, (id % 250) as u8 + 2, (id / 250 % 250) as u8, place as u8 + 1);
-    let there = TcpListener::bind((own, 0)).is_ok();
-    IpAddr::V4(if there { own } else { Ipv4Addr::LOCALHOST })
-}
-
-/// Writes addresses into a config.
-fn rewrite(
-    file: &Path,
-    (clients, listen): (SocketAddr, SocketAddr),
-    peers: &[SocketAddr],
-) -> Result<(), String> {
-    let failed = |error: io::Error| format!("{}: {error}", file.display());
-    let text = fs::read_to_string(file).map_err(failed)?;
-    let mut members = peers.iter();
-    let mut written = String::new();
-    for line in text.lines() {
-        let name = line.split(" = ").next().unwrap_or_default();
-        let address = match name {
-            "clients" => Some(&clients),
-            "listen" => Some(&listen),
-            "address" => members.next(),
-            _ => None,
-        };
-        match address {
-            Some(address) => written.extend([name, " = \"", &address.to_string(), "\"\n"]),
-            None => written.extend([line, "\n"]),
-        }
-    }
-    fs::write(file, written).map_err(failed)
 }
 
 fn end_text(at: usize, status: ExitStatus, output: &Path) -> String {

@@ -122,19 +122,7 @@ impl Act<'_, '_> {
                 let reorder = self.rng.within(50, 400);
                 self.worsen(focus, Rule { reorder, ..Rule::default() });
             }
-            Fault::FilterCut => {
-                let shapes = [
-                    Shape::Isolate,
-                    Shape::Split,
-                    Shape::Bridge,
-                    Shape::QuorumLoss,
-                    Shape::Chain,
-                    Shape::OneWay,
-                ];
-                let shape = self.rng.pick(&shapes);
-                let cuts = cuts(shape, self.scene.nodes, focus, self.rng);
-                self.steps.push((0, Step::Filter(cuts, 1000)));
-            }
+            Fault::FilterCut => self.filter_cut(focus),
             Fault::FilterLoss => {
                 let permille = self.rng.within(50, 300);
                 let ways = self.some_ways(focus);
@@ -229,6 +217,20 @@ impl Act<'_, '_> {
                 at += self.rng.within(200, 1_500);
             }
         }
+    }
+
+    fn filter_cut(&mut self, focus: usize) {
+        let shapes = [
+            Shape::Isolate,
+            Shape::Split,
+            Shape::Bridge,
+            Shape::QuorumLoss,
+            Shape::Chain,
+            Shape::OneWay,
+        ];
+        let shape = self.rng.pick(&shapes);
+        let cuts = cuts(shape, self.scene.nodes, focus, self.rng);
+        self.steps.push((0, Step::Filter(cuts, 1000)));
     }
 
     fn swizzle(&mut self) {

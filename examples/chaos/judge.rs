@@ -19,11 +19,15 @@ const TOLD_MAX: usize = 10;
 /// So many operations of a key are shown with its violation.
 const SHOWN_MAX: usize = 40;
 
+const SHOWN_CHARS_MAX: usize = 200;
+
 /// What was found.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Judgement {
     pub(crate) violations: Vec<String>,
     pub(crate) keys: usize,
+    /// Keys with a violation, of which the first few are told.
+    pub(crate) wrong: usize,
     /// Keys whose search gave up; each is a violation too.
     pub(crate) undecided: usize,
     /// Operations of the largest key.
@@ -53,14 +57,24 @@ pub(crate) fn judge(history: &[Operation]) -> Judgement {
                 found.push(failure.to_string());
             }
         }
-        if !found.is_empty() && judgement.violations.len() < TOLD_MAX {
+        if found.is_empty() {
+            continue;
+        }
+        judgement.wrong += 1;
+        if judgement.violations.len() < TOLD_MAX {
             let last = operations.iter().rev().take(SHOWN_MAX).rev();
-            let shown: Vec<_> = last.map(|operation| format!("    {operation}")).collect();
+            let shown: Vec<_> = last.map(|operation| shortened(&operation.to_string())).collect();
             let text = format!("key {key}: {}\n{}", found.join("\n  "), shown.join("\n"));
             judgement.violations.push(text);
         }
     }
     judgement
+}
+
+/// A line of an operation as it is shown: lists are long.
+fn shortened(line: &str) -> String {
+    let end = line.char_indices().nth(SHOWN_CHARS_MAX).map_or(line.len(), |(end, _)| end);
+    format!("    {}{}", &line[..end], if end < line.len() { "..." } else { "" })
 }
 
 /// A reply is of the kind that its request has.
@@ -135,7 +149,7 @@ fn check_list(operations: &[&Operation]) -> Option<String> {
             acknowledged && writer.end < reading.start && !distinct.contains(&value)
         });
         if let Some(missing) = missing {
-            return Some(format!("an acknowledged write is lost: {missing}, not in {reading}"));
+            return Some(format!("an acknowledged write is missing: {missing}, from {reading}"));
         }
     }
     None

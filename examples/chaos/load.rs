@@ -28,8 +28,11 @@ const KEY_OPERATIONS: u64 = 150;
 const UNKNOWN_COST: u64 = 20;
 /// Keys of each kind that are in use at the same time.
 const KEYS_AT_ONCE: usize = 3;
-/// Final reads are tried so often.
+/// Final reads are tried so often, and are of so many keys at once.
 const FINAL_TRIES: u32 = 200;
+const FINAL_KEYS: usize = 50;
+/// The number of the client that reads at the first replica in the end.
+const FIRST_READER: u32 = 1001;
 
 /// A value that fills disks, and the pause between two of them: some megabytes a second.
 const BULK_BYTES: usize = 64 << 10;
@@ -232,46 +235,16 @@ fn ask(client: &mut Client, key: &str, call: &Call) -> (Outcome, bool) {
             Some("UNKNOWN") | None => (Outcome::Unknown, true),
             Some(word) => (Outcome::Rejected(word.to_owned()), true),
         },
-        Err(_) => (Outcome::Unknown, false),
+        Ok(Reply::Array(_)) | Err(_) => (Outcome::Unknown, false),
     }
 }
 
 /// Reads every key at every replica, after the last fault. The error says what could not be read.
 pub(crate) fn read_finally(shared: &Shared, keys: &[String]) -> Result<Vec<Operation>, String> {
-    let read_at = |node: usize| -> Result<Vec<Operation>, String> {
-        let mut done = Vec::new();
-        let mut connection = None;
-        for key in keys {
-            let mut tries = 0;
-            while tries < FINAL_TRIES {
-                tries += 1;
-                let address = shared.addresses[node];
-                let ready = connection.take().or_else(|| Client::connect(address, PATIENCE).ok());
-                let Some(mut client) = ready else {
-                    thread::sleep(Duration::from_millis(50));
-                    continue;
-                };
-                let start = shared.now();
-                let (outcome, usable) = ask(&mut client, key, &Call::Get);
-                let end = shared.now();
-                connection = usable.then_some(client);
-                if matches!(outcome, Outcome::Value(_)) {
-                    let (client, node) = (1001 + node as u32, node as u16 + 1);
-                    let (key, call) = (key.clone(), Call::Get);
-                    done.push(Operation { client, node, start, end, key, call, outcome });
-                    break;
-                }
-                thread::sleep(Duration::from_millis(10));
-            }
-            if tries == FINAL_TRIES {
-                return Err(format!("replica {} cannot read {key} after all faults", node + 1));
-            }
-        }
-        Ok(done)
-    };
     let readings: Vec<_> = thread::scope(|scope| {
-        let readers: Vec<_> =
-            (0..shared.addresses.len()).map(|node| scope.spawn(move || read_at(node))).collect();
+        let readers: Vec<_> = (0..shared.addresses.len())
+            .map(|node| scope.spawn(move || read_at(shared, node, keys)))
+            .collect();
         readers.into_iter().map(|reader| reader.join().expect("a reader ends")).collect()
     });
     let mut all = Vec::new();
@@ -279,4 +252,47 @@ pub(crate) fn read_finally(shared: &Shared, keys: &[String]) -> Result<Vec<Opera
         all.extend(reading?);
     }
     Ok(all)
+}
+
+/// Reads at one replica, many keys at once: each of them is read at one moment of the request.
+fn read_at(shared: &Shared, node: usize, keys: &[String]) -> Result<Vec<Operation>, String> {
+    let mut done = Vec::new();
+    let mut connection = None;
+    for some in keys.chunks(FINAL_KEYS) {
+        let mut request = vec!["MGET"];
+        request.extend(some.iter().map(String::as_str));
+        let mut tries = 0;
+        let (values, start, end) = loop {
+            if tries == FINAL_TRIES {
+                return Err(format!("replica {} cannot read after all faults", node + 1));
+            }
+            tries += 1;
+            let address = shared.addresses[node];
+            let ready = connection.take().or_else(|| Client::connect(address, PATIENCE).ok());
+            if let Some(mut client) = ready {
+                let start = shared.now();
+                if let Ok(Reply::Array(values)) = client.call(&request)
+                    && values.len() == some.len()
+                {
+                    connection = Some(client);
+                    break (values, start, shared.now());
+                }
+            }
+            thread::sleep(Duration::from_millis(50));
+        };
+        for (key, value) in some.iter().zip(values) {
+            let outcome = match value {
+                Reply::Bulk(value) => Outcome::Value(Some(value)),
+                Reply::Nil => Outcome::Value(None),
+                odd
+                @ (Reply::Simple(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Array(_)) => {
+                    return Err(format!("MGET has {odd:?} for {key}"));
+                }
+            };
+            let (client, node) = (FIRST_READER + node as u32, node as u16 + 1);
+            let (key, call) = (key.clone(), Call::Get);
+            done.push(Operation { client, node, start, end, key, call, outcome });
+        }
+    }
+    Ok(done)
 }

@@ -20,6 +20,7 @@ mod fault;
 mod guard;
 mod history;
 mod judge;
+mod layout;
 mod load;
 mod proxy;
 mod report;
@@ -35,16 +36,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::ability::Abilities;
 use crate::cli::{Invocation, Options};
-use crate::cluster::{Cluster, Plan};
+use crate::cluster::Cluster;
 use crate::driver::{Orders, Run};
 use crate::fault::Fault;
 use crate::guard::{Guard, Remains};
 use crate::history::Operation;
 use crate::judge::{Judgement, judge};
+use crate::layout::{Plan, lay_out};
 use crate::rng::Rng;
 
 const EXIT_VIOLATION: u8 = 1;
@@ -53,6 +57,8 @@ const EXIT_VOID: u8 = 3;
 const EXIT_FAILED: u8 = 4;
 const EXIT_INTERRUPTED: u8 = 130;
 
+/// How long a run that was interrupted may take to end by itself.
+const ORDERLY_END: Duration = Duration::from_secs(3);
 /// With fewer operations during faults, a run says nothing.
 const SUCCEEDED_LEAST: u64 = 1_000;
 /// The small file system's room for a log: at first, and for each minute.
@@ -61,8 +67,13 @@ const SMALL_DISK_BYTES: (u64, u64) = (256 << 20, 64 << 20);
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     if std::env::args().nth(1).as_deref() == Some(guard::ARGUMENT) {
-        guard::clean_up_after(std::io::stdin().lock());
-        return ExitCode::SUCCESS;
+        return match outlive_signals() {
+            Ok(()) => {
+                guard::clean_up_after(std::io::stdin().lock());
+                ExitCode::SUCCESS
+            }
+            Err(error) => complain(&error),
+        };
     }
     match cli::parse(&mut arguments) {
         Ok(Invocation::Help) => {
@@ -108,6 +119,7 @@ fn verdict(violations: &[String]) -> ExitCode {
 
 fn run(options: &Options) -> Result<ExitCode, String> {
     let kv = kv_program(options)?;
+    let interrupted = on_interrupt()?;
     let guard = Guard::start()?;
     let dir = directory(&guard)?;
     let abilities = Abilities::find(options.rootless, &dir, &guard)?;
@@ -135,8 +147,7 @@ fn run(options: &Options) -> Result<ExitCode, String> {
         SMALL_DISK_BYTES.0 + SMALL_DISK_BYTES.1 * options.duration.as_secs().div_ceil(60),
     );
     let plan = Plan { kv: &kv, dir: &dir, nodes: options.nodes, seed, small_disk };
-    let mut cluster = Cluster::lay_out(&plan, &abilities, &guard)?;
-    let interrupted = on_interrupt()?;
+    let mut cluster = Cluster::new(lay_out(&plan, &abilities, &guard)?, &kv, &abilities);
     let orders =
         Orders { menu: &menu, duration: options.duration, seed, interrupted: &interrupted };
     let run = driver::run(&mut cluster, &orders);
@@ -248,23 +259,45 @@ fn kv_program(options: &Options) -> Result<PathBuf, String> {
     }
 }
 
+/// Makes the clean-up process end by the closing of its pipe alone. A signal that was listened for
+/// once no longer ends a process.
+fn outlive_signals() -> Result<(), String> {
+    let runtime = signal_runtime()?;
+    let _inside = runtime.enter();
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+        signal(kind).map(drop).map_err(|error| format!("cannot listen for signals: {error}"))?;
+    }
+    Ok(())
+}
+
+fn signal_runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("no runtime for signals: {error}"))
+}
+
 /// A flag that Ctrl-C or SIGTERM sets.
 fn on_interrupt() -> Result<Arc<AtomicBool>, String> {
     let flag = Arc::new(AtomicBool::new(false));
     let set = Arc::clone(&flag);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("no runtime for signals: {error}"))?;
+    let runtime = signal_runtime()?;
+    let listen = |kind| {
+        let _inside = runtime.enter();
+        signal(kind).map_err(|error| format!("cannot listen for signals: {error}"))
+    };
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
     std::thread::spawn(move || {
         runtime.block_on(async {
-            let terminate = tokio::signal::unix::SignalKind::terminate();
-            let Ok(mut terminate) = tokio::signal::unix::signal(terminate) else { return };
             tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
+                _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
             set.store(true, Ordering::Relaxed);
+            // Whatever is waited for: the clean-up process does the rest.
+            tokio::time::sleep(ORDERLY_END).await;
+            std::process::exit(i32::from(EXIT_INTERRUPTED));
         });
     });
     Ok(flag)

@@ -50,7 +50,9 @@ pub(crate) fn text(run: &Run, judgement: &Judgement, cluster: &Cluster) -> Strin
         .filter(|end| *end <= run.healed)
         .collect();
     successes.sort_unstable();
-    let mut text = String::from("fault        episodes       ok  rejected  unknown  longest gap\n");
+    let mut text = String::from(
+        "fault        episodes       ok  rejected  unknown  longest gap  of it alone\n",
+    );
     for fault in Fault::ALL {
         let struck = |past: &&Past| past.faults.contains(&fault);
         let episodes: Vec<_> = run.episodes.iter().filter(struck).collect();
@@ -61,11 +63,13 @@ pub(crate) fn text(run: &Run, judgement: &Judgement, cluster: &Cluster) -> Strin
             episodes.iter().any(|past| (past.start..past.end).contains(&operation.end))
         };
         let ends = count(run.history.iter().filter(during));
-        let gaps = episodes.iter().map(|past| longest_gap(&successes, (past.start, past.end)));
-        row(&mut text, fault.name(), episodes.len(), ends, gaps.max().unwrap_or_default());
+        let gap = |past: &&Past| longest_gap(&successes, (past.start, past.end));
+        let alone = episodes.iter().filter(|past| past.faults.len() == 1);
+        let gaps = (episodes.iter().map(gap).max(), alone.map(gap).max());
+        row(&mut text, fault.name(), episodes.len(), ends, gaps);
     }
     let gap = longest_gap(&successes, (0, run.healed));
-    row(&mut text, "all", run.episodes.len(), count(&run.history), gap);
+    row(&mut text, "all", run.episodes.len(), count(&run.history), (Some(gap), None));
     let tally = cluster.proxy.tally();
     let write = writeln!(
         text,
@@ -94,18 +98,29 @@ pub(crate) fn text(run: &Run, judgement: &Judgement, cluster: &Cluster) -> Strin
     let write = writeln!(
         text,
         "agreement of the replicas: {agreement}\n\
-         keys judged: {}, the largest with {} operations; undecided: {}",
-        judgement.keys, judgement.largest, judgement.undecided
+         keys judged: {}, the largest with {} operations; wrong: {}, undecided: {}",
+        judgement.keys, judgement.largest, judgement.wrong, judgement.undecided
     );
     write.expect("writing to a string does not fail");
     text
 }
 
-fn row(text: &mut String, name: &str, episodes: usize, ends: Ends, gap: u64) {
+/// One line; the gaps are those of all episodes with this fault, and of those with no other.
+fn row(
+    text: &mut String,
+    name: &str,
+    episodes: usize,
+    ends: Ends,
+    gaps: (Option<u64>, Option<u64>),
+) {
     let Ends { succeeded, rejected, unknown } = ends;
-    let gap = Duration::from_nanos(gap).as_secs_f64();
+    let seconds = |gap: Option<u64>| {
+        let shown = |gap| format!("{:.2} s", Duration::from_nanos(gap).as_secs_f64());
+        gap.map_or_else(|| "-".to_owned(), shown)
+    };
+    let (gap, alone) = (seconds(gaps.0), seconds(gaps.1));
     let line = format!(
-        "{name:<12} {episodes:>8} {succeeded:>8} {rejected:>9} {unknown:>8} {gap:>10.2} s\n"
+        "{name:<12} {episodes:>8} {succeeded:>8} {rejected:>9} {unknown:>8} {gap:>12} {alone:>12}\n"
     );
     text.push_str(&line);
 }

@@ -10,6 +10,9 @@ use std::time::Duration;
 /// A larger reply is none of this program's.
 const BULK_BYTES_MAX: usize = 16 << 20;
 
+/// No request of this program has a longer list for a reply.
+const ARRAY_MAX: usize = 1024;
+
 /// A reply.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Reply {
@@ -18,6 +21,7 @@ pub(crate) enum Reply {
     Integer(i64),
     Bulk(String),
     Nil,
+    Array(Vec<Reply>),
 }
 
 /// A connection.
@@ -71,6 +75,13 @@ impl Client {
                     Reply::Bulk(String::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData)?)
                 }
             },
+            "*" => match usize::try_from(number()?) {
+                Ok(length) if length <= ARRAY_MAX => {
+                    let items = (0..length).map(|_| self.receive());
+                    Reply::Array(items.collect::<io::Result<_>>()?)
+                }
+                Ok(_) | Err(_) => return Err(io::ErrorKind::InvalidData.into()),
+            },
             _ => return Err(io::ErrorKind::InvalidData.into()),
         })
     }
@@ -86,7 +97,11 @@ impl Info {
         let mut client = Client::connect(address, patience).ok()?;
         match client.call(&["INFO", "paxos"]).ok()? {
             Reply::Bulk(text) => Some(Self(text)),
-            Reply::Simple(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Nil => None,
+            Reply::Simple(_)
+            | Reply::Error(_)
+            | Reply::Integer(_)
+            | Reply::Nil
+            | Reply::Array(_) => None,
         }
     }
 

@@ -56,11 +56,12 @@ pub(crate) fn prepare_filter(filter: Filter, name: &str) -> Result<(), String> {
             within(name, &["nft", "add", "table", "inet", "chaos"])?;
             let hook = "{ type filter hook output priority 0 ; }";
             within(name, &["nft", "add", "chain", "inet", "chaos", "out", hook])?;
-            // The trial of random numbers.
-            drop_packets(filter, name, &[9], 500)?;
         }
-        Filter::Iptables => drop_packets(filter, name, &[9], 500)?,
+        Filter::Iptables => {}
     }
+    // A trial of both kinds of rules.
+    drop_packets(filter, name, &[9], 500)?;
+    drop_packets(filter, name, &[9, 10], 1000)?;
     clear(filter, name).map(drop)
 }
 
@@ -73,18 +74,22 @@ pub(crate) fn drop_packets(
 ) -> Result<(), String> {
     let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
     let ports = ports.join(",");
+    // A chance of one is no chance: the tools refuse it.
+    let always = permille >= 1000;
     match filter {
         Filter::Nft => {
             let (set, chance) = (format!("{{ {ports} }}"), permille.to_string());
             let rule = ["nft", "add", "rule", "inet", "chaos", "out", "udp", "dport", &set];
-            let random = ["numgen", "random", "mod", "1000", "<", &chance, "counter", "drop"];
-            within(name, &[&rule[..], &random[..]].concat())?;
+            let random = ["numgen", "random", "mod", "1000", "<", &chance];
+            let random = if always { &[][..] } else { &random };
+            within(name, &[&rule[..], random, &["counter", "drop"]].concat())?;
         }
         Filter::Iptables => {
-            let chance = format!("{}.{:03}", permille / 1000, permille % 1000);
+            let chance = format!("0.{permille:03}");
             let rule = ["iptables", "-A", "OUTPUT", "-p", "udp", "-m", "multiport", "--dports"];
             let random = ["-m", "statistic", "--mode", "random", "--probability", &chance];
-            within(name, &[&rule[..], &[&ports], &random[..], &["-j", "DROP"]].concat())?;
+            let random = if always { &[][..] } else { &random };
+            within(name, &[&rule[..], &[&ports], random, &["-j", "DROP"]].concat())?;
         }
     }
     Ok(())

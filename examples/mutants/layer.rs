@@ -122,8 +122,12 @@ const NODE_SHARE: u64 = 5;
 const SEEDS_OF_CORE: &str = "random::";
 const SEEDS_OF_LOG: &str = "simulated::";
 /// What else of the core's tests says nothing of one rule: pinned seeds, and tests of the tools.
-const OTHERS_OF_CORE: [&str; 4] = [SEEDS_OF_CORE, "regressions::seeds", "linear::", "traces::"];
+const OTHERS_OF_CORE: [&str; 5] =
+    [SEEDS_OF_CORE, "portfolio::", "regressions::seeds", "linear::", "traces::"];
 const BYTES: [&str; 3] = ["codec::", "golden::", "fuzz::"];
+
+/// So many characters of what a check says are enough.
+const WORDS_MAX: usize = 160;
 
 /// Where layers are built and run.
 pub(crate) struct Workshop {
@@ -294,7 +298,10 @@ fn judge(ended: &Ended, seconds: f64) -> Seen {
     let words = failure(&ended.said);
     match (ended.success, words) {
         (Some(true), _) => Seen::Survived { seconds },
-        (_, Some(words)) => Seen::Caught { words, seconds },
+        (_, Some(words)) => {
+            let words = words.chars().take(WORDS_MAX).collect();
+            Seen::Caught { words, seconds }
+        }
         (Some(false), None) => {
             // Whatever failed has no words of a check; what a run never showed is no mistake seen.
             let last = ended.said.lines().last().unwrap_or("it said nothing");

@@ -35,7 +35,7 @@ use table::Row;
 
 const USAGE: &str =
     "mutants [--only WORD]... [--from NAME] [--sample N --salt TEXT] [--layer NAME] [--seeds N]
-        [--no-baseline] [--write-table] [--check]
+        [--pending] [--no-baseline] [--write-table] [--check]
 
 --only WORD     the mutants whose name contains the word; may be repeated
 --from NAME     those whose name does not come before this one
@@ -43,6 +43,7 @@ const USAGE: &str =
 --layer NAME    only this layer, on every mutant, whatever its header says
 --seeds N       how many seeds each layer of seeds runs at most (default 2000,
                 or what the patch's header says)
+--pending       those under mutants/pending/, which are not counted yet
 --no-baseline   do not run the layers on the unbroken copy first
 --write-table   writes the rows of this run into mutants/TABLE.md
 --check         only says whether every patch has a whole header and applies";
@@ -51,6 +52,14 @@ const USAGE: &str =
 const MUTANTS_MIN: usize = 64;
 const COMPILE_MAX: usize = 10;
 
+/// Which patches are run.
+#[derive(Clone, Copy, Default, Eq, PartialEq)]
+enum Which {
+    #[default]
+    Counted,
+    Pending,
+}
+
 #[derive(Default)]
 struct Arguments {
     only: Vec<String>,
@@ -58,6 +67,7 @@ struct Arguments {
     sample: Option<(usize, String)>,
     layer: Option<Layer>,
     seeds: Option<u64>,
+    which: Which,
     no_baseline: bool,
     write_table: bool,
     check: bool,
@@ -75,6 +85,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
             "--salt" => salt = Some(next()?),
             "--layer" => arguments.layer = Some(Layer::parse(&next()?)?),
             "--seeds" => arguments.seeds = Some(number(&next()?)?),
+            "--pending" => arguments.which = Which::Pending,
             "--no-baseline" => arguments.no_baseline = true,
             "--write-table" => arguments.write_table = true,
             "--check" => arguments.check = true,
@@ -87,8 +98,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
         (Some(count), Some(salt)) => Some((count as usize, salt)),
         _ => return Err("--sample and --salt go together".to_owned()),
     };
-    if arguments.layer.is_some() && arguments.write_table {
-        return Err("the table is of mutants in their own layers".to_owned());
+    if (arguments.layer.is_some() || arguments.which == Which::Pending) && arguments.write_table {
+        return Err("the table is of counted mutants in their own layers".to_owned());
     }
     Ok(Some(arguments))
 }
@@ -122,10 +133,14 @@ fn main() -> ExitCode {
 /// Returns whether all is well.
 fn run(arguments: &Arguments) -> Result<bool, String> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let all = patch::read_all(&root.join("mutants"))?;
+    let mut all = patch::read_all(&root.join("mutants"))?;
+    let pending = patch::read_all(&root.join("mutants/pending"))?;
     let mut scratch = Scratch::open(&root)?;
     if arguments.check {
-        return Ok(check(&all, &scratch));
+        return Ok(check(&all, &pending, &scratch));
+    }
+    if arguments.which == Which::Pending {
+        all = pending;
     }
     let chosen = choose(&all, arguments);
     if chosen.is_empty() {
@@ -167,9 +182,9 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
 }
 
 /// Whether the directory keeps its promises, without building anything.
-fn check(all: &[Mutant], scratch: &Scratch) -> bool {
+fn check(all: &[Mutant], pending: &[Mutant], scratch: &Scratch) -> bool {
     let mut faults = Vec::new();
-    for mutant in all {
+    for mutant in all.iter().chain(pending) {
         if let Err(why) = scratch.check(mutant) {
             faults.push(format!("{} no longer applies: {why}", mutant.name));
         }
@@ -190,7 +205,7 @@ fn check(all: &[Mutant], scratch: &Scratch) -> bool {
     for fault in &faults {
         println!("{fault}");
     }
-    println!("total {} in order {}", all.len(), all.len().saturating_sub(faults.len()));
+    println!("total {} pending {} faults {}", all.len(), pending.len(), faults.len());
     faults.is_empty()
 }
 

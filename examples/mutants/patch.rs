@@ -57,6 +57,9 @@ pub(crate) struct Mutant {
 pub(crate) fn read_all(dir: &Path) -> Result<Vec<Mutant>, String> {
     let failed = |error| format!("cannot read {}: {error}", dir.display());
     let mut mutants = Vec::new();
+    if !dir.exists() {
+        return Ok(mutants);
+    }
     for entry in fs::read_dir(dir).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         if path.extension().is_some_and(|extension| extension == "patch") {

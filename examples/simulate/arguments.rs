@@ -60,23 +60,54 @@ pub(crate) struct Arguments {
     pub(crate) limits: Limits,
 }
 
+impl Arguments {
+    fn usual() -> Self {
+        Self {
+            first: 0,
+            seeds: 1000,
+            threads: thread::available_parallelism().map_or(1, usize::from),
+            trace: false,
+            print_hash: false,
+            trace_out: None,
+            ledger: None,
+            block: 10_000,
+            diagram: None,
+            last: usize::MAX,
+            replay: false,
+            depth: Depth::Core,
+            limits: Limits::default(),
+        }
+    }
+
+    /// The seeds by which speeds are compared.
+    fn compare_speed(&mut self) {
+        let Limits { codec, trace_capacity, .. } = self.limits;
+        let usual = Limits { codec, trace_capacity, ..Limits::default() };
+        let (replicas_min, replicas_max, commands) = (5, 5, 200);
+        let profile = Profile::Uniform;
+        self.limits = Limits { profile, replicas_min, replicas_max, commands, ..usual };
+        self.seeds = 200;
+        self.threads = 1;
+    }
+
+    /// What no single word can say.
+    fn check(self) -> Result<Self, String> {
+        let files = self.trace_out.is_some() || self.diagram.is_some();
+        let tells = self.trace || self.print_hash || files;
+        if tells && !self.replay {
+            let those = "--trace, --print-hash, --trace-out and --diagram go with --seed";
+            return Err(those.to_owned());
+        }
+        if self.first.checked_add(self.seeds).is_none() {
+            return Err("there are no seeds that high".to_owned());
+        }
+        Ok(self)
+    }
+}
+
 /// What the words mean; nothing if they ask for help.
 pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, String> {
-    let mut arguments = Arguments {
-        first: 0,
-        seeds: 1000,
-        threads: thread::available_parallelism().map_or(1, usize::from),
-        trace: false,
-        print_hash: false,
-        trace_out: None,
-        ledger: None,
-        block: 10_000,
-        diagram: None,
-        last: usize::MAX,
-        replay: false,
-        depth: Depth::Core,
-        limits: Limits::default(),
-    };
+    let mut arguments = Arguments::usual();
     while let Some(word) = words.next() {
         let mut number = |low: u64, high: u64| {
             let text = words.next().ok_or(format!("{word} needs a number"))?;
@@ -107,16 +138,7 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Ar
                 let profile = name.parse().map_err(|error: UnknownProfile| error.to_string());
                 arguments.limits.profile = profile?;
             }
-            "--speed" => {
-                let Limits { codec, trace_capacity, .. } = arguments.limits;
-                let usual = Limits { codec, trace_capacity, ..Limits::default() };
-                let profile = Profile::Uniform;
-                let (replicas_min, replicas_max, commands) = (5, 5, 200);
-                arguments.limits =
-                    Limits { profile, replicas_min, replicas_max, commands, ..usual };
-                arguments.seeds = 200;
-                arguments.threads = 1;
-            }
+            "--speed" => arguments.compare_speed(),
             "--ledger" => {
                 let path = words.next().ok_or("--ledger needs a file")?;
                 arguments.ledger = Some(path.into());
@@ -137,13 +159,5 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Ar
             _ => return Err(format!("what is {word}?")),
         }
     }
-    let files = arguments.trace_out.is_some() || arguments.diagram.is_some();
-    let tells = arguments.trace || arguments.print_hash || files;
-    if tells && !arguments.replay {
-        return Err("--trace, --print-hash, --trace-out and --diagram go with --seed".to_owned());
-    }
-    if arguments.first.checked_add(arguments.seeds).is_none() {
-        return Err("there are no seeds that high".to_owned());
-    }
-    Ok(Some(arguments))
+    arguments.check().map(Some)
 }

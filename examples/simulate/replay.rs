@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
+use paxos_core::ids::ReplicaId;
 use paxos_core::sim::{Diagram, Limits, Outcome, Record};
 
 use crate::arguments::Arguments;
@@ -35,7 +36,7 @@ pub(crate) fn replay(arguments: &Arguments) -> ExitCode {
 
 /// The picture of a run, in the form that the file's name asks for.
 fn diagram(outcome: &Outcome, arguments: &Arguments, path: &Path) -> String {
-    let of = |record: &Record| record.replica.map(|id| id.number());
+    let of = |record: &Record| record.replica.map(ReplicaId::number);
     let replicas = outcome.trace.records().filter_map(of).max().unwrap_or(1);
     let fate = outcome.violation.as_ref().map_or(String::new(), |v| format!(": {v}"));
     let title = format!("seed {}, {replicas} replicas{fate}", outcome.seed);

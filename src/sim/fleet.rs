@@ -32,7 +32,9 @@ use crate::shared::{Closing, Shared};
 /// A request whose answer matters to nobody is given up after so many election timeouts at most.
 const PATIENCE_MAX: u64 = 10;
 /// How often a client shuts its node down while there are faults, of a thousand of its acts.
-const SHUTDOWN: u32 = 5;
+const SHUTDOWN: u32 = 30;
+/// Nodes are shut down early, so that they are back when progress is demanded.
+const CLOSE_BEFORE: Time = Time::from_nanos(800_000_000);
 /// The client that asks whether the cluster serves again.
 const PROBE: u64 = 1_000_000;
 
@@ -75,6 +77,8 @@ pub(super) struct SimFleet<M: StateMachine> {
     places: Vec<Option<Place<M>>>,
     clients: Vec<SimClient<M>>,
     probes: Vec<Pending<M>>,
+    /// The longest pause between two requests while there are faults, in milliseconds.
+    pause_max: u64,
     served: bool,
     history: HistoryOf<M>,
     /// The number of each command in the history; none for queries.
@@ -133,6 +137,7 @@ fn draw_options(rng: &mut Rng) -> NodeOptions {
         requests_max: tiny(rng, 3, usual.requests_max),
         forwarded_bytes_max: tiny(rng, 2000, usual.forwarded_bytes_max),
         forwards_max: tiny(rng, 2, usual.forwards_max),
+        shutdown_timeout: rng.duration(Duration::from_millis(10), Duration::from_millis(400)),
         ..usual
     }
 }
@@ -153,7 +158,9 @@ where
         let full = if rng.chance(300) { rng.between(1, 100) as u32 } else { 0 };
         let node_options = draw_options(&mut rng);
         let codec = Arc::clone(&setting.codec);
-        let count = setting.limits.clients.max(1);
+        // With few clients nothing ever waits for another; with many, queues and windows fill.
+        let count = setting.limits.clients.max(1) * *rng.pick(&[1, 1, 2, 4, 8]);
+        let pause_max = *rng.pick(&[10, 50, 250]);
         let client = |number| {
             let first = if number == 0 { commands % count } else { 0 };
             SimClient { left: commands / count + first, pending: None }
@@ -167,6 +174,7 @@ where
             places: (0..options.replicas).map(|_| None).collect(),
             clients: (0..count).map(client).collect(),
             probes: Vec::new(),
+            pause_max,
             served: false,
             history: History::new(),
             numbers: Vec::new(),
@@ -312,7 +320,7 @@ where
     }
 
     fn act(&mut self, client: usize, now: Time, under_faults: bool, rng: &mut Rng) -> Act {
-        let pause = rng.between(5, if under_faults { 250 } else { 40 });
+        let pause = rng.between(1, if under_faults { self.pause_max } else { 40 });
         let mut act = Act { asked: None, again: Some(Duration::from_millis(pause)) };
         if self.clients[client].pending.is_some() {
             return act;
@@ -321,9 +329,10 @@ where
             return Act::default();
         }
         let at = self.any_place();
-        if under_faults && self.rng.chance(SHUTDOWN) {
+        if under_faults && now < CLOSE_BEFORE && self.rng.chance(SHUTDOWN) {
             let place = self.places[usize::from(at.number()) - 1].as_ref();
-            place.inspect(|place| place.shared.close(Closing::Graceful));
+            let closing = if self.rng.chance(500) { Closing::Graceful } else { Closing::AtOnce };
+            place.inspect(|place| place.shared.close(closing));
         }
         let asked = self.history.operations().len();
         let pending = self.ask(client as u64 + 1, at, now, false);
@@ -339,6 +348,12 @@ where
 
     fn reach(&mut self, ids: &[ReplicaId]) {
         self.reached = ids.to_vec();
+        // Whoever is still about to close does it before progress is demanded.
+        for place in self.places.iter().flatten() {
+            if place.shared.closing() != Closing::No {
+                place.shared.close(Closing::AtOnce);
+            }
+        }
         for client in &mut self.clients {
             let Some(pending) = client.pending.take_if(|pending| !ids.contains(&pending.at)) else {
                 continue;

@@ -227,14 +227,12 @@ impl<M: StateMachine> SimHost<M> {
 
     fn stop(&mut self, reason: StopReason, effects: &mut Vec<Effect>) {
         self.stopped = true;
+        // Whatever the reason, the applier finishes what it was given and answers who waits.
+        for _ in 0..POLLS_MAX {
+            self.poll_applier();
+        }
         let ending = match reason {
-            StopReason::Shutdown => {
-                // The applier finishes what it was given.
-                for _ in 0..POLLS_MAX {
-                    self.poll_applier();
-                }
-                Ending::Shutdown
-            }
+            StopReason::Shutdown => Ending::Shutdown,
             StopReason::Halt(halt) => Ending::Halt(halt),
             StopReason::Storage(_) => Ending::Storage,
             StopReason::Apply { .. }
@@ -273,7 +271,12 @@ impl<M: StateMachine> Host for SimHost<M> {
     }
 
     fn status(&self) -> Status {
-        self.driver.replica.status()
+        let mut status = self.driver.replica.status();
+        // As the node's own status: its task hears of it when it wakes next.
+        status.applied = self.shared.applied();
+        let handed = self.driver.intake.handed;
+        status.slots_being_applied = handed.distance_from(status.applied) as usize;
+        status
     }
 
     fn counters(&self) -> Counters {

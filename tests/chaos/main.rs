@@ -20,6 +20,8 @@ mod guard;
 mod history;
 #[path = "../../examples/chaos/judge.rs"]
 mod judge;
+#[path = "../../examples/chaos/layout.rs"]
+mod layout;
 #[path = "../../examples/chaos/proxy.rs"]
 mod proxy;
 #[path = "../../examples/chaos/resp.rs"]

@@ -99,6 +99,18 @@ fn directory_of(id: u32, replicas: usize) -> PathBuf {
     }
 }
 
+/// The processes of this program that another one has started.
+fn children(id: u32) -> Vec<String> {
+    let parent = format!("PPid:\t{id}");
+    let numbers = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name());
+    let numbers = numbers.map(|name| name.to_string_lossy().into_owned());
+    let is_child = |number: &String| {
+        let status = fs::read_to_string(format!("/proc/{number}/status")).unwrap_or_default();
+        status.starts_with("Name:\tchaos\n") && status.lines().any(|line| line == parent)
+    };
+    numbers.filter(is_child).collect()
+}
+
 fn wait_until_gone(dir: &Path) {
     let start = Instant::now();
     while dir.exists() || !servers(dir).is_empty() {
@@ -115,15 +127,17 @@ fn nothing_is_left_behind_by_kill_9_or_by_ctrl_c() {
         command.args(["--smoke", "--faults", "kill"]).stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
         let dir = directory_of(child.id(), 3);
-        let kill = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
-        assert!(kill.success());
-        let status = child.wait().unwrap();
-        if signal == "-KILL" {
-            assert_eq!(status.code(), code);
-        } else {
-            // One that came before the run was listening for signals ends it all the same.
-            assert!(status.code() == code || status.code().is_none(), "{status}");
+        let mut kill = Command::new("kill");
+        kill.args([signal, &child.id().to_string()]);
+        if signal == "-INT" {
+            // As a command that signals every process of this name would.
+            let children = children(child.id());
+            assert_eq!(children.len(), 1, "the clean-up process");
+            kill.args(children);
         }
+        assert!(kill.status().unwrap().success());
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), code, "{signal}");
         wait_until_gone(&dir);
     }
 }

@@ -178,7 +178,7 @@ fn a_lost_part_of_a_list_is_named() {
         append(20, "c1.2;", 10),
         operation((30, 40), 1001, "l0.0", Call::Get, value("c1.1;")),
     ];
-    assert_rejected(&history, "an acknowledged write is lost");
+    assert_rejected(&history, "an acknowledged write is missing");
     assert_rejected(&history, "not linearizable");
     history[2].outcome = value("c1.1;c1.2;");
     assert!(judge(&history).violations.is_empty());

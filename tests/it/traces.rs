@@ -50,7 +50,7 @@ impl Schema {
             let cells: Vec<&str> = line.split('|').map(str::trim).collect();
             match cells.as_slice() {
                 ["", "---", ..] => {}
-                ["", head @ ("event" | "kind" | "part"), ..] => table = (*head).to_owned(),
+                ["", head @ ("event" | "kind" | "part"), ..] => (*head).clone_into(&mut table),
                 ["", event, cell, _, _, ""] if table == "event" => {
                     _ = schema.events.insert((*event).to_owned(), fields(cell));
                 }
@@ -161,7 +161,7 @@ impl Schema {
     }
 }
 
-/// What no run has, as nothing makes it yet.
+/// What few runs have, and what none has, as nothing makes it yet.
 fn rarities() -> String {
     let ballot = Ballot::new(1, ReplicaId::new(1));
     let command = Command {
@@ -180,13 +180,15 @@ fn rarities() -> String {
         replica: ReplicaId::new(1),
         incarnation: Incarnation::new(1, 2),
     };
-    let entry = PromiseEntry { slot: Slot::new(3), state: SlotState::Unknown(ballot) };
+    let states = [SlotState::Chosen(Filling::Noop), SlotState::Unknown(ballot)];
+    let slots = [Slot::new(2), Slot::new(3)];
+    let entries = slots.into_iter().zip(states).map(|(slot, state)| PromiseEntry { slot, state });
     let promise = Promise {
         ballot,
         committed: Slot::ZERO,
         from: Slot::FIRST,
         through: Slot::MAX,
-        entries: vec![entry],
+        entries: entries.collect(),
     };
     let (first, slot) = (Slot::FIRST, Slot::ZERO);
     let fetched = Fetched { first, values, committed: slot, trimmed: slot };

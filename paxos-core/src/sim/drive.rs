@@ -195,6 +195,7 @@ impl Cluster {
     pub(super) fn arm(&mut self, id: ReplicaId, wake_at: Option<Time>) {
         let now = self.now;
         let node = self.node_mut(id);
+        node.wake_at = wake_at;
         let Some(local) = wake_at else {
             node.armed = None;
             return;

@@ -81,9 +81,9 @@ impl Cluster {
         node.applied_said = Slot::ZERO;
         node.failed = None;
         self.check.wiped(id);
+        self.observe(|observer| observer.replaced(id));
         self.trouble.wiped.insert(seat(id));
         self.totals.wipes += 1;
-        self.observe(|observer| observer.replaced(id));
     }
 
     /// A durable state machine makes what it holds durable.
@@ -173,6 +173,7 @@ impl Cluster {
         node.life += 1;
         node.seen = Seen::default();
         node.armed = None;
+        node.wake_at = None;
         node.applying = false;
         node.paused_until = now;
         node.applied = applied;

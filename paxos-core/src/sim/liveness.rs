@@ -184,7 +184,7 @@ impl Cluster {
             Plight::Crashing => {
                 self.restart(id);
                 let down = self.options.config.heartbeat_interval;
-                let down = any_order(&mut self.rng, Duration::from_millis(5), down * 4);
+                let down = any_order(&mut self.rng, down, down * 8);
                 self.lie_in_wait(Ambush {
                     whom: Target::One(id),
                     cue: Cue::Sending(Kind::Heartbeat),

@@ -111,6 +111,8 @@ pub(super) struct Node {
     pub(super) busy: usize,
     /// The true time for which the next timer event is queued.
     pub(super) armed: Option<Time>,
+    /// What the process asked for: the local time at which it wants to wake up.
+    pub(super) wake_at: Option<Time>,
     pub(super) paused_until: Time,
     /// It led when it was last looked at.
     pub(super) led: bool,
@@ -143,6 +145,7 @@ impl Node {
             jobs: VecDeque::new(),
             busy: 0,
             armed: None,
+            wake_at: None,
             paused_until: Time::ZERO,
             led: false,
             applied: Slot::ZERO,

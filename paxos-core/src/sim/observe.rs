@@ -27,6 +27,7 @@ pub(super) struct Observer {
     monitor: Monitor,
     verdict: Option<Verdict>,
     places: Vec<Place>,
+    saw_replacement: bool,
     /// Batches of hosts.
     witnessed: BTreeSet<u128>,
     values: Vec<Value>,
@@ -65,6 +66,7 @@ impl Observer {
             monitor: Monitor::new(quorums, u64::from(membership.window())),
             verdict: None,
             places: (0..membership.members().count()).map(|_| Place::default()).collect(),
+            saw_replacement: false,
             witnessed: BTreeSet::new(),
             values: Vec::new(),
             entries: Vec::new(),
@@ -79,6 +81,11 @@ impl Observer {
     /// Every slot up to this one is chosen, as the monitor sees it.
     pub(super) fn chosen_prefix(&self) -> Slot {
         Slot::new(self.monitor.chosen_prefix())
+    }
+
+    /// Whether a directory was ever put in the place of another.
+    pub(super) fn saw_replacement(&self) -> bool {
+        self.saw_replacement
     }
 
     fn place(&mut self, id: ReplicaId) -> &mut Place {
@@ -106,6 +113,7 @@ impl Observer {
 
     /// Another directory was put in the place of a replica's.
     pub(super) fn replaced(&mut self, id: ReplicaId) {
+        self.saw_replacement = true;
         self.tell(&Event::Replaced { at: acceptor(id) });
     }
 
@@ -172,7 +180,9 @@ impl Observer {
 
     /// A replica's process ended.
     pub(super) fn stopped(&mut self, id: ReplicaId) {
-        *self.place(id) = Place::default();
+        let place = self.place(id);
+        // A proof that came with others may be told after the power failed.
+        *place = Place { pending: core::mem::take(&mut place.pending), ..Place::default() };
         self.tell(&Event::Stopped { at: acceptor(id) });
     }
 
@@ -202,7 +212,9 @@ impl Observer {
         for (slot, chosen) in &recovered.chosen {
             self.tell(&Event::ChosenDurable { at, slot: slot.number(), value: value(chosen) });
         }
-        self.place(id).committed = committed.max(applied.number());
+        let place = self.place(id);
+        place.committed = committed.max(applied.number());
+        place.pending.clear();
     }
 
     /// A value was handed to a state machine.
@@ -339,8 +351,9 @@ fn ballot(ballot: CoreBallot) -> Ballot {
 }
 
 fn life(incarnation: Incarnation) -> Life {
-    let directory = u64::from(incarnation.nonce() >> 16);
-    Life { directory, boot: u64::from(incarnation.boot()) }
+    let nonce = incarnation.nonce();
+    let (directory, start) = (u64::from(nonce >> 16), u64::from(nonce & 0xffff));
+    Life { directory, boot: u64::from(incarnation.boot()), start }
 }
 
 fn value(value: &CoreValue) -> Value {
@@ -470,9 +483,8 @@ mod tests {
     #[test]
     fn what_was_on_its_way_to_the_disk_is_forgotten_in_a_crash() {
         let mut observer = started();
-        let sequence = writes_promise(&mut observer, LEADER);
+        let _unproved = writes_promise(&mut observer, LEADER);
         observer.stopped(LEADER);
-        observer.attested(LEADER, sequence);
         let recovered = |observer: &mut Observer, promised| {
             let membership = Membership::voters_only([1, 2, 3].map(ReplicaId::new)).unwrap();
             let format = Format {
@@ -490,11 +502,11 @@ mod tests {
         };
         recovered(&mut observer, None);
         assert_eq!(observer.verdict(), None);
-        // What was attested must come back.
+        // What was attested must come back, even if the proof was the last thing that happened.
         let mut observer = started();
         let sequence = writes_promise(&mut observer, LEADER);
-        observer.attested(LEADER, sequence);
         observer.stopped(LEADER);
+        observer.attested(LEADER, sequence);
         recovered(&mut observer, None);
         assert_eq!(observer.verdict().map(|verdict| verdict.rule), Some(Rule::A1));
     }

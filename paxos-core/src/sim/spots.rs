@@ -106,18 +106,7 @@ impl Spot {
             Self::LeaderDiesAfterItsSync => {
                 aim.ambush(Target::Leader, Cue::Written(Fact::Accepted), few, crash);
             }
-            Self::ManyBallots => {
-                let cut = aim.timeouts(10, 25);
-                let blow = if aim.rng.chance(700) {
-                    Blow::CutAllButOne(cut)
-                } else {
-                    Blow::Cut(Side::Out, cut)
-                };
-                aim.ambush(Target::Leader, Cue::Leading, 5, blow);
-                if aim.rng.chance(300) {
-                    aim.ambush(Target::Leader, Cue::Sending(Kind::Accept), few, crash);
-                }
-            }
+            Self::ManyBallots => aim.many_ballots(few, crash),
             Self::NothingIsChosen => {
                 aim.lose(Kind::Accepted, 20, 80);
                 let cut = aim.timeouts(10, 20);
@@ -213,6 +202,16 @@ impl Aim<'_> {
 
     fn push(&mut self, at: Time, fault: Fault) {
         self.faults.push((at, fault));
+    }
+
+    fn many_ballots(&mut self, few: u32, crash: Blow) {
+        let cut = self.timeouts(10, 25);
+        let blow =
+            if self.rng.chance(700) { Blow::CutAllButOne(cut) } else { Blow::Cut(Side::Out, cut) };
+        self.ambush(Target::Leader, Cue::Leading, 5, blow);
+        if self.rng.chance(300) {
+            self.ambush(Target::Leader, Cue::Sending(Kind::Accept), few, crash);
+        }
     }
 
     /// A little loss, or none: what is aimed at should happen.

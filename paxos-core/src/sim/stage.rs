@@ -133,8 +133,11 @@ impl Cluster {
             // What was written last was waited for or not: a crash here is the harder case.
             Ending::Shutdown => {
                 self.crash(id);
-                let down = self.options.election_timeout();
-                let down = self.rng.duration(Duration::from_millis(1), down);
+                let longest = self.options.election_timeout();
+                let mut down = self.rng.duration(Duration::from_millis(1), longest);
+                if !self.under_faults {
+                    down = Duration::from_millis(1);
+                }
                 self.restart_after(id, down);
             }
             // Who failed the storage decides when the process starts again.

@@ -296,7 +296,10 @@ impl Cluster {
         node.clock.set_rate(now, u64::from(rate));
         // Its alarm rings at another true time.
         node.armed = None;
-        self.drain(id);
+        let wake_at = node.wake_at;
+        if node.is_up() {
+            self.arm(id, wake_at);
+        }
     }
 
     /// Whether a replica's disk may be taken away: all others remember it, and enough disks are left

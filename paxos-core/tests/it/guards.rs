@@ -8,9 +8,10 @@ use paxos_core::durable::{Write, WriteBatch};
 use paxos_core::ids::{ClusterId, Epoch, GroupId, Incarnation, Slot};
 use paxos_core::membership::{Member, Membership};
 use paxos_core::message::{
-    Body, Commit, Connectivity, Fetch, Message, Origin, Prepare, PromiseEntry, Reject, SlotState,
+    Body, Commit, Connectivity, Fetch, Fetched, Message, Origin, Prepare, PromiseEntry, Reject,
+    SlotState,
 };
-use paxos_core::output::{Output, Recipients, Role};
+use paxos_core::output::{Halt, Output, Recipients, Role};
 use paxos_core::quorum::QuorumRule;
 
 use crate::bed::{
@@ -295,6 +296,7 @@ fn what_left_memory_is_read_back_as_far_as_it_is_durable() {
     bed.receive(id(2), accept(ballot(1, 2), 1, &["a", "b", "c"], 0));
     bed.receive(id(2), accept(ballot(1, 2), 4, &["d", "e", "f"], 6));
     assert_eq!((bed.committed(), bed.pending.len()), (slot(6), 2));
+    assert!(bed.loads.is_empty(), "nothing is durable yet: {:?}", bed.loads);
     let first = bed.pending.remove(0);
     bed.replica.handle_durable(first.into_durable(), bed.now);
     bed.drain();
@@ -332,4 +334,38 @@ fn a_repeated_prepare_costs_no_write() {
     }
     assert_eq!(bed.promises().len(), 2);
     assert_eq!(bed.disk.iter().filter(|w| **w == Write::Promised(ballot(1, 3))).count(), 1);
+}
+
+/// Mutant `two-chosen-values-kept-quiet`: a peer that holds another value as chosen proves that an
+/// assumption was broken.
+#[test]
+fn two_values_chosen_in_one_slot_halt_the_replica() {
+    let mut bed = Bed::new(1, 3);
+    bed.receive(id(2), accept(ballot(1, 2), 1, &["a"], 1));
+    bed.sync();
+    assert_eq!(bed.committed(), slot(1));
+    let values = vec![value("b")];
+    bed.receive(id(3), Fetched { first: slot(1), values, committed: slot(1), trimmed: Slot::ZERO });
+    assert_eq!(bed.halted, Some(Halt::AgreementBroken { slot: slot(1) }));
+}
+
+/// Mutant `watermark-from-whoever-vouches`: a follower that vouches for a leader says how far its own
+/// prefix reaches, perhaps by another ballot: that is a reason to fetch.
+#[test]
+fn the_prefix_of_one_who_vouches_is_no_watermark() {
+    let mut bed = Bed::new(1, 3);
+    bed.receive(id(2), accept(ballot(1, 2), 1, &["a"], 0));
+    bed.sync();
+    bed.hear(&[3], |_, heartbeat| {
+        heartbeat.leader = Some(ballot(1, 2));
+        heartbeat.committed = slot(1);
+    });
+    assert_eq!(bed.committed(), Slot::ZERO);
+    bed.pass(HEARTBEAT);
+    assert!(bed.has_sent("Fetch"));
+    bed.hear(&[2], |_, heartbeat| {
+        heartbeat.leader = Some(ballot(1, 2));
+        heartbeat.committed = slot(1);
+    });
+    assert_eq!(bed.committed(), slot(1), "the leader's own word is one");
 }

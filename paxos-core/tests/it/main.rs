@@ -17,6 +17,7 @@ mod membership;
 mod monitor;
 mod paper;
 mod partitions;
+mod portfolio;
 mod quorum;
 mod random;
 mod recovery;

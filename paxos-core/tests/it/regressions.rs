@@ -11,7 +11,6 @@ use paxos_core::message::{
     SlotState,
 };
 use paxos_core::output::{Halt, Role};
-use paxos_core::sim::{Limits, run_seed};
 
 use crate::bed::{
     Bed, accept, accepted, ballot, blank, command, id, members, promise, slot, value,
@@ -302,21 +301,5 @@ fn no_vote_is_written_far_above_the_recorded_prefix() {
             | Write::Refused { .. }
             | Write::Peer { .. } => panic!("votes alone were asked for, not {write:?}"),
         }
-    }
-}
-
-/// Seeds that once failed, with what they showed.
-#[test]
-fn seeds_that_failed_pass() {
-    let seeds = [
-        (11, "a new leader's clock fell below the prefix it had not fetched"),
-        (724, "an open tally behind the prefix starved the gap in front of it"),
-        (1142, "the same leak let one slot too many into the window"),
-        (13_458, "the checker took a leader that had stepped down for a stable one"),
-        (1_010_149, "four candidates outbid each other in step for four election timeouts"),
-    ];
-    for (seed, story) in seeds {
-        let outcome = run_seed(seed, &Limits::default());
-        assert!(outcome.violation.is_none(), "seed {seed} ({story}): {:?}", outcome.violation);
     }
 }

@@ -98,6 +98,30 @@ fn t18_the_tail_is_durable_again_before_the_first_answer() {
     assert_eq!(open(&fs).unwrap().recovered.promised, Some(ballot(5)));
 }
 
+/// A start that is killed leaves names in the cache alone; the next one must not count on them in
+/// META before they are durable, or a power cut right then loses what META names.
+#[test]
+fn t18_names_that_a_killed_start_left_are_durable_before_they_are_counted_on() {
+    for killed in 0..30 {
+        let fs = SimFs::new();
+        let mut log = open(&fs).unwrap();
+        log.write(vec![Write::Promised(ballot(5))]).unwrap();
+        fs.crash_keeping(|_| true);
+        fs.cut_power_after(killed);
+        drop(open(&fs));
+        fs.kill();
+        for cut in 0..30 {
+            let fs = fs.fork();
+            fs.cut_power_after(cut);
+            drop(open(&fs));
+            fs.crash_keeping(|_| false);
+            let found = open(&fs).map(|log| log.recovered.promised);
+            let case = format!("killed after {killed}, cut after {cut}");
+            assert_eq!(found.expect(&case), Some(ballot(5)), "{case}");
+        }
+    }
+}
+
 /// etcd clusters were stuck, or could not be repaired, once a disk was full.
 /// (transport-and-storage.md 19; etcd#3068, #4744, #2819)
 #[test]

@@ -10,6 +10,7 @@ mod device;
 mod errors;
 mod faults;
 mod golden;
+mod guards;
 mod memory;
 mod scripts;
 mod simulated;

@@ -54,9 +54,15 @@ impl Monitor {
             format!("{at} starts as {life:?} while it runs")
         })?;
         replica.life = Some(life);
+        let Recovered { promised, committed, entries, lives, applied } = *recovered;
+        require(committed.max(applied) <= prefix, Rule::L2, Invariant::S13, || {
+            format!("{at} recovers prefix {committed}, applied {applied}, of {prefix} chosen")
+        })?;
         if let Some(newest) = replica.newest {
             if replica.replaced || newest.directory != life.directory {
-                replica.memory = Memory::default();
+                // An older copy, or another directory: what it says of the past is true or nothing.
+                let committed = committed.max(applied);
+                replica.memory = Memory { committed, applied, ..Memory::default() };
                 return Ok(());
             }
             require(life.succeeds(newest), Rule::Lives, Invariant::S19, || {
@@ -64,16 +70,12 @@ impl Monitor {
             })?;
         }
         replica.newest = Some(life);
-        let Recovered { promised, committed, entries, lives, applied } = *recovered;
         let disk = &replica.disk;
         require(promised >= disk.promised, Rule::A1, Invariant::S5, || {
             format!("{at} promised {:?} and recovers {promised:?}", disk.promised)
         })?;
         require(committed >= disk.committed, Rule::L2, Invariant::S13, || {
             format!("{at} recorded prefix {} and recovers {committed}", disk.committed)
-        })?;
-        require(committed.max(applied) <= prefix, Rule::L2, Invariant::S13, || {
-            format!("{at} recovers prefix {committed}, applied {applied}, of {prefix} chosen")
         })?;
         for (peer, remembered) in &disk.lives {
             let found = lives.iter().find(|(p, _)| p == peer).map(|(_, life)| *life);

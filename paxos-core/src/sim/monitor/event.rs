@@ -17,6 +17,8 @@ pub struct Life {
     pub directory: u64,
     /// The boot counter.
     pub boot: u64,
+    /// The half of the nonce that is drawn anew: it tells two starts of copies apart.
+    pub start: u64,
 }
 
 impl Life {
@@ -329,7 +331,7 @@ pub enum Event<'a> {
 
 impl fmt::Display for Acceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "r{}", self.0)
+        write!(f, "r{}", u16::from(self.0) + 1)
     }
 }
 

@@ -227,7 +227,7 @@ impl Monitor {
         })?;
         let replica = self.replica(from);
         let (promised, committed) = (replica.disk.promised, replica.memory.committed);
-        let life = replica.life.unwrap_or(Life { directory: 0, boot: 0 });
+        let life = replica.life.unwrap_or(Life { directory: 0, boot: 0, start: 0 });
         require(promised >= Some(ballot), Rule::D3, Invariant::S11, || {
             format!("{from} sends a Prepare of {ballot}, its disk holds {promised:?}")
         })?;
@@ -275,7 +275,7 @@ impl Monitor {
             format!("{at} leads {ballot}")
         })?;
         let own = self.replicas.entry(at).or_default();
-        let life = own.life.unwrap_or(Life { directory: 0, boot: 0 });
+        let life = own.life.unwrap_or(Life { directory: 0, boot: 0, start: 0 });
         let promised = own.disk.promised;
         require(promised <= Some(ballot), Rule::P7, Invariant::S6, || {
             format!("{at} leads {ballot} and promised {promised:?}")

@@ -302,7 +302,7 @@ fn a_message_tells_the_life_of_its_sender() {
 #[test]
 fn a_wiped_directory_does_not_vote() {
     let mut run = start(&[R0, R1, R2]);
-    let wiped = Life { directory: 999, boot: 1 };
+    let wiped = Life { directory: 999, boot: 1, start: 0 };
     run.extend(elected(B1, R1, 0, &[]));
     accepts(&run);
     let page = promise(B1, 0, 1, None, &[]);

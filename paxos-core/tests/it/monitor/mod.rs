@@ -37,7 +37,7 @@ const fn batch(digest: u128, clock: u64) -> Value {
 }
 
 const fn life(of: Acceptor, boot: u64) -> Life {
-    Life { directory: 100 + of.0 as u64, boot }
+    Life { directory: 100 + of.0 as u64, boot, start: 0 }
 }
 
 const fn voted(slot: u64, ballot: Ballot, value: Value) -> Entry {

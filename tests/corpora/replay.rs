@@ -10,7 +10,7 @@ use paxos_core::sim::Rng;
 use crate::targets::{self, Target};
 
 /// Corpora are for reading: what is found twice is kept once.
-const CORPUS_BYTES_MAX: u64 = 64 << 10;
+const CORPUS_BYTES_MAX: u64 = 24 << 10;
 
 pub(crate) fn fuzz_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")

@@ -63,6 +63,8 @@ pub(crate) fn all() -> Vec<Source> {
         "tests",
         "examples",
         "benches",
+        "fuzz/src",
+        "fuzz/fuzz_targets",
         "paxos-core",
         "paxos-storage",
         "paxos-transport-quic",

@@ -285,6 +285,11 @@ impl Pacemaker {
         connected.map(|peer| peer.id).collect()
     }
 
+    /// Whether the peer is connected in both directions. Rule E1.
+    pub(crate) fn is_connected(&self, id: ReplicaId, now: Time) -> bool {
+        self.peers.iter().any(|peer| peer.id == id && self.is_recent(peer.echoed, now))
+    }
+
     /// Whether anything was heard from the peer recently.
     pub(crate) fn hears(&self, id: ReplicaId, now: Time) -> bool {
         self.peers.iter().any(|peer| peer.id == id && self.is_recent(peer.heard_at, now))

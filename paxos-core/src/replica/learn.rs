@@ -254,7 +254,7 @@ impl Replica {
             return;
         }
         let now = self.now;
-        let choice = self.catchup.choose(own, |peer| self.pacemaker.hears(peer, now));
+        let choice = self.catchup.choose(own, |peer| self.pacemaker.is_connected(peer, now));
         if let Some((peer, through)) = choice {
             self.outbox.send(Recipients::One(peer), Fetch { from: own.next(), through });
         }
@@ -314,7 +314,7 @@ impl Replica {
         self.apply_watermark();
         let own = self.learner.committed();
         if own > before {
-            self.catchup.settle();
+            self.catchup.answered(from);
         }
         self.note_committed(from, committed);
         if own > before

@@ -259,7 +259,14 @@ impl Monitor {
         {
             return;
         }
+        let first = campaign.first;
         let promiser = campaign.promisers.entry(from).or_default();
+        if promiser.is_complete(first) && promiser.is_heard() {
+            // It is whole: what is said again adds nothing (Q2), a longer prefix included.
+            let committed = page.committed.min(promiser.committed());
+            promiser.pages.push(Page { committed, ..page });
+            return;
+        }
         promiser.pages.push(page);
         for entry in entries {
             let report = promiser.reports.entry(entry.slot).or_insert(entry.report);

@@ -161,7 +161,7 @@ mod tests {
         let end = Slot::new(9);
         catchup.report(FIRST, end);
         catchup.report(SECOND, end);
-        let mut ask = |catchup: &mut Catchup| catchup.choose(Slot::ZERO, |_| true);
+        let ask = |catchup: &mut Catchup| catchup.choose(Slot::ZERO, |_| true);
         assert_eq!(ask(&mut catchup), Some((FIRST, end)));
         assert_eq!(ask(&mut catchup), Some((SECOND, end)), "the first did not answer");
         catchup.answered(SECOND);

@@ -7,7 +7,7 @@
 use crate::source::{quoted, read, root};
 
 /// What later pieces of work a row may wait for.
-const PIECES: [&str; 11] = [
+const PIECES: [&str; 12] = [
     "reads",
     "sessions",
     "membership",
@@ -19,6 +19,7 @@ const PIECES: [&str; 11] = [
     "several groups",
     "consistent core",
     "sharded store",
+    "benchmarks",
 ];
 
 /// Where the scripts are: `paxos-core/tests/it/scripts.rs` plays every one of them.

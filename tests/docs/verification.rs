@@ -8,6 +8,10 @@ use crate::source::{read, table_rows};
 /// The lists and how many stories each has.
 const LISTS: [(char, usize); 4] = [('p', 42), ('r', 47), ('n', 15), ('t', 23)];
 
+/// The numbered invariants: safety S1, S2, ... and liveness L1, L2, ...
+const SAFETY: usize = 22;
+const LIVENESS: usize = 10;
+
 /// The invariants that a simulated run asserts after every event.
 const INVARIANTS: [&str; 18] = [
     "agreement",
@@ -51,6 +55,8 @@ fn verification_has_a_row_for_each_story_and_invariant() {
     for (list, count) in LISTS {
         wanted.extend((1..=count).map(|number| format!("{list}{number:02}")));
     }
+    wanted.extend((1..=SAFETY).map(|number| format!("S{number}")));
+    wanted.extend((1..=LIVENESS).map(|number| format!("L{number}")));
     wanted.sort();
     let present: Vec<String> = rows().into_keys().collect();
     assert_eq!(present, wanted);

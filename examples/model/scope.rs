@@ -81,13 +81,13 @@ pub(crate) const WORLDS: &[World] = &[
             Part {
                 name: "two candidates, every message",
                 scope: Scope { lost: &[], ..ONE_SLOT },
-                states: Some(2_408_793),
+                states: Some(2_653_593),
                 states_max: ALL_STATES,
             },
             Part {
                 name: "two candidates, one fetches",
                 scope: Scope { lost: &["Reject"], moments: [false, false, true], ..ONE_SLOT },
-                states: Some(2_796_051),
+                states: Some(3_362_027),
                 states_max: ALL_STATES,
             },
         ],

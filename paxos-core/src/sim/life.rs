@@ -25,10 +25,6 @@ impl Cluster {
         let node = self.node_mut(id);
         let writes = unproved.iter().map(|batch| batch.writes().len()).sum();
         node.led = false;
-        if node.directory == Directory::OldCopy {
-            // Started again unheard, a copy may pass for its successor (protocol.md §11).
-            self.trouble.down.insert(seat(id));
-        }
         let counters = process.counters();
         self.totals.count(&counters);
         self.watch.counted(&counters);
@@ -131,6 +127,15 @@ impl Cluster {
         let seed = self.rng.bits();
         let (now, machine) = (self.now, self.options.machine);
         let node = &mut self.nodes[usize::from(id.number()) - 1];
+        if self.trouble.copies.contains(seat(id)) && node.halted.is_none() {
+            // Started again before anybody refused it, a copy may pass for the life that follows
+            // the original's: what that rests on is said in protocol.md §11.
+            self.trouble.down.insert(seat(id));
+            return;
+        }
+        if node.directory == Directory::OldCopy {
+            self.trouble.copies.insert(seat(id));
+        }
         let applied = match machine {
             Machine::Volatile => Slot::ZERO,
             Machine::Durable => {

@@ -24,6 +24,8 @@ pub(super) struct Trouble {
     pub(super) down: VoterSet,
     /// Replicas whose directory was taken away: they must stop.
     pub(super) wiped: VoterSet,
+    /// Replicas that were started from an old copy of their directory.
+    pub(super) copies: VoterSet,
     /// Replicas whose disk was damaged, lied, or is an old copy: they may stop at any time.
     damaged: VoterSet,
     /// Replicas whose disk the plan is going to damage.

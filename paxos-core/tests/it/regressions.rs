@@ -10,7 +10,7 @@ use paxos_core::message::{
     Body, Commit, Fetched, Heartbeat, Message, Prepare, Promise, PromiseEntry, Refused, Reject,
     SlotState,
 };
-use paxos_core::output::{Halt, Role};
+use paxos_core::output::{Halt, Recipients, Role};
 
 use crate::bed::{
     Bed, accept, accepted, ballot, blank, command, id, members, promise, slot, value,
@@ -302,4 +302,36 @@ fn no_vote_is_written_far_above_the_recorded_prefix() {
             | Write::Peer { .. } => panic!("votes alone were asked for, not {write:?}"),
         }
     }
+}
+
+/// A replica that lagged by many pages asked the first peer in turn for each of them, though another
+/// had given the one before. Where the way to the first was cut, each page cost a whole fetch
+/// timeout, and a new leader served nothing for seconds. Seeds 1018160, 1035993 and 1043341 at depth
+/// core, in which a healed core did not serve within four election timeouts.
+#[test]
+fn a_page_is_asked_of_whoever_gave_the_one_before() {
+    let mut bed = Bed::new(1, 3);
+    bed.pass(HEARTBEAT);
+    bed.hear(&[2, 3], |_, heartbeat| heartbeat.committed = slot(2000));
+    let asked = |bed: &mut Bed| {
+        let sent = bed.take_sent().into_iter();
+        sent.filter_map(|(to, body)| match body {
+            Body::Fetch(fetch) => Some((to, fetch.from)),
+            _ => None,
+        })
+        .collect::<Vec<_>>()
+    };
+    let of = |peer, from| (Recipients::One(id(peer)), slot(from));
+    assert_eq!(asked(&mut bed), [of(2, 1)], "too much to be in flight: it is asked for at once");
+    bed.pass(Config::default().fetch_timeout);
+    assert_eq!(asked(&mut bed), [of(3, 1)], "the other one, as there was no answer");
+    for page in 1..4 {
+        let values = vec![value("a")];
+        let (first, committed) = (slot(page), slot(2000));
+        bed.receive(id(3), Fetched { first, values, committed, trimmed: Slot::ZERO });
+        assert_eq!(asked(&mut bed), [of(3, page + 1)]);
+        bed.sync();
+    }
+    bed.pass(Config::default().fetch_timeout);
+    assert_eq!(asked(&mut bed), [of(2, 4)], "it answers no more");
 }

@@ -83,9 +83,9 @@ impl Cluster {
 
     /// An operator stops the process, puts an old copy in the place of its directory, and starts it
     /// again. Only where every peer remembers the life that is taken away: one that never heard of
-    /// it cannot refuse the copy.
+    /// it cannot refuse the copy. One that is down may have begun lives that nobody heard of.
     fn roll_back(&mut self, id: ReplicaId) {
-        if !self.check.is_known(id) {
+        if !self.node(id).is_up() || !self.check.is_known(id) {
             return;
         }
         self.crash(id);

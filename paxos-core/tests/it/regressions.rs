@@ -313,14 +313,14 @@ fn a_page_is_asked_of_whoever_gave_the_one_before() {
     let mut bed = Bed::new(1, 3);
     bed.pass(HEARTBEAT);
     bed.hear(&[2, 3], |_, heartbeat| heartbeat.committed = slot(2000));
-    let asked = |bed: &mut Bed| {
-        let sent = bed.take_sent().into_iter();
-        sent.filter_map(|(to, body)| match body {
-            Body::Fetch(fetch) => Some((to, fetch.from)),
-            _ => None,
-        })
-        .collect::<Vec<_>>()
-    };
+    let asked =
+        |bed: &mut Bed| {
+            let sent = bed.take_sent().into_iter();
+            sent.filter_map(|(to, body)| {
+                if let Body::Fetch(fetch) = body { Some((to, fetch.from)) } else { None }
+            })
+            .collect::<Vec<_>>()
+        };
     let of = |peer, from| (Recipients::One(id(peer)), slot(from));
     assert_eq!(asked(&mut bed), [of(2, 1)], "too much to be in flight: it is asked for at once");
     bed.pass(Config::default().fetch_timeout);

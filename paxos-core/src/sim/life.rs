@@ -122,20 +122,31 @@ impl Cluster {
         }
     }
 
+    /// Started again before anybody refused it, an old copy may pass for the life that follows the
+    /// original's: what that rests on is said in protocol.md §11. So it is started once.
+    fn stays_down(&mut self, id: ReplicaId) -> bool {
+        let (is_copy, is_halted) = {
+            let node = self.node(id);
+            (node.directory == Directory::OldCopy, node.halted.is_some())
+        };
+        if self.trouble.copies.contains(seat(id)) && !is_halted {
+            self.trouble.down.insert(seat(id));
+            return true;
+        }
+        if is_copy {
+            self.trouble.copies.insert(seat(id));
+        }
+        false
+    }
+
     pub(super) fn start(&mut self, id: ReplicaId) {
         let nonce = self.rng.bits() as u32;
         let seed = self.rng.bits();
         let (now, machine) = (self.now, self.options.machine);
-        let node = &mut self.nodes[usize::from(id.number()) - 1];
-        if self.trouble.copies.contains(seat(id)) && node.halted.is_none() {
-            // Started again before anybody refused it, a copy may pass for the life that follows
-            // the original's: what that rests on is said in protocol.md §11.
-            self.trouble.down.insert(seat(id));
+        if self.stays_down(id) {
             return;
         }
-        if node.directory == Directory::OldCopy {
-            self.trouble.copies.insert(seat(id));
-        }
+        let node = &mut self.nodes[usize::from(id.number()) - 1];
         let applied = match machine {
             Machine::Volatile => Slot::ZERO,
             Machine::Durable => {

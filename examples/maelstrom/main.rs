@@ -129,10 +129,8 @@ fn take_in(bytes: &[u8], node: &mut Option<Node>, now: Time, output: &mut String
         (None, Ok(Body::Ask(_) | Body::Forward(_))) => {
             Answer::error(Code::Unavailable, "this node is not initialised yet")
         }
-        (None, Ok(Body::Paxos(_) | Body::Reply { .. })) => {
-            eprintln!("maelstrom: a message from {src} before init is dropped");
-            return;
-        }
+        // Peers may be born earlier. The core sends again what matters.
+        (None, Ok(Body::Paxos(_) | Body::Reply { .. })) => return,
         (Some(node), Ok(body)) => match node.take(&src, msg_id, body, now) {
             Ok(()) => return,
             Err(refused) => refused.into(),

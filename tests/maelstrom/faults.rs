@@ -63,16 +63,17 @@ impl Blow {
         }
     }
 
-    /// How often the router did what this blow is about.
-    fn count(self, before: Tally, after: Tally) -> u64 {
+    /// How often what this blow is about was done to messages since `before`.
+    fn count(self, before: Tally, router: &Router) -> u64 {
+        let after = router.tally();
         match self {
             Self::Isolate(_) | Self::Mute(_) | Self::Deafen(_) | Self::Chain(..) => {
                 after.cut - before.cut
             }
             Self::Hold(_) => after.held - before.held,
             Self::Roughen => (after.lost - before.lost).min(after.overtaken - before.overtaken),
-            // Done by the system; the test has ended where it was not.
-            Self::Stop(_) => 1,
+            // A node that is not stopped sends heartbeats, ten in a second to each peer.
+            Self::Stop(node) => u64::from(router.silence(node) > EPISODE_MIN / 2),
         }
     }
 }
@@ -91,7 +92,7 @@ fn episode(blow: Blow, router: &Router, load: &Load) -> usize {
     });
     let to = load.now();
     let astray = blow.alone().map_or(0, |node| load.successes(&[node], from, to));
-    let faults = blow.count(before, router.tally());
+    let faults = blow.count(before, router);
     let millis = (to - from) / 1_000_000;
     println!("{blow:?}: {successes} successes and {astray} astray in {millis} ms, {faults} faults");
     router.heal();

@@ -45,6 +45,8 @@ struct State {
     /// The longest delay between nodes, in milliseconds.
     delay_max: u64,
     tally: Tally,
+    /// When each node was last heard of.
+    heard: [Instant; NODES.len()],
     /// The nodes that requests were forwarded to; the last is the leader of that moment.
     leaders: Vec<usize>,
     clients: BTreeMap<String, Sender<Value>>,
@@ -79,6 +81,7 @@ impl Router {
             loss: 0,
             delay_max: 3,
             tally: Tally::default(),
+            heard: [Instant::now(); NODES.len()],
             leaders: Vec::new(),
             clients: BTreeMap::new(),
         }));
@@ -116,6 +119,11 @@ impl Router {
     /// The nodes that requests were forwarded to, without repetitions.
     pub(crate) fn leaders(&self) -> Vec<usize> {
         self.lock().leaders.clone()
+    }
+
+    /// For how long nothing came from this node.
+    pub(crate) fn silence(&self, node: usize) -> Duration {
+        self.lock().heard[node].elapsed()
     }
 
     /// Cuts these links, each in one direction.
@@ -176,6 +184,9 @@ fn carry(
                 let name = |field: &str| message[field].as_str().expect("a name").to_owned();
                 let (src, dest) = (name("src"), name("dest"));
                 let mut state = state.lock().unwrap();
+                if let Some(from) = node_of(&src) {
+                    state.heard[from] = Instant::now();
+                }
                 let between = node_of(&src).and(node_of(&dest));
                 if let (Some(to), Some("forward")) = (between, message["body"]["type"].as_str()) {
                     state.tally.forwards += 1;

@@ -119,7 +119,7 @@ fn clients_see_one_store_through_partitions_and_pauses() {
     let router = Router::start(seed);
     let load = Load::start(&router, seed);
     calm(&router, &load);
-    let leader = || *router.leaders().last().expect("followers forward");
+    let leader = || wait_for("a request that is forwarded", || router.leaders().last().copied());
     let after = |node: usize| (node + 1) % NODES.len();
     let blows: [&dyn Fn() -> Blow; 7] = [
         &|| Blow::Isolate(leader()),

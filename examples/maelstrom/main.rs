@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 use paxos_core::ids::Time;
 
 use crate::node::Node;
-use crate::wire::{Answer, Body, Code, Incoming, Refused, line};
+use crate::wire::{Answer, Body, Code, Incoming, line};
 
 /// So many lines wait for the node before the reading thread does.
 const LINES_MAX: usize = 1024;
@@ -112,7 +112,7 @@ fn take_in(bytes: &[u8], node: &mut Option<Node>, now: Time, output: &mut String
         }
     };
     let answer = match (node, body) {
-        (_, Err(refused)) => refused.into(),
+        (_, Err(refused)) => refused,
         (node @ None, Ok(Body::Init { node_id, node_ids })) => {
             let seed = RandomState::new().hash_one(Instant::now());
             match Node::new(&node_id, &node_ids, seed, now) {
@@ -123,9 +123,6 @@ fn take_in(bytes: &[u8], node: &mut Option<Node>, now: Time, output: &mut String
                 Err(why) => Answer::error(Code::Malformed, &why),
             }
         }
-        (Some(_), Ok(Body::Init { .. })) => {
-            Answer::error(Code::Malformed, "this node is initialised already")
-        }
         (None, Ok(Body::Ask(_) | Body::Forward(_))) => {
             Answer::error(Code::Unavailable, "this node is not initialised yet")
         }
@@ -133,12 +130,12 @@ fn take_in(bytes: &[u8], node: &mut Option<Node>, now: Time, output: &mut String
         (None, Ok(Body::Paxos(_) | Body::Reply { .. })) => return,
         (Some(node), Ok(body)) => match node.take(&src, msg_id, body, now) {
             Ok(()) => return,
-            Err(refused) => refused.into(),
+            Err(refused) => refused,
         },
     };
     match (msg_id, &answer) {
         (Some(msg_id), _) => output.push_str(&line(&dest, &src, &answer.body(msg_id))),
-        (None, Answer::Error(Refused { code, text })) => {
+        (None, Answer::Error(code, text)) => {
             eprintln!("maelstrom: {src} sent what it wants no answer to: {code:?}: {text}");
         }
         (None, _) => {}

@@ -24,7 +24,7 @@ use paxos_core::value::{Command, Value};
 use paxos_storage::MemoryStorage;
 
 use crate::store::Store;
-use crate::wire::{self, Answer, Ask, Body, Code, Refused, line};
+use crate::wire::{self, Answer, Ask, Body, Code, line};
 
 /// How long a request may take. Beyond an election, so that few are given up for a change of leaders.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -104,8 +104,8 @@ impl Node {
         msg_id: Option<u64>,
         body: Body,
         now: Time,
-    ) -> Result<(), Refused> {
-        let malformed = |why| Refused::new(Code::Malformed, why);
+    ) -> Result<(), Answer> {
+        let malformed = |why| Answer::error(Code::Malformed, why);
         let deadline = now.after(REQUEST_TIMEOUT);
         let asker = || {
             let msg_id = msg_id.ok_or_else(|| malformed("a request has a msg_id"))?;
@@ -123,14 +123,14 @@ impl Node {
             }
             Body::Forward(ask) => match self.propose(&ask, asker()?, now)? {
                 None => Ok(()),
-                Some(_) => Err(Refused::new(Code::Unavailable, "not the leader any more")),
+                Some(_) => Err(Answer::error(Code::Unavailable, "not the leader any more")),
             },
             Body::Paxos(bytes) => {
                 let from = self.names.iter().position(|name| name == src);
                 let from = from.and_then(|index| u16::try_from(index + 1).ok());
                 let from = from.ok_or_else(|| malformed("only nodes send messages of the core"))?;
                 let message = codec::decode(bytes.into())
-                    .map_err(|error| Refused::new(Code::Malformed, &error.to_string()))?;
+                    .map_err(|error| Answer::error(Code::Malformed, &error.to_string()))?;
                 self.replica.handle_message(ReplicaId::new(from), message, now);
                 Ok(())
             }
@@ -153,9 +153,9 @@ impl Node {
         ask: &Ask,
         asker: Asker,
         now: Time,
-    ) -> Result<Option<(ReplicaId, Asker)>, Refused> {
+    ) -> Result<Option<(ReplicaId, Asker)>, Answer> {
         if self.waiting.len() >= WAITING_MAX {
-            return Err(Refused::new(Code::Unavailable, "too many requests wait"));
+            return Err(Answer::error(Code::Unavailable, "too many requests wait"));
         }
         self.last += 1;
         let request = RequestNumber::new(self.last);
@@ -174,7 +174,7 @@ impl Node {
         }
         let never = matches!(error.reason, NotProposed::TooLarge { .. });
         let code = if never { Code::Malformed } else { Code::Unavailable };
-        Err(Refused::new(code, &error.to_string()))
+        Err(Answer::error(code, &error.to_string()))
     }
 
     /// Tells the time, executes every output and appends the lines that leave to `output`. Returns

@@ -33,19 +33,6 @@ pub(crate) enum Code {
     Mismatch = 22,
 }
 
-/// Why a request has no other answer.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Refused {
-    pub(crate) code: Code,
-    pub(crate) text: String,
-}
-
-impl Refused {
-    pub(crate) fn new(code: Code, text: &str) -> Self {
-        Self { code, text: text.to_owned() }
-    }
-}
-
 /// An answer to a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Answer {
@@ -53,18 +40,12 @@ pub(crate) enum Answer {
     Read(Value),
     Written,
     Swapped,
-    Error(Refused),
-}
-
-impl From<Refused> for Answer {
-    fn from(refused: Refused) -> Self {
-        Self::Error(refused)
-    }
+    Error(Code, String),
 }
 
 impl Answer {
     pub(crate) fn error(code: Code, text: &str) -> Self {
-        Self::Error(Refused::new(code, text))
+        Self::Error(code, text.to_owned())
     }
 
     /// The body that tells it to whoever sent the request `in_reply_to`.
@@ -76,7 +57,7 @@ impl Answer {
             }
             Self::Written => json!({"type": "write_ok", "in_reply_to": in_reply_to}),
             Self::Swapped => json!({"type": "cas_ok", "in_reply_to": in_reply_to}),
-            Self::Error(Refused { code, text }) => json!({
+            Self::Error(code, text) => json!({
                 "type": "error", "in_reply_to": in_reply_to, "code": *code as u16, "text": text,
             }),
         }
@@ -110,7 +91,7 @@ pub(crate) struct Incoming {
     pub(crate) dest: String,
     /// Where it is missing, no answer is wanted.
     pub(crate) msg_id: Option<u64>,
-    pub(crate) body: Result<Body, Refused>,
+    pub(crate) body: Result<Body, Answer>,
 }
 
 impl Incoming {
@@ -129,11 +110,11 @@ impl Incoming {
     }
 }
 
-fn parse_body(body: Value) -> Result<Body, Refused> {
+fn parse_body(body: Value) -> Result<Body, Answer> {
     if let Some(in_reply_to) = body.get("in_reply_to").and_then(Value::as_u64) {
         return Ok(Body::Reply { in_reply_to, body });
     }
-    let malformed = |why: &str| Refused::new(Code::Malformed, why);
+    let malformed = |why: &str| Answer::error(Code::Malformed, why);
     let ask = |body| serde_json::from_value(body).map_err(|error| malformed(&error.to_string()));
     match body.get("type").and_then(Value::as_str) {
         Some("init") => {
@@ -153,7 +134,7 @@ fn parse_body(body: Value) -> Result<Body, Refused> {
             bytes.map(Body::Paxos).ok_or_else(|| malformed("bytes are hexadecimal"))
         }
         Some(other) => {
-            Err(Refused::new(Code::NotSupported, &format!("no request has the type {other:?}")))
+            Err(Answer::error(Code::NotSupported, &format!("no request has the type {other:?}")))
         }
         None => Err(malformed("a body has a type")),
     }

@@ -34,7 +34,7 @@ fn bytes_of_the_core_come_back_whatever_they_are() {
     assert_eq!(parse(&wire::paxos([])).body, Ok(Body::Paxos(Vec::new())));
     for digits in ["0", "0g", "g0", "000", "\u{e9}"] {
         let refused = parse(&json!({"type": "paxos", "bytes": digits})).body.unwrap_err();
-        assert_eq!(refused.code, Code::Malformed, "{digits}");
+        assert!(matches!(refused, Answer::Error(Code::Malformed, _)), "{digits}");
     }
 }
 
@@ -62,8 +62,8 @@ fn a_store_swaps_only_what_it_holds() {
     let mut store = Store::default();
     let (key, one, two) = (json!(1), json!(1), json!(2));
     let code = |answer| {
-        let Answer::Error(refused) = answer else { panic!("no error: {answer:?}") };
-        refused.code
+        let Answer::Error(code, _) = answer else { panic!("no error: {answer:?}") };
+        code
     };
     let read = Ask::Read { key: key.clone() };
     let swap = Ask::Cas { key: key.clone(), from: one.clone(), to: two.clone() };

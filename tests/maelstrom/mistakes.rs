@@ -2,9 +2,13 @@
 
 use std::sync::mpsc::{Receiver, channel};
 
+use paxos_core::codec;
+use paxos_core::ids::{Incarnation, ReplicaId};
+use paxos_core::message::{Message, Origin, Refused};
 use serde_json::{Value, json};
 
 use crate::process::{PATIENCE, Process, wait_for};
+use crate::wire::{self, Body, Incoming};
 
 struct Single {
     process: Process,
@@ -92,4 +96,29 @@ fn what_cannot_be_understood_is_refused_and_stops_nothing() {
     let write = json!({"type": "write", "msg_id": 20, "key": 1, "value": 2});
     wait_for("service", || (node.ask(&write)["type"] == "write_ok").then_some(()));
     assert_eq!(node.process.errors().lines().count(), senseless.len());
+}
+
+/// A node that was started again without its disk has forgotten its votes. The peer that remembers
+/// says so, and the node must end rather than go on.
+#[test]
+fn a_node_that_a_peer_refuses_ends_and_says_why() {
+    let mut node = Single::start();
+    let both = ["n1", "n2"];
+    let init = json!({"type": "init", "msg_id": 1, "node_id": "n1", "node_ids": both});
+    assert_eq!(node.ask(&init)["type"], "init_ok");
+    let line = node.output.recv_timeout(PATIENCE).unwrap();
+    let Ok(Body::Paxos(bytes)) = Incoming::parse(line.as_bytes()).unwrap().body else {
+        panic!("no message of the core: {line}");
+    };
+    let heartbeat = codec::decode(bytes.into()).unwrap();
+    let refused = heartbeat.origin.incarnation;
+    let remembered = Incarnation::new(refused.boot(), !refused.nonce());
+    let incarnation = Incarnation::first(0);
+    let origin = Origin { replica: ReplicaId::new(2), incarnation, ..heartbeat.origin };
+    let message = Message { origin, body: Refused { refused, remembered }.into() };
+    let chunks = codec::encode(&message);
+    let body = wire::paxos(chunks.iter().map(|chunk| &chunk[..]));
+    node.process.write(wire::line("n2", "n1", &body).trim_end().as_bytes());
+    assert_eq!(node.process.end(), Some(1));
+    wait_for("the reason", || node.process.errors().contains("remembers life").then_some(()));
 }

@@ -328,14 +328,14 @@ impl Cluster {
         &mut self.nodes[usize::from(id.number()) - 1]
     }
 
-    pub(super) fn log(&mut self, id: ReplicaId, event: Event) {
-        self.watch.event(id, &event);
+    pub(super) fn log(&mut self, id: ReplicaId, event: &Event) {
+        self.watch.event(id, event);
         self.trace.push(self.now, Some(id), event);
     }
 
     /// Writes a line into the trace.
     pub fn remark(&mut self, text: String) {
-        self.trace.push(self.now, None, Event::Note { text });
+        self.trace.push(self.now, None, &Event::Note { text });
     }
 
     pub(super) fn queue(&mut self, at: Time, due: Due) {
@@ -424,7 +424,7 @@ impl Cluster {
         // As the host does: a disk without space takes no new commands.
         if room == Room::Full {
             let (commands, reason) = (commands.to_vec(), NotProposed::Busy);
-            self.log(id, Event::NotProposed { reason });
+            self.log(id, &Event::NotProposed { reason });
             return Some(Err(ProposeError { commands, reason }));
         }
         let result = replica.propose(commands.to_vec(), clock.wall(now), clock.local(now));
@@ -435,9 +435,9 @@ impl Cluster {
                 self.check.admitted(id, &status);
                 let Proposed { slot, ballot } = *proposed;
                 self.observe(|observer| observer.submitted(commands));
-                self.log(id, Event::Proposed { slot, ballot });
+                self.log(id, &Event::Proposed { slot, ballot });
             }
-            Err(error) => self.log(id, Event::NotProposed { reason: error.reason }),
+            Err(error) => self.log(id, &Event::NotProposed { reason: error.reason }),
         }
         self.drain(id);
         Some(result)

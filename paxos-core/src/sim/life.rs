@@ -30,7 +30,7 @@ impl Cluster {
         self.watch.counted(&counters);
         self.totals.crashes += 1;
         self.totals.torn_tails += u64::from(writes > 0);
-        self.log(id, Event::Crashed { unproved: writes });
+        self.log(id, &Event::Crashed { unproved: writes });
         let mut rng = self.rng.fork();
         let node = self.node_mut(id);
         match node.survivors {
@@ -67,7 +67,7 @@ impl Cluster {
         let until = self.now.after(duration).max(self.node(id).paused_until);
         self.node_mut(id).paused_until = until;
         self.totals.pauses += 1;
-        self.log(id, Event::Paused { until });
+        self.log(id, &Event::Paused { until });
     }
 
     /// Gives a replica that is down a newly formatted directory, as no operator should.
@@ -199,7 +199,7 @@ impl Cluster {
         node.applied = applied;
         node.applied_said = applied;
         node.applied_durable = applied;
-        self.log(id, Event::Started { incarnation, applied });
+        self.log(id, &Event::Started { incarnation, applied });
         if self.fleet.is_some() {
             return self.turn(id, Stimulus::Start);
         }

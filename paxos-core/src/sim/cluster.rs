@@ -348,13 +348,17 @@ impl Cluster {
     pub(super) fn resume(&mut self, id: ReplicaId) {
         let now = self.now;
         let until = core::mem::replace(&mut self.node_mut(id).paused_until, now);
-        if until <= now {
-            return;
+        if until > now {
+            self.wait_until(id, until, now);
         }
-        let waits = |queued: &Queued| queued.at == until && queued.due.whose() == Some(id);
+    }
+
+    /// What waits for a replica's process up to one time waits up to another.
+    pub(super) fn wait_until(&mut self, id: ReplicaId, before: Time, after: Time) {
+        let waits = |queued: &Queued| queued.at == before && queued.due.whose() == Some(id);
         let mut queue = core::mem::take(&mut self.queue).into_vec();
         for queued in queue.iter_mut().filter(|queued| waits(queued)) {
-            queued.at = now;
+            queued.at = after;
         }
         self.queue = queue.into();
     }

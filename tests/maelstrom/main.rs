@@ -7,6 +7,9 @@
     reason = "the example's modules are included whole, and each test uses a part of them"
 )]
 
+#[path = "../programs/examples.rs"]
+mod examples;
+
 #[path = "../../examples/maelstrom/store.rs"]
 mod store;
 #[path = "../../examples/maelstrom/wire.rs"]

@@ -8,34 +8,17 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::examples::built;
+
 /// How long anything may take before it counts as never. The machine may be busy with other tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a condition is looked at.
 const GLANCE: Duration = Duration::from_millis(10);
 
-/// The example. Cargo builds examples before it runs all tests, but not before it runs this file
-/// alone, and an old program must not pass for the present one.
+/// The program.
 fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let tests = std::env::current_exe().unwrap();
-        let profile = tests.parent().and_then(Path::parent).unwrap();
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "--example", "maelstrom", "--manifest-path"]);
-        cargo.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
-        cargo.arg("--target-dir").arg(profile.parent().unwrap());
-        if profile.ends_with("release") {
-            cargo.arg("--release");
-        }
-        // What Cargo tells a test of its package, build scripts take for a change of theirs.
-        for (name, _) in std::env::vars().filter(|(name, _)| {
-            name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
-        }) {
-            cargo.env_remove(name);
-        }
-        assert!(cargo.status().unwrap().success(), "the example does not build");
-        profile.join("examples").join("maelstrom")
-    })
+    BINARY.get_or_init(|| built(&["maelstrom"]).join("maelstrom"))
 }
 
 /// Waits until something is there.

@@ -394,7 +394,7 @@ fn digest_of(commands: &[Command]) -> u128 {
         take(command.payload.len() as u64);
         let mut words = command.payload.chunks_exact(8);
         for word in &mut words {
-            take(u64::from_be_bytes(word.try_into().expect("a chunk has eight bytes")));
+            take(u64::from_le_bytes(word.try_into().expect("a chunk has eight bytes")));
         }
         let rest = words.remainder();
         if !rest.is_empty() {

@@ -33,7 +33,9 @@ fn place(body: &Body, group: GroupId, large: bool) -> (Lane, Option<CoalesceKey>
         | Body::Promise(_)
         | Body::Accepted(_)
         | Body::Reject(_)
-        | Body::Refused(_) => (Lane::Control, None),
+        | Body::Refused(_)
+        | Body::Confirm(_)
+        | Body::Confirmed(_) => (Lane::Control, None),
         Body::Fetched(_) if large => (Lane::Bulk, None),
         Body::Accept(_) | Body::Fetch(_) | Body::Fetched(_) => (Lane::Log, None),
     }

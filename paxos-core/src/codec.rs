@@ -14,7 +14,7 @@ use crate::ids::{
 };
 use crate::membership::{KeyPin, Member, Membership, MembershipError};
 use crate::message::{
-    Accept, Accepted, Body, Commit, Connectivity, Echo, Fetch, Fetched, Heartbeat, Message, Origin,
+    Accept, Accepted, Body, Commit, Confirm, Confirmed, Connectivity, Echo, Fetch, Fetched, Heartbeat, Message, Origin,
     Prepare, Promise, PromiseEntry, Refused, Reject, SlotState,
 };
 use crate::quorum::QuorumRule;
@@ -204,6 +204,14 @@ fn put_body(writer: &mut Writer, body: &Body) {
             head.put_u64_le(message.refused.bits());
             head.put_u64_le(message.remembered.bits());
         }
+        Body::Confirm(message) => {
+            put_ballot(head, message.ballot);
+            head.put_u64_le(message.round);
+        }
+        Body::Confirmed(message) => {
+            put_ballot(head, message.ballot);
+            head.put_u64_le(message.round);
+        }
     }
 }
 
@@ -238,6 +246,8 @@ const fn body_kind(body: &Body) -> u8 {
         Body::Fetch(_) => 8,
         Body::Fetched(_) => 9,
         Body::Refused(_) => 10,
+        Body::Confirm(_) => 11,
+        Body::Confirmed(_) => 12,
     }
 }
 
@@ -521,6 +531,8 @@ fn decode_body(kind: u8, reader: &mut Reader) -> Result<Body, DecodeError> {
             Fetched { first, values, committed, trimmed }.into()
         }
         10 => Refused { refused: reader.incarnation()?, remembered: reader.incarnation()? }.into(),
+        11 => Confirm { ballot: reader.ballot()?, round: reader.u64()? }.into(),
+        12 => Confirmed { ballot: reader.ballot()?, round: reader.u64()? }.into(),
         kind => return Err(DecodeError::Kind(kind)),
     })
 }

@@ -46,6 +46,7 @@
 //!             }
 //!             replica.handle_applied(slot, now);
 //!         }
+//!         Output::ReadsReady { .. } | Output::ReadsLost { .. } => unreachable!("nobody reads"),
 //!         Output::Halt(reason) => panic!("{reason}"),
 //!         // 5. Wait for the next input: a message, a proof, a client, or the time.
 //!         Output::Idle { wake_at } => {
@@ -80,6 +81,7 @@ mod pacemaker;
 pub mod port;
 mod proposer;
 pub mod quorum;
+mod read;
 pub mod replica;
 mod ring;
 #[cfg(any(test, feature = "sim"))]

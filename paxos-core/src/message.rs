@@ -58,6 +58,10 @@ pub enum Body {
     Fetched(Fetched),
     /// The receiver is a life that the sender will not listen to.
     Refused(Refused),
+    /// A leader asks whether it still leads, for reads that wait.
+    Confirm(Confirm),
+    /// It may: nothing higher is promised here.
+    Confirmed(Confirmed),
 }
 
 /// Phase 1a: the candidate asks for a promise, and for what was accepted from slot `from` on.
@@ -238,6 +242,24 @@ pub struct Refused {
     pub remembered: Incarnation,
 }
 
+/// Reads wait at the leader of this ballot: has the receiver promised a higher one?
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Confirm {
+    /// The leader's ballot.
+    pub ballot: Ballot,
+    /// The round, numbered within the leader's life.
+    pub round: u64,
+}
+
+/// When this was sent, its sender had promised nothing above the ballot.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Confirmed {
+    /// The ballot.
+    pub ballot: Ballot,
+    /// The round that is answered.
+    pub round: u64,
+}
+
 mod sealed {
     pub trait Sealed {}
 }
@@ -285,7 +307,7 @@ macro_rules! bodies {
     )*};
 }
 
-bodies!(SendNow: Accept, Reject, Commit, Heartbeat, Fetch, Fetched, Refused);
+bodies!(SendNow: Accept, Reject, Commit, Heartbeat, Fetch, Fetched, Refused, Confirm, Confirmed);
 bodies!(SendAfterDurable: Prepare, Promise, Accepted);
 
 /// No slot and no round beyond this is ever reached: whoever names one is broken, and counting on
@@ -322,6 +344,8 @@ impl Body {
                 slot(fetched.first) && slot(fetched.committed) && slot(fetched.trimmed)
             }
             Self::Refused(_) => true,
+            Self::Confirm(confirm) => ballot(confirm.ballot),
+            Self::Confirmed(confirmed) => ballot(confirmed.ballot),
         }
     }
 
@@ -338,6 +362,8 @@ impl Body {
             Self::Fetch(_) => "Fetch",
             Self::Fetched(_) => "Fetched",
             Self::Refused(_) => "Refused",
+            Self::Confirm(_) => "Confirm",
+            Self::Confirmed(_) => "Confirmed",
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::ballot::Ballot;
 use crate::durable::{Durable, Write, WriteBatch, WriteSequence};
 use crate::ids::{ReplicaId, Slot, Time};
 use crate::message::{Accepted, Body, Message, Origin, SendAfterDurable, SendNow};
-use crate::output::{Halt, LoadTicket, Output, Recipients};
+use crate::output::{Halt, LoadTicket, Output, ReadTicket, Recipients};
 use crate::stored::LoadRange;
 use crate::value::Value;
 
@@ -26,6 +26,8 @@ enum Effect {
     Send { to: Recipients, body: Body },
     Load { ticket: LoadTicket, range: LoadRange },
     Apply { slot: Slot, value: Value },
+    ReadsReady { through: ReadTicket, point: Slot },
+    ReadsLost { through: ReadTicket },
 }
 
 /// Who gets a gated message: peers, or this replica itself.
@@ -264,6 +266,14 @@ impl Outbox {
         self.effects.push_back(Effect::Apply { slot, value });
     }
 
+    pub(crate) fn reads_ready(&mut self, through: ReadTicket, point: Slot) {
+        self.effects.push_back(Effect::ReadsReady { through, point });
+    }
+
+    pub(crate) fn reads_lost(&mut self, through: ReadTicket) {
+        self.effects.push_back(Effect::ReadsLost { through });
+    }
+
     /// Stops everything: nothing that is queued, or comes later, leaves any more, but for a last
     /// fact to remember.
     pub(crate) fn halt(&mut self, halt: Halt, last: Option<Write>) {
@@ -349,6 +359,8 @@ impl Outbox {
             }
             Effect::Apply { slot, value } => Output::Apply { slot, value },
             Effect::Load { ticket, range } => Output::Load { ticket, range },
+            Effect::ReadsReady { through, point } => Output::ReadsReady { through, point },
+            Effect::ReadsLost { through } => Output::ReadsLost { through },
         })
     }
 

@@ -43,6 +43,20 @@ pub enum Output {
         /// Its chosen value.
         value: Value,
     },
+    /// Reads up to this ticket that are not settled yet may be answered from a state that has
+    /// applied `point`: it includes every write that anybody knew of when they were asked.
+    ReadsReady {
+        /// The last ticket.
+        through: ReadTicket,
+        /// The read point.
+        point: Slot,
+    },
+    /// Reads up to this ticket that are not settled yet get no read point here: this replica leads
+    /// no more. They may be asked again elsewhere.
+    ReadsLost {
+        /// The last ticket.
+        through: ReadTicket,
+    },
     /// The replica will do nothing more. The host stops and says why.
     Halt(Halt),
     /// Drained: nothing more to do before `wake_at`, or before the next input.
@@ -64,6 +78,42 @@ pub enum Recipients {
 /// Names one request to read the log.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct LoadTicket(pub(crate) u64);
+
+/// Names one read that waits for its read point. Tickets of a life rise by one, from 1.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ReadTicket(pub(crate) u64);
+
+impl ReadTicket {
+    /// The number.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
+/// Why a read got no ticket.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// This replica does not lead.
+    NotLeader {
+        /// Who does, as far as it knows.
+        hint: Option<ReplicaId>,
+    },
+    /// The replica has halted.
+    Halted,
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotLeader { hint: Some(leader) } => write!(f, "not the leader; {leader} is"),
+            Self::NotLeader { hint: None } => f.write_str("not the leader; none is known"),
+            Self::Halted => f.write_str("the replica has halted"),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}
 
 /// Why a replica stopped for good.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -293,6 +343,8 @@ pub struct Status {
     pub values_ahead: usize,
     /// Slots handed out to be applied and not reported back.
     pub slots_being_applied: usize,
+    /// Reads that wait for a read point, as leader.
+    pub reads_waiting: u64,
 }
 
 /// What a replica counted in this life.
@@ -315,6 +367,10 @@ pub struct Counters {
     pub values_fetched: u64,
     /// Values that this replica, as leader, saw chosen.
     pub values_chosen: u64,
+    /// Reads asked of this replica as leader.
+    pub reads_asked: u64,
+    /// Rounds of Confirm begun for them.
+    pub read_rounds: u64,
     /// Messages of another cluster or group, or whose sender is not who it says.
     pub dropped_foreign: u64,
     /// Messages of a life that is no longer, or not yet, listened to.

@@ -219,7 +219,8 @@ impl Campaign {
             });
             slot = slot.next();
         }
-        Reign { ballot: self.ballot, next: slot, adopt, reported: self.committed, watched: None }
+        let reported = self.committed;
+        Reign { ballot: self.ballot, begin: slot, next: slot, adopt, reported, watched: None }
     }
 }
 
@@ -244,6 +245,8 @@ pub(crate) enum AdoptedFrom {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Reign {
     ballot: Ballot,
+    /// The first slot above everything that was named or reported.
+    begin: Slot,
     next: Slot,
     adopt: VecDeque<Adoption>,
     /// The highest committed prefix that a promise reported: to be fetched, not proposed.
@@ -283,6 +286,11 @@ impl Reign {
     /// Whether the values that promises reported as committed are still missing.
     pub(crate) fn is_behind(&self, committed: Slot) -> bool {
         committed < self.reported
+    }
+
+    /// Whether everything that was named or reported is committed here. Rule R1.
+    pub(crate) fn knows_the_past(&self, committed: Slot) -> bool {
+        self.begin <= committed.next()
     }
 
     /// Looks at the progress toward the reported prefix; returns whether there is none.

@@ -12,6 +12,7 @@ mod election;
 mod follow;
 mod lead;
 mod learn;
+mod read;
 mod safety;
 
 pub use safety::SafetyState;
@@ -31,11 +32,12 @@ use crate::membership::Membership;
 use crate::message::{Body, Message, Origin, Refused};
 use crate::outbox::Outbox;
 use crate::output::{
-    Counters, Halt, NotProposed, Output, ProposeError, Proposed, Recipients, RecoverError, Role,
-    Status, TrimError,
+    Counters, Halt, NotProposed, Output, ProposeError, Proposed, ReadError, ReadTicket, Recipients,
+    RecoverError, Role, Status, TrimError,
 };
 use crate::pacemaker::{Pacemaker, Timer};
 use crate::proposer::Proposer;
+use crate::read::Reads;
 use crate::stored::{Recovered, RecoveredVote};
 use crate::value::{Batch, Command, Value};
 
@@ -58,6 +60,7 @@ pub struct Replica {
     lives: Lives,
     catchup: Catchup,
     loads: Loads,
+    reads: Reads,
     pacemaker: Pacemaker,
     outbox: Outbox,
     /// The highest clock of any batch known; the next batch has it or a higher one (V1).
@@ -128,6 +131,7 @@ impl Replica {
             lives: Lives::recovered(peers),
             catchup: Catchup::new(),
             loads: Loads::new(),
+            reads: Reads::default(),
             pacemaker: Pacemaker::new(&config, &membership, own, incarnation, seed, now),
             outbox: Outbox::new(origin),
             clock,
@@ -268,6 +272,24 @@ impl Replica {
         }
     }
 
+    /// Asks for a read point: [`Output::ReadsReady`] names one, or [`Output::ReadsLost`] says that
+    /// there will be none here. A read point is the last slot that a state must have applied to
+    /// include every write that anybody knew of when this was called.
+    ///
+    /// Reads that are asked before the outputs are drained share one round trip to the voters;
+    /// those that are asked while it is under way share the next.
+    pub fn read(&mut self, now: Time) -> Result<ReadTicket, ReadError> {
+        self.advance_time(now);
+        if self.halted {
+            return Err(ReadError::Halted);
+        }
+        if !matches!(self.proposer, Proposer::Leading(_)) {
+            return Err(ReadError::NotLeader { hint: self.leader().map(Ballot::leader) });
+        }
+        self.counters.reads_asked += 1;
+        Ok(self.reads.ask())
+    }
+
     /// Forgets every slot up to this one. A snapshot that covers them must be durable.
     pub fn trim(&mut self, through: Slot) -> Result<(), TrimError> {
         if through > self.log.applied() {
@@ -286,6 +308,7 @@ impl Replica {
     /// The next effect. Drain until [`Output::Idle`] after every input, or after several.
     pub fn poll_output(&mut self) -> Output {
         if !self.halted {
+            self.begin_round();
             self.tell_committed();
             if self.outbox.has_writes() {
                 self.record_committed();
@@ -317,6 +340,7 @@ impl Replica {
             votes_held: self.acceptor.votes_held(),
             values_ahead: self.learner.values_ahead(),
             slots_being_applied: self.log.being_applied(),
+            reads_waiting: self.reads.waiting(),
         }
     }
 
@@ -377,7 +401,9 @@ impl Replica {
         match message.body {
             Body::Prepare(prepare) => self.on_prepare(from, prepare),
             // Votes count for their exact epoch.
-            Body::Promise(_) | Body::Accepted(_) if !same_epoch => self.counters.dropped_stale += 1,
+            Body::Promise(_) | Body::Accepted(_) | Body::Confirmed(_) if !same_epoch => {
+                self.counters.dropped_stale += 1;
+            }
             Body::Promise(promise) => self.on_promise(from, promise),
             Body::Accept(accept) => self.on_accept(from, accept),
             Body::Accepted(accepted) => self.on_accepted(from, accepted),
@@ -389,6 +415,8 @@ impl Replica {
             Body::Fetch(fetch) => self.on_fetch(from, fetch),
             Body::Fetched(fetched) => self.on_fetched(from, fetched),
             Body::Refused(refused) => self.on_refused(from, refused),
+            Body::Confirm(confirm) => self.on_confirm(from, confirm),
+            Body::Confirmed(confirmed) => self.on_confirmed(from, confirmed),
         }
     }
 

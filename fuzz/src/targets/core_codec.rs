@@ -64,7 +64,9 @@ fn check_room(message: &Message, len: usize) {
         | Body::Reject(_)
         | Body::Commit(_)
         | Body::Fetch(_)
-        | Body::Refused(_) => 0,
+        | Body::Refused(_)
+        | Body::Confirm(_)
+        | Body::Confirmed(_) => 0,
     };
     assert!(room <= ROOM_PER_BYTE * len, "{len} bytes were given room for {room}");
 }

@@ -255,6 +255,9 @@ impl Replica {
         let led = matches!(self.proposer, Proposer::Leading(_));
         self.proposer = Proposer::Idle;
         self.learner.abandon();
+        if let Some(through) = self.reads.abandon() {
+            self.outbox.reads_lost(through);
+        }
         self.outbox.drop_prepares();
         self.pacemaker.disarm(Timer::Retransmit);
         if led {

@@ -112,7 +112,7 @@ impl Replica {
         self.extend_committed();
     }
 
-    fn is_leading_at(&self, ballot: Ballot) -> bool {
+    pub(super) fn is_leading_at(&self, ballot: Ballot) -> bool {
         matches!(&self.proposer, Proposer::Leading(reign) if reign.ballot() == ballot)
     }
 
@@ -135,6 +135,7 @@ impl Replica {
             Proposer::Preparing(_) => self.repeat_prepare(),
             Proposer::Leading(reign) => {
                 let ballot = reign.ballot();
+                self.repeat_confirm(ballot);
                 self.repeat_accepts(ballot);
             }
         }

@@ -20,11 +20,13 @@ pub enum Kind {
     Fetch,
     Fetched,
     Refused,
+    Confirm,
+    Confirmed,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Prepare,
         Self::Promise,
         Self::Accept,
@@ -35,6 +37,8 @@ impl Kind {
         Self::Fetch,
         Self::Fetched,
         Self::Refused,
+        Self::Confirm,
+        Self::Confirmed,
     ];
 
     /// The kind of this message.
@@ -50,6 +54,8 @@ impl Kind {
             Body::Fetch(_) => Self::Fetch,
             Body::Fetched(_) => Self::Fetched,
             Body::Refused(_) => Self::Refused,
+            Body::Confirm(_) => Self::Confirm,
+            Body::Confirmed(_) => Self::Confirmed,
         }
     }
 

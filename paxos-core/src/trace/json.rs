@@ -339,6 +339,14 @@ fn message(json: &mut Json<'_>, message: &Message) {
             json.life("refused", refused.refused);
             json.life("remembered", refused.remembered);
         }
+        Body::Confirm(confirm) => {
+            json.ballot("ballot", confirm.ballot);
+            json.number("round", confirm.round);
+        }
+        Body::Confirmed(confirmed) => {
+            json.ballot("ballot", confirmed.ballot);
+            json.number("round", confirmed.round);
+        }
     }
 }
 

@@ -146,6 +146,10 @@ impl fmt::Display for Said<'_> {
                 let other = if own == known { "another " } else { "" };
                 write!(f, "Refused life {own}, remembers {other}life {known}")
             }
+            Body::Confirm(Confirm { ballot, round }) => write!(f, "Confirm {ballot}, round {round}"),
+            Body::Confirmed(Confirmed { ballot, round }) => {
+                write!(f, "Confirmed {ballot}, round {round}")
+            }
         }
     }
 }

@@ -42,15 +42,15 @@ pub enum Rule {
     L3,
     L4,
     L5,
-    /// §12: one value for each slot is chosen, for ever.
+    /// §13: one value for each slot is chosen, for ever.
     Agreement,
     /// §5: who sends which message to whom.
     Messages,
     /// §11: lives succeed each other, and a directory that was wiped does not vote.
     Lives,
-    /// §12: a chosen value is a proposed batch or a no-op.
+    /// §13: a chosen value is a proposed batch or a no-op.
     Validity,
-    /// §12: state hashes agree at equal applied slots.
+    /// §13: state hashes agree at equal applied slots.
     Hashes,
 }
 

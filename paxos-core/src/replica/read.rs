@@ -1,0 +1,79 @@
+//! The replica and reads: asking the voters whether this reign still stands, and answering others.
+//!
+//! Owns no state of its own.
+//! Source: protocol.md §12.
+
+use super::Replica;
+use crate::ballot::Ballot;
+use crate::ids::ReplicaId;
+use crate::message::{Confirm, Confirmed, Reject};
+use crate::output::Recipients;
+use crate::proposer::Proposer;
+use crate::read::Confirmation;
+
+impl Replica {
+    /// Begins a round for the reads that wait, if none is open. Rules R1 and R2.
+    pub(super) fn begin_round(&mut self) {
+        let Proposer::Leading(reign) = &self.proposer else {
+            return;
+        };
+        let committed = self.learner.committed();
+        if !self.reads.wants_round() || !reign.knows_the_past(committed) {
+            return;
+        }
+        let ballot = reign.ballot();
+        let own = self.voter.expect("a leader is a voter");
+        let round = self.reads.begin(committed);
+        self.counters.read_rounds += 1;
+        if !self.peers.is_empty() {
+            self.outbox.send(Recipients::AllPeers, Confirm { ballot, round });
+        }
+        self.count_confirmation(own, round);
+    }
+
+    /// Rule R3.
+    pub(super) fn on_confirm(&mut self, from: ReplicaId, confirm: Confirm) {
+        let Confirm { ballot, round } = confirm;
+        if ballot.leader() != from {
+            self.counters.dropped_absurd += 1;
+            return;
+        }
+        self.pacemaker.see(Some(ballot));
+        match self.acceptor.promised() {
+            Some(promised) if promised > ballot => {
+                self.outbox.send(Recipients::One(from), Reject { refused: ballot, promised });
+            }
+            Some(_) | None => {
+                self.outbox.send(Recipients::One(from), Confirmed { ballot, round });
+            }
+        }
+    }
+
+    pub(super) fn on_confirmed(&mut self, from: ReplicaId, confirmed: Confirmed) {
+        let Confirmed { ballot, round } = confirmed;
+        match self.membership.voter_index(from) {
+            Some(voter) if self.is_leading_at(ballot) => self.count_confirmation(voter, round),
+            Some(_) | None => self.counters.dropped_stale += 1,
+        }
+    }
+
+    fn count_confirmation(&mut self, voter: usize, round: u64) {
+        match self.reads.confirm(voter, round, self.membership.quorums()) {
+            Confirmation::Stale => self.counters.dropped_stale += 1,
+            Confirmation::Counted => {}
+            Confirmation::Stands { through, point } => self.outbox.reads_ready(through, point),
+        }
+    }
+
+    /// Asks again those voters that have not confirmed the open round.
+    pub(super) fn repeat_confirm(&mut self, ballot: Ballot) {
+        let Some(round) = self.reads.open_round() else {
+            return;
+        };
+        for (voter, member) in self.membership.voters().iter().enumerate() {
+            if member.id != self.outbox.replica() && self.reads.awaits(voter) {
+                self.outbox.send(Recipients::One(member.id), Confirm { ballot, round });
+            }
+        }
+    }
+}

@@ -82,6 +82,7 @@ pub mod port;
 mod proposer;
 pub mod quorum;
 mod read;
+mod repeat;
 pub mod replica;
 mod ring;
 #[cfg(any(test, feature = "sim"))]

@@ -226,6 +226,23 @@ pub enum Event {
         /// How many values it gave.
         values: usize,
     },
+    /// A read waits for its read point.
+    ReadAsked {
+        /// Its ticket.
+        ticket: u64,
+    },
+    /// Reads may be answered.
+    ReadsReady {
+        /// The last ticket.
+        through: u64,
+        /// From a state that has applied this slot.
+        point: Slot,
+    },
+    /// Reads are given up.
+    ReadsLost {
+        /// The last ticket.
+        through: u64,
+    },
     /// The replica stopped for good.
     Halted {
         /// Why.
@@ -258,6 +275,9 @@ impl Event {
             | Self::Chosen { .. }
             | Self::Load { .. }
             | Self::Loaded { .. }
+            | Self::ReadAsked { .. }
+            | Self::ReadsReady { .. }
+            | Self::ReadsLost { .. }
             | Self::Halted { .. }
             | Self::Note { .. } => None,
         }
@@ -283,6 +303,9 @@ impl Event {
             Self::Chosen { .. } => "chosen",
             Self::Load { .. } => "load",
             Self::Loaded { .. } => "loaded",
+            Self::ReadAsked { .. } => "read_asked",
+            Self::ReadsReady { .. } => "reads_ready",
+            Self::ReadsLost { .. } => "reads_lost",
             Self::Halted { .. } => "halted",
             Self::Note { .. } => "note",
         }

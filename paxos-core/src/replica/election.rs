@@ -197,7 +197,7 @@ impl Replica {
             return;
         }
         self.told = self.learner.committed();
-        self.retransmit_through = self.learner.committed();
+        self.repeats.begin(self.learner.committed());
         self.pacemaker.disarm(Timer::Election);
         if behind {
             self.pacemaker.arm_election(self.now);

@@ -15,6 +15,9 @@ use crate::ids::{ClientId, ReplicaId, RequestNumber, Slot, Time};
 use crate::output::{NotProposed, Proposed};
 use crate::value::{Command, Value};
 
+/// How often a client that acts reads too, of a thousand times.
+const READS: u32 = 400;
+
 /// Commands on their way through one life of one replica.
 #[derive(Debug)]
 pub(super) struct Attempt {
@@ -177,6 +180,14 @@ impl Cluster {
             let reached: Vec<ReplicaId> = self.ids().filter(is_reached).collect();
             let at = self.clients[place].target(&reached, &mut self.rng);
             self.client_asks(place, at, commands, new);
+        }
+        if self.rng.chance(READS) {
+            let is_reached = |id: &ReplicaId| self.core.is_none_or(|core| core.contains(seat(*id)));
+            let reached: Vec<ReplicaId> = self.ids().filter(is_reached).collect();
+            let at = self.clients[place].target(&reached, &mut self.rng);
+            for _ in 0..self.rng.between(1, 3) {
+                self.read(at);
+            }
         }
         if !self.clients[place].is_done() {
             let pause_max = if self.under_faults { 250 } else { 40 };

@@ -126,6 +126,8 @@ impl Cluster {
                     self.node_mut(id).jobs.push_back(Job::Load(ticket, range));
                 }
                 Output::Apply { slot, value } => self.apply(id, slot, &value),
+                Output::ReadsReady { through, point } => self.reads_ready(id, through, point),
+                Output::ReadsLost { through } => self.reads_lost(id, through),
                 Output::Halt(halt) => return self.halt(id, halt),
                 Output::Idle { wake_at } => {
                     self.arm(id, wake_at);

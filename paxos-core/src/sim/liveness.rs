@@ -313,6 +313,7 @@ impl Cluster {
             (status.bytes_in_flight > 0, "bytes in flight"),
             (status.values_ahead > 0, "chosen values behind a gap"),
             (status.slots_being_applied > 0, "slots being applied"),
+            (status.reads_waiting > 0, "reads that wait"),
             // Votes that nobody asked for again stay until their slot is decided.
             (status.votes_held > 2 * window, "more votes than twice the window"),
         ];

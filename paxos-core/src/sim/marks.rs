@@ -92,6 +92,12 @@ marks! {
     WindowFull => "refused: the window of slots is full",
     /// Commands were refused, as the window had slots and no bytes left.
     WindowBytesFull => "refused: the window of bytes is full",
+    /// A round of Confirm stood, and served several reads.
+    ReadsShared => "several reads at one read point",
+    /// A leader stopped leading, and reads waited.
+    ReadsLost => "reads lost with the leader",
+    /// A read waited for slots of earlier ballots to be committed.
+    ReadsWaited => "reads wait for what earlier ballots chose",
     /// As many slots were handed out to be applied as may be.
     ApplyFull => "queue of slots to apply at its bound",
 }
@@ -107,6 +113,9 @@ impl Mark {
                 | Self::WindowFull
                 | Self::WindowBytesFull
                 | Self::FetchedNothing
+                | Self::ReadsShared
+                | Self::ReadsLost
+                | Self::ReadsWaited
         )
     }
 }

@@ -35,6 +35,7 @@ mod options;
 mod plan;
 mod play;
 mod portfolio;
+mod read;
 mod report;
 mod rng;
 mod run;

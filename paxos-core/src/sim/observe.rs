@@ -254,7 +254,9 @@ impl Observer {
             | Body::Reject(_)
             | Body::Fetch(_)
             | Body::Fetched(_)
-            | Body::Refused(_) => {}
+            | Body::Refused(_)
+            | Body::Confirm(_)
+            | Body::Confirmed(_) => {}
         }
         self.with_message(message, |message, life| Event::Left {
             from: acceptor(from),
@@ -293,7 +295,9 @@ impl Observer {
             | Body::Commit(_)
             | Body::Heartbeat(_)
             | Body::Fetch(_)
-            | Body::Refused(_) => {}
+            | Body::Refused(_)
+            | Body::Confirm(_)
+            | Body::Confirmed(_) => {}
         }
         let life = life(message.origin.incarnation);
         self.tell(&event(said(&message.body, &values, &entries), life));
@@ -338,6 +342,8 @@ fn said<'a>(body: &Body, values: &'a [Value], entries: &'a [Entry]) -> Message<'
         Body::Refused(m) => {
             Message::Refused { refused: life(m.refused), remembered: life(m.remembered) }
         }
+        Body::Confirm(m) => Message::Confirm { ballot: ballot(m.ballot) },
+        Body::Confirmed(m) => Message::Confirmed { ballot: ballot(m.ballot) },
     }
 }
 

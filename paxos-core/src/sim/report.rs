@@ -51,6 +51,12 @@ pub struct Totals {
     pub values_fetched: u64,
     /// Reads of the log.
     pub loads: u64,
+    /// Reads that a bare leader took, those whose point it named, and those that it gave up.
+    pub reads: u64,
+    /// See [`Totals::reads`].
+    pub reads_ready: u64,
+    /// See [`Totals::reads`].
+    pub reads_lost: u64,
     /// Trims of a log.
     pub trims: u64,
     /// Blows that waited for their moment and struck.
@@ -114,6 +120,9 @@ impl Totals {
         self.retransmissions += other.retransmissions;
         self.values_fetched += other.values_fetched;
         self.loads += other.loads;
+        self.reads += other.reads;
+        self.reads_ready += other.reads_ready;
+        self.reads_lost += other.reads_lost;
         self.trims += other.trims;
         self.ambushes_sprung += other.ambushes_sprung;
         self.wipes += other.wipes;
@@ -135,7 +144,7 @@ impl Totals {
         }
     }
 
-    fn rows(&self) -> [(&'static str, u64); 26] {
+    fn rows(&self) -> [(&'static str, u64); 29] {
         [
             ("seeds", self.seeds),
             ("events", self.events),
@@ -154,6 +163,9 @@ impl Totals {
             ("retransmissions", self.retransmissions),
             ("fetched values", self.values_fetched),
             ("loads", self.loads),
+            ("reads", self.reads),
+            ("read points named", self.reads_ready),
+            ("reads lost", self.reads_lost),
             ("trims", self.trims),
             ("ambushes sprung", self.ambushes_sprung),
             ("disks wiped", self.wipes),

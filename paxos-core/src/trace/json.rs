@@ -176,6 +176,12 @@ fn fields(json: &mut Json<'_>, event: &Event) {
             json.slot("through", *through);
         }
         Event::Loaded { values } => json.number("values", *values as u64),
+        Event::ReadAsked { ticket } => json.number("ticket", *ticket),
+        Event::ReadsReady { through, point } => {
+            json.number("through", *through);
+            json.slot("point", *point);
+        }
+        Event::ReadsLost { through } => json.number("through", *through),
         Event::Halted { reason } => json.text("reason", halt(reason)),
         Event::Note { text } => json.text("text", text),
     }

@@ -11,7 +11,7 @@ use crate::ballot::Ballot;
 use crate::durable::Write;
 use crate::ids::{ReplicaId, Slot, Time};
 use crate::message::{
-    Accept, Body, Connectivity, Fetched, Heartbeat, Promise, PromiseEntry, SlotState,
+    Accept, Body, Confirm, Confirmed, Connectivity, Fetched, Heartbeat, Promise, PromiseEntry, SlotState,
 };
 use crate::output::{Halt, NotProposed};
 use crate::value::{Command, CommandKind, Value};
@@ -263,6 +263,11 @@ impl fmt::Display for Event {
             }
             Self::Load { from, through } => write!(f, "reads its log: {}", Range(*from, *through)),
             Self::Loaded { values } => write!(f, "read {values} values"),
+            Self::ReadAsked { ticket } => write!(f, "takes read {ticket}"),
+            Self::ReadsReady { through, point } => {
+                write!(f, "reads up to {through} at point {}", point.number())
+            }
+            Self::ReadsLost { through } => write!(f, "gives up reads up to {through}"),
             Self::Halted { reason } => write!(f, "halts: {}", halted(reason)),
             Self::Note { text } => f.write_str(text),
         }

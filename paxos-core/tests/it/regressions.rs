@@ -335,3 +335,42 @@ fn a_page_is_asked_of_whoever_gave_the_one_before() {
     bed.pass(Config::default().fetch_timeout);
     assert_eq!(asked(&mut bed), [of(2, 4)], "it answers no more");
 }
+
+/// A leader whose Accepts were lost for a while sent them again, one page to each voter with each
+/// retransmission, however fast those were answered: where many pages were in flight, a healed core
+/// needed seconds to get to what was new. Seed 10041727 at depth core, in which it did not serve
+/// within four election timeouts.
+#[test]
+fn the_next_page_of_repetitions_follows_the_answer_to_the_one_before() {
+    let membership = members(3, 8);
+    let config = Config { page_bytes_max: 1, ..Config::default() };
+    let interval = config.retransmit_interval;
+    let mut bed = Bed::start(blank(1, &membership), config);
+    let ballot = bed.lead(&[2]);
+    for text in ["a", "b", "c"] {
+        bed.propose(text);
+    }
+    bed.sync();
+    let again = |bed: &mut Bed| {
+        let sent = bed.take_sent().into_iter();
+        sent.filter_map(|(to, body)| match (to, body) {
+            (Recipients::One(peer), Body::Accept(accept)) => Some((peer, accept.first)),
+            _ => None,
+        })
+        .collect::<Vec<_>>()
+    };
+    // They are in flight when an interval ends, and for the whole of the next.
+    for _ in 0..2 {
+        bed.hear(&[2, 3], |_, _| {});
+        again(&mut bed);
+        bed.pass(interval);
+    }
+    let first = bed.committed().next();
+    assert_eq!(again(&mut bed), [(id(2), first), (id(3), first)], "a page to each");
+    bed.receive(id(2), accepted(ballot, first.number(), first.number()));
+    assert_eq!(again(&mut bed), [(id(2), first.next())], "the next to the one that answered");
+    bed.receive(id(2), accepted(ballot, first.number(), first.number()));
+    assert_eq!(again(&mut bed), [], "an answer that is repeated asks for nothing");
+    bed.receive(id(2), accepted(ballot, first.number() + 1, first.number() + 1));
+    assert_eq!(again(&mut bed), [(id(2), first.plus(2))]);
+}

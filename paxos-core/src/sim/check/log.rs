@@ -141,6 +141,7 @@ impl Check {
         let (before, durable) = (replica.committed, replica.durable_promised);
         let applied = replica.applied;
         replica.committed = status.committed;
+        self.known = self.known.max(status.committed);
         self.require(status.committed >= before, Invariant::CommittedPrefix, || {
             format!("{by} goes from {before} back to {}", status.committed)
         });

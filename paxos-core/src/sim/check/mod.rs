@@ -8,6 +8,7 @@
 mod damage;
 mod disk;
 mod log;
+mod read;
 mod sent;
 mod violation;
 
@@ -22,6 +23,7 @@ use crate::ballot::Ballot;
 use crate::durable::{Write, WriteSequence};
 use crate::ids::{ClientId, Incarnation, ReplicaId, RequestNumber, Slot};
 use crate::membership::Membership;
+use crate::output::ReadTicket;
 use crate::quorum::VoterSet;
 use crate::sim::disk::Harm;
 use crate::value::Value;
@@ -66,6 +68,8 @@ struct ReplicaHistory {
     committed: Slot,
     applied: Slot,
     state: u64,
+    /// The reads that wait in this life, and what anybody knew to be committed when each was asked.
+    reads: VecDeque<(ReadTicket, Slot)>,
     window_bytes_max: usize,
     /// Its directory was taken away, and with it votes that it made.
     wiped: bool,
@@ -94,6 +98,8 @@ pub struct Check {
     slots: BTreeMap<Slot, SlotHistory>,
     /// Every slot up to this one is chosen.
     chosen_prefix: Slot,
+    /// The longest prefix that any replica ever said is committed.
+    known: Slot,
     replicas: Vec<ReplicaHistory>,
     ballots: BTreeMap<Ballot, Incarnation>,
     commands: BTreeMap<(ClientId, RequestNumber), CommandHistory>,
@@ -110,6 +116,7 @@ impl Check {
             membership,
             slots: BTreeMap::new(),
             chosen_prefix: Slot::ZERO,
+            known: Slot::ZERO,
             replicas: (0..replicas).map(|_| ReplicaHistory::default()).collect(),
             ballots: BTreeMap::new(),
             commands: BTreeMap::new(),

@@ -25,7 +25,11 @@ impl Check {
                 });
             }
             Body::Fetched(fetched) => self.sent_fetched(by, fetched),
-            Body::Reject(_) | Body::Fetch(_) | Body::Refused(_) => {}
+            Body::Reject(_)
+            | Body::Fetch(_)
+            | Body::Refused(_)
+            | Body::Confirm(_)
+            | Body::Confirmed(_) => {}
         }
     }
 

@@ -162,6 +162,7 @@ impl World {
             slots_in_flight: 0,
             bytes_in_flight: 0,
             writes_pending: 0,
+            reads_waiting: 0,
             messages_waiting: 0,
             slots_being_applied: 0,
             values_ahead: 0,

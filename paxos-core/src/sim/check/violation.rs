@@ -55,6 +55,8 @@ pub enum Invariant {
     NoPanic,
     /// Every step is one of the abstract protocol, as the refinement monitor knows it.
     Refinement,
+    /// A read point is at or above all that anybody knew to be committed when the read was asked.
+    ReadsFresh,
     /// What clients were told is true of one history.
     Answers,
     /// After the faults the cluster makes progress in time.
@@ -87,6 +89,7 @@ impl fmt::Display for Invariant {
             Self::RecoveryExact => "recovery gives back what was proved",
             Self::ChosenStable => "what is chosen stays on enough disks",
             Self::DamageNamed => "damage is named, and never used or dropped",
+            Self::ReadsFresh => "reads are fresh",
             Self::NoHalt => "no replica halts without a cause",
             Self::NoPanic => "no assertion fails",
             Self::Refinement => "every step is one that the protocol allows",

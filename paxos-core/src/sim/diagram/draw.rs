@@ -42,6 +42,8 @@ pub(super) fn ballot_of(body: &Body) -> Option<Ballot> {
         Body::Accept(message) => Some(message.ballot),
         Body::Accepted(message) => Some(message.ballot),
         Body::Commit(message) => Some(message.ballot),
+        Body::Confirm(message) => Some(message.ballot),
+        Body::Confirmed(message) => Some(message.ballot),
         Body::Reject(message) => Some(message.promised),
         Body::Heartbeat(_) | Body::Fetch(_) | Body::Fetched(_) | Body::Refused(_) => None,
     }
@@ -268,6 +270,9 @@ impl<'a> Canvas<'a> {
                 let facts: Vec<String> = writes.iter().map(ToString::to_string).collect();
                 square(x - 14, y, "persist") + &label(x, y, "persist", &facts.join(", "))
             }
+            Event::ReadsReady { .. } | Event::ReadsLost { .. } => {
+                label(x, y, "commit", &placed.record.event.to_string())
+            }
             Event::Durable { through } => {
                 square(x - 14, y, "durable")
                     + &label(x, y, "persist", &format!("durable {}", through.number()))
@@ -297,7 +302,10 @@ impl<'a> Canvas<'a> {
             Event::NotProposed { .. } => {
                 diamond(x, y, "#ffffff") + &label(x, y, "client", &placed.record.event.to_string())
             }
-            Event::Load { .. } | Event::Loaded { .. } | Event::Note { .. } => {
+            Event::ReadAsked { .. }
+            | Event::Load { .. }
+            | Event::Loaded { .. }
+            | Event::Note { .. } => {
                 label(x, y, "persist", &placed.record.event.to_string())
             }
         }

@@ -54,6 +54,11 @@ impl Watch {
         self.replicas.entry(id).or_default()
     }
 
+    /// Something that the cluster itself sees.
+    pub(in crate::sim) fn meet(&mut self, mark: Mark) {
+        self.marks.meet(mark);
+    }
+
     /// A message leaves.
     pub(in crate::sim) fn sent(&mut self, from: ReplicaId, message: &Message) {
         match &message.body {
@@ -69,7 +74,9 @@ impl Watch {
             | Body::Heartbeat(_)
             | Body::Fetch(_)
             | Body::Fetched(_)
-            | Body::Refused(_) => {}
+            | Body::Refused(_)
+            | Body::Confirm(_)
+            | Body::Confirmed(_) => {}
         }
     }
 

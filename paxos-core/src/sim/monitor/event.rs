@@ -151,6 +151,16 @@ pub enum Message<'a> {
         /// The leader's committed prefix.
         committed: u64,
     },
+    /// A leader asks whether it still leads.
+    Confirm {
+        /// Its ballot.
+        ballot: Ballot,
+    },
+    /// The sender has promised nothing above the ballot.
+    Confirmed {
+        /// The ballot.
+        ballot: Ballot,
+    },
     /// A heartbeat. That of a leader is a watermark too.
     Heartbeat {
         /// The sender's committed prefix.

@@ -237,6 +237,17 @@ impl Monitor {
                 Some(_) | None => self.claims_prefix(from, committed),
             },
             Message::Fetch => Ok(()),
+            Message::Confirm { ballot } => {
+                require(ballot.leader == from, Rule::Messages, Invariant::S19, || {
+                    format!("{from} asks for {ballot}")
+                })
+            }
+            Message::Confirmed { ballot } => {
+                let promised = self.replica(from).disk.promised;
+                require(promised <= Some(ballot), Rule::R3, Invariant::S15, || {
+                    format!("{from} confirms {ballot} and promised {promised:?}")
+                })
+            }
             Message::Fetched { first, values, committed } => {
                 self.left_fetched(from, first, values, committed)
             }
@@ -290,7 +301,11 @@ impl Monitor {
                     receiver.watermark(ballot, committed);
                 }
             }
-            Message::Reject { .. } | Message::Fetch | Message::Refused { .. } => {}
+            Message::Reject { .. }
+            | Message::Fetch
+            | Message::Refused { .. }
+            | Message::Confirm { .. }
+            | Message::Confirmed { .. } => {}
         }
     }
 

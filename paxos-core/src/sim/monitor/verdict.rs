@@ -42,6 +42,7 @@ pub enum Rule {
     L3,
     L4,
     L5,
+    R3,
     /// §13: one value for each slot is chosen, for ever.
     Agreement,
     /// §5: who sends which message to whom.
@@ -85,6 +86,8 @@ pub enum Invariant {
     S13,
     /// What was certainly refused or superseded is never applied, and nothing twice.
     S14,
+    /// Reads are fresh.
+    S15,
     /// A snapshot stands for the slots that were trimmed.
     S17,
     /// Messages of others than they claim, or of earlier lives, change nothing.

@@ -152,6 +152,9 @@ impl Teller {
             | Event::Crashed { .. }
             | Event::Proposed { .. }
             | Event::NotProposed { .. }
+            | Event::ReadAsked { .. }
+            | Event::ReadsReady { .. }
+            | Event::ReadsLost { .. }
             | Event::Halted { .. } => Some(event.to_string()),
             Event::Paused { .. }
             | Event::Timeout

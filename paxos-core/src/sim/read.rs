@@ -1,0 +1,55 @@
+//! Reads of bare replicas: asked by clients, and judged when their point is named.
+//!
+//! Owns: nothing; a part of the cluster. A read has no answer here: what is judged is its point.
+
+use super::cluster::Cluster;
+use super::host::Process;
+use super::marks::Mark;
+use crate::ids::{ReplicaId, Slot};
+use crate::output::{ReadError, ReadTicket};
+use crate::trace::Event;
+
+impl Cluster {
+    /// Asks a bare replica for a read point; none while it is down or stands still.
+    pub fn read(&mut self, id: ReplicaId) -> Option<Result<ReadTicket, ReadError>> {
+        let now = self.now;
+        let node = self.node_mut(id);
+        if node.paused_until > now {
+            return None;
+        }
+        let local = node.clock.local(now);
+        let replica = node.process.as_mut().and_then(Process::replica)?;
+        let rounds = replica.counters().read_rounds;
+        let asked = replica.read(local);
+        if let Ok(ticket) = asked {
+            self.totals.reads += 1;
+            self.check.read_asked(id, ticket);
+            self.log(id, &Event::ReadAsked { ticket: ticket.number() });
+        }
+        self.drain(id);
+        // Alone, and no round began: it does not wait for another round to end.
+        let alone = self.status(id).is_some_and(|status| status.reads_waiting == 1);
+        let process = self.node(id).process.as_ref();
+        if alone && process.is_some_and(|process| process.counters().read_rounds == rounds) {
+            self.watch.meet(Mark::ReadsWaited);
+        }
+        Some(asked)
+    }
+
+    pub(super) fn reads_ready(&mut self, id: ReplicaId, through: ReadTicket, point: Slot) {
+        let waiting = self.check.reads_waiting(id, through);
+        if waiting > 1 {
+            self.watch.meet(Mark::ReadsShared);
+        }
+        self.totals.reads_ready += waiting as u64;
+        self.check.reads_ready(id, through, point);
+        self.log(id, &Event::ReadsReady { through: through.number(), point });
+    }
+
+    pub(super) fn reads_lost(&mut self, id: ReplicaId, through: ReadTicket) {
+        self.watch.meet(Mark::ReadsLost);
+        self.totals.reads_lost += self.check.reads_waiting(id, through) as u64;
+        self.check.reads_lost(id, through);
+        self.log(id, &Event::ReadsLost { through: through.number() });
+    }
+}

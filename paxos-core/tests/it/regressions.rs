@@ -396,5 +396,9 @@ fn a_promise_of_a_voter_that_hears_nothing_unseats_nobody() {
     }
     assert_eq!(bed.role(), Role::Leader);
     bed.hear(&[3], |_, heartbeat| heartbeat.promised = higher);
-    assert_eq!(bed.role(), Role::Follower, "it hears the leader again, and will refuse its Accepts");
+    assert_eq!(
+        bed.role(),
+        Role::Follower,
+        "it hears the leader again, and will refuse its Accepts"
+    );
 }

@@ -374,3 +374,31 @@ fn the_next_page_of_repetitions_follows_the_answer_to_the_one_before() {
     bed.receive(id(2), accepted(ballot, first.number() + 1, first.number() + 1));
     assert_eq!(again(&mut bed), [(id(2), first.plus(2))]);
 }
+
+/// A replica outside a healed core, which spoke to the leader and could not hear it, came back with a
+/// promise above the leader's ballot, left over from a campaign that its disk had ended. The leader
+/// gave way to it, though its quorum did without that replica. Seed 10037810 at depth log, in which
+/// the leader of a healed core did not stay.
+#[test]
+fn a_promise_of_a_voter_that_hears_nothing_unseats_nobody() {
+    let mut bed = Bed::new(1, 3);
+    let own = bed.lead(&[2]);
+    let higher = Some(ballot(own.round() + 1, 3));
+    let deaf = |peer: u16, heartbeat: &mut Heartbeat| {
+        if peer == 3 {
+            heartbeat.promised = higher;
+            heartbeat.echoes.clear();
+        }
+    };
+    for _ in 0..20 {
+        bed.hear(&[2, 3], deaf);
+        bed.pass(HEARTBEAT);
+    }
+    assert_eq!(bed.role(), Role::Leader);
+    bed.hear(&[3], |_, heartbeat| heartbeat.promised = higher);
+    assert_eq!(
+        bed.role(),
+        Role::Follower,
+        "it hears the leader again, and will refuse its Accepts"
+    );
+}

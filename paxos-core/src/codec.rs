@@ -14,14 +14,14 @@ use crate::ids::{
 };
 use crate::membership::{KeyPin, Member, Membership, MembershipError};
 use crate::message::{
-    Accept, Accepted, Body, Commit, Confirm, Confirmed, Connectivity, Echo, Fetch, Fetched, Heartbeat, Message, Origin,
-    Prepare, Promise, PromiseEntry, Refused, Reject, SlotState,
+    Accept, Accepted, Body, Commit, Confirm, Confirmed, Connectivity, Echo, Fetch, Fetched,
+    Heartbeat, Message, Origin, Prepare, Promise, PromiseEntry, Refused, Reject, SlotState,
 };
 use crate::quorum::QuorumRule;
 use crate::value::{Batch, Command, CommandKind, Value};
 
 /// The version of the wire format. A message of another version is refused as a whole.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// The bytes before a message's body.
 pub const HEADER_LEN: usize = 48;
 /// The bytes before a batch's commands.

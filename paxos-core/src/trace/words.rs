@@ -11,7 +11,8 @@ use crate::ballot::Ballot;
 use crate::durable::Write;
 use crate::ids::{ReplicaId, Slot, Time};
 use crate::message::{
-    Accept, Body, Confirm, Confirmed, Connectivity, Fetched, Heartbeat, Promise, PromiseEntry, SlotState,
+    Accept, Body, Confirm, Confirmed, Connectivity, Fetched, Heartbeat, Promise, PromiseEntry,
+    SlotState,
 };
 use crate::output::{Halt, NotProposed};
 use crate::value::{Command, CommandKind, Value};
@@ -146,7 +147,9 @@ impl fmt::Display for Said<'_> {
                 let other = if own == known { "another " } else { "" };
                 write!(f, "Refused life {own}, remembers {other}life {known}")
             }
-            Body::Confirm(Confirm { ballot, round }) => write!(f, "Confirm {ballot}, round {round}"),
+            Body::Confirm(Confirm { ballot, round }) => {
+                write!(f, "Confirm {ballot}, round {round}")
+            }
             Body::Confirmed(Confirmed { ballot, round }) => {
                 write!(f, "Confirmed {ballot}, round {round}")
             }

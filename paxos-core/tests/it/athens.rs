@@ -80,7 +80,9 @@ fn describe(body: &Body) -> String {
         | Body::Heartbeat(_)
         | Body::Fetch(_)
         | Body::Fetched(_)
-        | Body::Refused(_) => panic!("the story has no {}", body.name()),
+        | Body::Refused(_)
+        | Body::Confirm(_)
+        | Body::Confirmed(_) => panic!("the story has no {}", body.name()),
     }
 }
 

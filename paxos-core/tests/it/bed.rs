@@ -14,7 +14,7 @@ use paxos_core::membership::{Member, Membership};
 use paxos_core::message::{
     Accept, Accepted, Body, Connectivity, Echo, Heartbeat, Message, Origin, Promise, PromiseEntry,
 };
-use paxos_core::output::{Halt, LoadTicket, Output, Proposed, Recipients, Role};
+use paxos_core::output::{Halt, LoadTicket, Output, Proposed, ReadTicket, Recipients, Role};
 use paxos_core::port::{Format, LoadRange, Recovered, RecoveredVote, Start};
 use paxos_core::quorum::QuorumRule;
 use paxos_core::replica::Replica;
@@ -120,6 +120,9 @@ pub(crate) struct Bed {
     pub(crate) applied: Vec<(Slot, Value)>,
     pub(crate) loads: Vec<(LoadTicket, LoadRange)>,
     pub(crate) halted: Option<Halt>,
+    /// Read points that were named, and tickets that were given up.
+    pub(crate) reads_ready: Vec<(ReadTicket, Slot)>,
+    pub(crate) reads_lost: Vec<ReadTicket>,
     /// The last heartbeat that this replica sent.
     pulse: u64,
     /// The last heartbeats that the test sent in the peers' names.
@@ -146,6 +149,8 @@ impl Bed {
             applied: Vec::new(),
             loads: Vec::new(),
             halted: None,
+            reads_ready: Vec::new(),
+            reads_lost: Vec::new(),
             pulse: 0,
             peer_pulse: 0,
         };
@@ -196,6 +201,8 @@ impl Bed {
                     self.applied.push((slot, value));
                     self.replica.handle_applied(slot, self.now);
                 }
+                Output::ReadsReady { through, point } => self.reads_ready.push((through, point)),
+                Output::ReadsLost { through } => self.reads_lost.push(through),
                 Output::Halt(reason) => self.halted = Some(reason),
                 Output::Idle { .. } => return,
             }

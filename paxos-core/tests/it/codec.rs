@@ -93,7 +93,9 @@ fn values_of(message: &Message) -> Vec<&Value> {
         | Body::Commit(_)
         | Body::Heartbeat(_)
         | Body::Fetch(_)
-        | Body::Refused(_) => Vec::new(),
+        | Body::Refused(_)
+        | Body::Confirm(_)
+        | Body::Confirmed(_) => Vec::new(),
     }
 }
 

@@ -283,7 +283,11 @@ fn a_read_of_the_log_follows_the_writes_before_it() {
             }
             Output::Load { .. } => break assert!(written, "the log is read before it is written"),
             Output::Idle { .. } => panic!("slots 1 and 2 have left memory and are asked back"),
-            Output::Send { .. } | Output::Apply { .. } | Output::Halt(_) => {}
+            Output::Send { .. }
+            | Output::Apply { .. }
+            | Output::ReadsReady { .. }
+            | Output::ReadsLost { .. }
+            | Output::Halt(_) => {}
         }
     }
 }

@@ -20,6 +20,7 @@ mod partitions;
 mod portfolio;
 mod quorum;
 mod random;
+mod reads;
 mod recovery;
 mod regressions;
 mod samples;

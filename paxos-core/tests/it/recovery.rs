@@ -41,7 +41,11 @@ fn r38_a_state_machine_ahead_of_the_recorded_prefix_is_given_nothing_twice() {
             Output::Apply { slot, .. } => handed.push(slot),
             Output::Idle { .. } => break,
             Output::Load { range, .. } => panic!("{range:?} is in memory or applied"),
-            Output::Send { .. } | Output::Persist(_) | Output::Halt(_) => {}
+            Output::Send { .. }
+            | Output::Persist(_)
+            | Output::ReadsReady { .. }
+            | Output::ReadsLost { .. }
+            | Output::Halt(_) => {}
         }
     }
     assert_eq!(handed, [slot(5)]);

@@ -9,8 +9,8 @@ use paxos_core::ids::{
 };
 use paxos_core::membership::{Member, Membership};
 use paxos_core::message::{
-    Accept, Accepted, Body, Commit, Connectivity, Echo, Fetch, Fetched, Heartbeat, Message, Origin,
-    Prepare, Promise, PromiseEntry, Refused, Reject, SlotState,
+    Accept, Accepted, Body, Commit, Confirm, Confirmed, Connectivity, Echo, Fetch, Fetched,
+    Heartbeat, Message, Origin, Prepare, Promise, PromiseEntry, Refused, Reject, SlotState,
 };
 use paxos_core::quorum::QuorumRule;
 use paxos_core::value::{Batch, Command, CommandKind, Value};
@@ -114,6 +114,8 @@ pub(crate) fn messages() -> Vec<(String, Message)> {
         }
         .into(),
         Refused { refused: Incarnation::new(1, 2), remembered: Incarnation::new(3, 4) }.into(),
+        Confirm { ballot: ballot(5, 2), round: 7 }.into(),
+        Confirmed { ballot: ballot(5, 2), round: u64::MAX }.into(),
     ];
     let mut messages: Vec<_> =
         bodies.into_iter().map(|body| (body.name().to_owned(), body)).collect();
@@ -340,6 +342,8 @@ fn bodies() -> impl Strategy<Value = Body> {
             |(first, values, committed, trimmed)| Fetched { first, values, committed, trimmed }
                 .into()
         ),
+        (ballots(), any::<u64>()).prop_map(|(ballot, round)| Confirm { ballot, round }.into()),
+        (ballots(), any::<u64>()).prop_map(|(ballot, round)| Confirmed { ballot, round }.into()),
         (incarnations(), incarnations()).prop_map(|(refused, remembered)| Refused {
             refused,
             remembered,

@@ -153,6 +153,7 @@ impl Check {
         replica.durable_vote = replica.durable_vote.max(recovered.committed);
         replica.committed = Slot::ZERO;
         replica.applied = applied;
+        replica.reads.clear();
         replica.state = state;
         replica.window_bytes_max = window_bytes_max;
         replica.held.begin(recovered);

@@ -305,9 +305,7 @@ impl<'a> Canvas<'a> {
             Event::ReadAsked { .. }
             | Event::Load { .. }
             | Event::Loaded { .. }
-            | Event::Note { .. } => {
-                label(x, y, "persist", &placed.record.event.to_string())
-            }
+            | Event::Note { .. } => label(x, y, "persist", &placed.record.event.to_string()),
         }
     }
 

@@ -1,0 +1,183 @@
+//! Reads: the rules of docs/protocol.md §12, one by one, each quoted word for word.
+
+use std::time::Duration;
+
+use paxos_core::message::{Accept, Body, Confirm, Confirmed, PromiseEntry, Reject, SlotState};
+use paxos_core::output::{ReadError, Recipients, Role};
+
+use crate::bed::{Bed, accepted, ballot, id, promise, slot, value};
+
+const HEARTBEAT: Duration = Duration::from_millis(100);
+
+/// The rounds of Confirm that left since the last look, and to whom.
+fn rounds(bed: &mut Bed) -> Vec<(Recipients, u64)> {
+    let sent = bed.take_sent().into_iter();
+    sent.filter_map(|(to, body)| match body {
+        Body::Confirm(Confirm { round, .. }) => Some((to, round)),
+        _ => None,
+    })
+    .collect()
+}
+
+/// **R1** A leader gives no read point before its committed prefix includes every slot that its
+/// promises named or reported.
+#[test]
+fn r1_no_read_point_before_the_past_is_known() {
+    let mut bed = Bed::new(1, 3);
+    let own = bed.campaign(&[2, 3]);
+    bed.sync();
+    let entry =
+        PromiseEntry { slot: slot(1), state: SlotState::Accepted(ballot(1, 2), value("a")) };
+    bed.receive(id(2), promise(own, 1, slot(0), vec![entry]));
+    assert_eq!(bed.role(), Role::Leader);
+    bed.replica.read(bed.now).unwrap();
+    bed.drain();
+    bed.sync();
+    assert_eq!(rounds(&mut bed), [], "what was named may have been chosen, and is not known to be");
+    bed.receive(id(2), accepted(own, 1, 1));
+    assert_eq!(rounds(&mut bed), [(Recipients::AllPeers, 1)]);
+    bed.receive(id(3), Confirmed { ballot: own, round: 1 });
+    assert_eq!(bed.reads_ready.last().map(|(_, point)| *point), Some(slot(1)));
+
+    // A prefix that was reported, and is not here yet.
+    let mut bed = Bed::new(1, 3);
+    let own = bed.campaign(&[2, 3]);
+    bed.sync();
+    bed.receive(id(2), promise(own, 1, slot(4), Vec::new()));
+    bed.replica.read(bed.now).unwrap();
+    bed.drain();
+    assert_eq!((bed.role(), rounds(&mut bed)), (Role::Leader, Vec::new()));
+}
+
+/// **R2** A read point is a leader's committed prefix, taken when a round of Confirm begins, and
+/// stands once an accept quorum has sent Confirmed for exactly that ballot and round. It serves the
+/// reads that were asked before the round began, and no other.
+#[test]
+fn r2_a_round_that_began_later_confirms_a_read() {
+    let mut bed = Bed::new(1, 5);
+    let own = bed.lead(&[2, 3]);
+    bed.propose("a");
+    bed.sync();
+    bed.receive(id(2), accepted(own, 1, 1));
+    bed.receive(id(3), accepted(own, 1, 1));
+    assert_eq!(bed.committed(), slot(1));
+    let first = bed.replica.read(bed.now).unwrap();
+    let second = bed.replica.read(bed.now).unwrap();
+    bed.drain();
+    assert_eq!(rounds(&mut bed), [(Recipients::AllPeers, 1)], "one round for both");
+    let late = bed.replica.read(bed.now).unwrap();
+    bed.drain();
+    assert_eq!(rounds(&mut bed), []);
+    let lower = ballot(own.round() - 1, 1);
+    bed.receive(id(2), Confirmed { ballot: lower, round: 1 });
+    bed.receive(id(3), Confirmed { ballot: own, round: 2 });
+    bed.receive(id(4), Confirmed { ballot: own, round: 1 });
+    bed.receive(id(4), Confirmed { ballot: own, round: 1 });
+    assert_eq!(bed.reads_ready, [], "another ballot, another round, and one voter twice");
+    bed.receive(id(5), Confirmed { ballot: own, round: 1 });
+    assert_eq!(bed.reads_ready, [(second, slot(1))]);
+    assert!(first < second && second < late);
+    assert_eq!(rounds(&mut bed), [(Recipients::AllPeers, 2)], "the next round for the late one");
+    assert_eq!(bed.replica.status().reads_waiting, 1);
+    for peer in [2, 3] {
+        bed.receive(id(peer), Confirmed { ballot: own, round: 2 });
+    }
+    assert_eq!(bed.reads_ready.last(), Some(&(late, slot(1))));
+    assert_eq!(bed.replica.status().reads_waiting, 0);
+    assert_eq!(bed.replica.counters().read_rounds, 2);
+}
+
+/// **R3** A replica confirms a round only while it has promised nothing above its ballot; above, it
+/// answers with Reject.
+#[test]
+fn r3_who_promised_more_does_not_confirm() {
+    let mut bed = Bed::new(1, 3);
+    bed.receive(
+        id(2),
+        Accept {
+            ballot: ballot(3, 2),
+            committed: slot(0),
+            first: slot(1),
+            values: vec![value("a")],
+        },
+    );
+    bed.sync();
+    bed.take_sent();
+    let ask = |bed: &mut Bed, round, number| {
+        bed.receive(id(2), Confirm { ballot: ballot(round, 2), round: number });
+        bed.take_sent()
+    };
+    let to = Recipients::One(id(2));
+    let confirmed =
+        |round, number| Body::from(Confirmed { ballot: ballot(round, 2), round: number });
+    assert_eq!(ask(&mut bed, 3, 8), [(to, confirmed(3, 8))]);
+    assert_eq!(ask(&mut bed, 4, 9), [(to, confirmed(4, 9))], "and promises nothing by it");
+    assert_eq!(bed.replica.status().promised, Some(ballot(3, 2)));
+    let reject = Reject { refused: ballot(2, 2), promised: ballot(3, 2) };
+    assert_eq!(ask(&mut bed, 2, 7), [(to, reject.into())]);
+    bed.receive(id(3), Confirm { ballot: ballot(9, 2), round: 1 });
+    assert_eq!(bed.take_sent(), [], "the leader of the ballot is another");
+}
+
+/// **R4** A read is answered from a state that has applied its read point.
+#[test]
+fn r4_the_point_is_what_is_committed_and_not_what_is_applied() {
+    let mut bed = Bed::new(1, 1);
+    bed.pass(Duration::from_millis(1));
+    bed.sync();
+    assert_eq!(bed.role(), Role::Leader);
+    bed.propose("a");
+    // The machine is slow: it has the value and has not said that it applied it.
+    let batch = loop {
+        if let Some(batch) = bed.pending.pop() {
+            break batch;
+        }
+        bed.drain();
+    };
+    bed.replica.handle_durable(batch.into_durable(), bed.now);
+    let ticket = bed.replica.read(bed.now).unwrap();
+    assert_eq!(bed.replica.status().applied, slot(0));
+    bed.drain();
+    assert_eq!(bed.reads_ready, [(ticket, slot(1))]);
+}
+
+/// **R5** Rounds are numbered within a life, each number used for one round. A leader that stops
+/// leading answers no read that waits.
+#[test]
+fn r5_a_reign_that_ends_loses_its_reads() {
+    let mut bed = Bed::new(1, 3);
+    let own = bed.lead(&[2]);
+    let ticket = bed.replica.read(bed.now).unwrap();
+    bed.drain();
+    assert_eq!(rounds(&mut bed), [(Recipients::AllPeers, 1)]);
+    bed.receive(id(2), Reject { refused: own, promised: ballot(own.round() + 1, 2) });
+    assert_eq!((bed.reads_lost.as_slice(), bed.role()), ([ticket].as_slice(), Role::Follower));
+    let hint = None;
+    assert_eq!(bed.replica.read(bed.now), Err(ReadError::NotLeader { hint }));
+    bed.receive(id(3), Confirmed { ballot: own, round: 1 });
+    assert_eq!(bed.reads_ready, []);
+    let again = bed.lead(&[2]);
+    assert!(again > own);
+    let next = bed.replica.read(bed.now).unwrap();
+    bed.drain();
+    assert_eq!(rounds(&mut bed), [(Recipients::AllPeers, 2)], "no number twice");
+    bed.receive(id(3), Confirmed { ballot: again, round: 1 });
+    assert_eq!(bed.reads_ready, [], "an answer of the first reign counts for nothing");
+    bed.receive(id(3), Confirmed { ballot: again, round: 2 });
+    assert_eq!(bed.reads_ready, [(next, slot(0))]);
+}
+
+/// A round whose messages are lost is asked for again, of those that have not answered.
+#[test]
+fn a_round_without_a_quorum_is_asked_for_again() {
+    let mut bed = Bed::new(1, 5);
+    let own = bed.lead(&[2, 3]);
+    bed.replica.read(bed.now).unwrap();
+    bed.drain();
+    rounds(&mut bed);
+    bed.receive(id(2), Confirmed { ballot: own, round: 1 });
+    bed.hear(&[2, 3, 4, 5], |_, _| {});
+    bed.pass(HEARTBEAT);
+    let again = rounds(&mut bed);
+    assert_eq!(again, [3, 4, 5].map(|peer| (Recipients::One(id(peer)), 1)));
+}

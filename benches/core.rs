@@ -132,7 +132,10 @@ impl Cluster {
                         }
                     }
                 }
-                Output::Load { .. } | Output::Halt(_) => unreachable!("nothing is old or broken"),
+                Output::Load { .. }
+                | Output::ReadsReady { .. }
+                | Output::ReadsLost { .. }
+                | Output::Halt(_) => unreachable!("nothing is old, read or broken"),
                 Output::Idle { .. } => break,
             }
             busy = true;

@@ -6,7 +6,7 @@
 //! (3) whoever waits is answered after the state machine returned, never before; (4) waiting
 //! requests time out while the state machine works, as long as it yields.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -45,6 +45,8 @@ pub(crate) enum Item<W> {
     Proposed(Numbers, Slot),
     /// These will not be applied.
     Fail(Numbers, ClientError),
+    /// These reads may be answered once this slot is applied.
+    Read(Slot, Vec<Waiting<W>>),
     /// Chosen values in order.
     Values {
         values: Vec<(Slot, Value)>,
@@ -99,6 +101,8 @@ struct Side<W> {
     values: VecDeque<(Slot, Value)>,
     nudge: bool,
     waiters: Waiters<W>,
+    /// Reads that wait for their read point to be applied.
+    reads: BTreeMap<Slot, Vec<Waiting<W>>>,
     clock: Arc<dyn Clock>,
     /// Rings when waiting requests are to be looked through.
     alarm: Box<dyn Alarm>,
@@ -133,6 +137,7 @@ impl<M: StateMachine> Applier<M> {
                 values: VecDeque::new(),
                 nudge: false,
                 waiters: Waiters::new(applied),
+                reads: BTreeMap::new(),
                 clock,
                 alarm,
                 swept: now,
@@ -148,9 +153,12 @@ impl<M: StateMachine> Applier<M> {
     pub(crate) async fn run(mut self) {
         while !self.side.ended {
             self.side.listen().await;
-            if let Err(reason) = self.apply_all().await {
-                let stopped = ClientError::Unknown(Uncertainty::Stopped);
-                self.side.waiters.fail_all(&stopped);
+            let applied = match self.apply_all().await {
+                Ok(()) => self.answer_reads().await,
+                Err(reason) => Err(reason),
+            };
+            if let Err(reason) = applied {
+                self.side.stop();
                 // The node's task may have ended for another reason.
                 let _ = self.done.send(Done::Failed(reason));
                 return;
@@ -172,6 +180,7 @@ impl<M: StateMachine> Applier<M> {
             self.side.waiters.settle(slot);
             self.side.release();
             self.side.shared.set_applied(slot);
+            self.answer_reads().await?;
         }
         self.tell_skipped();
         let applied = self.applied;
@@ -227,19 +236,13 @@ impl<M: StateMachine> Applier<M> {
             let what = format!("{} replies to {count} commands", replies.len());
             return Err(StopReason::Apply { slot, what });
         }
-        self.answer(slot, batch, replies).await
+        self.answer(batch, replies);
+        Ok(())
     }
 
-    /// Answers those of this node's clients whose commands were in the batch. A query sees the
-    /// state after the whole batch: that is between its being asked and its being answered.
-    async fn answer(
-        &mut self,
-        slot: Slot,
-        batch: &paxos_core::value::Batch,
-        replies: Vec<M::Reply>,
-    ) -> Result<(), StopReason> {
+    /// Answers those of this node's clients whose commands were in the batch.
+    fn answer(&mut self, batch: &paxos_core::value::Batch, replies: Vec<M::Reply>) {
         let mut replies = replies.into_iter();
-        let mut queries = Vec::new();
         for command in batch.commands() {
             let reply = match command.kind {
                 CommandKind::Apply => replies.next(),
@@ -251,22 +254,36 @@ impl<M: StateMachine> Applier<M> {
             match (self.side.waiters.take(command.request.number()), reply) {
                 // A client that is gone does not mind.
                 (Some(ReplyTo::Command(answer)), Some(reply)) => drop(answer.send(Ok(reply))),
-                (Some(ReplyTo::Query(query)), None) => queries.push(*query),
                 (None, _) => {}
-                (Some(ReplyTo::Command(_)), None) | (Some(ReplyTo::Query(_)), Some(_)) => {
-                    unreachable!("a request's kind is that of its command")
+                (Some(ReplyTo::Command(_)), None) | (Some(ReplyTo::Query(_)), _) => {
+                    unreachable!("what has a number is a command that is applied")
                 }
             }
         }
         self.side.release();
-        for (query, answer) in queries {
-            if answer.is_closed() {
-                continue;
+    }
+
+    /// Answers the reads whose read point is applied. Rule R4.
+    async fn answer_reads(&mut self) -> Result<(), StopReason> {
+        let slot = self.applied;
+        while self.side.reads.first_key_value().is_some_and(|(point, _)| *point <= slot) {
+            let Some((_, due)) = self.side.reads.pop_first() else { break };
+            for read in due {
+                let ReplyTo::Query(query) = read.waiter else {
+                    unreachable!("a read waits for the answer to a query")
+                };
+                let (query, answer) = *query;
+                if !answer.is_closed() {
+                    let result = self.side.drive(self.machine.query(query)).await;
+                    let result = result.map_err(|what| StopReason::Apply {
+                        slot,
+                        what: format!("in a query: {what}"),
+                    });
+                    // A client that is gone does not mind.
+                    let _ = answer.send(Ok(result?));
+                }
+                self.side.shared.release(1);
             }
-            let result = self.side.drive(self.machine.query(query)).await;
-            let result = result
-                .map_err(|what| StopReason::Apply { slot, what: format!("in a query: {what}") })?;
-            let _ = answer.send(Ok(result));
         }
         Ok(())
     }
@@ -289,6 +306,7 @@ impl<W: Waiter> Side<W> {
             }
             () = poll_fn(|cx| self.alarm.poll_ring(cx)) => due = true,
         }
+        let mut stopped = false;
         for item in self.taken.drain(..) {
             match item {
                 Item::Register(first, waiting) => self.waiters.register(first, waiting),
@@ -296,16 +314,17 @@ impl<W: Waiter> Side<W> {
                 Item::Deposed(ballot) => self.waiters.depose(ballot),
                 Item::Proposed(numbers, slot) => self.waiters.proposed(numbers, slot),
                 Item::Fail(numbers, error) => self.waiters.fail(numbers, &error),
+                Item::Read(point, waiting) => self.reads.entry(point).or_default().extend(waiting),
                 Item::Values { values, nudge } => {
                     self.values.extend(values);
                     self.nudge |= nudge;
                 }
-                Item::Stop => {
-                    let stopped = ClientError::Unknown(Uncertainty::Stopped);
-                    self.waiters.fail_all(&stopped);
-                    self.ended = true;
-                }
+                Item::Stop => stopped = true,
             }
+        }
+        if stopped {
+            self.stop();
+            self.ended = true;
         }
         let now = self.clock.now();
         if due || now.since(self.swept) >= SWEEP_INTERVAL {
@@ -314,6 +333,7 @@ impl<W: Waiter> Side<W> {
             self.sweeps += 1;
             let full = self.sweeps.is_multiple_of(SWEEPS_PER_FULL);
             self.waiters.sweep(now, full);
+            self.sweep_reads(now);
         }
         self.release();
     }
@@ -330,6 +350,31 @@ impl<W: Waiter> Side<W> {
                 () = self.listen(), if !self.ended => {}
             }
         }
+    }
+
+    /// Reads whose time is over are told so; those whose client is gone are forgotten.
+    fn sweep_reads(&mut self, now: Time) {
+        let mut count = 0;
+        for waiting in self.reads.values_mut() {
+            let done = |read: &mut Waiting<W>| read.deadline <= now || read.waiter.is_gone();
+            for read in waiting.extract_if(.., done) {
+                read.waiter.fail(ClientError::Unknown(Uncertainty::Timeout));
+                count += 1;
+            }
+        }
+        self.reads.retain(|_, waiting| !waiting.is_empty());
+        self.shared.release(count);
+    }
+
+    /// Nothing more will be applied: tells everybody.
+    fn stop(&mut self) {
+        let stopped = ClientError::Unknown(Uncertainty::Stopped);
+        self.waiters.fail_all(&stopped);
+        for read in core::mem::take(&mut self.reads).into_values().flatten() {
+            read.waiter.fail(stopped.clone());
+            self.shared.release(1);
+        }
+        self.release();
     }
 
     fn release(&mut self) {

@@ -27,6 +27,7 @@ use crate::machine::StateMachine;
 use crate::metrics::Meters;
 use crate::node::{Node, supervise};
 use crate::options::NodeOptions;
+use crate::reads::Reads;
 use crate::shared::{Published, Shared};
 use crate::submit::Queue;
 use crate::succession::Succession;
@@ -183,6 +184,7 @@ pub(crate) fn assemble<M: StateMachine>(
         life,
         client: client_id,
         queue: Queue::new(client, config.batch_bytes_max),
+        reads: Reads::new(config.election_timeout),
         forwarder: Forwarder::new(options.forwards_max),
         succession: Succession::new(config.election_timeout),
         config,

@@ -6,9 +6,8 @@ use core::fmt;
 use core::time::Duration;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use paxos_core::codec::COMMAND_HEADER_LEN;
-use paxos_core::value::CommandKind;
+use paxos_core::ids::Slot;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::apply::ReplyTo;
@@ -16,7 +15,26 @@ use crate::codec::CommandCodec;
 use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::machine::StateMachine;
 use crate::shared::{Closing, Shared};
-use crate::submit::Request;
+use crate::submit::{Asked, Request};
+
+/// How new the state must be that answers a read.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Consistency {
+    /// It includes every command that anybody was answered before the read was asked. Costs a round
+    /// trip from the leader to a quorum, and one from this node to the leader where that is another.
+    #[default]
+    Linearizable,
+    /// It has applied this slot: for whoever wrote in it, and wants to read that. Costs nothing but
+    /// the wait until this node has it.
+    AtLeast(Slot),
+    /// It includes every command that anybody was answered so long before the read was asked, or
+    /// earlier. Costs what a linearizable read costs once in so long, and nothing otherwise.
+    Stale {
+        /// How long before.
+        lag_max: Duration,
+    },
+}
 
 /// Asks the node that it came from. Cheap to clone; any number of tasks may use it at once.
 ///
@@ -85,29 +103,34 @@ impl<M: StateMachine> Client<M> {
             return rejected(Rejection::TooLarge { bytes, bytes_max });
         }
         let (answer, reply) = oneshot::channel();
-        self.ask(CommandKind::Apply, payload, ReplyTo::Command(answer))?;
+        self.ask(Asked::Command(payload), ReplyTo::Command(answer))?;
         // Nobody will answer: the node ended with the request in its hands.
         reply.await.unwrap_or(Err(ClientError::Unknown(Uncertainty::Stopped)))
     }
 
     /// Asks the state machine of this node, which answers from a state that includes every command
-    /// answered to anyone before this call: linearizable, at the price of a place in the log.
-    ///
-    /// Whatever the error, nothing was changed.
+    /// answered to anyone before this call: [`Client::read`] with [`Consistency::Linearizable`].
     pub async fn query(&self, query: M::Query) -> Result<M::Answer, ClientError> {
+        self.read(Consistency::Linearizable, query).await
+    }
+
+    /// Asks the state machine of this node, which answers from a state as new as `consistency`
+    /// demands. Writes nothing; reads that wait together share what they ask of the leader.
+    ///
+    /// Whatever the error, nothing was changed, and the read may be asked again.
+    pub async fn read(
+        &self,
+        consistency: Consistency,
+        query: M::Query,
+    ) -> Result<M::Answer, ClientError> {
         let (answer, reply) = oneshot::channel();
         let waiter = ReplyTo::Query(Box::new((query, answer)));
-        self.ask(CommandKind::Barrier, Bytes::new(), waiter)?;
+        self.ask(Asked::Read(consistency), waiter)?;
         // Nobody will answer: the node ended with the request in its hands.
         reply.await.unwrap_or(Err(ClientError::Unknown(Uncertainty::Stopped)))
     }
 
-    fn ask(
-        &self,
-        kind: CommandKind,
-        payload: Bytes,
-        waiter: ReplyTo<M>,
-    ) -> Result<(), ClientError> {
+    fn ask(&self, asked: Asked, waiter: ReplyTo<M>) -> Result<(), ClientError> {
         let stopped = ClientError::Rejected(Rejection::Stopped);
         if self.shared.closing() != Closing::No {
             return Err(stopped);
@@ -116,7 +139,7 @@ impl<M: StateMachine> Client<M> {
             self.shared.meters.requests_busy.add(1);
             return Err(ClientError::Rejected(Rejection::Busy));
         }
-        let request = Request { kind, payload, timeout: self.timeout, waiter };
+        let request = Request { asked, timeout: self.timeout, waiter };
         self.requests.send(request).map_err(|_| stopped)
     }
 }

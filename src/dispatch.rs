@@ -21,6 +21,7 @@ use crate::apply::Item;
 use crate::driver::Driver;
 use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::frame::{self, HostFrame, Refusal};
+use crate::reads::Asker;
 use crate::submit::{Forwarded, Parcel};
 use crate::waiters::{Numbers, Waiter};
 
@@ -128,7 +129,7 @@ impl<W: Waiter> Driver<W> {
         }
     }
 
-    fn tell(&mut self, item: Item<W>) {
+    pub(crate) fn tell(&mut self, item: Item<W>) {
         // The applier's end is reported through `done`.
         let _ = self.apply.send(item);
     }
@@ -186,7 +187,7 @@ impl<W: Waiter> Driver<W> {
         sent
     }
 
-    fn send_frame(&mut self, to: ReplicaId, lane: Lane, frame: &HostFrame) -> Sent {
+    pub(crate) fn send_frame(&mut self, to: ReplicaId, lane: Lane, frame: &HostFrame) -> Sent {
         let frame = Frame {
             lane,
             key: None,
@@ -196,7 +197,7 @@ impl<W: Waiter> Driver<W> {
         self.send_host(to, frame)
     }
 
-    fn reply(&mut self, to: ReplicaId, frame: &HostFrame) {
+    pub(crate) fn reply(&mut self, to: ReplicaId, frame: &HostFrame) {
         // If it does not get there, the sender waits until its clients' time is over.
         let _ = self.send_frame(to, Lane::Control, frame);
     }
@@ -214,6 +215,21 @@ impl<W: Waiter> Driver<W> {
                 {
                     self.shared.meters.forwards_taken.add(1);
                     self.tell_slot(carried.numbers, slot, ballot);
+                }
+            }
+            Some(HostFrame::AskPoint { origin, sequence }) => {
+                self.on_ask_point(Asker { peer: from, origin, sequence }, now);
+            }
+            Some(HostFrame::Point { origin, sequence, slot }) => {
+                if origin == self.life {
+                    let waiting = self.reads.answered(from, sequence, slot);
+                    self.tell(Item::Read(slot, waiting));
+                }
+            }
+            Some(HostFrame::NoPoint { origin, sequence }) => {
+                if origin == self.life {
+                    let retry_at = now.after(self.backoff(0));
+                    self.reads.refused(from, sequence, retry_at);
                 }
             }
             Some(HostFrame::Refused { origin, sequence, reason }) => {
@@ -273,6 +289,7 @@ impl<W: Waiter> Driver<W> {
     /// What went over the link may be proposed there. It is never sent again, so waiting on would be
     /// waiting for luck.
     pub(crate) fn on_link_lost(&mut self, peer: ReplicaId) {
+        self.reads.give_up_on(|asked| asked == peer);
         for carried in self.forwarder.on_down(peer) {
             let lost = ClientError::Unknown(Uncertainty::LinkLost);
             self.tell(Item::Fail(carried.numbers, lost));
@@ -332,10 +349,11 @@ impl<W: Waiter> Driver<W> {
         for parcel in parcels {
             self.fail(parcel, reason.clone());
         }
+        self.expire_reads(now);
     }
 
     /// A wait that doubles with each attempt, drawn from its upper half so that nodes part ways.
-    fn backoff(&mut self, attempts: u32) -> Duration {
+    pub(crate) fn backoff(&mut self, attempts: u32) -> Duration {
         let doubled = self.options.backoff_min * (1 << attempts.min(10));
         let whole = doubled.min(self.options.backoff_max);
         self.random ^= self.random << 13;

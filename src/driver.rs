@@ -31,6 +31,7 @@ use crate::error::{ClientError, Rejection, StopReason};
 use crate::forward::{Forwarder, Gate};
 use crate::journal::{Disk, Done, Job, Journal};
 use crate::options::NodeOptions;
+use crate::reads::Reads;
 use crate::router;
 use crate::shared::{Closing, Shared};
 use crate::submit::{Queue, Request};
@@ -61,6 +62,7 @@ pub(crate) struct Driver<W> {
     pub(crate) done: mpsc::UnboundedReceiver<Done>,
     pub(crate) apply: mpsc::UnboundedSender<Item<W>>,
     pub(crate) queue: Queue<W>,
+    pub(crate) reads: Reads<W>,
     pub(crate) forwarder: Forwarder<Carried>,
     pub(crate) gate: Gate,
     /// The lives of the peers that are linked.
@@ -193,17 +195,16 @@ impl<W: Waiter> Driver<W> {
         self.on_applied(now);
         let count = self.intake.requests.len() as u64;
         self.shared.meters.requests.add(count);
-        for request in self.intake.requests.drain(..) {
-            self.queue.push(request, now);
-        }
+        self.take_requests(now);
         if self.timer.wake_at.is_some_and(|at| at <= now) {
             self.replica.handle_timeout(now);
         }
         // What was committed, or a change of leadership, makes way for what waits.
         while self.stop.is_none() {
             self.dispatch(now);
+            self.dispatch_reads(now);
             let progress = self.drain(now);
-            if !progress || self.queue.is_empty() {
+            if !progress || (self.queue.is_empty() && !self.reads.wants_ticket()) {
                 break;
             }
         }
@@ -363,6 +364,8 @@ impl<W: Waiter> Driver<W> {
                     self.intake.handed = slot;
                     values.push((slot, value));
                 }
+                Output::ReadsReady { through, point } => self.on_reads_ready(through, point, now),
+                Output::ReadsLost { through } => self.on_reads_lost(through),
                 Output::Halt(halt) => {
                     self.trace(now, || Event::Halted { reason: halt.clone() });
                     self.stop = Some(StopReason::Halt(halt));
@@ -477,6 +480,7 @@ impl<W: Waiter> Driver<W> {
     /// Takes note of who leads; whether that changed.
     fn refresh(&mut self, now: Time) -> bool {
         let (leads, leader) = (self.replica.role() == Role::Leader, self.replica.leader());
+        let own = self.id;
         if (leads, leader) == (self.leads, self.leader) {
             return false;
         }
@@ -491,6 +495,7 @@ impl<W: Waiter> Driver<W> {
             ),
             None => tracing::info!(replica = %self.id, "knows no leader"),
         }
+        self.reads.give_up_on(|asked| leader.map(Ballot::leader) != Some(asked) || asked == own);
         if let Some(ballot) = leader {
             self.succession.on_leader(ballot, now);
             self.queue.hurry();
@@ -543,7 +548,8 @@ impl<W: Waiter> Driver<W> {
             Closing::Graceful => {
                 let close_by = now.after(self.options.shutdown_timeout);
                 let close_by = *self.timer.close_by.get_or_insert(close_by);
-                if (self.shared.waiting() == 0 && self.queue.is_empty()) || now >= close_by {
+                let idle = self.queue.is_empty() && self.reads.is_empty();
+                if (self.shared.waiting() == 0 && idle) || now >= close_by {
                     self.stop.get_or_insert(StopReason::Shutdown);
                 }
             }
@@ -573,8 +579,9 @@ impl<W: Waiter> Driver<W> {
     /// harmless, and setting it anew each time is not free.
     fn arm(&mut self, now: Time) {
         let mut due = self.timer.wake_at;
+        let reads = !self.reads.is_empty();
         let mut at_latest = |at: Time| due = Some(due.map_or(at, |due| due.min(at)));
-        let waits = !self.queue.is_empty() || self.forwarder.unanswered() > 0;
+        let waits = !self.queue.is_empty() || self.forwarder.unanswered() > 0 || reads;
         if waits || self.room == Room::Full {
             at_latest(self.timer.tended.after(SWEEP_INTERVAL));
         }
@@ -584,6 +591,11 @@ impl<W: Waiter> Driver<W> {
             at_latest(at);
         }
         if let Some(at) = self.succession.due() {
+            at_latest(at);
+        }
+        if let Some(at) = self.reads.wake_at()
+            && at > now
+        {
             at_latest(at);
         }
         if self.timer.close_by.is_some() {
@@ -605,7 +617,8 @@ impl<W: Waiter> Driver<W> {
         }
         let rejected = ClientError::Rejected(Rejection::Stopped);
         let arrived = self.intake.requests.drain(..).map(|request| request.waiter);
-        let waiters: Vec<_> = arrived.chain(self.queue.drain_pending()).collect();
+        let waiters: Vec<_> =
+            arrived.chain(self.queue.drain_pending()).chain(self.reads.drain()).collect();
         self.shared.release(waiters.len());
         for waiter in waiters {
             waiter.fail(rejected.clone());

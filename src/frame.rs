@@ -11,7 +11,7 @@ use paxos_core::ids::{GroupId, Incarnation, ReplicaId, Slot};
 use paxos_core::value::{Batch, Value};
 
 /// The version of these frames.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Commands longer than this travel as a chunk of their own.
 const CHUNK_MIN: usize = 1024;
 
@@ -54,6 +54,29 @@ pub(crate) enum HostFrame {
         /// Under which ballot.
         ballot: Ballot,
     },
+    /// The sender has reads, and asks the leader for a read point.
+    AskPoint {
+        /// The sender's life.
+        origin: Incarnation,
+        /// Numbers the attempts of that life: each is made once.
+        sequence: u64,
+    },
+    /// A state that has applied this slot answers reads that were asked before the question.
+    Point {
+        /// The life of the receiver.
+        origin: Incarnation,
+        /// Which question.
+        sequence: u64,
+        /// The read point.
+        slot: Slot,
+    },
+    /// The sender cannot name a read point.
+    NoPoint {
+        /// The life of the receiver.
+        origin: Incarnation,
+        /// Which question.
+        sequence: u64,
+    },
     /// They are certainly not proposed, and never will be by this life.
     Refused {
         /// The life of the receiver.
@@ -72,6 +95,8 @@ pub(crate) enum HostFrame {
 /// kind 1 Forward: target u64 · batch (its length is the rest)
 /// kind 2 Taken:   slot u64 · round u64 · leader u16
 /// kind 3 Refused: reason u8
+/// kind 4 AskPoint, kind 6 NoPoint: nothing more
+/// kind 5 Point:   slot u64
 /// ```
 pub(crate) fn encode(group: GroupId, frame: &HostFrame) -> Vec<Bytes> {
     let mut head = BytesMut::with_capacity(64);
@@ -79,6 +104,9 @@ pub(crate) fn encode(group: GroupId, frame: &HostFrame) -> Vec<Bytes> {
         HostFrame::Forward { origin, sequence, .. } => (1, origin, sequence),
         HostFrame::Taken { origin, sequence, .. } => (2, origin, sequence),
         HostFrame::Refused { origin, sequence, .. } => (3, origin, sequence),
+        HostFrame::AskPoint { origin, sequence } => (4, origin, sequence),
+        HostFrame::Point { origin, sequence, .. } => (5, origin, sequence),
+        HostFrame::NoPoint { origin, sequence } => (6, origin, sequence),
     };
     head.put_u8(VERSION);
     head.put_u8(kind);
@@ -100,6 +128,8 @@ pub(crate) fn encode(group: GroupId, frame: &HostFrame) -> Vec<Bytes> {
             head.put_u64_le(ballot.round());
             head.put_u16_le(ballot.leader().number());
         }
+        HostFrame::AskPoint { .. } | HostFrame::NoPoint { .. } => {}
+        HostFrame::Point { slot, .. } => head.put_u64_le(slot.number()),
         HostFrame::Refused { reason, .. } => head.put_u8(match reason {
             Refusal::NotLeader => 0,
             Refusal::Busy => 1,
@@ -145,6 +175,9 @@ pub(crate) fn decode(group: GroupId, mut bytes: Bytes) -> Option<HostFrame> {
             };
             HostFrame::Refused { origin, sequence, reason }
         }
+        4 => HostFrame::AskPoint { origin, sequence },
+        5 => HostFrame::Point { origin, sequence, slot: Slot::new(u64_le(rest)?) },
+        6 => HostFrame::NoPoint { origin, sequence },
         _ => return None,
     };
     rest.is_empty().then_some(frame)
@@ -189,6 +222,9 @@ mod tests {
                 ballot: Ballot::new(5, ReplicaId::new(2)),
             },
         ];
+        frames.push(HostFrame::AskPoint { origin, sequence: 3 });
+        frames.push(HostFrame::Point { origin, sequence: 3, slot: Slot::new(8) });
+        frames.push(HostFrame::NoPoint { origin, sequence: 3 });
         for reason in [Refusal::NotLeader, Refusal::Busy, Refusal::TooLarge, Refusal::StorageFull] {
             frames.push(HostFrame::Refused { origin, sequence: 1, reason });
         }

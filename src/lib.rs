@@ -125,6 +125,8 @@ mod histogram;
 mod journal;
 mod node;
 mod options;
+mod reading;
+mod reads;
 mod router;
 mod shared;
 mod submit;
@@ -150,7 +152,7 @@ pub use paxos_core::port::{Format, Room, StorageError};
 pub use paxos_core::quorum::QuorumRule;
 
 pub use crate::builder::Builder;
-pub use crate::client::Client;
+pub use crate::client::{Client, Consistency};
 pub use crate::codec::{CodecError, CommandCodec, Postcard};
 pub use crate::error::{ClientError, Rejection, StartError, StopReason, Uncertainty};
 pub use crate::machine::{Batch, SnapshotError, SnapshotStream, StateMachine};

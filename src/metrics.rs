@@ -119,6 +119,10 @@ meters! {
         forwards_ignored,
         /// Those of them refused.
         forwards_turned_away,
+        /// Reads that clients asked of this node.
+        reads,
+        /// Questions for a read point that this node put to another; each is for all reads that wait.
+        read_points_asked,
         /// Frames of a peer that do not decode.
         dropped_undecodable,
         /// Values of a leader or peer left out because the storage is full.

@@ -15,20 +15,28 @@ use paxos_core::codec::BATCH_HEADER_LEN;
 use paxos_core::ids::{ClientId, Incarnation, ReplicaId, RequestNumber, Time};
 use paxos_core::value::{Batch, Command, CommandKind};
 
+use crate::client::Consistency;
 use crate::waiters::{Numbers, Waiting};
 
 /// What a client asks for.
 #[derive(Debug)]
+pub(crate) enum Asked {
+    /// That this be applied.
+    Command(Bytes),
+    /// An answer from a state as new as this.
+    Read(Consistency),
+}
+
+/// A client's request.
+#[derive(Debug)]
 pub(crate) struct Request<W> {
-    pub(crate) kind: CommandKind,
-    pub(crate) payload: Bytes,
+    pub(crate) asked: Asked,
     pub(crate) timeout: Duration,
     pub(crate) waiter: W,
 }
 
 #[derive(Debug)]
 struct Pending<W> {
-    kind: CommandKind,
     payload: Bytes,
     waiting: Waiting<W>,
 }
@@ -122,12 +130,8 @@ impl<W> Queue<W> {
         self.pending.is_empty() && self.returned.is_empty() && self.forwarded.is_empty()
     }
 
-    pub(crate) fn push(&mut self, request: Request<W>, now: Time) {
-        self.pending.push_back(Pending {
-            kind: request.kind,
-            payload: request.payload,
-            waiting: Waiting { waiter: request.waiter, deadline: now.after(request.timeout) },
-        });
+    pub(crate) fn push(&mut self, payload: Bytes, waiting: Waiting<W>) {
+        self.pending.push_back(Pending { payload, waiting });
     }
 
     pub(crate) fn push_forwarded(&mut self, forwarded: Forwarded, batch: Batch) {
@@ -196,18 +200,15 @@ impl<W> Queue<W> {
         let first = self.next_number;
         while let Some(pending) = self.pending.pop_front() {
             let command = Command {
-                kind: pending.kind,
+                kind: CommandKind::Apply,
                 client: self.client,
                 request: RequestNumber::new(self.next_number),
                 acknowledged_below: RequestNumber::default(),
                 payload: pending.payload,
             };
             if !commands.is_empty() && bytes + command.encoded_len() > self.bytes_max {
-                self.pending.push_front(Pending {
-                    kind: command.kind,
-                    payload: command.payload,
-                    waiting: pending.waiting,
-                });
+                self.pending
+                    .push_front(Pending { payload: command.payload, waiting: pending.waiting });
                 break;
             }
             bytes += command.encoded_len();
@@ -282,13 +283,10 @@ mod tests {
 
     const NOW: Time = Time::from_nanos(100);
 
-    fn request(name: u32, len: usize) -> Request<u32> {
-        Request {
-            kind: CommandKind::Apply,
-            payload: vec![0; len].into(),
-            timeout: Duration::from_nanos(u64::from(name)),
-            waiter: name,
-        }
+    /// A request that gives up after as many nanoseconds as its name says.
+    fn push(queue: &mut Queue<u32>, name: u32, len: usize) {
+        let deadline = NOW.after(Duration::from_nanos(u64::from(name)));
+        queue.push(vec![0; len].into(), Waiting { waiter: name, deadline });
     }
 
     fn forwarded(sequence: u64) -> Forwarded {
@@ -305,7 +303,7 @@ mod tests {
         let room_for_two = BATCH_HEADER_LEN + 2 * (COMMAND_HEADER_LEN + 10);
         let mut queue = Queue::new(ClientId::new(1), room_for_two);
         for name in 1..=3 {
-            queue.push(request(name, 10), NOW);
+            push(&mut queue, name, 10);
         }
         let parcel = queue.next(NOW).unwrap();
         assert_eq!((parcel.numbers.first, parcel.numbers.count), (1, 2));
@@ -322,7 +320,7 @@ mod tests {
     #[test]
     fn commands_of_peers_follow_the_own_and_can_be_dropped_again() {
         let mut queue = Queue::new(ClientId::new(1), 10_000);
-        queue.push(request(1, 10), NOW);
+        push(&mut queue, 1, 10);
         queue.push_forwarded(forwarded(8), foreign(3));
         queue.push_forwarded(forwarded(9), foreign(1));
         let mut parcel = queue.next(NOW).unwrap();
@@ -338,12 +336,12 @@ mod tests {
     #[test]
     fn what_is_put_back_keeps_its_numbers_and_waits_for_its_turn() {
         let mut queue = Queue::new(ClientId::new(1), 10_000);
-        queue.push(request(50, 1), NOW);
+        push(&mut queue, 50, 1);
         let mut parcel = queue.next(NOW).unwrap();
         parcel.waiting.clear();
         parcel.retry_at = Time::from_nanos(120);
         queue.put_back(parcel);
-        queue.push(request(10, 1), NOW);
+        push(&mut queue, 10, 1);
         assert_eq!(queue.next_own(NOW).unwrap().numbers.first, 2);
         assert!(queue.next_own(NOW).is_none());
         assert_eq!(queue.retry_at(), Some(Time::from_nanos(120)));
@@ -360,7 +358,7 @@ mod tests {
     fn expiry_takes_those_out_whose_time_is_over() {
         let mut queue = Queue::new(ClientId::new(1), 10_000);
         for name in [30, 10, 20] {
-            queue.push(request(name, 1), NOW);
+            push(&mut queue, name, 1);
         }
         let (waiters, parcels) = queue.expire(Time::from_nanos(120));
         assert_eq!(waiters, [10, 20]);

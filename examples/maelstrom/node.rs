@@ -212,6 +212,9 @@ impl Node {
                     self.apply(slot, &value);
                     self.replica.handle_applied(slot, now);
                 }
+                Output::ReadsReady { .. } | Output::ReadsLost { .. } => {
+                    unreachable!("reads go through the log")
+                }
                 Output::Halt(why) => return Err(why.to_string()),
                 Output::Idle { wake_at } => break wake_at,
             }

@@ -58,7 +58,9 @@ pub(crate) fn check(added: &Added<'_>) -> Result<(), String> {
             | Body::Heartbeat(_)
             | Body::Fetch(_)
             | Body::Fetched(_)
-            | Body::Refused(_) => {}
+            | Body::Refused(_)
+            | Body::Confirm(_)
+            | Body::Confirmed(_) => {}
         }
     }
     Ok(())

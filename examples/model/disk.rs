@@ -124,7 +124,9 @@ impl Disk {
             | Body::Heartbeat(_)
             | Body::Fetch(_)
             | Body::Fetched(_)
-            | Body::Refused(_) => Ok(()),
+            | Body::Refused(_)
+            | Body::Confirm(_)
+            | Body::Confirmed(_) => Ok(()),
         }
     }
 

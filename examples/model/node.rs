@@ -317,6 +317,9 @@ impl Node {
                     out.claims.push((slot, Some(value)));
                     self.replica.handle_applied(slot, self.now);
                 }
+                Output::ReadsReady { .. } | Output::ReadsLost { .. } => {
+                    out.fault("nobody reads here".to_owned());
+                }
                 Output::Halt(reason) => out.fault(format!("{} halts: {reason}", self.id())),
                 Output::Idle { .. } => return,
             }
@@ -353,7 +356,9 @@ impl Node {
             | Body::Reject(_)
             | Body::Commit(_)
             | Body::Fetch(_)
-            | Body::Refused(_) => {}
+            | Body::Refused(_)
+            | Body::Confirm(_)
+            | Body::Confirmed(_) => {}
         }
         out.sent.push((to, message));
     }

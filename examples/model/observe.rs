@@ -74,7 +74,9 @@ fn observe_sent(before: &Node, input: &Input<Message>, out: &Outcome, marks: &mu
             | Body::Reject(_)
             | Body::Commit(_)
             | Body::Heartbeat(_)
-            | Body::Fetch(_) => {}
+            | Body::Fetch(_)
+            | Body::Confirm(_)
+            | Body::Confirmed(_) => {}
         }
     }
 }
@@ -119,6 +121,11 @@ fn observe_message(before: &Node, after: &Node, body: &Body, out: &Outcome, mark
             marks.add_if(Mark::ReignEndedByReject, ended(Role::Leader));
             marks.add_if(Mark::CampaignEndedByReject, ended(Role::Candidate));
         }
-        Body::Fetched(_) | Body::Heartbeat(_) | Body::Fetch(_) | Body::Refused(_) => {}
+        Body::Fetched(_)
+        | Body::Heartbeat(_)
+        | Body::Fetch(_)
+        | Body::Refused(_)
+        | Body::Confirm(_)
+        | Body::Confirmed(_) => {}
     }
 }

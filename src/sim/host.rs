@@ -287,6 +287,7 @@ impl<M: StateMachine> Host for SimHost<M> {
     fn is_idle(&self) -> bool {
         self.shared.waiting() == 0
             && self.driver.queue.is_empty()
+            && self.driver.reads.is_empty()
             && self.driver.queue.forwarded_bytes() == 0
             && self.driver.forwarder.unanswered() == 0
     }

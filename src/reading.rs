@@ -1,0 +1,130 @@
+//! Where reads go: to this node's replica while it leads, or to the node that leads, for a read
+//! point; then to the state machine.
+//!
+//! Owns: the rules by which [`Driver`] moves a read; the reads are [`crate::reads::Reads`]'.
+//! Invariants: (1) a read is answered by this node's state machine alone, after it has applied the
+//! point; (2) a question of a peer is put to the replica at once, so that its point is as new as the
+//! question.
+
+use bytes::Bytes;
+use paxos_core::ids::{Slot, Time};
+use paxos_core::output::ReadTicket;
+use paxos_core::port::{Lane, Sent};
+use paxos_core::trace::Event;
+
+use crate::apply::Item;
+use crate::client::Consistency;
+use crate::driver::Driver;
+use crate::error::{ClientError, Rejection, Uncertainty};
+use crate::frame::HostFrame;
+use crate::reads::{Asker, Settled};
+use crate::submit::{Asked, Request};
+use crate::waiters::{Waiter, Waiting};
+
+impl<W: Waiter> Driver<W> {
+    /// Puts what clients asked for where it waits.
+    pub(crate) fn take_requests(&mut self, now: Time) {
+        let mut requests = core::mem::take(&mut self.intake.requests);
+        for Request { asked, timeout, waiter } in requests.drain(..) {
+            let waiting = Waiting { waiter, deadline: now.after(timeout) };
+            match asked {
+                Asked::Command(payload) => self.take_command(payload, waiting),
+                Asked::Read(consistency) => self.take_read(consistency, waiting, now),
+            }
+        }
+        self.intake.requests = requests;
+    }
+
+    fn take_command(&mut self, payload: Bytes, waiting: Waiting<W>) {
+        self.queue.push(payload, waiting);
+    }
+
+    fn take_read(&mut self, consistency: Consistency, waiting: Waiting<W>, now: Time) {
+        self.shared.meters.reads.add(1);
+        let known = match consistency {
+            Consistency::Linearizable => None,
+            Consistency::AtLeast(slot) => Some(slot),
+            Consistency::Stale { lag_max } => self.reads.recent(lag_max, now),
+        };
+        match known {
+            Some(point) => self.tell(Item::Read(point, vec![waiting])),
+            None => self.reads.push(waiting),
+        }
+    }
+
+    /// Asks for a read point where one can be had.
+    pub(crate) fn dispatch_reads(&mut self, now: Time) {
+        self.reads.tend(now);
+        if self.leads {
+            if self.reads.wants_ticket()
+                && let Ok(ticket) = self.replica.read(now)
+            {
+                self.trace(now, || Event::ReadAsked { ticket: ticket.number() });
+                self.reads.ticketed(ticket, now);
+            }
+            return;
+        }
+        let leader = self.leader.map(|ballot| ballot.leader());
+        let Some(leader) = leader.filter(|leader| self.lives.contains_key(leader)) else {
+            return;
+        };
+        if !self.reads.wants_question(now) {
+            return;
+        }
+        let sequence = self.reads.question(leader, now);
+        self.shared.meters.read_points_asked.add(1);
+        let question = HostFrame::AskPoint { origin: self.life, sequence };
+        if self.send_frame(leader, Lane::Control, &question) != Sent::Queued {
+            let retry_at = now.after(self.backoff(0));
+            self.reads.refused(leader, sequence, retry_at);
+        }
+    }
+
+    /// A peer asks for a read point.
+    pub(crate) fn on_ask_point(&mut self, asker: Asker, now: Time) {
+        match self.replica.read(now) {
+            Ok(ticket) => {
+                self.trace(now, || Event::ReadAsked { ticket: ticket.number() });
+                self.reads.ticketed_for(ticket, asker);
+            }
+            Err(_) => self.refuse_point(asker),
+        }
+    }
+
+    fn refuse_point(&mut self, asker: Asker) {
+        let Asker { peer, origin, sequence } = asker;
+        self.reply(peer, &HostFrame::NoPoint { origin, sequence });
+    }
+
+    /// The replica named a read point.
+    pub(crate) fn on_reads_ready(&mut self, through: ReadTicket, point: Slot, now: Time) {
+        self.trace(now, || Event::ReadsReady { through: through.number(), point });
+        let Settled { waiting, askers } = self.reads.ready(through, point);
+        for Asker { peer, origin, sequence } in askers {
+            self.reply(peer, &HostFrame::Point { origin, sequence, slot: point });
+        }
+        if !waiting.is_empty() {
+            self.tell(Item::Read(point, waiting));
+        }
+    }
+
+    /// The replica leads no more.
+    pub(crate) fn on_reads_lost(&mut self, through: ReadTicket) {
+        for asker in self.reads.lost(through) {
+            self.refuse_point(asker);
+        }
+    }
+
+    /// Answers the reads whose time is over.
+    pub(crate) fn expire_reads(&mut self, now: Time) {
+        let error = match self.leader {
+            Some(_) => ClientError::Unknown(Uncertainty::Timeout),
+            None => ClientError::Rejected(Rejection::NoLeader),
+        };
+        let late = self.reads.expire(now);
+        self.shared.release(late.len());
+        for waiter in late {
+            waiter.fail(error.clone());
+        }
+    }
+}

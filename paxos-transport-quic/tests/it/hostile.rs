@@ -12,8 +12,11 @@ use paxos_transport_quic::{Identity, Limits};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, ConnectionError, Endpoint};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ClientConfig, ClientSessionStore, Resumption, Tls13ClientSessionValue};
+use rustls::client::{
+    ClientConfig, ClientSessionStore, ResolvesClientCert, Resumption, Tls13ClientSessionValue,
+};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, Error, NamedGroup, SignatureScheme};
 
 use crate::support::{self, Host, PATIENCE, Seat, eventually, frame, id, life, membership};
@@ -245,6 +248,7 @@ async fn a_hello_that_lies_is_refused_with_its_reason() {
     let mut attack = Attack::new(&Limits::default());
     let cases = [
         (HelloFields { replica: 1, ..hello() }, "wrong replica id", "it says it is replica 1"),
+        (HelloFields { replica: 3, ..hello() }, "wrong replica id", "it says it is replica 3"),
         (HelloFields { cluster: 5, ..hello() }, "wrong cluster", "cluster 0000"),
         (HelloFields { version: 9, ..hello() }, "wrong version", "protocol version 9"),
     ];
@@ -259,7 +263,54 @@ async fn a_hello_that_lies_is_refused_with_its_reason() {
         assert!(reason.contains(text), "{reason}");
     }
     assert_eq!(attack.host.transport.counters().links_up, 0);
-    assert_eq!(attack.host.transport.counters().handshakes_refused, 3);
+    assert_eq!(attack.host.transport.counters().handshakes_refused, 4);
+}
+
+/// The keys are looked at in the handshake already, and once more when a Hello is read: a stranger
+/// gets no connection to say anything on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_not_pinned_does_not_survive_the_handshake() {
+    let mut attack = Attack::new(&Limits::default());
+    attack.key = rcgen::KeyPair::generate().unwrap();
+    // The dialling side of TLS 1.3 has its connection before its key was looked at.
+    let error = match attack.connect_with(attack.crypto(b"paxos/1")).await {
+        Ok(connection) => tokio::time::timeout(PATIENCE, connection.closed()).await.unwrap(),
+        Err(error) => error,
+    };
+    assert!(matches!(error, ConnectionError::ConnectionClosed(_)), "{error:?}");
+    let (peer, reason) = attack.host.refused("not pinned").await;
+    assert_eq!(peer, None, "nobody knows whose key it is: {reason}");
+}
+
+/// Shows the certificate of one key, and signs with another.
+#[derive(Debug)]
+struct Impostor(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for Impostor {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_shows_a_pinned_key_signs_with_it() {
+    let attack = Attack::new(&Limits::default());
+    let params = rcgen::CertificateParams::new(vec!["x.internal".into()]).unwrap();
+    let shown = params.self_signed(&attack.key).unwrap().der().clone();
+    let other = PrivatePkcs8KeyDer::from(rcgen::KeyPair::generate().unwrap().serialize_der());
+    let signer = rustls::crypto::ring::sign::any_supported_type(&other.into()).unwrap();
+    let mut crypto = attack.crypto(b"paxos/1");
+    crypto.client_auth_cert_resolver =
+        Arc::new(Impostor(Arc::new(CertifiedKey::new(vec![shown], signer))));
+    let error = match attack.connect_with(crypto).await {
+        Ok(connection) => tokio::time::timeout(PATIENCE, connection.closed()).await.unwrap(),
+        Err(error) => error,
+    };
+    assert!(matches!(error, ConnectionError::ConnectionClosed(_)), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use paxos_core::membership::Member;
 use paxos_core::port::{Lane, Sent, Transport as _, TransportEvent};
 use paxos_transport_quic::{Identity, Limits};
 use quinn::crypto::rustls::QuicClientConfig;
@@ -24,6 +25,7 @@ use crate::support::{self, Host, PATIENCE, Seat, eventually, frame, id, life, me
 /// Replica 2 in hostile hands, and replica 1, which is ours.
 struct Attack {
     host: Host,
+    members: Vec<Member>,
     target: SocketAddr,
     key: rcgen::KeyPair,
     endpoint: Endpoint,
@@ -45,11 +47,13 @@ impl Attack {
         let mut seats = [Seat::new(1), Seat::new(2)];
         seats[1].member.keys = vec![Identity::load(&path).unwrap().pin()];
         seats[1].member.addresses.clear();
-        let members = membership(seats.iter().map(|seat| seat.member.clone()).collect());
-        let host = Host::start(seats[0].options(&members).limits(limits.clone()), life(1));
+        let members: Vec<_> = seats.iter().map(|seat| seat.member.clone()).collect();
+        let options = seats[0].options(&membership(members.clone())).limits(limits.clone());
+        let host = Host::start(options, life(1));
         let target = host.transport.local_addr().unwrap();
         Self {
             host,
+            members,
             target,
             key,
             endpoint: Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap(),
@@ -248,7 +252,6 @@ async fn a_hello_that_lies_is_refused_with_its_reason() {
     let mut attack = Attack::new(&Limits::default());
     let cases = [
         (HelloFields { replica: 1, ..hello() }, "wrong replica id", "it says it is replica 1"),
-        (HelloFields { replica: 3, ..hello() }, "wrong replica id", "it says it is replica 3"),
         (HelloFields { cluster: 5, ..hello() }, "wrong cluster", "cluster 0000"),
         (HelloFields { version: 9, ..hello() }, "wrong version", "protocol version 9"),
     ];
@@ -262,6 +265,11 @@ async fn a_hello_that_lies_is_refused_with_its_reason() {
         assert_eq!(peer, Some(id(2)));
         assert!(reason.contains(text), "{reason}");
     }
+    // Nor is it a third, whoever that is; the same kind of refusal is not reported so soon again.
+    let connection = attack.connect().await;
+    let mut stream = connection.open_uni().await.unwrap();
+    stream.write_all(&opening(0, &HelloFields { replica: 3, ..hello() })).await.unwrap();
+    assert!(closed(&connection).await.contains("it says it is replica 3"));
     assert_eq!(attack.host.transport.counters().links_up, 0);
     assert_eq!(attack.host.transport.counters().handshakes_refused, 4);
 }
@@ -406,6 +414,25 @@ async fn t08_a_slow_hello_is_cut_off_and_delays_nobody() {
     assert_eq!(peer, Some(id(2)));
     assert!(reason.starts_with("too slow"), "{reason}");
     assert!(linked.close_reason().is_none());
+}
+
+/// Its key was looked at when it came, and is looked at again when it is to have a link.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_replaced_during_the_greeting_gets_no_link() {
+    let mut attack = Attack::new(&Limits::default());
+    let slow = attack.connect().await;
+    let opening = opening(0, &hello());
+    let mut stream = slow.open_uni().await.unwrap();
+    stream.write_all(&opening[..20]).await.unwrap();
+    // When this one is linked, the other has long been waited for.
+    let (_linked, _stream) = attack.link().await;
+    let mut members = attack.members.clone();
+    members[1].keys = vec![Identity::generate().unwrap().pin()];
+    attack.host.handle.set_membership(&membership(members)).unwrap();
+    attack.host.down(2).await;
+    stream.write_all(&opening[20..]).await.unwrap();
+    assert!(closed(&slow).await.contains("its key was removed"));
+    assert!(attack.host.handle.links().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,7 @@
 
 use paxos_core::durable::Write;
 use paxos_core::ids::{ClusterId, ReplicaId};
-use paxos_core::port::StorageError;
+use paxos_core::port::{Format, StorageError};
 use paxos_storage::Wal;
 use paxos_storage::fs::FileSystem;
 use paxos_storage::sim::SimFs;
@@ -54,7 +54,7 @@ fn a_segment_of_another_replica_or_cluster_is_refused() {
     let mut cluster = format();
     cluster.cluster = ClusterId::new(0xd00f);
     for (elsewhere, named) in [(replica, "replica 3"), (cluster, "d00f")] {
-        let write = |fs: &SimFs, format| {
+        let write = |fs: &SimFs, format: &Format| {
             let wal = Wal::open_or_format_on(fs.clone(), DIR, format, small()).unwrap();
             let mut log = Open::recover(wal).unwrap();
             log.write(vec![accepted(1, 1, value(1, 9))]).unwrap();

@@ -12,6 +12,9 @@ const KEYS: u64 = 3;
 /// Values are drawn from a few, so that swaps succeed now and then.
 const VALUES: u64 = 5;
 
+/// So many bytes go with some changes.
+const PADDING_MAX: u64 = 16_000;
+
 /// What changes the store. Each names its key.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) enum Change {
@@ -41,19 +44,26 @@ impl Change {
     }
 }
 
+/// A change, and bytes that nobody looks at: without them no log would ever fill a segment.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Padded {
+    change: Change,
+    padding: Vec<u8>,
+}
+
 /// The store. A key that was never written holds zero.
 #[derive(Default)]
 pub(crate) struct Store(BTreeMap<u8, u64>);
 
 #[async_trait]
 impl StateMachine for Store {
-    type Command = Change;
+    type Command = Padded;
     type Reply = u64;
     type Query = u8;
     type Answer = u64;
 
-    async fn apply(&mut self, batch: Batch<Change>) -> Vec<u64> {
-        let change = |change: Change| {
+    async fn apply(&mut self, batch: Batch<Padded>) -> Vec<u64> {
+        let change = |Padded { change, .. }| {
             let held = self.0.entry(change.key()).or_default();
             let after = change.after(*held);
             std::mem::replace(held, after)
@@ -71,13 +81,13 @@ struct OneByOne;
 
 impl Specification for OneByOne {
     type State = u64;
-    type Call = Question<Change, u8>;
+    type Call = Question<Padded, u8>;
     type Reply = Answer<u64, u64>;
     type Key = u8;
 
     fn key(&self, call: &Self::Call) -> u8 {
         match call {
-            Question::Command(change) => change.key(),
+            Question::Command(padded) => padded.change.key(),
             Question::Query(key) => *key,
         }
     }
@@ -88,7 +98,7 @@ impl Specification for OneByOne {
 
     fn step(&self, held: &u64, call: &Self::Call, reply: Option<&Self::Reply>) -> Option<u64> {
         let after = match call {
-            Question::Command(change) => change.after(*held),
+            Question::Command(padded) => padded.change.after(*held),
             Question::Query(_) => *held,
         };
         let told = match reply {
@@ -99,16 +109,18 @@ impl Specification for OneByOne {
     }
 }
 
-fn draw(rng: &mut Rng) -> Question<Change, u8> {
+fn draw(rng: &mut Rng) -> Question<Padded, u8> {
     let key = rng.below(KEYS) as u8;
     let mut value = || rng.below(VALUES);
     let (one, other) = (value(), value());
-    match rng.below(10) {
-        0..3 => Question::Query(key),
-        3..6 => Question::Command(Change::Put(key, one)),
-        6..8 => Question::Command(Change::Swap(key, one, other)),
-        _ => Question::Command(Change::Add(key, one + 1)),
-    }
+    let change = match rng.below(10) {
+        0..3 => return Question::Query(key),
+        3..6 => Change::Put(key, one),
+        6..8 => Change::Swap(key, one, other),
+        _ => Change::Add(key, one + 1),
+    };
+    let length = if rng.chance(300) { rng.below(PADDING_MAX) as usize } else { 0 };
+    Question::Command(Padded { change, padding: vec![0; length] })
 }
 
 /// Clusters of nodes that hold the store.

@@ -281,15 +281,25 @@ impl Time {
     /// This reading plus a duration; saturates after 584 years.
     #[must_use]
     pub const fn after(self, duration: Duration) -> Self {
-        let nanos = duration.as_nanos();
-        let nanos = if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 };
-        Self(self.0.saturating_add(nanos))
+        Self(self.0.saturating_add(whole_nanos(duration)))
+    }
+
+    /// This reading minus a duration; zero at the least.
+    #[must_use]
+    pub const fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(whole_nanos(duration)))
     }
 
     /// How long after `earlier` this reading is; zero if it is not after it.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
+}
+
+/// As many nanoseconds as a reading can count.
+const fn whole_nanos(duration: Duration) -> u64 {
+    let seconds = duration.as_secs().saturating_mul(1_000_000_000);
+    seconds.saturating_add(duration.subsec_nanos() as u64)
 }
 
 /// The leader's wall clock, in milliseconds since 1970, as written into a batch.

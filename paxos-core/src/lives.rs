@@ -104,6 +104,11 @@ impl Lives {
         room
     }
 
+    /// How many messages wait for the life of their sender to be remembered.
+    pub(crate) fn messages_held(&self) -> usize {
+        self.waiting.values().map(|waiting| waiting.held.len()).sum()
+    }
+
     /// The messages of a peer whose life has become durable.
     pub(crate) fn take_ready(
         &mut self,

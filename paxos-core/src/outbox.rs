@@ -182,6 +182,11 @@ impl Outbox {
         self.proved
     }
 
+    /// How many messages wait for the disk.
+    pub(crate) fn messages_gated(&self) -> usize {
+        self.gated.len()
+    }
+
     /// Whether so much waits for the disk that answering a repetition again would only add to it.
     pub(crate) fn is_crowded(&self) -> bool {
         self.gated.len() >= GATED_MAX

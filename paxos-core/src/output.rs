@@ -285,6 +285,8 @@ pub struct Status {
     pub bytes_in_flight: usize,
     /// Write batches handed out and not proved.
     pub writes_pending: u64,
+    /// Messages kept until a write that they depend on is proved.
+    pub messages_waiting: usize,
     /// Votes kept in memory: in slots that are not committed here.
     pub votes_held: usize,
     /// Values known to be chosen beyond a gap.

@@ -217,7 +217,8 @@ impl Pacemaker {
     pub(crate) fn next_pulse(&mut self, now: Time) -> (u64, Vec<Echo>) {
         self.sequence += 1;
         self.sent.push_back((self.sequence, now));
-        while self.sent.front().is_some_and(|(_, at)| now.since(*at) > self.election_timeout) {
+        let recently = self.recently(now);
+        while self.sent.front().is_some_and(|(_, at)| *at < recently) {
             self.sent.pop_front();
         }
         let echoes = self
@@ -275,13 +276,20 @@ impl Pacemaker {
 
     // --- what follows from them
 
+    /// What happened then or later is recent.
+    fn recently(&self, now: Time) -> Time {
+        now.before(self.election_timeout)
+    }
+
     fn is_recent(&self, at: Option<Time>, now: Time) -> bool {
-        at.is_some_and(|at| now.since(at) <= self.election_timeout)
+        at.is_some_and(|at| at >= self.recently(now))
     }
 
     /// Peers connected in both directions. Rule E1.
     pub(crate) fn connected_peers(&self, now: Time) -> Vec<ReplicaId> {
-        let connected = self.peers.iter().filter(|peer| self.is_recent(peer.echoed, now));
+        let recently = self.recently(now);
+        let connected =
+            self.peers.iter().filter(|peer| peer.echoed.is_some_and(|at| at >= recently));
         connected.map(|peer| peer.id).collect()
     }
 
@@ -298,7 +306,9 @@ impl Pacemaker {
     /// Rule E2.
     pub(crate) fn connectivity(&self, membership: &Membership, now: Time) -> Connectivity {
         let mut reached = VoterSet::EMPTY;
-        let connected = self.peers.iter().filter(|peer| self.is_recent(peer.echoed, now));
+        let recently = self.recently(now);
+        let connected =
+            self.peers.iter().filter(|peer| peer.echoed.is_some_and(|at| at >= recently));
         for voter in connected.filter_map(|peer| peer.voter).chain(self.own_voter) {
             reached.insert(voter);
         }
@@ -322,9 +332,10 @@ impl Pacemaker {
     }
 
     fn leaders(&self, now: Time, within: Duration) -> impl Iterator<Item = Ballot> {
+        let recently = now.before(within);
         self.peers
             .iter()
-            .filter(move |peer| peer.heard_at.is_some_and(|at| now.since(at) <= within))
+            .filter(move |peer| peer.heard_at.is_some_and(|at| at >= recently))
             .filter(|peer| peer.connectivity == Connectivity::Quorum)
             .filter_map(|peer| peer.leader.filter(|ballot| ballot.leader() == peer.id))
     }

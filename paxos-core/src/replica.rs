@@ -313,6 +313,7 @@ impl Replica {
             slots_in_flight: self.learner.slots_in_flight(),
             bytes_in_flight: self.learner.bytes_in_flight(),
             writes_pending: self.outbox.writes_pending(),
+            messages_waiting: self.outbox.messages_gated() + self.lives.messages_held(),
             votes_held: self.acceptor.votes_held(),
             values_ahead: self.learner.values_ahead(),
             slots_being_applied: self.log.being_applied(),

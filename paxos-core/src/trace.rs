@@ -13,6 +13,7 @@ mod digest;
 mod json;
 mod words;
 
+use core::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,15 +29,39 @@ use crate::message::Message;
 use crate::output::{Halt, NotProposed, Role};
 use crate::value::Value;
 
+/// Bytes on their way, with their digest, which stands for them wherever many are told apart.
+#[derive(Clone, Debug)]
+pub struct Sealed(Arc<(Bytes, u128)>);
+
+impl Sealed {
+    /// These bytes.
+    pub fn new(bytes: Bytes) -> Self {
+        let mut digest = Digest::new();
+        bytes.hash(&mut digest);
+        Self(Arc::new((bytes, digest.value())))
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.0.0
+    }
+}
+
+impl Hash for Sealed {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.1.hash(state);
+    }
+}
+
 /// A message on its way.
 #[derive(Clone, Debug, Hash)]
 pub enum Packet {
     /// As bytes, to be decoded by the receiver.
-    Encoded(Bytes),
+    Encoded(Sealed),
     /// As it is, where speed matters more than the codec.
     Shared(Arc<Message>),
     /// Between hosts, and no message of the protocol.
-    Host(Bytes),
+    Host(Sealed),
 }
 
 impl Packet {
@@ -47,8 +72,8 @@ impl Packet {
     /// If the bytes are none that a replica encoded.
     pub fn open(&self) -> Option<Message> {
         match self {
-            Self::Encoded(bytes) => {
-                let message = codec::decode(bytes.clone());
+            Self::Encoded(sealed) => {
+                let message = codec::decode(sealed.bytes().clone());
                 Some(message.expect("what one replica encodes every replica decodes"))
             }
             Self::Shared(message) => Some(Message::clone(message)),

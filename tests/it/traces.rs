@@ -8,7 +8,7 @@ use paxos::core::ballot::Ballot;
 use paxos::core::ids::{ClientId, Epoch, RequestNumber, Time};
 use paxos::core::message::{Body, Fetched, Message, Origin, Promise, PromiseEntry, SlotState};
 use paxos::core::sim::{Limits, Options, Script, run_seed};
-use paxos::core::trace::{Delivery, Event, Packet};
+use paxos::core::trace::{Delivery, Event, Packet, Sealed};
 use paxos::core::value::{Batch, Command, CommandKind, Value as Filling};
 use paxos::{
     Bytes, ClusterId, GroupId, Incarnation, LogClock, Membership, NodeOptions, ReplicaId, Slot,
@@ -198,7 +198,7 @@ fn rarities() -> String {
         let event = Event::Received { from: ReplicaId::new(2), packet };
         event.write_json(Time::ZERO, None, &mut lines);
     }
-    let packet = Packet::Host(Bytes::from_static(b"asks"));
+    let packet = Packet::Host(Sealed::new(Bytes::from_static(b"asks")));
     let sent = Event::Sent { to: ReplicaId::new(2), delivery: Delivery::Full, packet };
     sent.write_json(Time::ZERO, Some(ReplicaId::new(1)), &mut lines);
     lines

@@ -29,9 +29,9 @@ pub struct Atlas {
 }
 
 impl Atlas {
-    /// Draws what disks do before `end`. Those in `lost` may be lost for another reason, and count
-    /// toward the minority.
-    pub fn draw(rng: &mut Rng, options: &Options, end: Time, lost: &[ReplicaId]) -> Self {
+    /// Draws what disks do before `end`. What else may cost a replica comes after this: it has to
+    /// leave both quorums among those that are not spent here ([`super::Cluster::may_lose`]).
+    pub fn draw(rng: &mut Rng, options: &Options, end: Time) -> Self {
         let mut atlas = Self::default();
         let mut ids: Vec<_> = (1..=options.replicas).map(ReplicaId::new).collect();
         for _ in 0..rng.below(4) {
@@ -43,7 +43,7 @@ impl Atlas {
             let forgetful = rng.chance(400);
             while !ids.is_empty() {
                 let id = ids.swap_remove(rng.below(ids.len() as u64) as usize);
-                if lost.contains(&id) || !atlas.can_lose(options, id, lost) {
+                if !atlas.can_lose(options, id) {
                     continue;
                 }
                 atlas.spent.push(id);
@@ -58,7 +58,7 @@ impl Atlas {
     }
 
     /// Whether the others still contain both quorums with this one lost too.
-    fn can_lose(&self, options: &Options, id: ReplicaId, lost: &[ReplicaId]) -> bool {
+    fn can_lose(&self, options: &Options, id: ReplicaId) -> bool {
         let replicas = usize::from(options.replicas);
         let Ok(quorums) = QuorumSystem::new(replicas, options.quorums.clone()) else {
             return false;
@@ -66,7 +66,7 @@ impl Atlas {
         let mut rest = VoterSet::EMPTY;
         for voter in 0..replicas {
             let other = ReplicaId::new(voter as u16 + 1);
-            if other != id && !lost.contains(&other) && !self.spent.contains(&other) {
+            if other != id && !self.spent.contains(&other) {
                 rest.insert(voter);
             }
         }
@@ -132,12 +132,11 @@ mod tests {
                 let prepare = options.replicas + 1 - accept;
                 options.quorums = QuorumRule::Counts { prepare, accept };
             }
-            let lost = if rng.chance(200) { vec![ReplicaId::new(1)] } else { Vec::new() };
-            let atlas = Atlas::draw(&mut rng, &options, end, &lost);
+            let atlas = Atlas::draw(&mut rng, &options, end);
             let quorums =
                 QuorumSystem::new(usize::from(options.replicas), options.quorums.clone()).unwrap();
             let mut rest = VoterSet::first(usize::from(options.replicas));
-            for id in atlas.spent.iter().chain(&lost) {
+            for id in &atlas.spent {
                 let mut gone = VoterSet::EMPTY;
                 gone.insert(usize::from(id.number()) - 1);
                 rest = rest.without(gone);

@@ -328,14 +328,14 @@ impl Cluster {
         &mut self.nodes[usize::from(id.number()) - 1]
     }
 
-    pub(super) fn log(&mut self, id: ReplicaId, event: Event) {
-        self.watch.event(id, &event);
+    pub(super) fn log(&mut self, id: ReplicaId, event: &Event) {
+        self.watch.event(id, event);
         self.trace.push(self.now, Some(id), event);
     }
 
     /// Writes a line into the trace.
     pub fn remark(&mut self, text: String) {
-        self.trace.push(self.now, None, Event::Note { text });
+        self.trace.push(self.now, None, &Event::Note { text });
     }
 
     pub(super) fn queue(&mut self, at: Time, due: Due) {
@@ -348,13 +348,17 @@ impl Cluster {
     pub(super) fn resume(&mut self, id: ReplicaId) {
         let now = self.now;
         let until = core::mem::replace(&mut self.node_mut(id).paused_until, now);
-        if until <= now {
-            return;
+        if until > now {
+            self.wait_until(id, until, now);
         }
-        let waits = |queued: &Queued| queued.at == until && queued.due.whose() == Some(id);
+    }
+
+    /// What waits for a replica's process up to one time waits up to another.
+    pub(super) fn wait_until(&mut self, id: ReplicaId, before: Time, after: Time) {
+        let waits = |queued: &Queued| queued.at == before && queued.due.whose() == Some(id);
         let mut queue = core::mem::take(&mut self.queue).into_vec();
         for queued in queue.iter_mut().filter(|queued| waits(queued)) {
-            queued.at = now;
+            queued.at = after;
         }
         self.queue = queue.into();
     }
@@ -424,7 +428,7 @@ impl Cluster {
         // As the host does: a disk without space takes no new commands.
         if room == Room::Full {
             let (commands, reason) = (commands.to_vec(), NotProposed::Busy);
-            self.log(id, Event::NotProposed { reason });
+            self.log(id, &Event::NotProposed { reason });
             return Some(Err(ProposeError { commands, reason }));
         }
         let result = replica.propose(commands.to_vec(), clock.wall(now), clock.local(now));
@@ -435,9 +439,9 @@ impl Cluster {
                 self.check.admitted(id, &status);
                 let Proposed { slot, ballot } = *proposed;
                 self.observe(|observer| observer.submitted(commands));
-                self.log(id, Event::Proposed { slot, ballot });
+                self.log(id, &Event::Proposed { slot, ballot });
             }
-            Err(error) => self.log(id, Event::NotProposed { reason: error.reason }),
+            Err(error) => self.log(id, &Event::NotProposed { reason: error.reason }),
         }
         self.drain(id);
         Some(result)

@@ -14,7 +14,7 @@ use crate::message::{Body, Message};
 use crate::output::{Halt, LoadTicket, Output, Recipients, Role, Status};
 use crate::port::LoadRange;
 use crate::replica::Replica;
-use crate::trace::{Delivery, Event, Packet};
+use crate::trace::{Delivery, Event, Packet, Sealed};
 use crate::value::Value;
 use bytes::{Bytes, BytesMut};
 use core::time::Duration;
@@ -60,14 +60,17 @@ impl Cluster {
                     }
                 }
                 self.totals.delivered += 1;
-                self.log(id, Event::Received { from, packet: packet.clone() });
-                self.deliver(id, from, packet);
+                let event = Event::Received { from, packet };
+                self.log(id, &event);
+                if let Event::Received { packet, .. } = event {
+                    self.deliver(id, from, packet);
+                }
             }
             Due::Disk(..) => self.disk_is_done(id),
             Due::Timer(..) => {
                 if self.node(id).armed.is_some_and(|at| at <= self.now) {
                     self.node_mut(id).armed = None;
-                    self.log(id, Event::Timeout);
+                    self.log(id, &Event::Timeout);
                     if self.fleet.is_some() {
                         return self.turn(id, Stimulus::Timer);
                     }
@@ -79,7 +82,7 @@ impl Cluster {
                 node.applying = false;
                 node.applied_said = node.applied;
                 let through = node.applied;
-                self.log(id, Event::Applied { through });
+                self.log(id, &Event::Applied { through });
                 self.input(id, |replica, now| replica.handle_applied(through, now));
             }
             Due::Asked(..) => self.turn(id, Stimulus::Asked),
@@ -113,13 +116,13 @@ impl Cluster {
                     self.check.handed_out(id, &batch);
                     self.observe(|observer| observer.handed_out(id, &batch));
                     let (sequence, writes) = (batch.sequence(), batch.writes().to_vec());
-                    self.log(id, Event::Persist { sequence, writes });
+                    self.log(id, &Event::Persist { sequence, writes });
                     self.node_mut(id).jobs.push_back(Job::Persist(batch));
                 }
                 Output::Load { ticket, range } => {
                     self.totals.loads += 1;
                     let LoadRange { from, through, .. } = range;
-                    self.log(id, Event::Load { from, through });
+                    self.log(id, &Event::Load { from, through });
                     self.node_mut(id).jobs.push_back(Job::Load(ticket, range));
                 }
                 Output::Apply { slot, value } => self.apply(id, slot, &value),
@@ -137,7 +140,8 @@ impl Cluster {
     fn notice_reign(&mut self, id: ReplicaId) {
         let process = self.node_mut(id).process.as_mut();
         if let Some(replica) = process.and_then(Process::replica) {
-            let reign = replica.leader().filter(|_| replica.role() == Role::Leader);
+            let leads = replica.role() == Role::Leader;
+            let reign = if leads { replica.leader() } else { None };
             let committed = replica.committed();
             self.observe(|observer| observer.became(id, reign, committed));
         }
@@ -151,10 +155,10 @@ impl Cluster {
         let seen = Seen { role: Some(role), leader, committed };
         let before = core::mem::replace(&mut self.node_mut(id).seen, seen);
         if (before.role, before.leader) != (seen.role, leader) {
-            self.log(id, Event::Role { role, leader });
+            self.log(id, &Event::Role { role, leader });
         }
         if before.committed != committed {
-            self.log(id, Event::Committed { through: committed });
+            self.log(id, &Event::Committed { through: committed });
         }
     }
 
@@ -209,7 +213,7 @@ impl Cluster {
     }
 
     pub(super) fn halt(&mut self, id: ReplicaId, halt: Halt) {
-        self.log(id, Event::Halted { reason: halt.clone() });
+        self.log(id, &Event::Halted { reason: halt.clone() });
         if !matches!(halt, Halt::Refused { .. }) || !self.is_lost(id) {
             self.check.fail(Invariant::NoHalt, || format!("{id}: {halt}"));
         }
@@ -226,7 +230,7 @@ impl Cluster {
         };
         self.check_sent(from, single, &message);
         let packet = if self.options.codec {
-            Packet::Encoded(join(codec::encode(&message)))
+            Packet::Encoded(Sealed::new(join(codec::encode(&message))))
         } else {
             Packet::Shared(Arc::new(message))
         };
@@ -269,21 +273,26 @@ impl Cluster {
 
     /// Lets a packet have its fate.
     pub(super) fn meet(&mut self, from: ReplicaId, to: ReplicaId, packet: &Packet, fate: Fate) {
-        let (delivery, delays) = match fate {
-            Fate::Cut => (Delivery::Cut, [None, None]),
-            Fate::Lost => (Delivery::Lost, [None, None]),
-            Fate::Once(delay) => (Delivery::Sent, [Some(delay), None]),
-            Fate::Twice(first, second) => (Delivery::Twice, [Some(first), Some(second)]),
+        let (delivery, delay, again) = match fate {
+            Fate::Cut => (Delivery::Cut, None, None),
+            Fate::Lost => (Delivery::Lost, None, None),
+            Fate::Once(delay) => (Delivery::Sent, Some(delay), None),
+            Fate::Twice(delay, again) => (Delivery::Twice, Some(delay), Some(again)),
         };
-        self.log(from, Event::Sent { to, delivery, packet: packet.clone() });
-        for delay in delays.into_iter().flatten() {
+        let event = Event::Sent { to, delivery, packet: packet.clone() };
+        self.log(from, &event);
+        let Event::Sent { packet, .. } = event else { return };
+        if let Some(again) = again {
             let packet = packet.clone();
+            self.queue(self.now.after(again), Due::Deliver { from, to, packet });
+        }
+        if let Some(delay) = delay {
             self.queue(self.now.after(delay), Due::Deliver { from, to, packet });
         }
     }
 
     pub(super) fn apply(&mut self, id: ReplicaId, slot: Slot, value: &Value) {
-        self.log(id, Event::Apply { slot, value: value.clone() });
+        self.log(id, &Event::Apply { slot, value: value.clone() });
         self.check.applied(id, slot, value);
         self.observe(|observer| observer.applied(id, slot, value));
         self.node_mut(id).applied = slot;
@@ -355,10 +364,10 @@ impl Cluster {
         self.check.attested(id, through);
         self.observe(|observer| observer.attested(id, through));
         self.compare_observers();
-        self.log(id, Event::Durable { through });
+        self.log(id, &Event::Durable { through });
         for (slot, ballot) in self.check.take_chosen() {
             if let Some(value) = self.check.chosen(slot).cloned() {
-                self.log(id, Event::Chosen { slot, ballot, value });
+                self.log(id, &Event::Chosen { slot, ballot, value });
             }
         }
     }
@@ -369,7 +378,7 @@ impl Cluster {
             Err(error) => return self.storage_failed(id, error),
         };
         self.check.loaded(id, range.from, &loaded.values);
-        self.log(id, Event::Loaded { values: loaded.values.len() });
+        self.log(id, &Event::Loaded { values: loaded.values.len() });
         if self.fleet.is_some() {
             return self.turn(id, Stimulus::Loaded(ticket, loaded));
         }

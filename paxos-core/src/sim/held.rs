@@ -91,7 +91,7 @@ impl Cluster {
         let holds = self.holds.rules.iter().any(|rule| rule.covers(from, to, kind));
         if holds {
             let packet = packet.clone();
-            self.log(from, Event::Sent { to, delivery: Delivery::Held, packet: packet.clone() });
+            self.log(from, &Event::Sent { to, delivery: Delivery::Held, packet: packet.clone() });
             self.holds.messages.push(Held { from, to, kind, packet });
         }
         holds

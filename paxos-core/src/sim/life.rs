@@ -30,7 +30,7 @@ impl Cluster {
         self.watch.counted(&counters);
         self.totals.crashes += 1;
         self.totals.torn_tails += u64::from(writes > 0);
-        self.log(id, Event::Crashed { unproved: writes });
+        self.log(id, &Event::Crashed { unproved: writes });
         let mut rng = self.rng.fork();
         let node = self.node_mut(id);
         match node.survivors {
@@ -64,10 +64,14 @@ impl Cluster {
 
     /// Stops a replica's process for some time: what comes meanwhile is seen late, all at once.
     pub fn pause(&mut self, id: ReplicaId, duration: Duration) {
-        let until = self.now.after(duration).max(self.node(id).paused_until);
+        let before = self.node(id).paused_until;
+        let until = self.now.after(duration).max(before);
         self.node_mut(id).paused_until = until;
+        if before > self.now && until > before {
+            self.wait_until(id, before, until);
+        }
         self.totals.pauses += 1;
-        self.log(id, Event::Paused { until });
+        self.log(id, &Event::Paused { until });
     }
 
     /// Gives a replica that is down a newly formatted directory, as no operator should.
@@ -199,10 +203,40 @@ impl Cluster {
         node.applied = applied;
         node.applied_said = applied;
         node.applied_durable = applied;
-        self.log(id, Event::Started { incarnation, applied });
+        self.log(id, &Event::Started { incarnation, applied });
         if self.fleet.is_some() {
             return self.turn(id, Stimulus::Start);
         }
         self.drain(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+    use crate::sim::script::Script;
+
+    /// A seed at depth node (300234, with a store that pads its commands) paused a process, then
+    /// again for longer, and let it go on: what had come in between waited for the end of the first
+    /// pause, and the healed node did not serve in time.
+    #[test]
+    fn what_waited_out_several_pauses_happens_when_the_process_goes_on() {
+        let mut script = Script::new(1);
+        script.elect(1);
+        script.propose(1, b"a").unwrap();
+        let (id, timeout) = (ReplicaId::new(1), script.election_timeout());
+        let committed = script.status(1).committed;
+        let cluster = script.cluster();
+        cluster.pause(id, timeout);
+        cluster.run_for(timeout / 2);
+        cluster.pause(id, timeout * 20);
+        cluster.run_for(timeout / 4);
+        assert_eq!(cluster.status(id).unwrap().committed, committed, "it stands still");
+        cluster.resume(id);
+        let now = cluster.now();
+        cluster.run_until(now);
+        assert_eq!(cluster.status(id).unwrap().committed, committed.next());
     }
 }

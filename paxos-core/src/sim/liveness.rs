@@ -293,6 +293,9 @@ impl Cluster {
         if !self.is_quiet(id) || status.writes_pending > 0 {
             return Some("work for its disk or state machine");
         }
+        if status.messages_waiting > 0 {
+            return Some("messages that wait for its disk");
+        }
         self.lag(id)
     }
 

@@ -118,7 +118,7 @@ impl Plan {
         } else {
             portfolio::draw_swarm(&options, end, &mut rng)
         };
-        let atlas = Atlas::draw(&mut rng.fork(), &options, end, &[]);
+        let atlas = Atlas::draw(&mut rng.fork(), &options, end);
         let disks = atlas.faults.into_iter();
         faults.extend(disks.map(|(at, id, fault)| (at, Fault::Disk(id, fault))));
         let forced = |kind| (kind, rng.below(6) as u32, rng.below(6) as u32);

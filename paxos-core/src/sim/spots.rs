@@ -6,6 +6,7 @@
 
 use core::time::Duration;
 
+use super::disk::DiskFault;
 use super::fault::{Ambush, Blow, Cue, Fact, Fault, Side, Target};
 use super::kind::Kind;
 use super::network::{Rule, Weather};
@@ -57,11 +58,13 @@ pub enum Spot {
     WatermarksLost,
     /// The network falls apart as soon as somebody leads.
     SplitAtElection,
+    /// Disks have no space left, most often all of them, so that whoever leads meets it.
+    FullDisks,
 }
 
 impl Spot {
     /// Every spot.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::LeaderDiesBeforeItsSync,
         Self::LeaderDiesAfterItsSync,
         Self::ManyBallots,
@@ -82,6 +85,7 @@ impl Spot {
         Self::Clocks,
         Self::WatermarksLost,
         Self::SplitAtElection,
+        Self::FullDisks,
     ];
 
     /// The faults of a run that aims here, and when they end.
@@ -154,6 +158,7 @@ impl Spot {
                 }
                 aim.unseat(2);
             }
+            Self::FullDisks => aim.full_disks(),
             Self::SplitAtElection => {
                 let cut = aim.timeouts(5, 30);
                 let side = aim.side();
@@ -366,6 +371,18 @@ impl Aim<'_> {
             Weather { delay_min, delay_max, stragglers: 50, tail_max, loss: 0, duplication: 0 };
         self.push(Time::ZERO, Fault::Weather(weather));
         self.unseat(4);
+    }
+
+    fn full_disks(&mut self) {
+        let all = self.rng.chance(700);
+        for id in (1..=self.options.replicas).map(ReplicaId::new) {
+            if all || self.rng.chance(500) {
+                let (at, full) = (self.when(5), self.timeouts(10, 50));
+                self.push(at, Fault::Disk(id, DiskFault::Full));
+                self.push(at.after(full), Fault::Disk(id, DiskFault::Space));
+            }
+        }
+        self.unseat(1);
     }
 
     fn half_deaf_leader(&mut self) {

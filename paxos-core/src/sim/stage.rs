@@ -17,7 +17,7 @@ use crate::ids::{ReplicaId, Slot};
 use crate::message::Body;
 use crate::output::Role;
 use crate::port::{Channel, Frame, LoadRange};
-use crate::trace::{Event, Packet};
+use crate::trace::{Event, Packet, Sealed};
 use crate::value::Value;
 use core::time::Duration;
 
@@ -49,13 +49,13 @@ impl Cluster {
             return self.input(id, |replica, now| replica.handle_message(from, message, now));
         }
         let (channel, bytes) = match packet {
-            Packet::Encoded(bytes) => {
-                let message = codec::decode(bytes.clone());
+            Packet::Encoded(sealed) => {
+                let message = codec::decode(sealed.bytes().clone());
                 let message = message.expect("what one replica encodes every replica decodes");
                 self.observe(|observer| observer.delivered(from, id, &message));
-                (Channel::Core, bytes)
+                (Channel::Core, sealed.bytes().clone())
             }
-            Packet::Host(bytes) => (Channel::Host, bytes),
+            Packet::Host(sealed) => (Channel::Host, sealed.bytes().clone()),
             Packet::Shared(_) => return,
         };
         self.turn(id, Stimulus::Frame { from, channel, bytes });
@@ -117,12 +117,12 @@ impl Cluster {
             Effect::Load(ticket, range) => {
                 self.totals.loads += 1;
                 let LoadRange { from, through, .. } = range;
-                self.log(id, Event::Load { from, through });
+                self.log(id, &Event::Load { from, through });
                 self.node_mut(id).jobs.push_back(Job::Load(ticket, range));
             }
             Effect::Apply(slot, value) => self.apply(id, slot, &value),
             Effect::Applied(slot) => {
-                self.log(id, Event::Applied { through: slot });
+                self.log(id, &Event::Applied { through: slot });
                 self.node_mut(id).applied_said = slot;
             }
             Effect::WakeAt(local) => self.arm(id, local),
@@ -176,7 +176,7 @@ impl Cluster {
         self.check.handed_out(id, &batch);
         self.observe(|observer| observer.handed_out(id, &batch));
         let (sequence, writes) = (batch.sequence(), batch.writes().to_vec());
-        self.log(id, Event::Persist { sequence, writes });
+        self.log(id, &Event::Persist { sequence, writes });
         self.node_mut(id).jobs.push_back(Job::Persist(batch));
     }
 
@@ -184,7 +184,7 @@ impl Cluster {
     fn look_at(&mut self, from: ReplicaId, to: ReplicaId, frame: Frame) -> Leaving {
         let bytes = join(frame.chunks.clone());
         if frame.channel != Channel::Core {
-            return Leaving { frame, packet: Packet::Host(bytes), kind: None };
+            return Leaving { frame, packet: Packet::Host(Sealed::new(bytes)), kind: None };
         }
         let message = codec::decode(bytes.clone());
         let message = message.expect("what one replica encodes every replica decodes");
@@ -197,7 +197,7 @@ impl Cluster {
         }
         self.check_sent(from, Some(to), &message);
         let kind = Some(Kind::of(&message.body));
-        Leaving { frame, packet: Packet::Encoded(bytes), kind }
+        Leaving { frame, packet: Packet::Encoded(Sealed::new(bytes)), kind }
     }
 
     /// A leader proposes a value: its commands are those that clients asked for, each in one slot.

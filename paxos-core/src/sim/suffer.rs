@@ -216,7 +216,7 @@ impl Cluster {
         };
         self.totals.ambushes_sprung += 1;
         self.totals.crashes += 1;
-        self.log(id, Event::Crashed { unproved: 0 });
+        self.log(id, &Event::Crashed { unproved: 0 });
         let mut rng = self.rng.fork();
         self.node_mut(id).storage.crash(Vec::new(), &mut rng);
         self.restart_after(id, down);

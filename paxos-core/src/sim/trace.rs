@@ -12,7 +12,7 @@ use crate::ids::{ReplicaId, Time};
 use crate::trace::{Digest, Event};
 
 /// One thing that happened, when and where.
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug)]
 pub struct Record {
     /// The true time.
     pub at: Time,
@@ -49,9 +49,8 @@ impl Trace {
     }
 
     /// Something happened at this replica, or to the whole cluster.
-    pub(crate) fn push(&mut self, at: Time, replica: Option<ReplicaId>, event: Event) {
-        let record = Record { at, replica, event };
-        record.hash(&mut self.digest);
+    pub(crate) fn push(&mut self, at: Time, replica: Option<ReplicaId>, event: &Event) {
+        (at, replica, event).hash(&mut self.digest);
         self.events += 1;
         if self.capacity == 0 {
             return;
@@ -59,7 +58,7 @@ impl Trace {
         if self.ring.len() == self.capacity {
             self.ring.pop_front();
         }
-        self.ring.push_back(record);
+        self.ring.push_back(Record { at, replica, event: event.clone() });
     }
 
     /// A number that two runs share exactly if the same happened in both.

@@ -271,9 +271,9 @@ fn written(json: &mut Json<'_>, write: &Write) {
 fn carried(json: &mut Json<'_>, packet: &Packet) {
     match (packet, packet.open()) {
         (_, Some(opened)) => message(json, &opened),
-        (Packet::Host(bytes) | Packet::Encoded(bytes), None) => {
+        (Packet::Host(sealed) | Packet::Encoded(sealed), None) => {
             json.text("kind", "Host");
-            json.number("bytes", bytes.len() as u64);
+            json.number("bytes", sealed.bytes().len() as u64);
         }
         (Packet::Shared(_), None) => json.text("kind", "Host"),
     }

@@ -211,8 +211,8 @@ impl fmt::Display for Packet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self, self.open()) {
             (_, Some(message)) => Said(&message.body).fmt(f),
-            (Self::Host(bytes) | Self::Encoded(bytes), None) => {
-                write!(f, "a host's frame of {} bytes", bytes.len())
+            (Self::Host(sealed) | Self::Encoded(sealed), None) => {
+                write!(f, "a host's frame of {} bytes", sealed.bytes().len())
             }
             (Self::Shared(_), None) => f.write_str("nothing"),
         }

@@ -8,6 +8,10 @@ use crate::output::{Proposed, Status};
 use crate::sim::rng::mix;
 use crate::value::{Command, Value};
 
+/// Twice as many messages as a replica lets wait for its disk before it leaves repetitions
+/// unanswered: what is not a repetition comes on top.
+const MESSAGES_WAITING_MAX: usize = 2048;
+
 /// A hash of values that is the same on every platform and in every release.
 struct StateHasher(u64);
 
@@ -150,6 +154,14 @@ impl Check {
         let slots = status.slots_in_flight;
         self.require(slots <= window, Invariant::WindowBound, || {
             format!("{by} has {slots} slots in flight")
+        });
+        let votes = status.votes_held;
+        self.require(votes <= 2 * window, Invariant::WindowBound, || {
+            format!("{by} holds {votes} votes, its window is {window}")
+        });
+        let waiting = status.messages_waiting;
+        self.require(waiting <= MESSAGES_WAITING_MAX, Invariant::WindowBound, || {
+            format!("{waiting} messages of {by} wait for its disk")
         });
     }
 }

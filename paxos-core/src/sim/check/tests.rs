@@ -162,6 +162,7 @@ impl World {
             slots_in_flight: 0,
             bytes_in_flight: 0,
             writes_pending: 0,
+            messages_waiting: 0,
             slots_being_applied: 0,
             values_ahead: 0,
             votes_held: 0,
@@ -473,6 +474,18 @@ fn more_in_flight_than_the_window_is_seen() {
     let mut world = World::new();
     let mut status = World::status(1);
     status.slots_in_flight = 257;
+    world.check.observed(id(1), &status);
+    world.assert_broken(Invariant::WindowBound);
+
+    let mut world = World::new();
+    let mut status = World::status(1);
+    status.votes_held = 513;
+    world.check.observed(id(1), &status);
+    world.assert_broken(Invariant::WindowBound);
+
+    let mut world = World::new();
+    let mut status = World::status(1);
+    status.messages_waiting = 2049;
     world.check.observed(id(1), &status);
     world.assert_broken(Invariant::WindowBound);
 

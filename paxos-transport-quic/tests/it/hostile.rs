@@ -416,6 +416,22 @@ async fn t08_a_slow_hello_is_cut_off_and_delays_nobody() {
     assert!(linked.close_reason().is_none());
 }
 
+/// A length beyond what any version's Hello takes is refused as it is read, and nothing is allocated
+/// or waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t08_a_hello_has_a_bound() {
+    let attack = Attack::new(&Limits::default());
+    for len in [0_u32, 39, 1025, 1 << 20] {
+        let connection = attack.connect().await;
+        let mut stream = connection.open_uni().await.unwrap();
+        let mut bytes = opening(0, &hello());
+        bytes[4..8].copy_from_slice(&len.to_le_bytes());
+        stream.write_all(&bytes).await.unwrap();
+        let reason = closed(&connection).await;
+        assert!(reason.contains("does not begin with Hello"), "{len}: {reason}");
+    }
+}
+
 /// Its key was looked at when it came, and is looked at again when it is to have a link.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_is_replaced_during_the_greeting_gets_no_link() {

@@ -116,7 +116,7 @@ pub(crate) const SEEDS: u64 = 2000;
 /// A machine that others use too runs at least so many seeds a second.
 const SEEDS_PER_SECOND: u64 = 25;
 /// A whole node's seed takes as long as so many of the core's.
-const NODE_SHARE: u64 = 5;
+const NODE_SHARE: u64 = 20;
 
 /// The tests that run random clusters; each takes how many from the environment's `SEEDS`.
 const SEEDS_OF_CORE: &str = "random::";

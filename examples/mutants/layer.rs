@@ -128,6 +128,8 @@ const BYTES: [&str; 3] = ["codec::", "golden::", "fuzz::"];
 
 /// The packages whose tests wait for sockets and threads, within bounds on real time.
 const ON_REAL_TIME: [&str; 2] = ["multi-paxos", "paxos-transport-quic"];
+/// So many of those that failed are run again.
+const AGAIN_MAX: usize = 3;
 
 /// So many characters of what a check says are enough.
 const WORDS_MAX: usize = 160;
@@ -258,14 +260,15 @@ impl Workshop {
         Seen::Survived { seconds: start.elapsed().as_secs_f64() }
     }
 
-    /// Runs those tests that failed once more, alone: a machine that is too busy for a test's bound
-    /// on real time has caught nothing.
+    /// Runs some of the tests that failed once more, alone: a machine that is too busy for a test's
+    /// bound on real time has caught nothing.
     fn again(&self, program: &Program, seen: Seen, start: Instant) -> Seen {
         let said = std::fs::read_to_string(self.said()).unwrap_or_default();
         let mut words = failed_tests(&said);
         if words.is_empty() {
             return seen;
         }
+        words.truncate(AGAIN_MAX);
         words.extend(["--exact", "--test-threads", "1"]);
         self.execute(program, &words, 0, start)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use paxos::sim::linear::Specification;
 use paxos::sim::{Answer, Question, Rng, Simulation, digest_of};
 use paxos::{Batch, StateMachine, async_trait};
@@ -48,7 +49,7 @@ impl Change {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Padded {
     change: Change,
-    padding: Vec<u8>,
+    padding: Bytes,
 }
 
 /// The store. A key that was never written holds zero.
@@ -120,7 +121,7 @@ fn draw(rng: &mut Rng) -> Question<Padded, u8> {
         _ => Change::Add(key, one + 1),
     };
     let length = if rng.chance(300) { rng.below(PADDING_MAX) as usize } else { 0 };
-    Question::Command(Padded { change, padding: vec![0; length] })
+    Question::Command(Padded { change, padding: Bytes::from(vec![0; length]) })
 }
 
 /// Clusters of nodes that hold the store.

@@ -6,6 +6,9 @@
     reason = "the example's modules are included whole, and each test uses a part of them"
 )]
 
+#[path = "../programs/examples.rs"]
+mod examples;
+
 #[path = "../../examples/chaos/ability.rs"]
 mod ability;
 #[path = "../../examples/chaos/cluster.rs"]

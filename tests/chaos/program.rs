@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::examples::built;
 use crate::guard::{DIR_PREFIX, servers};
 use crate::history;
 use crate::teeth::sound_history;
@@ -14,23 +15,10 @@ use crate::teeth::sound_history;
 /// How long anything may take before it counts as never.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The example. Cargo builds examples before it runs all tests, but not before it runs this file
-/// alone, and an old program must not pass for the present one.
+/// The program.
 fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let tests = std::env::current_exe().unwrap();
-        let profile = tests.parent().and_then(Path::parent).unwrap();
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "--example", "chaos", "--example", "kv"]);
-        cargo.args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
-        cargo.arg("--target-dir").arg(profile.parent().unwrap());
-        if profile.ends_with("release") {
-            cargo.arg("--release");
-        }
-        assert!(cargo.status().unwrap().success(), "the examples do not build");
-        profile.join("examples").join("chaos")
-    })
+    BINARY.get_or_init(|| built(&["chaos", "kv"]).join("chaos"))
 }
 
 fn run<A: AsRef<std::ffi::OsStr>>(arguments: &[A]) -> (Output, String) {

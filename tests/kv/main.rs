@@ -11,6 +11,9 @@
     reason = "the example's modules are included whole, and each test uses a part of them"
 )]
 
+#[path = "../programs/examples.rs"]
+mod examples;
+
 #[path = "../../examples/kv/backend.rs"]
 mod backend;
 #[path = "../../examples/kv/budget.rs"]

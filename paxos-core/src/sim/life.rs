@@ -218,7 +218,7 @@ mod tests {
     use super::*;
     use crate::sim::script::Script;
 
-    /// A seed at depth node (300234, with a store that pads its commands) paused a process, then
+    /// Seeds at depth node (10009542 was the first) paused a process, then
     /// again for longer, and let it go on: what had come in between waited for the end of the first
     /// pause, and the healed node did not serve in time.
     #[test]

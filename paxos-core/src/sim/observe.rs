@@ -392,8 +392,13 @@ fn digest_of(commands: &[Command]) -> u128 {
         take(command.acknowledged_below.number());
         take(command.kind as u64);
         take(command.payload.len() as u64);
-        for chunk in command.payload.chunks(8) {
-            take(chunk.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+        let mut words = command.payload.chunks_exact(8);
+        for word in &mut words {
+            take(u64::from_le_bytes(word.try_into().expect("a chunk has eight bytes")));
+        }
+        let rest = words.remainder();
+        if !rest.is_empty() {
+            take(rest.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
         }
     }
     u128::from(high) << 64 | u128::from(low)

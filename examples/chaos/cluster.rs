@@ -20,6 +20,8 @@ use crate::space;
 
 /// How long a replica may take to say what it is.
 const INFO_PATIENCE: Duration = Duration::from_millis(500);
+/// How the last words end of a replica that found no room to start.
+const NO_ROOM: &str = "No space left on device (os error 28)";
 /// The last part of an output that is shown.
 const TAIL_BYTES: u64 = 2_000;
 /// An output is read in whole up to this size.
@@ -40,6 +42,8 @@ struct Running {
     child: Child,
     injection: Option<Injection>,
     paused: bool,
+    /// It was started on a disk without room, where it cannot even write down that it lives.
+    without_room: bool,
 }
 
 /// A replica.
@@ -91,6 +95,8 @@ impl Cluster {
 
     /// Starts a replica that does not run.
     pub(crate) fn start(&mut self, at: usize, injection: Option<Injection>) -> Result<(), String> {
+        let full = |disk: &SmallDisk| disk.node == at && disk.is_filled();
+        let without_room = self.small_disk.as_ref().is_some_and(full);
         let node = &mut self.nodes[at];
         if node.running.is_some() {
             return Ok(());
@@ -119,7 +125,7 @@ impl Cluster {
             .stderr(errors)
             .spawn()
             .map_err(failed)?;
-        node.running = Some(Running { child, injection, paused: false });
+        node.running = Some(Running { child, injection, paused: false, without_room });
         Ok(())
     }
 
@@ -187,9 +193,10 @@ impl Cluster {
             let Some(running) = &mut node.running else { continue };
             if let Ok(Some(status)) = running.child.try_wait() {
                 let injection = running.injection.as_ref();
-                let expected = injection.is_some_and(|injection| injection.fatal)
-                    && status.code().is_some_and(|code| code == 1);
                 let text = end_text(at, status, &node.home.output);
+                let refused = running.without_room && text.ends_with(NO_ROOM);
+                let struck = injection.is_some_and(|injection| injection.fatal);
+                let expected = (struck || refused) && status.code() == Some(1);
                 node.running = None;
                 ends.push(End { node: at, expected, text });
             }

@@ -135,6 +135,11 @@ impl SmallDisk {
         }
     }
 
+    /// Whether there is no room on it.
+    pub(crate) fn is_filled(&self) -> bool {
+        self.place.join(BALLAST).exists()
+    }
+
     /// Makes room again.
     pub(crate) fn drain(&self) -> Result<(), String> {
         match fs::remove_file(self.place.join(BALLAST)) {

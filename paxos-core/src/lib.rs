@@ -80,6 +80,7 @@ mod pacemaker;
 pub mod port;
 mod proposer;
 pub mod quorum;
+mod repeat;
 pub mod replica;
 mod ring;
 #[cfg(any(test, feature = "sim"))]

@@ -36,6 +36,7 @@ use crate::output::{
 };
 use crate::pacemaker::{Pacemaker, Timer};
 use crate::proposer::Proposer;
+use crate::repeat::Repeats;
 use crate::stored::{Recovered, RecoveredVote};
 use crate::value::{Batch, Command, Value};
 
@@ -68,8 +69,7 @@ pub struct Replica {
     recorded: Slot,
     /// The committed prefix that this leader has told its peers.
     told: Slot,
-    /// Slots up to this one were in flight when the last retransmission was due.
-    retransmit_through: Slot,
+    repeats: Repeats,
     counters: Counters,
     now: Time,
     halted: bool,
@@ -134,7 +134,7 @@ impl Replica {
             watermark: None,
             recorded: recovered.committed,
             told: Slot::ZERO,
-            retransmit_through: Slot::ZERO,
+            repeats: Repeats::new(membership.voters().len()),
             counters: Counters::default(),
             now,
             halted: false,

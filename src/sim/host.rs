@@ -11,6 +11,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::sync::mpsc as std_mpsc;
 
 use paxos_core::ids::{ReplicaId, Slot, Time};
@@ -80,8 +81,8 @@ pub(super) struct Common<M: StateMachine> {
     pub(super) codec: Arc<dyn CommandCodec<M::Command>>,
     pub(super) options: NodeOptions,
     pub(super) ledger: Arc<Ledger<M>>,
-    /// How many of a thousand frames a lane refuses.
-    pub(super) full: u32,
+    /// How many of a thousand frames a lane refuses; none after the faults.
+    pub(super) full: Arc<AtomicU32>,
 }
 
 impl<M: StateMachine> SimHost<M> {
@@ -96,7 +97,7 @@ impl<M: StateMachine> SimHost<M> {
         let id: ReplicaId = format.replica;
         let mut rng = Rng::new(seed);
         let clock = SimClock::new(moment, rng.bits());
-        let (wire, transport) = Wire::new(id, rng.fork(), common.full);
+        let (wire, transport) = Wire::new(id, rng.fork(), Arc::clone(&common.full));
         let (jobs_sender, jobs) = std_mpsc::channel();
         let (done_sender, done) = mpsc::unbounded_channel();
         let ledger = Arc::clone(&common.ledger);

@@ -7,6 +7,7 @@
 
 use core::task::{Context, Poll, Waker};
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use paxos_core::ids::{Incarnation, ReplicaId};
@@ -27,7 +28,7 @@ struct State {
     waker: Option<Waker>,
     rng: Rng,
     /// How many of a thousand frames for a lane that may refuse are refused.
-    full: u32,
+    full: Arc<AtomicU32>,
     counters: TransportCounters,
 }
 
@@ -40,7 +41,7 @@ pub(super) struct SimTransport {
 
 impl Wire {
     /// The two sides of one end.
-    pub(super) fn new(replica: ReplicaId, rng: Rng, full: u32) -> (Self, SimTransport) {
+    pub(super) fn new(replica: ReplicaId, rng: Rng, full: Arc<AtomicU32>) -> (Self, SimTransport) {
         let state = State {
             arrived: VecDeque::new(),
             left: Vec::new(),
@@ -100,7 +101,7 @@ impl Transport for SimTransport {
             state.counters.refused_down += 1;
             return Sent::Down;
         }
-        let full = state.full;
+        let full = state.full.load(Ordering::Relaxed);
         if frame.lane != Lane::Control && state.rng.chance(full) {
             state.counters.refused_full += 1;
             let drained = TransportEvent::Drained { peer: to, lane: frame.lane };

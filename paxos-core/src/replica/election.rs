@@ -97,10 +97,12 @@ impl Replica {
         } else {
             self.note_committed(from, heartbeat.committed);
         }
-        // A voter that promised more than this reign's ballot will refuse its Accepts.
+        // A voter that promised more than this reign's ballot will refuse its Accepts. One that is
+        // not connected would get none: it is no reason to disturb those that vote.
         if let (Proposer::Leading(reign), Some(promised)) = (&self.proposer, heartbeat.promised)
             && promised > reign.ballot()
             && self.membership.voter_index(from).is_some()
+            && self.pacemaker.is_connected(from, now)
         {
             self.give_way(promised);
         }
@@ -197,7 +199,7 @@ impl Replica {
             return;
         }
         self.told = self.learner.committed();
-        self.retransmit_through = self.learner.committed();
+        self.repeats.begin(self.learner.committed());
         self.pacemaker.disarm(Timer::Election);
         if behind {
             self.pacemaker.arm_election(self.now);

@@ -110,6 +110,10 @@ impl Replica {
             slot = slot.next();
         }
         self.extend_committed();
+        if self.is_leading_at(ballot) && self.repeats.answered(voter, accepted.first, accepted.last)
+        {
+            self.repeat_page(voter, ballot);
+        }
     }
 
     fn is_leading_at(&self, ballot: Ballot) -> bool {
@@ -142,34 +146,39 @@ impl Replica {
 
     /// Sends again what was in flight a whole interval ago, to the voters that have not answered.
     fn repeat_accepts(&mut self, ballot: Ballot) {
-        let through = self.retransmit_through;
-        for (voter, member) in self.membership.clone().voters().iter().enumerate() {
-            if member.id == self.outbox.replica() || !self.pacemaker.hears(member.id, self.now) {
-                continue;
-            }
-            let mut bytes = 0;
-            let missing: Vec<_> = self
-                .learner
-                .tallies()
-                .take_while(|(slot, _)| *slot <= through)
-                .filter(|(_, tally)| !tally.accepted_by.contains(voter))
-                .take_while(|(_, tally)| {
-                    let first = bytes == 0;
-                    bytes += VALUE_HEADER_LEN + tally.value.encoded_len();
-                    first || bytes <= self.config.page_bytes_max
-                })
-                .map(|(slot, tally)| (slot, tally.value.clone()))
-                .collect();
-            for (first, values) in consecutive(missing) {
-                self.counters.retransmissions += 1;
-                self.send_accept(Recipients::One(member.id), ballot, first, values);
-            }
-        }
-        self.retransmit_through = self.window_end();
-        if let Some((slot, _)) = self.learner.tallies().last() {
-            self.retransmit_through = slot;
+        let in_flight = self.learner.tallies().last().map(|(slot, _)| slot);
+        self.repeats.interval(in_flight.unwrap_or_else(|| self.window_end()));
+        for voter in 0..self.membership.voters().len() {
+            self.repeat_page(voter, ballot);
         }
         self.pacemaker.arm_retransmit(self.now);
+    }
+
+    /// Sends a voter again as much as a page holds of what it has not accepted.
+    fn repeat_page(&mut self, voter: usize, ballot: Ballot) {
+        let member = self.membership.voters()[voter].id;
+        if member == self.outbox.replica() || !self.pacemaker.hears(member, self.now) {
+            return;
+        }
+        let through = self.repeats.through();
+        let mut bytes = 0;
+        let missing: Vec<_> = self
+            .learner
+            .tallies()
+            .take_while(|(slot, _)| *slot <= through)
+            .filter(|(_, tally)| !tally.accepted_by.contains(voter))
+            .take_while(|(_, tally)| {
+                let first = bytes == 0;
+                bytes += VALUE_HEADER_LEN + tally.value.encoded_len();
+                first || bytes <= self.config.page_bytes_max
+            })
+            .map(|(slot, tally)| (slot, tally.value.clone()))
+            .collect();
+        self.repeats.sent(voter, missing.last().map(|(slot, _)| *slot));
+        for (first, values) in consecutive(missing) {
+            self.counters.retransmissions += 1;
+            self.send_accept(Recipients::One(member), ballot, first, values);
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::log::Log;
 use crate::outbox::OutboxState;
 use crate::pacemaker::Timer;
 use crate::proposer::Proposer;
+use crate::repeat::Repeats;
 
 /// A replica without the readings of its clock, its counters and its random numbers: of timers it
 /// says which are armed, of what was heard the ballot that a campaign would outbid. Write batches
@@ -37,7 +38,7 @@ pub struct SafetyState<'a> {
     watermark: Option<(Ballot, Slot)>,
     recorded: Slot,
     told: Slot,
-    retransmit_through: Slot,
+    repeats: Repeats,
     outbid: Option<Ballot>,
     armed: [bool; 4],
     halted: bool,
@@ -61,7 +62,7 @@ impl Replica {
             watermark: self.watermark,
             recorded: self.recorded,
             told: self.told,
-            retransmit_through: self.retransmit_through,
+            repeats: self.repeats.clone(),
             outbid: self.acceptor.promised().max(self.pacemaker.seen()),
             armed: timers.map(|timer| self.pacemaker.is_armed(timer)),
             halted: self.halted,

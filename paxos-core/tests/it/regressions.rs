@@ -335,3 +335,70 @@ fn a_page_is_asked_of_whoever_gave_the_one_before() {
     bed.pass(Config::default().fetch_timeout);
     assert_eq!(asked(&mut bed), [of(2, 4)], "it answers no more");
 }
+
+/// A leader whose Accepts were lost for a while sent them again, one page to each voter with each
+/// retransmission, however fast those were answered: where many pages were in flight, a healed core
+/// needed seconds to get to what was new. Seed 10041727 at depth core, in which it did not serve
+/// within four election timeouts.
+#[test]
+fn the_next_page_of_repetitions_follows_the_answer_to_the_one_before() {
+    let membership = members(3, 8);
+    let config = Config { page_bytes_max: 1, ..Config::default() };
+    let interval = config.retransmit_interval;
+    let mut bed = Bed::start(blank(1, &membership), config);
+    let ballot = bed.lead(&[2]);
+    for text in ["a", "b", "c"] {
+        bed.propose(text);
+    }
+    bed.sync();
+    let again = |bed: &mut Bed| {
+        let sent = bed.take_sent().into_iter();
+        sent.filter_map(|(to, body)| match (to, body) {
+            (Recipients::One(peer), Body::Accept(accept)) => Some((peer, accept.first)),
+            _ => None,
+        })
+        .collect::<Vec<_>>()
+    };
+    // They are in flight when an interval ends, and for the whole of the next.
+    for _ in 0..2 {
+        bed.hear(&[2, 3], |_, _| {});
+        again(&mut bed);
+        bed.pass(interval);
+    }
+    let first = bed.committed().next();
+    assert_eq!(again(&mut bed), [(id(2), first), (id(3), first)], "a page to each");
+    bed.receive(id(2), accepted(ballot, first.number(), first.number()));
+    assert_eq!(again(&mut bed), [(id(2), first.next())], "the next to the one that answered");
+    bed.receive(id(2), accepted(ballot, first.number(), first.number()));
+    assert_eq!(again(&mut bed), [], "an answer that is repeated asks for nothing");
+    bed.receive(id(2), accepted(ballot, first.number() + 1, first.number() + 1));
+    assert_eq!(again(&mut bed), [(id(2), first.plus(2))]);
+}
+
+/// A replica outside a healed core, which spoke to the leader and could not hear it, came back with a
+/// promise above the leader's ballot, left over from a campaign that its disk had ended. The leader
+/// gave way to it, though its quorum did without that replica. Seed 10037810 at depth log, in which
+/// the leader of a healed core did not stay.
+#[test]
+fn a_promise_of_a_voter_that_hears_nothing_unseats_nobody() {
+    let mut bed = Bed::new(1, 3);
+    let own = bed.lead(&[2]);
+    let higher = Some(ballot(own.round() + 1, 3));
+    let deaf = |peer: u16, heartbeat: &mut Heartbeat| {
+        if peer == 3 {
+            heartbeat.promised = higher;
+            heartbeat.echoes.clear();
+        }
+    };
+    for _ in 0..20 {
+        bed.hear(&[2, 3], deaf);
+        bed.pass(HEARTBEAT);
+    }
+    assert_eq!(bed.role(), Role::Leader);
+    bed.hear(&[3], |_, heartbeat| heartbeat.promised = higher);
+    assert_eq!(
+        bed.role(),
+        Role::Follower,
+        "it hears the leader again, and will refuse its Accepts"
+    );
+}

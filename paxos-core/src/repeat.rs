@@ -1,0 +1,55 @@
+//! Which Accepts a leader sends again, and when the next page of them may follow.
+//!
+//! Owns: [`Repeats`]: what was in flight when the retransmission was last due, and for each voter the
+//! end of the page that it was sent again. Sees no time and no values.
+//! Invariants: what is sent again was in flight for a whole interval; a voter has one page of
+//! repetitions on its way, and the next follows when it answers the end of that one, or with the
+//! next interval.
+//! Source: protocol.md §8 (reign).
+
+use crate::ids::Slot;
+
+/// How far repetitions have come.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct Repeats {
+    /// Slots up to this one were in flight when the retransmission was due for the last time but
+    /// one: they may be sent again.
+    old: Slot,
+    /// Those up to this one were when it was last due.
+    recent: Slot,
+    /// For each voter, the last slot of the page that it was sent again and has not answered.
+    pages: Vec<Option<Slot>>,
+}
+
+impl Repeats {
+    pub(crate) fn new(voters: usize) -> Self {
+        Self { old: Slot::ZERO, recent: Slot::ZERO, pages: vec![None; voters] }
+    }
+
+    /// A reign begins; nothing is in flight beyond `committed`.
+    pub(crate) fn begin(&mut self, committed: Slot) {
+        (self.old, self.recent) = (committed, committed);
+        self.pages.fill(None);
+    }
+
+    /// An interval is over, with slots in flight up to `last`.
+    pub(crate) fn interval(&mut self, last: Slot) {
+        self.old = core::mem::replace(&mut self.recent, last);
+    }
+
+    /// The last slot that may be sent again.
+    pub(crate) fn through(&self) -> Slot {
+        self.old
+    }
+
+    /// A voter was sent a page that ends here, or has nothing to be sent again.
+    pub(crate) fn sent(&mut self, voter: usize, last: Option<Slot>) {
+        self.pages[voter] = last;
+    }
+
+    /// A voter accepted these slots. Returns whether the next page may follow.
+    pub(crate) fn answered(&mut self, voter: usize, first: Slot, last: Slot) -> bool {
+        let page = &mut self.pages[voter];
+        page.take_if(|end| (first..=last).contains(end)).is_some()
+    }
+}

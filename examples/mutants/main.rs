@@ -35,7 +35,7 @@ use table::Row;
 
 const USAGE: &str =
     "mutants [--only WORD]... [--from NAME] [--sample N --salt TEXT] [--layer NAME] [--seeds N]
-        [--pending] [--no-baseline] [--write-table] [--check]
+        [--pending] [--no-baseline] [--lane NAME] [--write-table] [--check]
 
 --only WORD     the mutants whose name contains the word; may be repeated
 --from NAME     those whose name does not come before this one
@@ -45,6 +45,7 @@ const USAGE: &str =
                 or what the patch's header says)
 --pending       those under mutants/pending/, which are not counted yet
 --no-baseline   do not run the layers on the unbroken copy first
+--lane NAME     works in a scratch copy of that name: two runs at once need two
 --write-table   writes the rows of this run into mutants/TABLE.md
 --check         only says whether every patch has a whole header and applies";
 
@@ -69,6 +70,7 @@ struct Arguments {
     seeds: Option<u64>,
     which: Which,
     no_baseline: bool,
+    lane: Option<String>,
     write_table: bool,
     check: bool,
 }
@@ -87,6 +89,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
             "--seeds" => arguments.seeds = Some(number(&next()?)?),
             "--pending" => arguments.which = Which::Pending,
             "--no-baseline" => arguments.no_baseline = true,
+            "--lane" => arguments.lane = Some(next()?),
             "--write-table" => arguments.write_table = true,
             "--check" => arguments.check = true,
             "--help" | "-h" => return Ok(None),
@@ -135,7 +138,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let mut all = patch::read_all(&root.join("mutants"))?;
     let pending = patch::read_all(&root.join("mutants/pending"))?;
-    let mut scratch = Scratch::open(&root)?;
+    let mut scratch = Scratch::open(&root, arguments.lane.as_deref())?;
     if arguments.check {
         return Ok(check(&all, &pending, &scratch));
     }
@@ -159,9 +162,8 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
         let row = match scratch.apply(mutant) {
             Ok(()) => {
                 let seeds = arguments.seeds.or(mutant.seeds).unwrap_or(SEEDS);
-                let layers = layers_of(mutant).into_iter();
-                let found = layers.map(|layer| (layer, workshop.run(layer, seeds)));
-                Row { mutant, found: found.collect(), seconds: start.elapsed().as_secs_f64() }
+                let found = judge(&workshop, layers_of(mutant), seeds);
+                Row { mutant, found, seconds: start.elapsed().as_secs_f64() }
             }
             Err(why) => {
                 let found = vec![(Layer::Compile, Seen::DoesNotApply(why))];
@@ -179,6 +181,20 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
     let caught = rows.iter().filter(|row| row.is_caught()).count();
     println!("total {} caught {caught}", rows.len());
     Ok(caught == rows.len())
+}
+
+/// Runs layer after layer, to the first that lets the mutant pass: it has survived then.
+fn judge(workshop: &Workshop, layers: Vec<Layer>, seeds: u64) -> Vec<(Layer, Seen)> {
+    let mut found = Vec::new();
+    for layer in layers {
+        let seen = workshop.run(layer, seeds);
+        let passed = matches!(seen, Seen::Survived { .. } | Seen::DoesNotBuild(_));
+        found.push((layer, seen));
+        if passed {
+            break;
+        }
+    }
+    found
 }
 
 /// Whether the directory keeps its promises, without building anything.

@@ -1,6 +1,6 @@
 //! The scratch copy of the tree, in which patches are applied.
 //!
-//! Owns: `target/mutants/tree` and `target/mutants/build`. Touches nothing else.
+//! Owns: `target/mutants/tree` and `target/mutants/build`, or both in `target/mutants/LANE`. Touches nothing else.
 //! Invariant: a file whose contents do not change keeps its time, so that each build does only what
 //! a mutant makes necessary.
 
@@ -20,9 +20,10 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Brings the copy up to date with the tree at `root`.
-    pub(crate) fn open(root: &Path) -> Result<Self, String> {
+    /// Brings the copy up to date with the tree at `root`. Each lane has a copy of its own.
+    pub(crate) fn open(root: &Path, lane: Option<&str>) -> Result<Self, String> {
         let base = root.join("target/mutants");
+        let base = lane.map_or(base.clone(), |lane| base.join(lane));
         let scratch = Self {
             root: root.to_owned(),
             tree: base.join("tree"),

@@ -68,8 +68,8 @@ pub(crate) fn write(path: &Path, rows: &[Row<'_>], all: &[Mutant]) -> Result<(),
     let mut out = String::from(
         "# Broken rules, and what notices them\n\n\
          Written by `cargo run --release --example mutants -- --write-table`: each row is of the \
-         last such run\nof its mutant. Seconds are of that run, builds included, on two cores that \
-         others used too. README.md says\nhow to read it.\n\n\
+         last run\nof its mutant, or of its layers one by one. Seconds are of that run, builds \
+         included, on two cores\nthat others used too. README.md says how to read it.\n\n\
          | mutant | rule that it breaks | kind | verdict | noticed by | seconds |\n\
          |---|---|---|---|---|---|\n",
     );

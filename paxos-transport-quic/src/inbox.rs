@@ -211,3 +211,28 @@ impl Outlet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two readers serve a link that was dialled from both sides, and one of them may still hold a
+    /// batch when the link has ended.
+    #[test]
+    fn nothing_of_a_link_comes_after_its_end() {
+        let inbox = Arc::new(Inbox::default());
+        let mut outlet = Outlet::new(Arc::clone(&inbox));
+        let (gate, credit) = (Gate::default(), Credit::new(100));
+        let peer = ReplicaId::new(2);
+        let frames = || VecDeque::from([(Channel::Core, Bytes::from_static(b"frame"))]);
+        assert!(inbox.push_frames(&gate, peer, frames(), &credit));
+        let down = TransportEvent::Down { peer, reason: "the link fell".to_owned() };
+        inbox.push_events(Some(&gate), [down]);
+        assert!(!inbox.push_frames(&gate, peer, frames(), &credit));
+        let mut next = || outlet.poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(next(), Poll::Ready(Some(TransportEvent::Frame { .. }))));
+        assert!(matches!(next(), Poll::Ready(Some(TransportEvent::Down { .. }))));
+        assert!(next().is_pending());
+        assert_eq!(credit.used.load(Ordering::Acquire), 0, "what is refused is given back");
+    }
+}

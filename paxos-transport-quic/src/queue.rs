@@ -257,3 +257,35 @@ impl Batch {
         self.chunks
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use paxos_core::port::{Channel, Lane};
+
+    use super::*;
+
+    /// The peer may have had them, and its next life must not have them for the first time.
+    #[test]
+    fn what_was_queued_for_one_link_is_not_sent_over_the_next() {
+        let mut queue = LaneQueue::new(Overflow::RefuseNewest, 1000, 10);
+        let frame = |byte| Frame {
+            lane: Lane::Log,
+            key: None,
+            channel: Channel::Core,
+            chunks: vec![Bytes::from(vec![byte; 8])],
+        };
+        queue.open(1);
+        assert_eq!(queue.push(frame(1), 100).sent, Sent::Queued);
+        assert_eq!(queue.close(), 1);
+        assert_eq!(queue.push(frame(2), 100).sent, Sent::Down);
+        queue.open(2);
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(queue.poll_take(2, 1000, cx).is_pending());
+        assert_eq!(queue.push(frame(3), 100).sent, Sent::Queued);
+        let Poll::Ready(Some(taken)) = queue.poll_take(2, 1000, cx) else {
+            panic!("there is a frame");
+        };
+        let chunks: Vec<_> = taken.frames.iter().flat_map(|frame| &frame.chunks).collect();
+        assert_eq!(chunks, [&[3; 8][..]]);
+    }
+}

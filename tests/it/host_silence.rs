@@ -50,7 +50,10 @@ impl Transport for Muffled {
 
 /// Three nodes that agree on a leader, and its place.
 async fn cluster() -> (Vec<Node<Marks>>, Vec<Arc<AtomicBool>>, usize) {
-    let network = MemoryNetwork::new();
+    cluster_on(&MemoryNetwork::new()).await
+}
+
+async fn cluster_on(network: &MemoryNetwork) -> (Vec<Node<Marks>>, Vec<Arc<AtomicBool>>, usize) {
     let (mut nodes, mut silences) = (Vec::new(), Vec::new());
     for place in 0..3 {
         let silent = Arc::new(AtomicBool::new(false));
@@ -91,6 +94,31 @@ async fn what_was_sent_to_a_silent_leader_is_unknown_once_another_leads() {
     silences[leader].store(false, Ordering::SeqCst);
     let back = nodes[leader].client();
     assert_eq!(mark(&back, 3).await, Ok(2));
+    assert_eq!(marked(&client, 2).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_sent_over_a_link_that_fell_is_unknown_and_never_sent_again() {
+    let network = MemoryNetwork::new();
+    let (nodes, silences, leader) = cluster_on(&network).await;
+    let place = (leader + 1) % 3;
+    let follower = &nodes[place];
+    let client = follower.client().with_timeout(3 * PATIENCE);
+    assert_eq!(mark(&client, 1).await, Ok(1));
+    let sent = follower.metrics().forwards_sent;
+    silences[leader].store(true, Ordering::SeqCst);
+    let lost = {
+        let client = client.clone();
+        tokio::spawn(async move { client.execute(Op::Mark(2)).await })
+    };
+    until("its departure", || follower.metrics().forwards_sent > sent).await;
+    network.cut(id(place), id(leader));
+    let answer = soon("an answer", lost).await.unwrap();
+    // On a slow machine another may lead before the cut, which says the same.
+    let fell = [Uncertainty::LinkLost, Uncertainty::LeaderChanged].map(ClientError::Unknown);
+    assert!(answer.as_ref().is_err_and(|error| fell.contains(error)), "{answer:?}");
+    // The next leader takes commands, and was not given this one.
+    assert_eq!(mark(&client, 3).await, Ok(1));
     assert_eq!(marked(&client, 2).await, 0);
 }
 

@@ -5,8 +5,10 @@
 //! vector item by item, each of which consumed bytes. The tests claim 4 GiB in every place.
 
 use bytes::Bytes;
+use paxos_core::ballot::Ballot;
 use paxos_core::codec::{self, BATCH_HEADER_LEN, DecodeError, HEADER_LEN, VERSION};
-use paxos_core::message::{Body, Message, SlotState};
+use paxos_core::ids::{ReplicaId, Slot};
+use paxos_core::message::{Accept, Body, Message, Promise, PromiseEntry, SlotState};
 use paxos_core::value::Value;
 use proptest::prelude::{ProptestConfig, any, proptest};
 use proptest::{prop_assert, prop_assert_eq};
@@ -238,6 +240,48 @@ fn fields_that_no_sender_writes_are_refused() {
 }
 
 #[test]
+fn the_entries_of_a_promise_rise() {
+    let slot = Slot::new;
+    for slots in [[5, 5], [6, 5]] {
+        let entry =
+            |number| PromiseEntry { slot: slot(number), state: SlotState::Chosen(Value::Noop) };
+        let promise = Promise {
+            ballot: Ballot::new(1, ReplicaId::new(1)),
+            committed: slot(4),
+            from: slot(5),
+            through: slot(9),
+            entries: slots.map(entry).to_vec(),
+        };
+        let bytes = joined(&Message { origin: samples::origin(), body: promise.into() });
+        assert_eq!(codec::decode(bytes), Err(DecodeError::Field("entries")), "{slots:?}");
+    }
+}
+
+#[test]
+fn no_value_lies_beyond_the_last_slot() {
+    let accept = |first: u64, count: usize| {
+        let body = Accept {
+            ballot: Ballot::new(1, ReplicaId::new(1)),
+            committed: Slot::ZERO,
+            first: Slot::new(first),
+            values: vec![Value::Noop; count],
+        };
+        codec::decode(joined(&Message { origin: samples::origin(), body: body.into() }))
+    };
+    assert!(accept(u64::MAX - 3, 3).is_ok());
+    for count in [4, 5] {
+        assert_eq!(accept(u64::MAX - 3, count), Err(DecodeError::Field("first")));
+    }
+}
+
+#[test]
+fn a_batch_holds_a_command() {
+    let no_commands = [0; BATCH_HEADER_LEN];
+    let decoded = codec::decode_value(2, Bytes::copy_from_slice(&no_commands));
+    assert_eq!(decoded, Err(DecodeError::Field("count")));
+}
+
+#[test]
 fn a_command_of_a_newer_release_is_named() {
     let mut batch = golden::stored()["value/batch"].to_vec();
     batch[BATCH_HEADER_LEN + 1] = 2;
@@ -255,10 +299,10 @@ fn large_values_are_shared_and_not_copied_by_encoding() {
     let batch = paxos_core::value::Batch::new(paxos_core::ids::LogClock::default(), vec![command]);
     let message = Message {
         origin: samples::origin(),
-        body: paxos_core::message::Accept {
-            ballot: paxos_core::ballot::Ballot::new(1, paxos_core::ids::ReplicaId::new(1)),
-            committed: paxos_core::ids::Slot::ZERO,
-            first: paxos_core::ids::Slot::FIRST,
+        body: Accept {
+            ballot: Ballot::new(1, ReplicaId::new(1)),
+            committed: Slot::ZERO,
+            first: Slot::FIRST,
             values: vec![Value::Batch(batch.clone())],
         }
         .into(),

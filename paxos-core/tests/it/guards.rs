@@ -373,3 +373,22 @@ fn the_prefix_of_one_who_vouches_is_no_watermark() {
     });
     assert_eq!(bed.committed(), slot(1), "the leader's own word is one");
 }
+
+/// Mutant `unasked-page-leaves-a-gap`: what a page brings beyond a gap is dropped, so that no peer
+/// makes this replica hold values that nothing bounds.
+#[test]
+fn a_page_that_leaves_a_gap_is_dropped() {
+    let mut bed = Bed::new(1, 3);
+    let page = |first, text| Fetched {
+        first: slot(first),
+        values: vec![value(text)],
+        committed: slot(3),
+        trimmed: Slot::ZERO,
+    };
+    bed.receive(id(2), page(3, "c"));
+    assert_eq!(bed.replica.counters().dropped_stale, 1);
+    for (first, text) in [(1, "a"), (2, "b")] {
+        bed.receive(id(2), page(first, text));
+    }
+    assert_eq!(bed.committed(), slot(2), "slot 3 is asked for again");
+}

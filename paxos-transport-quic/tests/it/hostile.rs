@@ -7,13 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use paxos_core::membership::Member;
 use paxos_core::port::{Lane, Sent, Transport as _, TransportEvent};
 use paxos_transport_quic::{Identity, Limits};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, ConnectionError, Endpoint};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ClientConfig, ClientSessionStore, Resumption, Tls13ClientSessionValue};
+use rustls::client::{
+    ClientConfig, ClientSessionStore, ResolvesClientCert, Resumption, Tls13ClientSessionValue,
+};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, Error, NamedGroup, SignatureScheme};
 
 use crate::support::{self, Host, PATIENCE, Seat, eventually, frame, id, life, membership};
@@ -21,6 +25,7 @@ use crate::support::{self, Host, PATIENCE, Seat, eventually, frame, id, life, me
 /// Replica 2 in hostile hands, and replica 1, which is ours.
 struct Attack {
     host: Host,
+    members: Vec<Member>,
     target: SocketAddr,
     key: rcgen::KeyPair,
     endpoint: Endpoint,
@@ -42,11 +47,13 @@ impl Attack {
         let mut seats = [Seat::new(1), Seat::new(2)];
         seats[1].member.keys = vec![Identity::load(&path).unwrap().pin()];
         seats[1].member.addresses.clear();
-        let members = membership(seats.iter().map(|seat| seat.member.clone()).collect());
-        let host = Host::start(seats[0].options(&members).limits(limits.clone()), life(1));
+        let members: Vec<_> = seats.iter().map(|seat| seat.member.clone()).collect();
+        let options = seats[0].options(&membership(members.clone())).limits(limits.clone());
+        let host = Host::start(options, life(1));
         let target = host.transport.local_addr().unwrap();
         Self {
             host,
+            members,
             target,
             key,
             endpoint: Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap(),
@@ -258,8 +265,60 @@ async fn a_hello_that_lies_is_refused_with_its_reason() {
         assert_eq!(peer, Some(id(2)));
         assert!(reason.contains(text), "{reason}");
     }
+    // Nor is it a third, whoever that is; the same kind of refusal is not reported so soon again.
+    let connection = attack.connect().await;
+    let mut stream = connection.open_uni().await.unwrap();
+    stream.write_all(&opening(0, &HelloFields { replica: 3, ..hello() })).await.unwrap();
+    assert!(closed(&connection).await.contains("it says it is replica 3"));
     assert_eq!(attack.host.transport.counters().links_up, 0);
-    assert_eq!(attack.host.transport.counters().handshakes_refused, 3);
+    assert_eq!(attack.host.transport.counters().handshakes_refused, 4);
+}
+
+/// The keys are looked at in the handshake already, and once more when a Hello is read: a stranger
+/// gets no connection to say anything on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_not_pinned_does_not_survive_the_handshake() {
+    let mut attack = Attack::new(&Limits::default());
+    attack.key = rcgen::KeyPair::generate().unwrap();
+    // The dialling side of TLS 1.3 has its connection before its key was looked at.
+    let error = match attack.connect_with(attack.crypto(b"paxos/1")).await {
+        Ok(connection) => tokio::time::timeout(PATIENCE, connection.closed()).await.unwrap(),
+        Err(error) => error,
+    };
+    assert!(matches!(error, ConnectionError::ConnectionClosed(_)), "{error:?}");
+    let (peer, reason) = attack.host.refused("not pinned").await;
+    assert_eq!(peer, None, "nobody knows whose key it is: {reason}");
+}
+
+/// Shows the certificate of one key, and signs with another.
+#[derive(Debug)]
+struct Impostor(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for Impostor {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_shows_a_pinned_key_signs_with_it() {
+    let attack = Attack::new(&Limits::default());
+    let params = rcgen::CertificateParams::new(vec!["x.internal".into()]).unwrap();
+    let shown = params.self_signed(&attack.key).unwrap().der().clone();
+    let other = PrivatePkcs8KeyDer::from(rcgen::KeyPair::generate().unwrap().serialize_der());
+    let signer = rustls::crypto::ring::sign::any_supported_type(&other.into()).unwrap();
+    let mut crypto = attack.crypto(b"paxos/1");
+    crypto.client_auth_cert_resolver =
+        Arc::new(Impostor(Arc::new(CertifiedKey::new(vec![shown], signer))));
+    let error = match attack.connect_with(crypto).await {
+        Ok(connection) => tokio::time::timeout(PATIENCE, connection.closed()).await.unwrap(),
+        Err(error) => error,
+    };
+    assert!(matches!(error, ConnectionError::ConnectionClosed(_)), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -355,6 +414,41 @@ async fn t08_a_slow_hello_is_cut_off_and_delays_nobody() {
     assert_eq!(peer, Some(id(2)));
     assert!(reason.starts_with("too slow"), "{reason}");
     assert!(linked.close_reason().is_none());
+}
+
+/// A length beyond what any version's Hello takes is refused as it is read, and nothing is allocated
+/// or waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t08_a_hello_has_a_bound() {
+    let attack = Attack::new(&Limits::default());
+    for len in [0_u32, 39, 1025, 1 << 20] {
+        let connection = attack.connect().await;
+        let mut stream = connection.open_uni().await.unwrap();
+        let mut bytes = opening(0, &hello());
+        bytes[4..8].copy_from_slice(&len.to_le_bytes());
+        stream.write_all(&bytes).await.unwrap();
+        let reason = closed(&connection).await;
+        assert!(reason.contains("does not begin with Hello"), "{len}: {reason}");
+    }
+}
+
+/// Its key was looked at when it came, and is looked at again when it is to have a link.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_replaced_during_the_greeting_gets_no_link() {
+    let mut attack = Attack::new(&Limits::default());
+    let slow = attack.connect().await;
+    let opening = opening(0, &hello());
+    let mut stream = slow.open_uni().await.unwrap();
+    stream.write_all(&opening[..20]).await.unwrap();
+    // When this one is linked, the other has long been waited for.
+    let (_linked, _stream) = attack.link().await;
+    let mut members = attack.members.clone();
+    members[1].keys = vec![Identity::generate().unwrap().pin()];
+    attack.host.handle.set_membership(&membership(members)).unwrap();
+    attack.host.down(2).await;
+    stream.write_all(&opening[20..]).await.unwrap();
+    assert!(closed(&slow).await.contains("its key was removed"));
+    assert!(attack.host.handle.links().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -100,8 +100,13 @@ impl<W> Reads<W> {
         self.tickets.push_back((ticket, Ticketed::Own { asked_at: now, waiting }));
     }
 
-    /// This node's replica took a peer's question.
+    /// This node's replica took a peer's question. A peer has one: those before are void.
     pub(crate) fn ticketed_for(&mut self, ticket: ReadTicket, asker: Asker) {
+        let is_void = |ticketed: &Ticketed<W>| match ticketed {
+            Ticketed::Own { .. } => false,
+            Ticketed::Peer(before) => before.peer == asker.peer,
+        };
+        self.tickets.retain(|(_, ticketed)| !is_void(ticketed));
         self.tickets.push_back((ticket, Ticketed::Peer(asker)));
     }
 

@@ -365,7 +365,7 @@ impl<W: Waiter> Driver<W> {
                     values.push((slot, value));
                 }
                 Output::ReadsReady { through, point } => self.on_reads_ready(through, point, now),
-                Output::ReadsLost { through } => self.on_reads_lost(through),
+                Output::ReadsLost { through } => self.on_reads_lost(through, now),
                 Output::Halt(halt) => {
                     self.trace(now, || Event::Halted { reason: halt.clone() });
                     self.stop = Some(StopReason::Halt(halt));

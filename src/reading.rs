@@ -7,6 +7,7 @@
 //! question.
 
 use bytes::Bytes;
+use paxos_core::ballot::Ballot;
 use paxos_core::ids::{Slot, Time};
 use paxos_core::output::ReadTicket;
 use paxos_core::port::{Lane, Sent};
@@ -64,7 +65,7 @@ impl<W: Waiter> Driver<W> {
             }
             return;
         }
-        let leader = self.leader.map(|ballot| ballot.leader());
+        let leader = self.leader.map(Ballot::leader);
         let Some(leader) = leader.filter(|leader| self.lives.contains_key(leader)) else {
             return;
         };
@@ -109,7 +110,8 @@ impl<W: Waiter> Driver<W> {
     }
 
     /// The replica leads no more.
-    pub(crate) fn on_reads_lost(&mut self, through: ReadTicket) {
+    pub(crate) fn on_reads_lost(&mut self, through: ReadTicket, now: Time) {
+        self.trace(now, || Event::ReadsLost { through: through.number() });
         for asker in self.reads.lost(through) {
             self.refuse_point(asker);
         }

@@ -173,23 +173,7 @@ fn put_body(writer: &mut Writer, body: &Body) {
             put_ballot(head, message.ballot);
             head.put_u64_le(message.committed.number());
         }
-        Body::Heartbeat(message) => {
-            head.put_u64_le(message.sequence);
-            put_optional_ballot(head, message.promised);
-            put_optional_ballot(head, message.leader);
-            head.put_u8(match message.connectivity {
-                Connectivity::Partial => 0,
-                Connectivity::Quorum => 1,
-            });
-            head.put_u64_le(message.committed.number());
-            head.put_u64_le(message.durable.number());
-            head.put_u32_le(len_u32(message.echoes.len()));
-            for echo in &message.echoes {
-                head.put_u16_le(echo.peer.number());
-                head.put_u64_le(echo.incarnation.bits());
-                head.put_u64_le(echo.sequence);
-            }
-        }
+        Body::Heartbeat(message) => put_heartbeat(head, message),
         Body::Fetch(message) => {
             head.put_u64_le(message.from.number());
             head.put_u64_le(message.through.number());
@@ -212,6 +196,24 @@ fn put_body(writer: &mut Writer, body: &Body) {
             put_ballot(head, message.ballot);
             head.put_u64_le(message.round);
         }
+    }
+}
+
+fn put_heartbeat(head: &mut BytesMut, message: &Heartbeat) {
+    head.put_u64_le(message.sequence);
+    put_optional_ballot(head, message.promised);
+    put_optional_ballot(head, message.leader);
+    head.put_u8(match message.connectivity {
+        Connectivity::Partial => 0,
+        Connectivity::Quorum => 1,
+    });
+    head.put_u64_le(message.committed.number());
+    head.put_u64_le(message.durable.number());
+    head.put_u32_le(len_u32(message.echoes.len()));
+    for echo in &message.echoes {
+        head.put_u16_le(echo.peer.number());
+        head.put_u64_le(echo.incarnation.bits());
+        head.put_u64_le(echo.sequence);
     }
 }
 

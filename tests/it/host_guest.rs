@@ -65,7 +65,7 @@ impl Guest {
         let payload = Postcard.encode(&Op::Mark(name)).unwrap();
         let command = Command::apply(client, RequestNumber::new(sequence), payload);
         let batch = Batch::new(LogClock::default(), vec![command]);
-        let mut bytes = vec![1, 1, 0, 0, 0, 0, 0, 0];
+        let mut bytes = vec![2, 1, 0, 0, 0, 0, 0, 0];
         for number in [0, origin.bits(), sequence, target.bits()] {
             bytes.extend(number.to_le_bytes());
         }

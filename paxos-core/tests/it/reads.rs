@@ -12,9 +12,8 @@ const HEARTBEAT: Duration = Duration::from_millis(100);
 /// The rounds of Confirm that left since the last look, and to whom.
 fn rounds(bed: &mut Bed) -> Vec<(Recipients, u64)> {
     let sent = bed.take_sent().into_iter();
-    sent.filter_map(|(to, body)| match body {
-        Body::Confirm(Confirm { round, .. }) => Some((to, round)),
-        _ => None,
+    sent.filter_map(|(to, body)| {
+        if let Body::Confirm(Confirm { round, .. }) = body { Some((to, round)) } else { None }
     })
     .collect()
 }

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::{Alarm, Clock};
 use crate::codec::CommandCodec;
-use crate::error::{ClientError, StopReason, Uncertainty, panic_words};
+use crate::error::{ClientError, Rejection, StopReason, Uncertainty, panic_words};
 use crate::journal::Done;
 use crate::machine::{Batch, StateMachine};
 use crate::shared::Shared;
@@ -31,6 +31,9 @@ use crate::waiters::{Numbers, Waiter, Waiters, Waiting};
 pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_millis(50);
 /// Every so many sweeps those whose client is gone are forgotten too.
 const SWEEPS_PER_FULL: u32 = 10;
+
+/// After so many queries the task lets others run: a query may never wait for anything itself.
+const READS_PER_YIELD: usize = 64;
 
 /// What the node's task says to this one.
 #[derive(Debug)]
@@ -102,7 +105,7 @@ struct Side<W> {
     nudge: bool,
     waiters: Waiters<W>,
     /// Reads that wait for their read point to be applied.
-    reads: BTreeMap<Slot, Vec<Waiting<W>>>,
+    reads: BTreeMap<Slot, VecDeque<Waiting<W>>>,
     clock: Arc<dyn Clock>,
     /// Rings when waiting requests are to be looked through.
     alarm: Box<dyn Alarm>,
@@ -264,25 +267,28 @@ impl<M: StateMachine> Applier<M> {
     }
 
     /// Answers the reads whose read point is applied. Rule R4.
+    ///
+    /// At most so many as are due now: those that come meanwhile wait until a slot was applied, or
+    /// reads alone could keep the state machine busy for ever.
     async fn answer_reads(&mut self) -> Result<(), StopReason> {
         let slot = self.applied;
-        while self.side.reads.first_key_value().is_some_and(|(point, _)| *point <= slot) {
-            let Some((_, due)) = self.side.reads.pop_first() else { break };
-            for read in due {
-                let ReplyTo::Query(query) = read.waiter else {
-                    unreachable!("a read waits for the answer to a query")
-                };
-                let (query, answer) = *query;
-                if !answer.is_closed() {
-                    let result = self.side.drive(self.machine.query(query)).await;
-                    let result = result.map_err(|what| StopReason::Apply {
-                        slot,
-                        what: format!("in a query: {what}"),
-                    });
-                    // A client that is gone does not mind.
-                    let _ = answer.send(Ok(result?));
-                }
-                self.side.shared.release(1);
+        for answered in 0..self.side.reads_due(slot) {
+            // Those that wait stay where deadlines and the end of the node find them.
+            let Some(read) = self.side.next_read(slot) else { break };
+            let ReplyTo::Query(query) = read.waiter else {
+                unreachable!("a read waits for the answer to a query")
+            };
+            self.side.shared.release(1);
+            let (query, answer) = *query;
+            if answer.is_closed() {
+                continue;
+            }
+            let result = self.side.drive(self.machine.query(query)).await;
+            let what = |what| StopReason::Apply { slot, what: format!("in a query: {what}") };
+            // A client that is gone does not mind.
+            let _ = answer.send(Ok(result.map_err(what)?));
+            if answered % READS_PER_YIELD == READS_PER_YIELD - 1 {
+                tokio::task::yield_now().await;
             }
         }
         Ok(())
@@ -352,17 +358,44 @@ impl<W: Waiter> Side<W> {
         }
     }
 
+    /// How many reads have their point applied.
+    fn reads_due(&self, applied: Slot) -> usize {
+        self.reads.range(..=applied).map(|(_, reads)| reads.len()).sum()
+    }
+
+    /// The next read whose point is applied, and whose time is not over.
+    fn next_read(&mut self, applied: Slot) -> Option<Waiting<W>> {
+        let now = self.clock.now();
+        while let Some(mut entry) = self.reads.first_entry()
+            && *entry.key() <= applied
+        {
+            let Some(read) = entry.get_mut().pop_front() else {
+                entry.remove();
+                continue;
+            };
+            if read.deadline > now {
+                return Some(read);
+            }
+            read.waiter.fail(ClientError::Rejected(Rejection::TimedOut));
+            self.shared.release(1);
+        }
+        None
+    }
+
     /// Reads whose time is over are told so; those whose client is gone are forgotten.
     fn sweep_reads(&mut self, now: Time) {
         let mut count = 0;
-        for waiting in self.reads.values_mut() {
-            let done = |read: &mut Waiting<W>| read.deadline <= now || read.waiter.is_gone();
-            for read in waiting.extract_if(.., done) {
-                read.waiter.fail(ClientError::Unknown(Uncertainty::Timeout));
-                count += 1;
+        self.reads.retain(|_, reads| {
+            for read in core::mem::take(reads) {
+                if read.deadline > now && !read.waiter.is_gone() {
+                    reads.push_back(read);
+                } else {
+                    read.waiter.fail(ClientError::Rejected(Rejection::TimedOut));
+                    count += 1;
+                }
             }
-        }
-        self.reads.retain(|_, waiting| !waiting.is_empty());
+            !reads.is_empty()
+        });
         self.shared.release(count);
     }
 
@@ -371,7 +404,7 @@ impl<W: Waiter> Side<W> {
         let stopped = ClientError::Unknown(Uncertainty::Stopped);
         self.waiters.fail_all(&stopped);
         for read in core::mem::take(&mut self.reads).into_values().flatten() {
-            read.waiter.fail(stopped.clone());
+            read.waiter.fail(ClientError::Rejected(Rejection::Stopped));
             self.shared.release(1);
         }
         self.release();

@@ -25,11 +25,12 @@ pub enum Consistency {
     /// trip from the leader to a quorum, and one from this node to the leader where that is another.
     #[default]
     Linearizable,
-    /// It has applied this slot: for whoever wrote in it, and wants to read that. Costs nothing but
-    /// the wait until this node has it.
+    /// It has applied this slot. Costs nothing but the wait until this node has it.
     AtLeast(Slot),
     /// It includes every command that anybody was answered so long before the read was asked, or
-    /// earlier. Costs what a linearizable read costs once in so long, and nothing otherwise.
+    /// earlier. Costs what a linearizable read costs once in so long, and nothing otherwise. The
+    /// bound is measured by this node's monotonic clock: where that stands still, as it may while a
+    /// machine is suspended, so does the bound.
     Stale {
         /// How long before.
         lag_max: Duration,
@@ -117,7 +118,8 @@ impl<M: StateMachine> Client<M> {
     /// Asks the state machine of this node, which answers from a state as new as `consistency`
     /// demands. Writes nothing; reads that wait together share what they ask of the leader.
     ///
-    /// Whatever the error, nothing was changed, and the read may be asked again.
+    /// The error is a [`ClientError::Rejected`] always: nothing was changed, and the read may be asked
+    /// again.
     pub async fn read(
         &self,
         consistency: Consistency,
@@ -127,7 +129,7 @@ impl<M: StateMachine> Client<M> {
         let waiter = ReplyTo::Query(Box::new((query, answer)));
         self.ask(Asked::Read(consistency), waiter)?;
         // Nobody will answer: the node ended with the request in its hands.
-        reply.await.unwrap_or(Err(ClientError::Unknown(Uncertainty::Stopped)))
+        reply.await.unwrap_or(Err(ClientError::Rejected(Rejection::Stopped)))
     }
 
     fn ask(&self, asked: Asked, waiter: ReplyTo<M>) -> Result<(), ClientError> {

@@ -222,8 +222,7 @@ impl<W: Waiter> Driver<W> {
             }
             Some(HostFrame::Point { origin, sequence, slot }) => {
                 if origin == self.life {
-                    let waiting = self.reads.answered(from, sequence, slot);
-                    self.tell(Item::Read(slot, waiting));
+                    self.on_point(from, sequence, slot);
                 }
             }
             Some(HostFrame::NoPoint { origin, sequence }) => {

@@ -17,7 +17,7 @@ use paxos_core::ballot::Ballot;
 use paxos_core::config::Config;
 use paxos_core::ids::{ClientId, GroupId, Incarnation, ReplicaId, Slot, Time};
 use paxos_core::message::{Body, Message};
-use paxos_core::output::{Output, Recipients, Role};
+use paxos_core::output::{Output, ReadTicket, Recipients, Role};
 use paxos_core::port::{Channel, Frame, Room, Sent, Transport, TransportEvent};
 use paxos_core::replica::Replica;
 use paxos_core::trace::{Delivery, Event, Packet};
@@ -480,7 +480,6 @@ impl<W: Waiter> Driver<W> {
     /// Takes note of who leads; whether that changed.
     fn refresh(&mut self, now: Time) -> bool {
         let (leads, leader) = (self.replica.role() == Role::Leader, self.replica.leader());
-        let own = self.id;
         if (leads, leader) == (self.leads, self.leader) {
             return false;
         }
@@ -495,13 +494,15 @@ impl<W: Waiter> Driver<W> {
             ),
             None => tracing::info!(replica = %self.id, "knows no leader"),
         }
-        self.reads.give_up_on(|asked| leader.map(Ballot::leader) != Some(asked) || asked == own);
+        self.reads.give_up_on(|asked| leader.map(Ballot::leader) != Some(asked));
         if let Some(ballot) = leader {
             self.succession.on_leader(ballot, now);
             self.queue.hurry();
         }
         if !leads {
             self.rounds.clear();
+            let askers = self.reads.lost(ReadTicket::MAX);
+            self.refuse_points(askers);
         }
         (self.leads, self.leader) = (leads, leader);
         let role = self.replica.role();
@@ -548,8 +549,7 @@ impl<W: Waiter> Driver<W> {
             Closing::Graceful => {
                 let close_by = now.after(self.options.shutdown_timeout);
                 let close_by = *self.timer.close_by.get_or_insert(close_by);
-                let idle = self.queue.is_empty() && self.reads.is_empty();
-                if (self.shared.waiting() == 0 && idle) || now >= close_by {
+                if (self.shared.waiting() == 0 && self.queue.is_empty()) || now >= close_by {
                     self.stop.get_or_insert(StopReason::Shutdown);
                 }
             }
@@ -617,12 +617,13 @@ impl<W: Waiter> Driver<W> {
         }
         let rejected = ClientError::Rejected(Rejection::Stopped);
         let arrived = self.intake.requests.drain(..).map(|request| request.waiter);
-        let waiters: Vec<_> =
-            arrived.chain(self.queue.drain_pending()).chain(self.reads.drain()).collect();
+        let (readers, askers) = self.reads.drain();
+        let waiters: Vec<_> = arrived.chain(self.queue.drain_pending()).chain(readers).collect();
         self.shared.release(waiters.len());
         for waiter in waiters {
             waiter.fail(rejected.clone());
         }
+        self.refuse_points(askers);
         // The applier may have ended before.
         let _ = self.apply.send(Item::Stop);
     }

@@ -15,7 +15,8 @@ use paxos_core::port::StorageError;
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// It is certainly not applied, and never will be. Sending it again is safe.
+    /// It is certainly not applied, and never will be. Sending it again is safe. A read ends without
+    /// an answer in this way only.
     Rejected(Rejection),
     /// It may have been applied, or may still be. Sending it again may apply it twice.
     Unknown(Uncertainty),
@@ -40,6 +41,8 @@ pub enum Rejection {
     StorageFull,
     /// It was proposed, and another value was chosen in its slot.
     Superseded,
+    /// A read was not answered in time: no read point could be had, or it was not applied here yet.
+    TimedOut,
     /// The node is stopped or stopping.
     Stopped,
     /// The codec did not encode it; the codec's words.
@@ -81,6 +84,7 @@ impl fmt::Display for Rejection {
             }
             Self::StorageFull => f.write_str("the leader's log has no space"),
             Self::Superseded => f.write_str("another value was chosen in its slot"),
+            Self::TimedOut => f.write_str("the read could not be answered in time"),
             Self::Stopped => f.write_str("the node is stopped"),
             Self::Codec(what) => {
                 write!(f, "the codec cannot write the command and read it back: {what}")

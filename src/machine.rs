@@ -53,7 +53,8 @@ pub trait StateMachine: Send + Sync + 'static {
     /// thread for long: timeouts of waiting requests are watched from the same task.
     async fn apply(&mut self, batch: Batch<Self::Command>) -> Vec<Self::Reply>;
 
-    /// Answers a question. Sees at least every command that was answered before it was asked.
+    /// Answers a question, from a state as new as [`crate::Consistency`] says. Called between two
+    /// batches; it must not wait for anything but its own work.
     async fn query(&self, query: Self::Query) -> Self::Answer;
 
     /// The last slot that this machine's own durable state includes, read once at the start. Slots

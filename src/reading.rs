@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 use paxos_core::ballot::Ballot;
-use paxos_core::ids::{Slot, Time};
+use paxos_core::ids::{ReplicaId, Slot, Time};
 use paxos_core::output::ReadTicket;
 use paxos_core::port::{Lane, Sent};
 use paxos_core::trace::Event;
@@ -16,7 +16,7 @@ use paxos_core::trace::Event;
 use crate::apply::Item;
 use crate::client::Consistency;
 use crate::driver::Driver;
-use crate::error::{ClientError, Rejection, Uncertainty};
+use crate::error::{ClientError, Rejection};
 use crate::frame::HostFrame;
 use crate::reads::{Asker, Settled};
 use crate::submit::{Asked, Request};
@@ -88,13 +88,27 @@ impl<W: Waiter> Driver<W> {
                 self.trace(now, || Event::ReadAsked { ticket: ticket.number() });
                 self.reads.ticketed_for(ticket, asker);
             }
-            Err(_) => self.refuse_point(asker),
+            Err(_) => self.refuse_points(vec![asker]),
         }
     }
 
-    fn refuse_point(&mut self, asker: Asker) {
-        let Asker { peer, origin, sequence } = asker;
-        self.reply(peer, &HostFrame::NoPoint { origin, sequence });
+    /// Peers ask again, of whoever leads then.
+    pub(crate) fn refuse_points(&mut self, askers: Vec<Asker>) {
+        for Asker { peer, origin, sequence } in askers {
+            self.reply(peer, &HostFrame::NoPoint { origin, sequence });
+        }
+    }
+
+    /// The node that leads named a read point.
+    pub(crate) fn on_point(&mut self, from: ReplicaId, sequence: u64, point: Slot) {
+        let waiting = self.reads.answered(from, sequence, point);
+        self.send_on(point, waiting);
+    }
+
+    fn send_on(&mut self, point: Slot, waiting: Vec<Waiting<W>>) {
+        if !waiting.is_empty() {
+            self.tell(Item::Read(point, waiting));
+        }
     }
 
     /// The replica named a read point.
@@ -104,29 +118,23 @@ impl<W: Waiter> Driver<W> {
         for Asker { peer, origin, sequence } in askers {
             self.reply(peer, &HostFrame::Point { origin, sequence, slot: point });
         }
-        if !waiting.is_empty() {
-            self.tell(Item::Read(point, waiting));
-        }
+        self.send_on(point, waiting);
     }
 
     /// The replica leads no more.
     pub(crate) fn on_reads_lost(&mut self, through: ReadTicket, now: Time) {
         self.trace(now, || Event::ReadsLost { through: through.number() });
-        for asker in self.reads.lost(through) {
-            self.refuse_point(asker);
-        }
+        let askers = self.reads.lost(through);
+        self.refuse_points(askers);
     }
 
     /// Answers the reads whose time is over.
     pub(crate) fn expire_reads(&mut self, now: Time) {
-        let error = match self.leader {
-            Some(_) => ClientError::Unknown(Uncertainty::Timeout),
-            None => ClientError::Rejected(Rejection::NoLeader),
-        };
+        let reason = if self.leader.is_some() { Rejection::TimedOut } else { Rejection::NoLeader };
         let late = self.reads.expire(now);
         self.shared.release(late.len());
         for waiter in late {
-            waiter.fail(error.clone());
+            waiter.fail(ClientError::Rejected(reason.clone()));
         }
     }
 }

@@ -102,11 +102,16 @@ impl<W> Reads<W> {
 
     /// This node's replica took a peer's question. A peer has one: those before are void.
     pub(crate) fn ticketed_for(&mut self, ticket: ReadTicket, asker: Asker) {
-        let is_void = |ticketed: &Ticketed<W>| match ticketed {
-            Ticketed::Own { .. } => false,
-            Ticketed::Peer(before) => before.peer == asker.peer,
+        let of_peer = |ticketed: &Ticketed<W>| match ticketed {
+            Ticketed::Own { .. } => None,
+            Ticketed::Peer(before) => Some(*before).filter(|before| before.peer == asker.peer),
         };
-        self.tickets.retain(|(_, ticketed)| !is_void(ticketed));
+        let newer =
+            |before: Asker| (before.origin, before.sequence) >= (asker.origin, asker.sequence);
+        if self.tickets.iter().filter_map(|(_, ticketed)| of_peer(ticketed)).any(newer) {
+            return;
+        }
+        self.tickets.retain(|(_, ticketed)| of_peer(ticketed).is_none());
         self.tickets.push_back((ticket, Ticketed::Peer(asker)));
     }
 
@@ -226,29 +231,35 @@ impl<W> Reads<W> {
         if let Some(question) = &mut self.question {
             sift(&mut question.waiting);
         }
-        for (_, ticketed) in &mut self.tickets {
-            if let Ticketed::Own { waiting, .. } = ticketed {
+        self.tickets.retain_mut(|(_, ticketed)| match ticketed {
+            Ticketed::Own { waiting, .. } => {
                 sift(waiting);
+                !waiting.is_empty()
             }
-        }
+            Ticketed::Peer(_) => true,
+        });
         late
     }
 
-    /// Takes everybody out.
-    pub(crate) fn drain(&mut self) -> Vec<W> {
+    /// Takes everybody out: those who wait here, and the peers.
+    pub(crate) fn drain(&mut self) -> (Vec<W>, Vec<Asker>) {
         self.give_up();
-        let tickets = core::mem::take(&mut self.tickets);
-        let ticketed = tickets.into_iter().flat_map(|(_, ticketed)| match ticketed {
-            Ticketed::Own { waiting, .. } => waiting,
-            Ticketed::Peer(_) => Vec::new(),
-        });
-        let all = self.pending.drain(..).chain(ticketed);
-        all.map(|waiting| waiting.waiter).collect()
+        let askers = self.lost(ReadTicket::MAX);
+        (self.pending.drain(..).map(|waiting| waiting.waiter).collect(), askers)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use paxos_core::config::Config;
+    use paxos_core::ids::{ClusterId, GroupId};
+    use paxos_core::membership::Membership;
+    use paxos_core::output::{Output, Role};
+    use paxos_core::port::{Format, Recovered};
+    use paxos_core::replica::Replica;
+
     use super::*;
 
     const LEADER: ReplicaId = ReplicaId::new(2);
@@ -286,6 +297,74 @@ mod tests {
         assert!(reads.is_empty());
         assert_eq!(reads.recent(Duration::from_nanos(10), at(115)), Some(Slot::new(9)));
         assert_eq!(reads.recent(Duration::from_nanos(10), at(116)), None, "asked for too long ago");
+    }
+
+    fn asker(peer: u16, sequence: u64) -> Asker {
+        Asker { peer: ReplicaId::new(peer), origin: Incarnation::new(1, 1), sequence }
+    }
+
+    /// Tickets come from a replica alone: one that is its own quorum gives them.
+    fn tickets(count: usize) -> Vec<ReadTicket> {
+        let id = ReplicaId::new(1);
+        let format = Format {
+            cluster: ClusterId::new(7),
+            group: GroupId::default(),
+            replica: id,
+            membership: Membership::voters_only([id]).unwrap(),
+        };
+        let recovered = Recovered::formatted(format, Incarnation::first(0));
+        let mut now = Time::ZERO;
+        let mut replica =
+            Replica::recover(Config::default(), recovered, Slot::ZERO, 1, now).unwrap();
+        while replica.role() != Role::Leader {
+            match replica.poll_output() {
+                Output::Persist(batch) => replica.handle_durable(batch.into_durable(), now),
+                Output::Idle { wake_at } => {
+                    now = now.max(wake_at.unwrap());
+                    replica.handle_timeout(now);
+                }
+                other => panic!("alone, it only writes: {other:?}"),
+            }
+        }
+        (0..count).map(|_| replica.read(now).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_read_point_settles_the_tickets_up_to_its_own() {
+        let tickets = tickets(4);
+        let mut reads = reads(&[1, 2]);
+        reads.ticketed(tickets[0], at(5));
+        reads.ticketed_for(tickets[1], asker(3, 7));
+        reads.push(Waiting { waiter: 3, deadline: at(1000) });
+        reads.ticketed(tickets[2], at(6));
+        let Settled { waiting, askers } = reads.ready(tickets[1], Slot::new(4));
+        assert_eq!((names(waiting), askers), (vec![1, 2], vec![asker(3, 7)]));
+        assert_eq!(reads.recent(Duration::ZERO, at(5)), Some(Slot::new(4)), "since it was asked");
+        assert!(!reads.wants_ticket());
+        reads.ticketed_for(tickets[3], asker(2, 1));
+        assert_eq!(reads.lost(ReadTicket::MAX), [asker(2, 1)]);
+        assert!(reads.wants_ticket(), "the own one waits again");
+        assert_eq!(reads.drain(), (vec![3], Vec::new()));
+    }
+
+    #[test]
+    fn a_peer_has_one_question_and_it_is_its_newest() {
+        let tickets = tickets(4);
+        let mut reads = reads(&[]);
+        reads.ticketed_for(tickets[0], asker(3, 7));
+        reads.ticketed_for(tickets[1], asker(3, 9));
+        reads.ticketed_for(tickets[2], asker(3, 8));
+        reads.ticketed_for(tickets[3], asker(2, 1));
+        assert_eq!(reads.drain(), (Vec::new(), vec![asker(3, 9), asker(2, 1)]));
+    }
+
+    #[test]
+    fn nothing_is_kept_of_reads_that_gave_up() {
+        let mut reads = reads(&[1]);
+        reads.ticketed(tickets(1)[0], at(0));
+        assert!(!reads.is_empty());
+        assert_eq!(reads.expire(at(1000)), [1]);
+        assert!(reads.is_empty());
     }
 
     #[test]

@@ -242,7 +242,9 @@ impl Backend for NodeBackend {
 fn failure(error: ClientError) -> Failure {
     match error {
         ClientError::Rejected(rejection) => match rejection {
-            Rejection::NoLeader | Rejection::Superseded => Failure::NoLeader(rejection.to_string()),
+            Rejection::NoLeader | Rejection::Superseded | Rejection::TimedOut => {
+                Failure::NoLeader(rejection.to_string())
+            }
             Rejection::Busy | Rejection::StorageFull | Rejection::Stopped => {
                 Failure::Busy(rejection.to_string())
             }

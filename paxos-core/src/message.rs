@@ -149,7 +149,7 @@ pub struct Accepted {
     pub last: Slot,
 }
 
-/// A Prepare or an Accept came under a ballot lower than the one promised. A hint: it changes
+/// A Prepare, an Accept or a Confirm came under a ballot lower than the one promised. A hint: it changes
 /// nothing but the receiver's hurry.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Reject {

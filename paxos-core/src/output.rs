@@ -84,6 +84,9 @@ pub struct LoadTicket(pub(crate) u64);
 pub struct ReadTicket(pub(crate) u64);
 
 impl ReadTicket {
+    /// No ticket comes after this.
+    pub const MAX: Self = Self(u64::MAX);
+
     /// The number.
     pub const fn number(self) -> u64 {
         self.0

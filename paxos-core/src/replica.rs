@@ -460,6 +460,7 @@ impl Replica {
     fn stop(&mut self, halt: Halt, last: Option<Write>) {
         self.halted = true;
         self.proposer = Proposer::Idle;
+        self.reads.abandon();
         self.outbox.halt(halt, last);
     }
 

@@ -94,12 +94,13 @@ impl<M: StateMachine> fmt::Debug for SimFleet<M> {
 }
 
 /// How a request can end, as far as nodes of one release and valid commands go.
-const ENDINGS: [&str; 10] = [
+const ENDINGS: [&str; 11] = [
     "answered",
     "no leader",
     "busy",
     "storage full",
     "superseded",
+    "read timed out",
     "node stopped before",
     "timeout",
     "node stopped",
@@ -116,6 +117,7 @@ fn ending<T>(told: &Result<T, ClientError>) -> &'static str {
             Rejection::TooLarge { .. } => "too large",
             Rejection::StorageFull => "storage full",
             Rejection::Superseded => "superseded",
+            Rejection::TimedOut => "read timed out",
             Rejection::Stopped => "node stopped before",
             Rejection::Codec(_) => "codec",
         },

@@ -8,7 +8,7 @@ use crate::source::{quoted, read, root};
 
 /// What later pieces of work a row may wait for.
 const PIECES: [&str; 12] = [
-    "reads",
+    "leases",
     "sessions",
     "membership",
     "snapshots",
@@ -129,7 +129,7 @@ fn a_broken_reference_is_found() {
     let own = "tests/docs/references.rs::a_broken_reference_is_found";
     for cell in [
         &format!("`{own}`"),
-        &format!("`{own}`; the rest waits for: reads"),
+        &format!("`{own}`; the rest waits for: leases"),
         "waits for: sessions",
         "does not apply: nothing is ever truncated",
         "`paxos-core/tests/scripts/p07_r10_figure_8.txt::p07`",
@@ -158,7 +158,7 @@ fn a_broken_reference_is_found() {
 #[test]
 fn a_cell_is_told_from_one_that_waits_and_from_one_that_does_not_apply() {
     assert_eq!(claim("`a.rs::b`"), Claim::Checked);
-    assert_eq!(claim("waits for: reads"), Claim::Waits("reads"));
+    assert_eq!(claim("waits for: leases"), Claim::Waits("leases"));
     assert_eq!(claim("`a.rs::b`; mixed releases: waits for: upgrades"), Claim::Waits("upgrades"));
     assert_eq!(claim("does not apply: no reason"), Claim::DoesNotApply("no reason"));
 }

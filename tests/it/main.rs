@@ -8,6 +8,7 @@ mod host_faults;
 mod host_guest;
 mod host_memory;
 mod host_quic;
+mod host_reads;
 mod host_silence;
 mod host_stops;
 mod sim_machines;

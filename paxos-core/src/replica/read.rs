@@ -25,10 +25,10 @@ impl Replica {
         let own = self.voter.expect("a leader is a voter");
         let round = self.reads.begin(committed);
         self.counters.read_rounds += 1;
-        if !self.peers.is_empty() {
+        self.count_confirmation(own, round);
+        if self.reads.open_round() == Some(round) {
             self.outbox.send(Recipients::AllPeers, Confirm { ballot, round });
         }
-        self.count_confirmation(own, round);
     }
 
     /// Rule R3.

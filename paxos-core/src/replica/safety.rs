@@ -16,6 +16,7 @@ use crate::log::Log;
 use crate::outbox::OutboxState;
 use crate::pacemaker::Timer;
 use crate::proposer::Proposer;
+use crate::read::Reads;
 use crate::repeat::Repeats;
 
 /// A replica without the readings of its clock, its counters and its random numbers: of timers it
@@ -39,6 +40,7 @@ pub struct SafetyState<'a> {
     recorded: Slot,
     told: Slot,
     repeats: Repeats,
+    reads: &'a Reads,
     outbid: Option<Ballot>,
     armed: [bool; 4],
     halted: bool,
@@ -63,6 +65,7 @@ impl Replica {
             recorded: self.recorded,
             told: self.told,
             repeats: self.repeats.clone(),
+            reads: &self.reads,
             outbid: self.acceptor.promised().max(self.pacemaker.seen()),
             armed: timers.map(|timer| self.pacemaker.is_armed(timer)),
             halted: self.halted,

@@ -2,10 +2,16 @@
 
 use std::time::Duration;
 
-use paxos_core::message::{Accept, Body, Confirm, Confirmed, PromiseEntry, Reject, SlotState};
+use paxos_core::config::Config;
+use paxos_core::ids::Epoch;
+use paxos_core::membership::{Member, Membership};
+use paxos_core::message::{
+    Accept, Body, Confirm, Confirmed, Message, PromiseEntry, Reject, SlotState,
+};
 use paxos_core::output::{ReadError, Recipients, Role};
+use paxos_core::quorum::QuorumRule;
 
-use crate::bed::{Bed, accepted, ballot, id, promise, slot, value};
+use crate::bed::{Bed, accepted, ballot, blank, id, promise, slot, value};
 
 const HEARTBEAT: Duration = Duration::from_millis(100);
 
@@ -49,8 +55,8 @@ fn r1_no_read_point_before_the_past_is_known() {
 }
 
 /// **R2** A read point is a leader's committed prefix, taken when a round of Confirm begins, and
-/// stands once an accept quorum has sent Confirmed for exactly that ballot and round. It serves the
-/// reads that were asked before the round began, and no other.
+/// stands once an accept quorum has confirmed exactly that ballot and round, the leader itself
+/// counted. It serves the reads that were asked before the round began, and no other.
 #[test]
 fn r2_a_round_that_began_later_confirms_a_read() {
     let mut bed = Bed::new(1, 5);
@@ -119,6 +125,8 @@ fn r3_who_promised_more_does_not_confirm() {
 }
 
 /// **R4** A read is answered from a state that has applied its read point.
+///
+/// That is the host's to keep; the core names the point, which may lie above what is applied.
 #[test]
 fn r4_the_point_is_what_is_committed_and_not_what_is_applied() {
     let mut bed = Bed::new(1, 1);
@@ -179,4 +187,53 @@ fn a_round_without_a_quorum_is_asked_for_again() {
     bed.pass(HEARTBEAT);
     let again = rounds(&mut bed);
     assert_eq!(again, [3, 4, 5].map(|peer| (Recipients::One(id(peer)), 1)));
+}
+
+/// Those that confirm must meet every prepare quorum: that is what an accept quorum does, whatever
+/// the sizes.
+#[test]
+fn a_round_stands_with_an_accept_quorum_whatever_its_size() {
+    for (prepare, accept) in [(2, 4), (4, 2)] {
+        let rule = QuorumRule::Counts { prepare, accept };
+        let voters = (1..=5).map(|number| Member::new(id(number))).collect();
+        let membership = Membership::new(Epoch::FIRST, voters, Vec::new(), rule, 8).unwrap();
+        let mut bed = Bed::start(blank(1, &membership), Config::default());
+        let promisers: Vec<u16> = (2..=prepare).collect();
+        let own = bed.campaign(&[2, 3, 4, 5]);
+        bed.sync();
+        for peer in promisers {
+            bed.receive(id(peer), promise(own, 1, slot(0), Vec::new()));
+        }
+        assert_eq!(bed.role(), Role::Leader, "{prepare} and {accept}");
+        let ticket = bed.replica.read(bed.now).unwrap();
+        bed.drain();
+        for peer in 2..=accept {
+            assert_eq!(bed.reads_ready, [], "{peer} of {accept}");
+            bed.receive(id(peer), Confirmed { ballot: own, round: 1 });
+        }
+        assert_eq!(bed.reads_ready, [(ticket, slot(0))]);
+    }
+}
+
+/// An observer, or a voter that knows another membership, confirms nothing.
+#[test]
+fn only_voters_of_this_epoch_confirm() {
+    let voters = (1..=3).map(|number| Member::new(id(number))).collect();
+    let observers = vec![Member::new(id(4))];
+    let membership =
+        Membership::new(Epoch::FIRST, voters, observers, QuorumRule::Majority, 8).unwrap();
+    let mut bed = Bed::start(blank(1, &membership), Config::default());
+    let own = bed.lead(&[2]);
+    let ticket = bed.replica.read(bed.now).unwrap();
+    bed.drain();
+    let confirmed = Confirmed { ballot: own, round: 1 };
+    bed.receive(id(4), confirmed);
+    let mut origin = bed.origin_of(id(2));
+    origin.epoch = Epoch::new(9);
+    let message = Message { origin, body: confirmed.into() };
+    bed.replica.handle_message(id(2), message, bed.now);
+    bed.drain();
+    assert_eq!(bed.reads_ready, []);
+    bed.receive(id(3), confirmed);
+    assert_eq!(bed.reads_ready, [(ticket, slot(0))]);
 }

@@ -292,3 +292,11 @@ fn a6_a_vote_far_ahead_waits_for_the_recorded_prefix() {
     let (_, verdict) = observe(&run, 3, 1).expect_err("slot 3 is above twice the window");
     assert_eq!((verdict.rule, verdict.invariant), (Rule::A6, Invariant::S22), "{verdict}");
 }
+
+#[test]
+fn r3_who_promised_more_does_not_confirm() {
+    // Replica 1 has promised the second ballot.
+    let legal = left(R1, R2, Message::Confirmed { ballot: B2 });
+    let illegal = left(R1, R0, Message::Confirmed { ballot: B1 });
+    not_then(&second_reign(), &[legal], &[illegal], Rule::R3, Invariant::S15);
+}

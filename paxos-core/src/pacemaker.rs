@@ -285,17 +285,18 @@ impl Pacemaker {
         at.is_some_and(|at| at >= self.recently(now))
     }
 
-    /// Peers connected in both directions. Rule E1.
-    pub(crate) fn connected_peers(&self, now: Time) -> Vec<ReplicaId> {
+    /// The peers connected in both directions. Rule E1.
+    fn connected(&self, now: Time) -> impl Iterator<Item = &PeerPulse> {
         let recently = self.recently(now);
-        let connected =
-            self.peers.iter().filter(|peer| peer.echoed.is_some_and(|at| at >= recently));
-        connected.map(|peer| peer.id).collect()
+        self.peers.iter().filter(move |peer| peer.echoed.is_some_and(|at| at >= recently))
     }
 
-    /// Whether the peer is connected in both directions. Rule E1.
+    pub(crate) fn connected_peers(&self, now: Time) -> Vec<ReplicaId> {
+        self.connected(now).map(|peer| peer.id).collect()
+    }
+
     pub(crate) fn is_connected(&self, id: ReplicaId, now: Time) -> bool {
-        self.peers.iter().any(|peer| peer.id == id && self.is_recent(peer.echoed, now))
+        self.connected(now).any(|peer| peer.id == id)
     }
 
     /// Whether anything was heard from the peer recently.
@@ -306,10 +307,7 @@ impl Pacemaker {
     /// Rule E2.
     pub(crate) fn connectivity(&self, membership: &Membership, now: Time) -> Connectivity {
         let mut reached = VoterSet::EMPTY;
-        let recently = self.recently(now);
-        let connected =
-            self.peers.iter().filter(|peer| peer.echoed.is_some_and(|at| at >= recently));
-        for voter in connected.filter_map(|peer| peer.voter).chain(self.own_voter) {
+        for voter in self.connected(now).filter_map(|peer| peer.voter).chain(self.own_voter) {
             reached.insert(voter);
         }
         let quorums = membership.quorums();
@@ -342,7 +340,7 @@ impl Pacemaker {
 
     /// Whether a connected peer vouches for a leader that this replica does not hear itself.
     pub(crate) fn is_vouched(&self, now: Time) -> bool {
-        self.peers.iter().filter(|peer| self.is_recent(peer.echoed, now)).any(|peer| {
+        self.connected(now).any(|peer| {
             self.is_recent(peer.heard_at, now)
                 && peer.leader.is_some_and(|ballot| {
                     ballot.leader() != peer.id

@@ -167,7 +167,7 @@ impl Group {
             .range((Bound::Included(first / PAGE_SLOTS), Bound::Unbounded))
             .flat_map(|(number, page)| {
                 let start = number * PAGE_SLOTS;
-                (start..).zip(page.iter())
+                (start..=start + (PAGE_SLOTS - 1)).zip(page.iter())
             })
             .filter(|(slot, place)| *slot >= first && place.holds != Holds::Nothing)
             .map(|(slot, _)| Slot::new(slot))

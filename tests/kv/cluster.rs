@@ -8,20 +8,13 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::client::{Answer, Client};
-use crate::examples::built;
+use crate::examples::{PATIENCE, built, wait_for};
 
-/// How long anything may take before it counts as never. The machine may be busy with other tests.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-/// How often a condition is looked at.
-const GLANCE: Duration = Duration::from_millis(20);
-
-/// The example. Cargo builds examples before it runs all tests, but not before it runs this file
-/// alone, and an old program must not pass for the present one.
+/// The program.
 pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| built(&["kv"]).join("kv"))
@@ -49,18 +42,6 @@ pub(crate) fn free_base_port() -> u16 {
         }
     }
     panic!("no free ports");
-}
-
-/// Waits until something is there.
-pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(start.elapsed() < PATIENCE, "never happened: {what}");
-        thread::sleep(GLANCE);
-    }
 }
 
 /// A running program whose output is collected. Killed when dropped.

@@ -7,7 +7,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::client::{Answer, Client};
-use crate::cluster::{Cluster, PATIENCE, wait_for};
+use crate::cluster::Cluster;
+use crate::examples::{PATIENCE, wait_for};
 
 /// Writes keys through whichever replica answers, and remembers what was acknowledged.
 struct Writer {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::cluster::{Cluster, Process, free_base_port, wait_for};
+use crate::cluster::{Cluster, Process, free_base_port};
+use crate::examples::wait_for;
 use crate::log::utc;
 
 #[test]

@@ -5,7 +5,8 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
-use crate::cluster::{Cluster, Process, free_base_port, run, wait_for};
+use crate::cluster::{Cluster, Process, free_base_port, run};
+use crate::examples::wait_for;
 
 /// The one line that a failing program prints.
 fn line_of(output: &Output) -> String {

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use crate::cluster::{Cluster, copy_dir, edit, setting, wait_for};
+use crate::cluster::{Cluster, copy_dir, edit, setting};
+use crate::examples::wait_for;
 
 /// Waits until both replicas have said the same, and sees that they are not linked.
 fn assert_refused_on_both_sides(cluster: &mut Cluster, ids: [u16; 2], why: &str) {

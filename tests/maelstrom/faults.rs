@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+use crate::examples::wait_for;
 use crate::load::{Load, Outcome, judge};
-use crate::process::wait_for;
 use crate::router::{NODES, Router, Tally};
 
 /// An episode lasts until so many requests have succeeded where they must, ...

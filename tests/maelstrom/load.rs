@@ -12,7 +12,7 @@ use paxos_core::sim::Rng;
 use paxos_core::sim::linear::{Budget, Failure, History, Specification, check};
 use serde_json::{Value, json};
 
-use crate::process::PATIENCE;
+use crate::examples::PATIENCE;
 use crate::router::{Client, NODES, Router};
 
 /// Clients of each node.

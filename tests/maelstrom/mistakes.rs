@@ -7,7 +7,8 @@ use paxos_core::ids::{Incarnation, ReplicaId};
 use paxos_core::message::{Message, Origin, Refused};
 use serde_json::{Value, json};
 
-use crate::process::{PATIENCE, Process, wait_for};
+use crate::examples::{PATIENCE, wait_for};
+use crate::process::Process;
 use crate::wire::{self, Body, Incoming};
 
 struct Single {

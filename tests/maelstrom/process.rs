@@ -6,31 +6,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant};
 
-use crate::examples::built;
-
-/// How long anything may take before it counts as never. The machine may be busy with other tests.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-/// How often a condition is looked at.
-const GLANCE: Duration = Duration::from_millis(10);
+use crate::examples::{built, wait_for};
 
 /// The program.
 fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| built(&["maelstrom"]).join("maelstrom"))
-}
-
-/// Waits until something is there.
-pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(start.elapsed() < PATIENCE, "never happened: {what}");
-        thread::sleep(GLANCE);
-    }
 }
 
 /// A running program. Killed when dropped.

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use paxos_core::sim::Rng;
 use serde_json::{Value, json};
 
-use crate::process::{PATIENCE, Process};
+use crate::examples::PATIENCE;
+use crate::process::Process;
 
 pub(crate) const NODES: [&str; 3] = ["n1", "n2", "n3"];
 

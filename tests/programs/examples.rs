@@ -1,10 +1,29 @@
-//! Where the programs are that a test starts: the examples, built first if they are not.
+//! The programs that a test starts: where they are, and waiting for what they do.
 //!
 //! Cargo builds examples before it runs all tests, but not before it runs one target alone, and an
 //! old program must not pass for the present one.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long anything may take before it counts as never. The machine may be busy with other tests.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a condition is looked at.
+const GLANCE: Duration = Duration::from_millis(10);
+
+/// Waits until something is there.
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "never happened: {what}");
+        thread::sleep(GLANCE);
+    }
+}
 
 /// Builds examples in the profile of the running test, and says where they are.
 pub(crate) fn built(names: &[&str]) -> PathBuf {

@@ -205,13 +205,23 @@ fn files(fs: &SimFs) -> Vec<PathBuf> {
     files
 }
 
+/// A file, its bytes, and a place in what is used of them or close behind.
+fn target<'a>(
+    fs: &SimFs,
+    files: &'a [PathBuf],
+    input: &mut Input<'_>,
+) -> (&'a PathBuf, Vec<u8>, usize) {
+    let path = &files[input.below(files.len())];
+    let bytes = fs.contents(path).unwrap_or_default();
+    let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let place = input.place((used + 64).min(bytes.len()));
+    (path, bytes, place)
+}
+
 /// One thing that goes wrong with one file.
 fn damage(fs: &SimFs, input: &mut Input<'_>) {
     let files = files(fs);
-    let path = &files[input.below(files.len())];
-    let mut bytes = fs.contents(path).unwrap_or_default();
-    let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    let place = input.place((used + 64).min(bytes.len()));
+    let (path, mut bytes, place) = target(fs, &files, input);
     match input.below(6) {
         // The length of a file has no checksum where it holds nothing.
         0 => bytes.truncate(place),
@@ -252,10 +262,7 @@ fn damage(fs: &SimFs, input: &mut Input<'_>) {
 /// Bytes of the input over bytes of a file.
 fn paste(fs: &SimFs, input: &mut Input<'_>) {
     let files = files(fs);
-    let path = &files[input.below(files.len())];
-    let mut bytes = fs.contents(path).unwrap_or_default();
-    let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    let place = input.place((used + 64).min(bytes.len()));
+    let (path, mut bytes, place) = target(fs, &files, input);
     let count = input.below(72);
     for (to, from) in bytes[place..].iter_mut().zip(input.take(count)) {
         *to = *from;

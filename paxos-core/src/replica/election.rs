@@ -231,8 +231,12 @@ impl Replica {
 
     pub(super) fn on_reject(&mut self, from: ReplicaId, reject: Reject) {
         self.pacemaker.see(Some(reject.promised));
-        if self.membership.voter_index(from).is_none() {
-            // It does not vote: its refusal costs nothing.
+        let leads = matches!(self.proposer, Proposer::Leading(_));
+        if self.membership.voter_index(from).is_none()
+            || leads && !self.pacemaker.is_connected(from, self.now)
+        {
+            // It does not vote, or not for this leader, whose quorum does without it; what is left of
+            // it may have been said long ago.
             self.counters.dropped_stale += 1;
         } else if self.proposer.ballot() == Some(reject.refused) && reject.promised > reject.refused
         {

@@ -325,13 +325,20 @@ fn ids_of(members: VoterSet) -> Vec<ReplicaId> {
     members.iter().map(|seat| ReplicaId::new(seat as u16 + 1)).collect()
 }
 
-/// A new command is chosen, and the leader knows it, soon after the faults.
+/// A new command is chosen, and the leader knows it, soon after the faults: one that is asked for
+/// here, or one of a client, which may take the only place in a window. Above what was proposed
+/// before stands nothing else.
 fn serves_again(cluster: &mut Cluster, core: Core, _since: Time) {
+    let before = cluster.check.last_slot();
     let pause = cluster.options.config.heartbeat_interval / 2;
     let (mut next, mut request) = (cluster.now, 0);
     let mut asked: Vec<(ReplicaId, Slot, RequestNumber)> = Vec::new();
     let served = cluster.run_until_done(core.timeout * SERVE_WITHIN, |cluster| {
         if cluster.fleet.as_ref().is_some_and(|fleet| fleet.is_served()) {
+            return true;
+        }
+        let knows = |id| cluster.status(id).is_some_and(|status| status.committed > before);
+        if cluster.fleet.is_none() && cluster.leader_in(core).is_some_and(knows) {
             return true;
         }
         for (id, slot, number) in &asked {

@@ -55,7 +55,7 @@ fn v2_deposed_leader_never_moves_a_value() {
     let first = bed.lead(&[2]);
     bed.propose("once");
     bed.sync();
-    bed.receive(id(3), Reject { refused: first, promised: ballot(9, 3) });
+    bed.receive(id(2), Reject { refused: first, promised: ballot(9, 3) });
     assert_eq!(bed.role(), Role::Follower);
     bed.take_sent();
     // It leads again, and slot 1 turns out to hold something else.

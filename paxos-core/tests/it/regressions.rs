@@ -30,7 +30,7 @@ fn no_tally_stays_open_behind_the_prefix() {
     }
     bed.sync();
     bed.receive(id(2), accepted(first, 2, 3));
-    bed.receive(id(3), Reject { refused: first, promised: ballot(9, 3) });
+    bed.receive(id(2), Reject { refused: first, promised: ballot(9, 3) });
     let second = bed.campaign(&[2, 3]);
     bed.sync();
     bed.receive(id(3), promise(second, 1, Slot::ZERO, Vec::new()));
@@ -401,4 +401,23 @@ fn a_promise_of_a_voter_that_hears_nothing_unseats_nobody() {
         Role::Follower,
         "it hears the leader again, and will refuse its Accepts"
     );
+}
+
+/// Messages of a replica that was gone for good came out of a clogged link seconds late, among them a
+/// Reject for the ballot of a leader that had long had its quorum without it; the leader gave way.
+/// Seed 20626326 at depth core, in which the leader of a healed core did not stay.
+#[test]
+fn a_refusal_out_of_the_past_unseats_nobody() {
+    let mut bed = Bed::new(1, 3);
+    let own = bed.lead(&[2]);
+    let refusal = Reject { refused: own, promised: ballot(own.round() + 1, 3) };
+    for _ in 0..20 {
+        bed.pass(HEARTBEAT);
+        bed.hear(&[2], |_, _| {});
+    }
+    bed.receive(id(3), refusal);
+    assert_eq!(bed.role(), Role::Leader, "nothing was exchanged with it for an election timeout");
+    bed.hear(&[3], |_, _| {});
+    bed.receive(id(3), refusal);
+    assert_eq!(bed.role(), Role::Follower);
 }

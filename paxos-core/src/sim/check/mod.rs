@@ -143,6 +143,11 @@ impl Check {
         }
     }
 
+    /// The last slot in which anything was ever proposed or voted for.
+    pub fn last_slot(&self) -> Slot {
+        self.slots.last_key_value().map_or(Slot::ZERO, |(slot, _)| *slot)
+    }
+
     /// Every slot up to this one is chosen.
     pub fn chosen_prefix(&self) -> Slot {
         self.chosen_prefix

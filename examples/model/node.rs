@@ -277,6 +277,7 @@ impl Node {
                 connectivity: Connectivity::Partial,
                 committed: Slot::ZERO,
                 durable: Slot::ZERO,
+                released: 0,
             };
             let origin = Origin {
                 cluster: self.format.cluster,

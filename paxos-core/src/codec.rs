@@ -5,6 +5,7 @@
 //! slices of the received buffer; encoding what was decoded gives the same bytes.
 
 use core::fmt;
+use core::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -12,7 +13,7 @@ use crate::ballot::Ballot;
 use crate::ids::{
     ClientId, ClusterId, Epoch, GroupId, Incarnation, LogClock, ReplicaId, RequestNumber, Slot,
 };
-use crate::membership::{KeyPin, Member, Membership, MembershipError};
+use crate::membership::{KeyPin, LeaseTerms, Member, Membership, MembershipError};
 use crate::message::{
     Accept, Accepted, Body, Commit, Confirm, Confirmed, Connectivity, Echo, Fetch, Fetched,
     Heartbeat, Message, Origin, Prepare, Promise, PromiseEntry, Refused, Reject, SlotState,
@@ -209,6 +210,7 @@ fn put_heartbeat(head: &mut BytesMut, message: &Heartbeat) {
     });
     head.put_u64_le(message.committed.number());
     head.put_u64_le(message.durable.number());
+    head.put_u64_le(message.released);
     head.put_u32_le(len_u32(message.echoes.len()));
     for echo in &message.echoes {
         head.put_u16_le(echo.peer.number());
@@ -313,7 +315,8 @@ pub(crate) fn membership_len(membership: &Membership) -> usize {
             4 + addresses + member.keys.len() * size_of::<KeyPin>()
         })
         .sum();
-    13 + rule + members
+    let lease = membership.lease().map_or(0, |_| 12);
+    14 + rule + lease + members
 }
 
 fn put_membership(out: &mut BytesMut, membership: &Membership) {
@@ -336,6 +339,12 @@ fn put_membership(out: &mut BytesMut, membership: &Membership) {
                 out.put_u16_le(*weight);
             }
         }
+    }
+    out.put_u8(u8::from(membership.lease().is_some()));
+    if let Some(terms) = membership.lease() {
+        let nanos = terms.duration().as_nanos();
+        out.put_u64_le(u64::try_from(nanos).expect("a lease is a minute at most"));
+        out.put_u32_le(terms.drift_ppm());
     }
     for member in membership.members() {
         out.put_u16_le(member.id.number());
@@ -569,6 +578,7 @@ fn decode_heartbeat(reader: &mut Reader) -> Result<Heartbeat, DecodeError> {
     };
     let committed = reader.slot()?;
     let durable = reader.slot()?;
+    let released = reader.u64()?;
     let count = reader.count(18)?;
     let echoes = (0..count)
         .map(|_| {
@@ -579,7 +589,7 @@ fn decode_heartbeat(reader: &mut Reader) -> Result<Heartbeat, DecodeError> {
             })
         })
         .collect::<Result<Vec<_>, DecodeError>>()?;
-    Ok(Heartbeat { sequence, echoes, promised, leader, connectivity, committed, durable })
+    Ok(Heartbeat { sequence, echoes, promised, leader, connectivity, committed, durable, released })
 }
 
 /// Reads a value of the kind that [`value_kind`] gave from the bytes that [`encode_value`] gave.
@@ -641,6 +651,15 @@ pub fn decode_membership(bytes: Bytes) -> Result<Membership, DecodeError> {
         }
         kind => return Err(DecodeError::Kind(kind)),
     };
+    let lease = match reader.u8()? {
+        0 => None,
+        1 => {
+            let (nanos, drift_ppm) = (reader.u64()?, reader.u32()?);
+            let terms = LeaseTerms::new(Duration::from_nanos(nanos), drift_ppm);
+            Some(terms.ok_or(DecodeError::Field("lease"))?)
+        }
+        _ => return Err(DecodeError::Field("lease")),
+    };
     if voters + observers > reader.rest.len() / 4 {
         return Err(DecodeError::Truncated);
     }
@@ -654,11 +673,16 @@ pub fn decode_membership(bytes: Bytes) -> Result<Membership, DecodeError> {
     if !sorted(&voters) || !sorted(&observers) {
         return Err(DecodeError::Field("members"));
     }
-    Membership::new(epoch, voters, observers, rule, window).map_err(|error| match error {
+    let membership = Membership::new(epoch, voters, observers, rule, window);
+    let membership = membership.map_err(|error| match error {
         MembershipError::Quorum(_) => DecodeError::Field("quorums"),
         MembershipError::Window(_) => DecodeError::Field("window"),
         MembershipError::Address(_) => DecodeError::Field("address"),
         MembershipError::Duplicate(_) | MembershipError::TooMany => DecodeError::Field("members"),
+    })?;
+    Ok(match lease {
+        Some(terms) => membership.with_lease(terms),
+        None => membership,
     })
 }
 

@@ -1,10 +1,11 @@
 //! Who votes, who listens, and by which quorums.
 //!
-//! Owns: [`Membership`], the value that says so for the slots it governs.
+//! Owns: [`Membership`], the value that says so for the slots it governs; [`LeaseTerms`].
 //! Invariants: ids are unique; voters and observers are disjoint; the quorums intersect.
 //! Source: protocol.md §4; Lamport, Malkhi, Zhou, "Reconfiguring a State Machine" (the window α).
 
 use core::fmt;
+use core::time::Duration;
 
 use crate::ids::{Epoch, ReplicaId};
 use crate::quorum::{QuorumError, QuorumRule, QuorumSystem, VOTERS_MAX, VoterSet};
@@ -42,6 +43,46 @@ impl Member {
     }
 }
 
+/// What a lease is worth: for how long a voter that confirmed a leader promises nothing to others, and
+/// how far clocks may be off. Protocol.md §12 says what rests on it.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct LeaseTerms {
+    nanos: u64,
+    drift_ppm: u32,
+}
+
+impl LeaseTerms {
+    /// Leases of this duration, from 1 ms to 60 s and at most the election timeout of any replica, if
+    /// no clock's rate ever differs from that of true time by more than `drift_ppm` millionths, below
+    /// a million. Crystals keep within 100; what virtual machines and their hosts do to a clock is for
+    /// their owner to know. A clock that stands still while the machine is suspended keeps no bound.
+    pub const fn new(duration: Duration, drift_ppm: u32) -> Option<Self> {
+        let nanos = duration.as_nanos();
+        if nanos < 1_000_000 || nanos > 60_000_000_000 || drift_ppm >= 1_000_000 {
+            return None;
+        }
+        Some(Self { nanos: nanos as u64, drift_ppm })
+    }
+
+    /// For how long a voter grants.
+    pub const fn duration(self) -> Duration {
+        Duration::from_nanos(self.nanos)
+    }
+
+    /// How far clocks may be off, in millionths of true time.
+    pub const fn drift_ppm(self) -> u32 {
+        self.drift_ppm
+    }
+
+    /// For how long the leader relies on a grant, from when it asked.
+    pub const fn held(self) -> Duration {
+        let drift = self.drift_ppm as u64;
+        // Rounded down; 60 s in nanoseconds times a million fits.
+        let nanos = self.nanos as u128 * (1_000_000 - drift) as u128 / (1_000_000 + drift) as u128;
+        Duration::from_nanos(nanos as u64)
+    }
+}
+
 /// Who votes and who listens from some slot on. Immutable; a change is a new one with the next
 /// epoch.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -51,6 +92,7 @@ pub struct Membership {
     observers: Vec<Member>,
     quorums: QuorumSystem,
     window: u32,
+    lease: Option<LeaseTerms>,
 }
 
 /// Why a membership was refused.
@@ -132,7 +174,7 @@ impl Membership {
         if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(MembershipError::Duplicate(pair[0]));
         }
-        Ok(Self { epoch, voters, observers, quorums, window })
+        Ok(Self { epoch, voters, observers, quorums, window, lease: None })
     }
 
     /// A first membership: these voters, majorities, the default window.
@@ -145,6 +187,18 @@ impl Membership {
         voters: impl IntoIterator<Item = ReplicaId>,
     ) -> Result<Self, MembershipError> {
         Self::majority(voters.into_iter().map(Member::new).collect())
+    }
+
+    /// The same members and quorums, with leases: a leader that holds one serves reads without asking.
+    #[must_use]
+    pub fn with_lease(mut self, terms: LeaseTerms) -> Self {
+        self.lease = Some(terms);
+        self
+    }
+
+    /// The terms of its leases, if it has any.
+    pub fn lease(&self) -> Option<LeaseTerms> {
+        self.lease
     }
 
     /// Its number.

@@ -196,6 +196,8 @@ pub struct Heartbeat {
     pub committed: Slot,
     /// The highest slot in which the sender has a durable vote: how far its disk is.
     pub durable: Slot,
+    /// The sender relies on no grant of its rounds of Confirm up to this one.
+    pub released: u64,
 }
 
 /// "I heard you": the newest heartbeat that the sender has from a peer.

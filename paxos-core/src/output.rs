@@ -354,6 +354,9 @@ pub struct Status {
     pub slots_being_applied: usize,
     /// Reads that wait for a read point, as leader.
     pub reads_waiting: u64,
+    /// Before when, by this replica's clock, it gives read points without asking; nothing unless it
+    /// leads and has a lease, which may be over.
+    pub lease_until: Option<Time>,
 }
 
 /// What a replica counted in this life.
@@ -378,8 +381,12 @@ pub struct Counters {
     pub values_chosen: u64,
     /// Reads asked of this replica as leader.
     pub reads_asked: u64,
-    /// Rounds of Confirm begun for them.
+    /// Rounds of Confirm begun, for them or to renew a lease.
     pub read_rounds: u64,
+    /// Those of them that a lease served.
+    pub lease_reads: u64,
+    /// Prepares left unanswered until a grant ends.
+    pub prepares_withheld: u64,
     /// Messages of another cluster or group, or whose sender is not who it says.
     pub dropped_foreign: u64,
     /// Messages of a life that is no longer, or not yet, listened to.

@@ -1,11 +1,13 @@
 //! When to campaign, when to step down, when to say something again (`HeartBeat`).
 //!
-//! Owns: every timer, the heartbeats sent and heard, who is connected, and the seeded generator.
-//! The only protocol module that sees time or randomness; it decides about liveness and about
-//! nothing that safety rests on.
+//! Owns: every timer, the heartbeats sent and heard, who is connected, the leases granted and held,
+//! and the seeded generator. The only protocol module that sees time or randomness; it decides about
+//! liveness and, but for leases, about nothing that safety rests on.
 //! Invariants: a peer counts as connected by an echo of a heartbeat of known age (E1); timers have
 //! a random part from the seed (E6).
 //! Source: protocol.md §10; Ng, Haridi, Carbone, "Omni-Paxos" (quorum connectivity).
+
+mod lease;
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -16,6 +18,7 @@ use crate::ids::{Incarnation, ReplicaId, Slot, Time};
 use crate::membership::Membership;
 use crate::message::{Connectivity, Echo, Heartbeat};
 use crate::quorum::VoterSet;
+use lease::Leases;
 
 /// What time may be up for.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -70,6 +73,7 @@ pub(crate) struct Pacemaker {
     /// Attempts to lead in a row that others outbid.
     outbid: u32,
     random: u64,
+    leases: Leases,
 }
 
 impl Pacemaker {
@@ -111,6 +115,7 @@ impl Pacemaker {
             seen: None,
             outbid: 0,
             random: seed,
+            leases: Leases::new(membership.lease(), now),
         };
         pacemaker.arm_at(Timer::Heartbeat, now);
         pacemaker.arm_election(now);
@@ -241,6 +246,7 @@ impl Pacemaker {
         now: Time,
     ) -> bool {
         self.see(heartbeat.promised);
+        self.leases.on_released(from, heartbeat.released);
         let echoed = heartbeat
             .echoes
             .iter()
@@ -272,6 +278,55 @@ impl Pacemaker {
 
     pub(crate) fn seen(&self) -> Option<Ballot> {
         self.seen
+    }
+
+    // --- leases
+
+    /// A round of Confirm begins, as this replica leads.
+    pub(crate) fn on_round_asked(&mut self, round: u64, now: Time) {
+        self.leases.on_asked(round, now);
+    }
+
+    /// Whether the lease wants a round though nobody reads.
+    pub(crate) fn wants_renewal(&self, now: Time) -> bool {
+        self.leases.wants_renewal(self.heartbeat_interval, now)
+    }
+
+    /// An accept quorum has confirmed a round.
+    pub(crate) fn on_round_confirmed(&mut self, round: u64) {
+        self.leases.on_confirmed(round);
+    }
+
+    /// Before when this replica may rely on its lease, as long as it leads.
+    pub(crate) fn lease_until(&self) -> Option<Time> {
+        self.leases.held_until()
+    }
+
+    /// Gives the lease up; the next heartbeat says so. Rule R8.
+    pub(crate) fn release_lease(&mut self) {
+        self.leases.release();
+    }
+
+    /// The highest round that this replica gave up.
+    pub(crate) fn released(&self) -> u64 {
+        self.leases.released()
+    }
+
+    /// This replica confirms a round of the leader of `ballot`.
+    pub(crate) fn grant_lease(&mut self, ballot: Ballot, round: u64, now: Time) {
+        self.leases.grant(ballot, round, now);
+    }
+
+    /// Whether a promise to this candidate has to wait for the end of what was granted.
+    pub(crate) fn withholds_from(&self, candidate: ReplicaId, now: Time) -> bool {
+        self.leases.withheld_until(candidate, now).is_some()
+    }
+
+    /// Campaigns as soon as no grant of this replica forbids it.
+    pub(crate) fn arm_election_after_grants(&mut self, now: Time) {
+        let until = self.leases.withheld_until(self.own, now).unwrap_or(now);
+        let at = until.after(self.draw(self.heartbeat_interval));
+        self.arm_at(Timer::Election, at);
     }
 
     // --- what follows from them

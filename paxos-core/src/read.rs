@@ -46,7 +46,19 @@ impl Reads {
 
     /// Whether reads wait that no round serves, and none is open that would have to end first.
     pub(crate) fn wants_round(&self) -> bool {
-        self.open.is_none() && self.asked > self.settled
+        self.is_idle() && self.waiting() > 0
+    }
+
+    /// Whether no round is open.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.open.is_none()
+    }
+
+    /// Serves all that wait, without a round. Returns the last ticket, if any waits.
+    pub(crate) fn serve(&mut self) -> Option<ReadTicket> {
+        let waits = self.waiting() > 0;
+        self.settled = self.asked;
+        waits.then_some(ReadTicket::new(self.asked))
     }
 
     /// The number of the open round.
@@ -62,7 +74,7 @@ impl Reads {
     /// Begins a round for all that wait, and returns its number. Rule R2: the point is the
     /// committed prefix at this moment.
     pub(crate) fn begin(&mut self, committed: Slot) -> u64 {
-        assert!(self.wants_round(), "one round at a time, and none for nobody");
+        assert!(self.is_idle(), "one round at a time");
         self.rounds += 1;
         let (through, confirmed) = (self.asked, VoterSet::EMPTY);
         self.open = Some(Round { through, point: committed, confirmed });
@@ -89,16 +101,16 @@ impl Reads {
         }
         let (through, point) = (open.through, open.point);
         self.open = None;
-        self.settled = through;
-        Confirmation::Stands { through: ReadTicket::new(through), point }
+        // Reads that a lease served meanwhile are not served again.
+        let serves = through > self.settled;
+        self.settled = self.settled.max(through);
+        Confirmation::Stands { serves: serves.then_some(ReadTicket::new(through)), point }
     }
 
     /// This replica leads no more: whatever waits is lost. Returns the last ticket, if any waits.
     pub(crate) fn abandon(&mut self) -> Option<ReadTicket> {
         self.open = None;
-        let lost = self.asked > self.settled;
-        self.settled = self.asked;
-        lost.then_some(ReadTicket::new(self.asked))
+        self.serve()
     }
 }
 
@@ -111,8 +123,8 @@ pub(crate) enum Confirmation {
     Counted,
     /// The read point stands.
     Stands {
-        /// The last ticket that it serves.
-        through: ReadTicket,
+        /// The last ticket that it serves, if any waits for it.
+        serves: Option<ReadTicket>,
         /// The point.
         point: Slot,
     },
@@ -137,7 +149,7 @@ mod tests {
         assert_eq!(reads.confirm(0, round, &quorums), Confirmation::Counted);
         assert_eq!(reads.confirm(0, round, &quorums), Confirmation::Stale, "each voter once");
         assert!(reads.awaits(1) && !reads.awaits(0));
-        let stands = Confirmation::Stands { through: first, point: Slot::new(7) };
+        let stands = Confirmation::Stands { serves: Some(first), point: Slot::new(7) };
         assert_eq!(reads.confirm(1, round, &quorums), stands);
         assert_eq!((reads.waiting(), reads.wants_round()), (1, true));
         let next = reads.begin(Slot::new(9));
@@ -146,5 +158,18 @@ mod tests {
         assert_eq!(reads.abandon(), Some(late));
         assert_eq!(reads.confirm(1, next, &quorums), Confirmation::Stale);
         assert_eq!((reads.waiting(), reads.abandon()), (0, None));
+    }
+
+    #[test]
+    fn a_round_does_not_serve_again_what_was_served_without_it() {
+        let quorums = QuorumSystem::new(1, QuorumRule::Majority).unwrap();
+        let mut reads = Reads::default();
+        let first = reads.ask();
+        let round = reads.begin(Slot::new(7));
+        assert_eq!(reads.serve(), Some(first));
+        assert_eq!((reads.serve(), reads.waiting()), (None, 0));
+        let stands = Confirmation::Stands { serves: None, point: Slot::new(7) };
+        assert_eq!(reads.confirm(0, round, &quorums), stands);
+        assert!(reads.is_idle() && !reads.wants_round());
     }
 }

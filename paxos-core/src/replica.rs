@@ -22,7 +22,7 @@ use std::sync::Arc;
 use crate::acceptor::{Acceptor, Vote};
 use crate::ballot::Ballot;
 use crate::catchup::{Catchup, Loads};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::durable::{Durable, Write, WriteSequence};
 use crate::ids::{Incarnation, LogClock, ReplicaId, Slot, Time};
 use crate::learner::Learner;
@@ -95,6 +95,11 @@ impl Replica {
             format, incarnation, promised, trimmed, votes, chosen, clock, peers, ..
         } = recovered;
         let own = format.replica;
+        if format.membership.lease().is_some_and(|lease| lease.duration() > config.election_timeout)
+        {
+            let (field, bound) = ("election_timeout", "at least the lease of the membership");
+            return Err(RecoverError::Config(ConfigError { field, bound }));
+        }
         if !format.membership.contains(own) {
             return Err(RecoverError::NotAMember(own));
         }
@@ -277,7 +282,9 @@ impl Replica {
     /// include every write that anybody knew of when this was called.
     ///
     /// Reads that are asked before the outputs are drained share one round trip to the voters;
-    /// those that are asked while it is under way share the next.
+    /// those that are asked while it is under way share the next. While a lease is held no round is
+    /// needed: where the membership has leases, `now` must have been read after the read came in,
+    /// or a pause in between would make the answer stale.
     pub fn read(&mut self, now: Time) -> Result<ReadTicket, ReadError> {
         self.advance_time(now);
         if self.halted {
@@ -308,7 +315,7 @@ impl Replica {
     /// The next effect. Drain until [`Output::Idle`] after every input, or after several.
     pub fn poll_output(&mut self) -> Output {
         if !self.halted {
-            self.begin_round();
+            self.serve_reads();
             self.tell_committed();
             if self.outbox.has_writes() {
                 self.record_committed();
@@ -341,6 +348,10 @@ impl Replica {
             values_ahead: self.learner.values_ahead(),
             slots_being_applied: self.log.being_applied(),
             reads_waiting: self.reads.waiting(),
+            lease_until: match &self.proposer {
+                Proposer::Leading(_) => self.pacemaker.lease_until(),
+                Proposer::Idle | Proposer::Preparing(_) => None,
+            },
         }
     }
 

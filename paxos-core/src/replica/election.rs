@@ -55,6 +55,7 @@ impl Replica {
             connectivity: self.pacemaker.connectivity(&self.membership, now),
             committed: self.learner.committed(),
             durable: self.outbox.durable_vote(),
+            released: self.pacemaker.released(),
         };
         if !self.peers.is_empty() {
             self.outbox.send(Recipients::AllPeers, heartbeat);
@@ -127,6 +128,8 @@ impl Replica {
         } else if self.pacemaker.heard_leader(now).is_some() || self.pacemaker.is_vouched(now) {
             // Rule E3. A leader that falls silent is noticed by those that hear it first.
             self.pacemaker.hasten_election(now);
+        } else if self.withholds_from(self.outbox.replica()) {
+            self.pacemaker.arm_election_after_grants(now);
         } else {
             self.campaign();
         }
@@ -268,6 +271,7 @@ impl Replica {
         self.pacemaker.disarm(Timer::Retransmit);
         if led {
             self.counters.step_downs += 1;
+            self.pacemaker.release_lease();
             self.send_heartbeat();
         }
         if !self.pacemaker.is_armed(Timer::Election) {

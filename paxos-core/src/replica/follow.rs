@@ -21,6 +21,11 @@ impl Replica {
             return;
         }
         self.pacemaker.see(Some(ballot));
+        if self.acceptor.promised() < Some(ballot) && self.withholds_from(from) {
+            // As if it were lost: the candidate asks again.
+            self.counters.prepares_withheld += 1;
+            return;
+        }
         match self.acceptor.prepare(ballot) {
             PrepareAnswer::Rejected(promised) => {
                 self.outbox.send(Recipients::One(from), Reject { refused: ballot, promised });

@@ -1,29 +1,44 @@
-//! The replica and reads: asking the voters whether this reign still stands, and answering others.
+//! The replica and reads: asking the voters whether this reign still stands, and answering others;
+//! what its lease allows without asking.
 //!
 //! Owns no state of its own.
 //! Source: protocol.md §12.
 
 use super::Replica;
 use crate::ballot::Ballot;
-use crate::ids::ReplicaId;
+use crate::ids::{ReplicaId, Slot};
 use crate::message::{Confirm, Confirmed, Reject};
 use crate::output::Recipients;
 use crate::proposer::Proposer;
 use crate::read::Confirmation;
 
 impl Replica {
-    /// Begins a round for the reads that wait, if none is open. Rules R1 and R2.
-    pub(super) fn begin_round(&mut self) {
+    /// Serves the reads that wait by the lease, or begins a round for them, if none is open. Rules R1,
+    /// R2 and R7.
+    pub(super) fn serve_reads(&mut self) {
         let Proposer::Leading(reign) = &self.proposer else {
             return;
         };
-        let committed = self.learner.committed();
-        if !self.reads.wants_round() || !reign.knows_the_past(committed) {
+        let (ballot, committed) = (reign.ballot(), self.learner.committed());
+        if !reign.knows_the_past(committed) {
             return;
         }
-        let ballot = reign.ballot();
+        if self.pacemaker.lease_until().is_some_and(|until| self.now < until) {
+            self.counters.lease_reads += self.reads.waiting();
+            if let Some(through) = self.reads.serve() {
+                self.outbox.reads_ready(through, committed);
+            }
+        }
+        let renewal = self.reads.is_idle() && self.pacemaker.wants_renewal(self.now);
+        if renewal || self.reads.wants_round() {
+            self.begin_round(ballot, committed);
+        }
+    }
+
+    fn begin_round(&mut self, ballot: Ballot, committed: Slot) {
         let own = self.voter.expect("a leader is a voter");
         let round = self.reads.begin(committed);
+        self.pacemaker.on_round_asked(round, self.now);
         self.counters.read_rounds += 1;
         self.count_confirmation(own, round);
         if self.reads.open_round() == Some(round) {
@@ -31,7 +46,12 @@ impl Replica {
         }
     }
 
-    /// Rule R3.
+    /// Whether a grant forbids this replica to promise this candidate anything new. Rules R6 and R9.
+    pub(super) fn withholds_from(&self, candidate: ReplicaId) -> bool {
+        self.pacemaker.withholds_from(candidate, self.now)
+    }
+
+    /// Rules R3 and R6.
     pub(super) fn on_confirm(&mut self, from: ReplicaId, confirm: Confirm) {
         let Confirm { ballot, round } = confirm;
         if ballot.leader() != from {
@@ -44,6 +64,7 @@ impl Replica {
                 self.outbox.send(Recipients::One(from), Reject { refused: ballot, promised });
             }
             Some(_) | None => {
+                self.pacemaker.grant_lease(ballot, round, self.now);
                 self.outbox.send(Recipients::One(from), Confirmed { ballot, round });
             }
         }
@@ -61,7 +82,12 @@ impl Replica {
         match self.reads.confirm(voter, round, self.membership.quorums()) {
             Confirmation::Stale => self.counters.dropped_stale += 1,
             Confirmation::Counted => {}
-            Confirmation::Stands { through, point } => self.outbox.reads_ready(through, point),
+            Confirmation::Stands { serves, point } => {
+                self.pacemaker.on_round_confirmed(round);
+                if let Some(through) = serves {
+                    self.outbox.reads_ready(through, point);
+                }
+            }
         }
     }
 

@@ -185,6 +185,10 @@ impl Cluster {
         let voters = voters.collect();
         let membership = Membership::new(Epoch::FIRST, voters, Vec::new(), rule, options.window)
             .expect("the options describe a membership");
+        let membership = match options.lease {
+            Some(terms) => membership.with_lease(terms),
+            None => membership,
+        };
         let format = Format {
             cluster: ClusterId::new(u128::from(options.seed) + 1),
             group: GroupId::new(1),

@@ -371,6 +371,7 @@ impl Cluster {
             if let Some(value) = self.check.chosen(slot).cloned() {
                 self.log(id, &Event::Chosen { slot, ballot, value });
             }
+            self.compare_leases(slot, ballot);
         }
     }
 

@@ -98,6 +98,12 @@ marks! {
     ReadsLost => "reads lost with the leader",
     /// A read waited for slots of earlier ballots to be committed.
     ReadsWaited => "reads wait for what earlier ballots chose",
+    /// A read was served by a lease.
+    LeaseRead => "read served by a lease",
+    /// A leader gave up its lease.
+    LeaseReleased => "lease given up",
+    /// A Prepare was left unanswered until a grant ended.
+    PrepareWithheld => "Prepare withheld for a grant",
     /// As many slots were handed out to be applied as may be.
     ApplyFull => "queue of slots to apply at its bound",
 }

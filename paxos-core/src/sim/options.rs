@@ -5,6 +5,7 @@
 use core::time::Duration;
 
 use crate::config::Config;
+use crate::membership::LeaseTerms;
 use crate::quorum::QuorumRule;
 
 /// What becomes of a state machine when its process crashes.
@@ -27,6 +28,8 @@ pub struct Options {
     pub quorums: QuorumRule,
     /// How many slots may be in flight.
     pub window: u32,
+    /// The terms of leases, if there are any. What is drawn keeps clocks within them.
+    pub lease: Option<LeaseTerms>,
     /// The tunables of every replica.
     pub config: Config,
     /// The tunables of single replicas, the first for replica 1; the others have `config`.
@@ -60,6 +63,7 @@ impl Options {
             replicas,
             quorums: QuorumRule::Majority,
             window: crate::membership::WINDOW_DEFAULT,
+            lease: None,
             config: Config::default(),
             configs: Vec::new(),
             disk_delay_max: Duration::from_millis(2),
@@ -72,6 +76,15 @@ impl Options {
             payload_max: 31,
             trace_capacity: 400,
         }
+    }
+
+    /// The rate nearest to this one, in millionths of true time, that the terms of leases allow.
+    pub(super) fn clock_rate(&self, rate: u64) -> u32 {
+        let (low, high) = self.lease.map_or((0, u64::MAX), |lease| {
+            let drift = u64::from(lease.drift_ppm());
+            (1_000_000 - drift, 1_000_000 + drift)
+        });
+        u32::try_from(rate.clamp(low, high)).unwrap_or(u32::MAX)
     }
 
     /// The longest time from the loss of a leader to the start of a campaign, by a true clock, at

@@ -238,12 +238,12 @@ impl<'a> Draw<'a> {
                 self.push(at, Fault::Link(from, to, weather));
             }
             Feature::ClockRate => {
-                let (id, rate) = (self.one(), self.rng.between(800_000, 1_250_000) as u32);
-                self.push(at, Fault::ClockRate(id, rate));
+                let (id, rate) = (self.one(), self.rng.between(800_000, 1_250_000));
+                self.push(at, Fault::ClockRate(id, self.options.clock_rate(rate)));
             }
             Feature::Freeze => {
                 let (id, still) = (self.one(), any_order(self.rng, ms(50), ms(3000)));
-                self.push(at, Fault::ClockRate(id, 0));
+                self.push(at, Fault::ClockRate(id, self.options.clock_rate(0)));
                 self.push(at.after(still), Fault::ClockRate(id, 1_000_000));
             }
             Feature::WallClock => {

@@ -5,8 +5,9 @@
 use super::cluster::Cluster;
 use super::host::Process;
 use super::marks::Mark;
+use crate::ballot::Ballot;
 use crate::ids::{ReplicaId, Slot};
-use crate::output::{ReadError, ReadTicket};
+use crate::output::{ReadError, ReadTicket, Status};
 use crate::trace::Event;
 
 impl Cluster {
@@ -44,6 +45,22 @@ impl Cluster {
         self.totals.reads_ready += waiting as u64;
         self.check.reads_ready(id, through, point);
         self.log(id, &Event::ReadsReady { through: through.number(), point });
+    }
+
+    /// A value was chosen: whoever holds a lease by its own clock leads at that ballot or a higher one.
+    pub(super) fn compare_leases(&mut self, slot: Slot, chosen: Ballot) {
+        if self.options.lease.is_none() {
+            return;
+        }
+        for id in self.ids() {
+            let Some(Status { lease_until: Some(until), leader: Some(at), .. }) = self.status(id)
+            else {
+                continue;
+            };
+            if self.node(id).clock.local(self.now) < until {
+                self.check.lease_held(id, at, slot, chosen);
+            }
+        }
     }
 
     pub(super) fn reads_lost(&mut self, id: ReplicaId, through: ReadTicket) {

@@ -34,6 +34,8 @@ pub struct Limits {
     pub clients: u64,
     /// How many commands of all clients together.
     pub commands: u64,
+    /// Whether some clusters have leases.
+    pub leases: bool,
     /// Whether messages travel as bytes through the codec.
     pub codec: bool,
     /// How many events the trace remembers.
@@ -48,6 +50,7 @@ impl Default for Limits {
             replicas_max: 9,
             clients: 3,
             commands: 100,
+            leases: true,
             codec: true,
             trace_capacity: 0,
         }

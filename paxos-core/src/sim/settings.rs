@@ -10,6 +10,7 @@ use super::options::{Machine, Options};
 use super::rng::Rng;
 use super::run::Limits;
 use crate::config::Config;
+use crate::membership::LeaseTerms;
 use crate::quorum::QuorumRule;
 
 const fn ms(millis: u64) -> Duration {
@@ -30,6 +31,7 @@ pub(super) fn draw_options(seed: u64, limits: &Limits, rng: &mut Rng) -> Options
     Options {
         quorums,
         window,
+        lease: if limits.leases { draw_lease(seed, &config) } else { None },
         disk_delay_max,
         apply_delay_max: rng.duration(Duration::ZERO, ms(20)),
         clock_skew: *rng.pick(&[0, 1_000, 20_000, 100_000]),
@@ -67,6 +69,14 @@ fn draw_replicas(limits: &Limits, rng: &mut Rng) -> u16 {
     } else {
         rng.between(u64::from(low), u64::from(high)) as u16
     }
+}
+
+/// Leases in three of ten clusters, and clocks that are off by as much as any fault makes them. Drawn
+/// apart, so that whatever else a seed means does not depend on it.
+fn draw_lease(seed: u64, config: &Config) -> Option<LeaseTerms> {
+    let mut rng = Rng::new(seed ^ 0x1ea5_e000);
+    let duration = rng.duration(config.heartbeat_interval * 2, config.election_timeout);
+    LeaseTerms::new(duration, 250_000).filter(|_| rng.chance(300))
 }
 
 fn draw_quorums(replicas: u16, rng: &mut Rng) -> QuorumRule {

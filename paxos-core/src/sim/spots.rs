@@ -398,12 +398,12 @@ impl Aim<'_> {
             let (at, still) = (self.when(6), self.timeouts(5, 40));
             match self.rng.below(3) {
                 0 => {
-                    self.push(at, Fault::ClockRate(id, 0));
+                    self.push(at, Fault::ClockRate(id, self.options.clock_rate(0)));
                     self.push(at.after(still), Fault::ClockRate(id, 1_000_000));
                 }
                 1 => {
-                    let rate = self.rng.between(500_000, 1_500_000) as u32;
-                    self.push(at, Fault::ClockRate(id, rate));
+                    let rate = self.rng.between(500_000, 1_500_000);
+                    self.push(at, Fault::ClockRate(id, self.options.clock_rate(rate)));
                     self.push(at.after(still), Fault::ClockRate(id, 1_000_000));
                 }
                 _ => {

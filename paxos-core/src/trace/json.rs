@@ -330,6 +330,7 @@ fn message(json: &mut Json<'_>, message: &Message) {
             json.text("connectivity", reaches);
             json.slot("committed", heartbeat.committed);
             json.slot("durable", heartbeat.durable);
+            json.number("released", heartbeat.released);
         }
         Body::Fetch(fetch) => {
             json.slot("from", fetch.from);

@@ -181,16 +181,20 @@ fn said_heartbeat(f: &mut fmt::Formatter<'_>, heartbeat: &Heartbeat) -> fmt::Res
     };
     write!(
         f,
-        "Heartbeat {}: leader {}, promised {}, reaches {reach}, committed {}, durable {}, hears",
+        "Heartbeat {}: leader {}, promised {}, reaches {reach}, committed {}, durable {},",
         heartbeat.sequence,
         Perhaps(heartbeat.leader),
         Perhaps(heartbeat.promised),
         heartbeat.committed.number(),
         heartbeat.durable.number(),
     )?;
-    if heartbeat.echoes.is_empty() {
-        return f.write_str(" nobody");
+    if heartbeat.released > 0 {
+        write!(f, " leases up to round {} given up,", heartbeat.released)?;
     }
+    if heartbeat.echoes.is_empty() {
+        return f.write_str(" hears nobody");
+    }
+    f.write_str(" hears")?;
     heartbeat.echoes.iter().try_for_each(|echo| write!(f, " {}", At(echo.peer)))
 }
 

@@ -172,6 +172,7 @@ impl Bed {
             connectivity: Connectivity::Partial,
             committed: Slot::ZERO,
             durable: Slot::ZERO,
+            released: 0,
         }
     }
 

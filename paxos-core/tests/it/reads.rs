@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use paxos_core::config::Config;
-use paxos_core::ids::Epoch;
-use paxos_core::membership::{Member, Membership};
+use paxos_core::ids::{Epoch, Slot, Time};
+use paxos_core::membership::{LeaseTerms, Member, Membership};
 use paxos_core::message::{
-    Accept, Body, Confirm, Confirmed, Message, PromiseEntry, Reject, SlotState,
+    Accept, Body, Confirm, Confirmed, Message, Prepare, PromiseEntry, Reject, SlotState,
 };
 use paxos_core::output::{ReadError, Recipients, Role};
 use paxos_core::quorum::QuorumRule;
+use paxos_core::replica::Replica;
 
-use crate::bed::{Bed, accepted, ballot, blank, id, promise, slot, value};
+use crate::bed::{Bed, accepted, ballot, blank, id, promise, remembered, slot, value};
 
 const HEARTBEAT: Duration = Duration::from_millis(100);
 
@@ -236,4 +237,142 @@ fn only_voters_of_this_epoch_confirm() {
     assert_eq!(bed.reads_ready, []);
     bed.receive(id(3), confirmed);
     assert_eq!(bed.reads_ready, [(ticket, slot(0))]);
+}
+
+/// A bed whose membership has leases of 400 ms, by clocks that are off by a thousandth at most.
+fn leased(own: u16) -> Bed {
+    let voters = (1..=3).map(|number| Member::new(id(number))).collect();
+    let terms = LeaseTerms::new(LEASE, 1000).unwrap();
+    let membership = Membership::majority(voters).unwrap().with_lease(terms);
+    let mut bed = Bed::start(blank(own, &membership), Config::default());
+    // Whatever this replica granted before it started is over.
+    bed.now = bed.now.after(LEASE);
+    bed
+}
+
+const LEASE: Duration = Duration::from_millis(400);
+
+/// **R7** A leader holds a lease until D · (1 − ρ) / (1 + ρ) has passed on its own clock since it first
+/// asked for a round that an accept quorum has confirmed. While it holds one, a read point is its
+/// committed prefix, at once, by a look at its clock that is later than the read.
+#[test]
+fn r7_a_lease_counts_from_when_it_was_asked_for() {
+    let mut bed = leased(1);
+    let own = bed.lead(&[2]);
+    let asked_at = bed.now;
+    assert_eq!(
+        rounds(&mut bed),
+        [(Recipients::AllPeers, 1)],
+        "a lease is asked for before any read"
+    );
+    assert_eq!(bed.replica.status().lease_until, None);
+    bed.now = bed.now.after(Duration::from_millis(50));
+    bed.receive(id(2), Confirmed { ballot: own, round: 1 });
+    let held = LEASE * 999 / 1001;
+    assert_eq!(bed.replica.status().lease_until, Some(asked_at.after(held)));
+    assert_eq!(bed.replica.counters().read_rounds, 1);
+    let served = bed.replica.read(bed.now).unwrap();
+    bed.drain();
+    assert_eq!(bed.reads_ready, [(served, slot(0))], "without a round");
+    assert_eq!(bed.replica.counters().lease_reads, 1);
+
+    bed.now = asked_at.after(held);
+    let waits = bed.replica.read(bed.now).unwrap();
+    bed.drain();
+    assert_eq!(bed.reads_ready.len(), 1, "the lease is over");
+    assert!(bed.replica.counters().read_rounds > 1);
+    let round = bed.replica.counters().read_rounds;
+    bed.receive(id(2), Confirmed { ballot: own, round });
+    assert_eq!(bed.reads_ready.last(), Some(&(waits, slot(0))));
+}
+
+/// **R6** Whoever confirms a round grants its leader a lease: until D has passed on its own clock since
+/// then, it promises no other replica's ballot, and raises none of its own.
+#[test]
+fn r6_a_grantor_promises_nobody_else() {
+    let confirmed = |round| Body::from(Confirmed { ballot: ballot(1, 2), round });
+    let promised = |bed: &mut Bed, round, from| {
+        bed.receive(id(from), Prepare { ballot: ballot(round, from), from: slot(1) });
+        bed.sync();
+        bed.replica.status().promised
+    };
+    let mut bed = leased(1);
+    bed.receive(id(2), Confirm { ballot: ballot(1, 2), round: 7 });
+    assert_eq!(bed.take_sent(), [(Recipients::One(id(2)), confirmed(7))]);
+    let granted_at = bed.now;
+    assert_eq!(promised(&mut bed, 2, 3), None);
+    assert_eq!(bed.take_sent(), [], "not even a Reject: it will ask again");
+    assert_eq!(bed.replica.counters().prepares_withheld, 1);
+    // A round of a lower ballot that comes late changes nothing.
+    bed.receive(id(3), Confirm { ballot: ballot(0, 3), round: 99 });
+    assert_eq!(promised(&mut bed, 2, 3), None);
+    // Nor does it campaign itself, however long nobody leads.
+    bed.now = granted_at.after(LEASE - Duration::from_nanos(1));
+    assert_eq!(promised(&mut bed, 2, 3), None);
+    assert_eq!(bed.replica.counters().campaigns, 0);
+    bed.now = granted_at.after(LEASE);
+    assert_eq!(promised(&mut bed, 2, 3), Some(ballot(2, 3)));
+
+    // Who holds the lease may campaign again: it gave it up.
+    let mut bed = leased(1);
+    bed.receive(id(2), Confirm { ballot: ballot(1, 2), round: 7 });
+    assert_eq!(promised(&mut bed, 3, 2), Some(ballot(3, 2)));
+}
+
+/// **R8** A lease ends when its leader stops leading or hands over. The leader tells the highest round that
+/// it no longer relies on; grants of rounds up to that one end, others do not.
+#[test]
+fn r8_a_lease_that_was_given_up_binds_nobody() {
+    let mut bed = leased(1);
+    let own = bed.lead(&[2]);
+    bed.receive(id(2), Confirmed { ballot: own, round: 1 });
+    assert!(bed.replica.status().lease_until.is_some());
+    bed.take_sent();
+    bed.receive(id(3), Prepare { ballot: ballot(9, 3), from: slot(1) });
+    assert_eq!(bed.replica.status().lease_until, None);
+    let told =
+        |(_, body)| if let Body::Heartbeat(beat) = body { Some(beat.released) } else { None };
+    assert_eq!(bed.take_sent().into_iter().find_map(told), Some(1));
+
+    let promises = |released| {
+        let mut bed = leased(1);
+        bed.receive(id(2), Confirm { ballot: ballot(1, 2), round: 7 });
+        bed.hear(&[2], |_, heartbeat| heartbeat.released = released);
+        bed.receive(id(3), Prepare { ballot: ballot(2, 3), from: slot(1) });
+        bed.replica.status().promised.is_some()
+    };
+    assert!(!promises(6), "the grant is of a later round");
+    assert!(promises(7));
+}
+
+/// **R9** A replica that starts promises nothing new until D has passed: it may have granted before.
+#[test]
+fn r9_a_replica_that_starts_sits_out_a_lease() {
+    let membership = leased(1).replica.membership().clone();
+    let mut bed = Bed::start(remembered(1, &membership, &[]), Config::default());
+    let started_at = bed.now;
+    let prepare = Prepare { ballot: ballot(2, 3), from: slot(1) };
+    bed.now = started_at.after(LEASE - Duration::from_nanos(1));
+    bed.receive(id(3), prepare.clone());
+    assert_eq!(bed.replica.status().promised, None);
+    bed.now = started_at.after(LEASE);
+    bed.receive(id(3), prepare);
+    assert_eq!(bed.replica.status().promised, Some(ballot(2, 3)));
+}
+
+#[test]
+fn an_election_timeout_below_the_lease_is_refused() {
+    let voters = (1..=3).map(|number| Member::new(id(number))).collect();
+    let terms = LeaseTerms::new(Duration::from_millis(501), 1000).unwrap();
+    let membership = Membership::majority(voters).unwrap().with_lease(terms);
+    let recovered = blank(1, &membership);
+    let refused = Replica::recover(Config::default(), recovered, Slot::ZERO, 1, Time::ZERO);
+    let error = refused.unwrap_err().to_string();
+    assert!(error.contains("election_timeout must be at least the lease"), "{error}");
+    let ms = Duration::from_millis;
+    assert_eq!(LeaseTerms::new(ms(400), 1_000_000), None);
+    assert_eq!(LeaseTerms::new(Duration::ZERO, 0), None);
+    assert_eq!(LeaseTerms::new(ms(60_001), 0), None);
+    assert_eq!(LeaseTerms::new(ms(1000), 0).unwrap().held(), ms(1000));
+    assert_eq!(LeaseTerms::new(ms(1000), 600_000).unwrap().held(), ms(250));
 }

@@ -163,6 +163,7 @@ fn absurd_numbers_raise_a_counter_and_nothing_else() {
         connectivity: paxos_core::message::Connectivity::Partial,
         committed,
         durable: Slot::ZERO,
+        released: 0,
     };
     let mut bed = Bed::new(1, 3);
     let own = bed.campaign(&[2]);

@@ -1,13 +1,14 @@
 //! Messages and values to encode: fixed ones for the golden file, and strategies for any.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use paxos_core::ballot::Ballot;
 use paxos_core::ids::{
     ClientId, ClusterId, Epoch, GroupId, Incarnation, LogClock, ReplicaId, RequestNumber, Slot,
 };
-use paxos_core::membership::{Member, Membership};
+use paxos_core::membership::{LeaseTerms, Member, Membership};
 use paxos_core::message::{
     Accept, Accepted, Body, Commit, Confirm, Confirmed, Connectivity, Echo, Fetch, Fetched,
     Heartbeat, Message, Origin, Prepare, Promise, PromiseEntry, Refused, Reject, SlotState,
@@ -40,7 +41,11 @@ fn member(id: u16, addresses: &[&str], keys: &[u8]) -> Member {
     }
 }
 
-/// One membership for each quorum rule.
+fn lease() -> LeaseTerms {
+    LeaseTerms::new(Duration::from_millis(400), 2000).expect("the terms are within their bounds")
+}
+
+/// One membership for each quorum rule, and one with leases.
 pub(crate) fn memberships() -> Vec<(&'static str, Membership)> {
     let voters = || {
         vec![
@@ -59,6 +64,7 @@ pub(crate) fn memberships() -> Vec<(&'static str, Membership)> {
         ("majority", of(QuorumRule::Majority, Vec::new())),
         ("counts", of(counts, vec![member(9, &["nine:1"], &[])])),
         ("weights", of(weights, Vec::new())),
+        ("lease", of(QuorumRule::Majority, Vec::new()).with_lease(lease())),
     ]
 }
 
@@ -161,6 +167,7 @@ fn heartbeat() -> Heartbeat {
         connectivity: Connectivity::Quorum,
         committed: Slot::new(13),
         durable: Slot::new(15),
+        released: 8,
     }
 }
 
@@ -256,8 +263,9 @@ pub(crate) fn any_membership() -> impl Strategy<Value = Membership> {
             .map(|((addresses, keys), id)| Member { id: ReplicaId::new(id * 3), addresses, keys })
             .collect();
         let observers = members.split_off(usize::from(voters));
-        Membership::new(Epoch::new(epoch), members, observers, rule, window)
-            .expect("the strategy gives valid parts")
+        let membership = Membership::new(Epoch::new(epoch), members, observers, rule, window)
+            .expect("the strategy gives valid parts");
+        if epoch % 2 == 0 { membership } else { membership.with_lease(lease()) }
     })
 }
 
@@ -300,22 +308,25 @@ fn promises() -> impl Strategy<Value = Promise> {
 fn heartbeats() -> impl Strategy<Value = Heartbeat> {
     let echoes = vec((any::<u16>(), incarnations(), any::<u64>()), 0..6);
     let leads = (option::of(ballots()), option::of(ballots()), any::<bool>());
-    (any::<u64>(), echoes, leads, slots(), slots()).prop_map(
-        |(sequence, echoes, (promised, leader, connected), committed, durable)| Heartbeat {
-            sequence,
-            echoes: echoes
-                .into_iter()
-                .map(|(peer, incarnation, sequence)| Echo {
-                    peer: ReplicaId::new(peer),
-                    incarnation,
-                    sequence,
-                })
-                .collect(),
-            promised,
-            leader,
-            connectivity: if connected { Connectivity::Quorum } else { Connectivity::Partial },
-            committed,
-            durable,
+    (any::<u64>(), echoes, leads, slots(), slots(), any::<u64>()).prop_map(
+        |(sequence, echoes, (promised, leader, connected), committed, durable, released)| {
+            Heartbeat {
+                sequence,
+                echoes: echoes
+                    .into_iter()
+                    .map(|(peer, incarnation, sequence)| Echo {
+                        peer: ReplicaId::new(peer),
+                        incarnation,
+                        sequence,
+                    })
+                    .collect(),
+                promised,
+                leader,
+                connectivity: if connected { Connectivity::Quorum } else { Connectivity::Partial },
+                committed,
+                durable,
+                released,
+            }
         },
     )
 }

@@ -4,6 +4,7 @@
 //! must not be answered from a state without that slot, whoever answers it (protocol.md §12).
 
 use super::{Check, Invariant};
+use crate::ballot::Ballot;
 use crate::ids::{ReplicaId, Slot};
 use crate::output::ReadTicket;
 
@@ -38,6 +39,13 @@ impl Check {
     /// A replica gives up every read up to this one.
     pub fn reads_lost(&mut self, by: ReplicaId, through: ReadTicket) {
         self.settle_reads(by, through);
+    }
+
+    /// Something was chosen at a ballot while a replica, leading at another, held a lease.
+    pub fn lease_held(&mut self, by: ReplicaId, at: Ballot, slot: Slot, chosen: Ballot) {
+        self.require(at >= chosen, Invariant::LeasesDisjoint, || {
+            format!("{by} holds the lease of {at} while {slot} is chosen at {chosen}")
+        });
     }
 
     fn settle_reads(&mut self, by: ReplicaId, through: ReadTicket) -> Vec<(ReadTicket, Slot)> {

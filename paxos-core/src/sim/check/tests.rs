@@ -165,6 +165,7 @@ impl World {
             reads_waiting: 0,
             messages_waiting: 0,
             slots_being_applied: 0,
+            lease_until: None,
             values_ahead: 0,
             votes_held: 0,
         }
@@ -357,6 +358,7 @@ fn what_is_sent_before_it_is_durable_is_seen() {
         connectivity: Connectivity::Quorum,
         committed: Slot::ZERO,
         durable: slot(1),
+        released: 0,
     };
     world.send(2, heartbeat);
     world.assert_broken(Invariant::DurableBeforeSent);

@@ -57,6 +57,8 @@ pub enum Invariant {
     Refinement,
     /// A read point is at or above all that anybody knew to be committed when the read was asked.
     ReadsFresh,
+    /// While a leader holds a lease by its clock, nothing is chosen above its ballot.
+    LeasesDisjoint,
     /// What clients were told is true of one history.
     Answers,
     /// After the faults the cluster makes progress in time.
@@ -90,6 +92,7 @@ impl fmt::Display for Invariant {
             Self::ChosenStable => "what is chosen stays on enough disks",
             Self::DamageNamed => "damage is named, and never used or dropped",
             Self::ReadsFresh => "reads are fresh",
+            Self::LeasesDisjoint => "leases never overlap",
             Self::NoHalt => "no replica halts without a cause",
             Self::NoPanic => "no assertion fails",
             Self::Refinement => "every step is one that the protocol allows",

@@ -68,10 +68,13 @@ impl Watch {
             Body::Fetched(fetched) if fetched.values.is_empty() => {
                 self.marks.meet(Mark::FetchedNothing);
             }
-            Body::Prepare(_)
+            Body::Heartbeat(heartbeat) if heartbeat.released > 0 => {
+                self.marks.meet(Mark::LeaseReleased);
+            }
+            Body::Heartbeat(_)
+            | Body::Prepare(_)
             | Body::Accepted(_)
             | Body::Commit(_)
-            | Body::Heartbeat(_)
             | Body::Fetch(_)
             | Body::Fetched(_)
             | Body::Refused(_)
@@ -251,5 +254,7 @@ impl Watch {
         self.marks.meet_often(Mark::StaleLife, counters.dropped_stale_life);
         self.marks.meet_often(Mark::StaleBallot, counters.dropped_stale);
         self.marks.meet_often(Mark::BeyondWindow, counters.dropped_beyond_window);
+        self.marks.meet_often(Mark::LeaseRead, counters.lease_reads);
+        self.marks.meet_often(Mark::PrepareWithheld, counters.prepares_withheld);
     }
 }

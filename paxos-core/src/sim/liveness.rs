@@ -110,7 +110,8 @@ impl Cluster {
                 continue;
             }
             let rate = self.node(id).clock.rate.clamp(CLOCKS.0, CLOCKS.1);
-            self.set_clock_rate(id, rate as u32);
+            let rate = self.options.clock_rate(rate);
+            self.set_clock_rate(id, rate);
             self.resume(id);
             self.calm_disk(id);
             let config = &self.node(id).config;
@@ -179,7 +180,9 @@ impl Cluster {
             }
             Plight::Frozen => {
                 self.restart(id);
-                self.set_clock_rate(id, 0);
+                // It stands still, unless leases need a bound.
+                let still = self.options.clock_rate(0);
+                self.set_clock_rate(id, still);
             }
             Plight::Crashing => {
                 self.restart(id);

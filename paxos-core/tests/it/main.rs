@@ -12,6 +12,7 @@ mod fuzz;
 mod golden;
 mod guards;
 mod history;
+mod leases;
 mod linear;
 mod membership;
 mod monitor;

@@ -307,7 +307,7 @@ fn r6_a_grantor_promises_nobody_else() {
     bed.receive(id(3), Confirm { ballot: ballot(0, 3), round: 99 });
     assert_eq!(promised(&mut bed, 2, 3), None);
     // Nor does it campaign itself, however long nobody leads.
-    bed.now = granted_at.after(LEASE - Duration::from_nanos(1));
+    bed.now = granted_at.after(LEASE * 999 / 1000);
     assert_eq!(promised(&mut bed, 2, 3), None);
     assert_eq!(bed.replica.counters().campaigns, 0);
     bed.now = granted_at.after(LEASE);
@@ -352,8 +352,8 @@ fn r9_a_replica_that_starts_sits_out_a_lease() {
     let mut bed = Bed::start(remembered(1, &membership, &[]), Config::default());
     let started_at = bed.now;
     let prepare = Prepare { ballot: ballot(2, 3), from: slot(1) };
-    bed.now = started_at.after(LEASE - Duration::from_nanos(1));
-    bed.receive(id(3), prepare.clone());
+    bed.now = started_at.after(LEASE * 999 / 1000);
+    bed.receive(id(3), prepare);
     assert_eq!(bed.replica.status().promised, None);
     bed.now = started_at.after(LEASE);
     bed.receive(id(3), prepare);

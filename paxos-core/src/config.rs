@@ -6,6 +6,8 @@
 use core::fmt;
 use core::time::Duration;
 
+use crate::membership::Membership;
+
 /// Local tunables. Start from [`Config::default`] (a local network) or [`Config::wan`].
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Config {
@@ -96,6 +98,17 @@ impl Config {
             fetch_timeout: Duration::from_secs(1),
             ..Self::default()
         }
+    }
+
+    /// Whether every tunable is within its bounds, and fits what the membership says.
+    pub fn check_for(&self, membership: &Membership) -> Result<(), ConfigError> {
+        let waits =
+            membership.lease().is_some_and(|lease| lease.duration() > self.election_timeout);
+        if waits {
+            let (field, bound) = ("election_timeout", "at least the lease of the membership");
+            return Err(ConfigError { field, bound });
+        }
+        self.check()
     }
 
     /// Whether every tunable is within its bounds.

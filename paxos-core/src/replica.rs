@@ -22,7 +22,7 @@ use std::sync::Arc;
 use crate::acceptor::{Acceptor, Vote};
 use crate::ballot::Ballot;
 use crate::catchup::{Catchup, Loads};
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::durable::{Durable, Write, WriteSequence};
 use crate::ids::{Incarnation, LogClock, ReplicaId, Slot, Time};
 use crate::learner::Learner;
@@ -90,16 +90,11 @@ impl Replica {
         seed: u64,
         now: Time,
     ) -> Result<Self, RecoverError> {
-        config.check().map_err(RecoverError::Config)?;
+        config.check_for(&recovered.format.membership).map_err(RecoverError::Config)?;
         let Recovered {
             format, incarnation, promised, trimmed, votes, chosen, clock, peers, ..
         } = recovered;
         let own = format.replica;
-        if format.membership.lease().is_some_and(|lease| lease.duration() > config.election_timeout)
-        {
-            let (field, bound) = ("election_timeout", "at least the lease of the membership");
-            return Err(RecoverError::Config(ConfigError { field, bound }));
-        }
         if !format.membership.contains(own) {
             return Err(RecoverError::NotAMember(own));
         }

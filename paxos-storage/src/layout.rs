@@ -11,7 +11,7 @@ use paxos_core::ballot::Ballot;
 use paxos_core::ids::{ClusterId, GroupId, Incarnation, LogClock, ReplicaId, Slot};
 
 /// The version of everything in a data directory.
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
 /// The bytes before the first record of a segment.
 pub(crate) const SEGMENT_HEADER_LEN: u64 = 4096;
 /// The bytes before a record's payload.

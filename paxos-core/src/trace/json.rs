@@ -10,7 +10,7 @@ use super::{Digest, Event, Packet};
 use crate::ballot::Ballot;
 use crate::durable::Write;
 use crate::ids::{Incarnation, ReplicaId, Slot, Time};
-use crate::message::{Body, Connectivity, Message, Promise, SlotState};
+use crate::message::{Body, Connectivity, Heartbeat, Message, Promise, SlotState};
 use crate::output::{Halt, NotProposed};
 use crate::value::{Command, CommandKind, Value};
 
@@ -314,24 +314,7 @@ fn message(json: &mut Json<'_>, message: &Message) {
             json.ballot("ballot", commit.ballot);
             json.slot("committed", commit.committed);
         }
-        Body::Heartbeat(heartbeat) => {
-            json.number("sequence", heartbeat.sequence);
-            json.array("echoes", &heartbeat.echoes, |json, echo| {
-                json.replica("peer", echo.peer);
-                json.life("life", echo.incarnation);
-                json.number("sequence", echo.sequence);
-            });
-            json.ballot("promised", heartbeat.promised);
-            json.ballot("leader", heartbeat.leader);
-            let reaches = match heartbeat.connectivity {
-                Connectivity::Partial => "partial",
-                Connectivity::Quorum => "quorum",
-            };
-            json.text("connectivity", reaches);
-            json.slot("committed", heartbeat.committed);
-            json.slot("durable", heartbeat.durable);
-            json.number("released", heartbeat.released);
-        }
+        Body::Heartbeat(beat) => heartbeat(json, beat),
         Body::Fetch(fetch) => {
             json.slot("from", fetch.from);
             json.slot("through", fetch.through);
@@ -355,6 +338,25 @@ fn message(json: &mut Json<'_>, message: &Message) {
             json.number("round", confirmed.round);
         }
     }
+}
+
+fn heartbeat(json: &mut Json<'_>, heartbeat: &Heartbeat) {
+    json.number("sequence", heartbeat.sequence);
+    json.array("echoes", &heartbeat.echoes, |json, echo| {
+        json.replica("peer", echo.peer);
+        json.life("life", echo.incarnation);
+        json.number("sequence", echo.sequence);
+    });
+    json.ballot("promised", heartbeat.promised);
+    json.ballot("leader", heartbeat.leader);
+    let reaches = match heartbeat.connectivity {
+        Connectivity::Partial => "partial",
+        Connectivity::Quorum => "quorum",
+    };
+    json.text("connectivity", reaches);
+    json.slot("committed", heartbeat.committed);
+    json.slot("durable", heartbeat.durable);
+    json.number("released", heartbeat.released);
 }
 
 fn promise(json: &mut Json<'_>, page: &Promise) {

@@ -18,7 +18,7 @@ use crate::message::{
     Accept, Accepted, Body, Commit, Confirm, Confirmed, Connectivity, Echo, Fetch, Fetched,
     Heartbeat, Message, Origin, Prepare, Promise, PromiseEntry, Refused, Reject, SlotState,
 };
-use crate::quorum::QuorumRule;
+use crate::quorum::{QuorumRule, VoterSet};
 use crate::value::{Batch, Command, CommandKind, Value};
 
 /// The version of the wire format. A message of another version is refused as a whole.
@@ -307,6 +307,7 @@ pub(crate) fn membership_len(membership: &Membership) -> usize {
         QuorumRule::Majority => 0,
         QuorumRule::Counts { .. } => 4,
         QuorumRule::Weights { weights, .. } => 8 + 2 * weights.len(),
+        QuorumRule::Sets { prepare, accept } => 2 + 4 * (prepare.len() + accept.len()),
     };
     let members: usize = membership
         .members()
@@ -337,6 +338,15 @@ fn put_membership(out: &mut BytesMut, membership: &Membership) {
             out.put_u32_le(*accept);
             for weight in weights {
                 out.put_u16_le(*weight);
+            }
+        }
+        QuorumRule::Sets { prepare, accept } => {
+            out.put_u8(3);
+            for sets in [prepare, accept] {
+                out.put_u8(u8::try_from(sets.len()).expect("bounded by QUORUM_SETS_MAX"));
+            }
+            for set in prepare.iter().chain(accept) {
+                out.put_u32_le(set.bits());
             }
         }
     }
@@ -649,6 +659,7 @@ pub fn decode_membership(bytes: Bytes) -> Result<Membership, DecodeError> {
             let weights = (0..voters).map(|_| reader.u16()).collect::<Result<_, _>>()?;
             QuorumRule::Weights { weights, prepare, accept }
         }
+        3 => decode_sets(&mut reader)?,
         kind => return Err(DecodeError::Kind(kind)),
     };
     let lease = match reader.u8()? {
@@ -675,7 +686,7 @@ pub fn decode_membership(bytes: Bytes) -> Result<Membership, DecodeError> {
     }
     let membership = Membership::new(epoch, voters, observers, rule, window);
     let membership = membership.map_err(|error| match error {
-        MembershipError::Quorum(_) => DecodeError::Field("quorums"),
+        MembershipError::Quorum { .. } => DecodeError::Field("quorums"),
         MembershipError::Window(_) => DecodeError::Field("window"),
         MembershipError::Address(_) => DecodeError::Field("address"),
         MembershipError::Duplicate(_) | MembershipError::TooMany => DecodeError::Field("members"),
@@ -684,6 +695,17 @@ pub fn decode_membership(bytes: Bytes) -> Result<Membership, DecodeError> {
         Some(terms) => membership.with_lease(terms),
         None => membership,
     })
+}
+
+/// Explicit quorums, each kind in rising order, as they are written.
+fn decode_sets(reader: &mut Reader) -> Result<QuorumRule, DecodeError> {
+    let (prepare, accept) = (reader.u8()?, reader.u8()?);
+    let mut sets = |count: u8| -> Result<Vec<VoterSet>, DecodeError> {
+        let one = |_| VoterSet::from_bits(reader.u32()?).ok_or(DecodeError::Field("quorums"));
+        let sets: Vec<VoterSet> = (0..count).map(one).collect::<Result<_, _>>()?;
+        if sets.is_sorted() { Ok(sets) } else { Err(DecodeError::Field("quorums")) }
+    };
+    Ok(QuorumRule::Sets { prepare: sets(prepare)?, accept: sets(accept)? })
 }
 
 fn decode_member(reader: &mut Reader) -> Result<Member, DecodeError> {

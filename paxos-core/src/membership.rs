@@ -8,7 +8,7 @@ use core::fmt;
 use core::time::Duration;
 
 use crate::ids::{Epoch, ReplicaId};
-use crate::quorum::{QuorumError, QuorumRule, QuorumSystem, VOTERS_MAX, VoterSet};
+use crate::quorum::{Named, QuorumError, QuorumRule, QuorumSystem, VOTERS_MAX, VoterSet};
 
 /// The window of slots in flight that [`Membership::voters_only`] uses.
 pub const WINDOW_DEFAULT: u32 = 256;
@@ -100,7 +100,12 @@ pub struct Membership {
 #[non_exhaustive]
 pub enum MembershipError {
     /// The quorum rule does not fit the voters.
-    Quorum(QuorumError),
+    Quorum {
+        /// Why.
+        error: QuorumError,
+        /// The voters by their places, from 0: in rising order of their ids.
+        voters: Vec<ReplicaId>,
+    },
     /// This id stands in it twice.
     Duplicate(ReplicaId),
     /// The window is zero or above [`WINDOW_MAX`].
@@ -114,7 +119,13 @@ pub enum MembershipError {
 impl fmt::Display for MembershipError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Quorum(error) => error.fmt(f),
+            Self::Quorum { error, voters } => {
+                let name = |place: usize| match voters.get(place) {
+                    Some(id) => id.to_string(),
+                    None => format!("place {place}"),
+                };
+                Named { error, name: &name }.fmt(f)
+            }
             Self::Duplicate(id) => write!(f, "{id} stands in the membership twice"),
             Self::Window(window) => {
                 write!(f, "the window is 1 to {WINDOW_MAX} slots, not {window}")
@@ -134,14 +145,15 @@ impl fmt::Display for MembershipError {
 impl std::error::Error for MembershipError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Quorum(error) => Some(error),
+            Self::Quorum { error, .. } => Some(error),
             Self::Duplicate(_) | Self::Window(_) | Self::TooMany | Self::Address(_) => None,
         }
     }
 }
 
 impl Membership {
-    /// The membership with all its parts given. Members are sorted by id.
+    /// The membership with all its parts given. Members are sorted by id; the places in `rule` are
+    /// those of `voters` as given, and move along.
     pub fn new(
         epoch: Epoch,
         mut voters: Vec<Member>,
@@ -165,10 +177,12 @@ impl Membership {
         if window == 0 || window > WINDOW_MAX {
             return Err(MembershipError::Window(window));
         }
-        // Weights follow the order in which the voters were given, so they are sorted along.
         let rule = sort_with_rule(&mut voters, rule);
         observers.sort_by_key(|member| member.id);
-        let quorums = QuorumSystem::new(voters.len(), rule).map_err(MembershipError::Quorum)?;
+        let quorums = QuorumSystem::new(voters.len(), rule).map_err(|error| {
+            let voters = voters.iter().map(|member| member.id).collect();
+            MembershipError::Quorum { error, voters }
+        })?;
         let mut ids: Vec<_> = voters.iter().chain(&observers).map(|member| member.id).collect();
         ids.sort_unstable();
         if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -248,18 +262,14 @@ impl Membership {
     }
 }
 
+/// Weights and sets follow the order in which the voters were given, so they move along.
 fn sort_with_rule(voters: &mut Vec<Member>, rule: QuorumRule) -> QuorumRule {
-    match rule {
-        QuorumRule::Weights { weights, prepare, accept } if weights.len() == voters.len() => {
-            let mut pairs: Vec<_> = voters.drain(..).zip(weights).collect();
-            pairs.sort_by_key(|(member, _)| member.id);
-            let weights = pairs.iter().map(|(_, weight)| *weight).collect();
-            voters.extend(pairs.into_iter().map(|(member, _)| member));
-            QuorumRule::Weights { weights, prepare, accept }
-        }
-        rule @ (QuorumRule::Majority | QuorumRule::Counts { .. } | QuorumRule::Weights { .. }) => {
-            voters.sort_by_key(|member| member.id);
-            rule
-        }
+    let mut sorted: Vec<(usize, Member)> = voters.drain(..).enumerate().collect();
+    sorted.sort_by_key(|(_, member)| member.id);
+    let mut places = vec![0; sorted.len()];
+    for (place, (given, _)) in sorted.iter().enumerate() {
+        places[*given] = place;
     }
+    voters.extend(sorted.into_iter().map(|(_, member)| member));
+    rule.reordered(&places)
 }

@@ -1,15 +1,56 @@
 //! Quorum arithmetic (the book's Majority Quorum, and Flexible Paxos).
 //!
-//! Owns: [`QuorumSystem`] and [`VoterSet`]. Knows no ballots, no messages, no replica ids: voters
-//! are numbered 0 to n − 1 by their place in the membership.
-//! Invariant: every prepare quorum intersects every accept quorum. A pair that need not intersect
-//! cannot be built.
+//! Owns: [`QuorumSystem`] and [`VoterSet`]; [`QuorumRule`] and [`QuorumError`] in modules of their
+//! own. Knows no ballots, no messages, no replica ids: voters are numbered 0 to n − 1 by their
+//! place in the membership.
+//! Invariants: every prepare quorum intersects every accept quorum, and a pair that need not
+//! intersect cannot be built; more voters never make a quorum less of one.
 //! Source: Howard, Malkhi, Spiegelman, "Flexible Paxos"; protocol.md §4.
+//!
+//! # What a choice costs
+//!
+//! A replica leads only while it reaches both kinds of quorum (protocol.md §10, E2). So a cluster
+//! serves through *any* failures up to the smaller of the two numbers on the right. A smaller accept
+//! quorum makes a write wait for fewer disks and messages; what it costs is said here:
+//!
+//! | rule | voters | smallest prepare quorum | smallest accept quorum | any failures that prepare survives | that accept survives |
+//! |---|---|---|---|---|---|
+//! | majority | 3 | 2 | 2 | 1 | 1 |
+//! | majority | 4 | 3 | 3 | 1 | 1 |
+//! | majority | 5 | 3 | 3 | 2 | 2 |
+//! | majority | 6 | 4 | 4 | 2 | 2 |
+//! | majority | 7 | 4 | 4 | 3 | 3 |
+//! | accepting(1) | 3 | 3 | 1 | 0 | 2 |
+//! | accepting(2) | 4 | 3 | 2 | 1 | 2 |
+//! | accepting(2) | 5 | 4 | 2 | 1 | 3 |
+//! | accepting(3) | 6 | 4 | 3 | 2 | 3 |
+//! | accepting(3) | 7 | 5 | 3 | 2 | 4 |
+//! | grid(2, 2) | 4 | 2 | 2 | 1 | 1 |
+//! | grid(2, 3) | 6 | 3 | 2 | 1 | 2 |
+//! | grid(3, 3) | 9 | 3 | 3 | 2 | 2 |
+//! | weights(2, 1, 1) | 3 | 2 | 1 | 0 | 1 |
+//! | weights(3, 1, 1, 1, 1) | 5 | 2 | 2 | 1 | 1 |
+//!
+//! `accepting(a)` is [`QuorumRule::accepting`], `grid(rows, columns)` is [`QuorumRule::grid`]; the
+//! weights are read with thresholds of 3 and 2 of 4, and of 4 and 4 of 7. Four voters under
+//! `accepting(2)` write as fast as three and survive what three survive; four majority voters write
+//! slower and survive no more. A test computes the numbers anew.
+//! [`QuorumSystem::tolerates`] says them of any system.
+
+mod check;
+mod error;
+mod rule;
 
 use core::fmt;
 
+pub(crate) use error::Named;
+pub use error::{Phase, QuorumError};
+pub use rule::QuorumRule;
+
 /// The most voters that a membership may have.
 pub const VOTERS_MAX: usize = 31;
+/// The most explicit quorums of each kind: room for every rule of up to nine voters.
+pub const QUORUM_SETS_MAX: usize = 128;
 
 /// A set of voters, each by its place in the membership.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -38,6 +79,16 @@ impl VoterSet {
         voter < VOTERS_MAX && self.0 & (1 << voter) != 0
     }
 
+    /// Whether all of the other set's voters are in this one.
+    pub const fn contains_all(self, other: Self) -> bool {
+        other.0 & !self.0 == 0
+    }
+
+    /// Whether some voter is in both sets.
+    pub const fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
     /// The voters that are in this set and not in the other.
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
@@ -58,6 +109,27 @@ impl VoterSet {
     pub fn iter(self) -> impl Iterator<Item = usize> {
         (0..VOTERS_MAX).filter(move |voter| self.contains(*voter))
     }
+
+    /// One bit for each voter, the lowest for voter 0.
+    pub(crate) const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The set of these bits; nothing if they name more than [`VOTERS_MAX`] voters.
+    pub(crate) const fn from_bits(bits: u32) -> Option<Self> {
+        if bits >> VOTERS_MAX == 0 { Some(Self(bits)) } else { None }
+    }
+}
+
+impl FromIterator<usize> for VoterSet {
+    /// Panics if a voter is not below [`VOTERS_MAX`].
+    fn from_iter<T: IntoIterator<Item = usize>>(voters: T) -> Self {
+        let mut set = Self::EMPTY;
+        for voter in voters {
+            set.insert(voter);
+        }
+        set
+    }
 }
 
 /// Which sets of voters are prepare quorums, and which are accept quorums.
@@ -67,91 +139,48 @@ pub struct QuorumSystem {
     rule: QuorumRule,
 }
 
-/// How quorums are recognised. Plain data, as written in a membership; only
-/// [`QuorumSystem::new`] turns it into something that counts votes.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub enum QuorumRule {
-    /// More than half of the voters, in both phases.
-    Majority,
-    /// At least so many voters in each phase; the two must add up to more than all voters.
-    Counts {
-        /// Enough promises.
-        prepare: u16,
-        /// Enough acceptances.
-        accept: u16,
-    },
-    /// Voters with weights; at least so much weight in each phase; the two must add up to more
-    /// than the total.
-    Weights {
-        /// A weight for each voter, in the membership's order.
-        weights: Vec<u16>,
-        /// Enough weight of promises.
-        prepare: u32,
-        /// Enough weight of acceptances.
-        accept: u32,
-    },
-}
-
-/// Why a quorum rule was refused.
+/// How many voters may fail, whichever they are, with a quorum of each kind left among the others.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum QuorumError {
-    /// There is no voter, or more than [`VOTERS_MAX`].
-    VoterCount(usize),
-    /// A prepare quorum and an accept quorum need not share a voter.
-    NoIntersection,
-    /// A quorum is empty, or larger than all voters together.
-    Unreachable,
-    /// The number of weights is not the number of voters.
-    WeightCount(usize),
+pub struct Tolerance {
+    /// After any so many failures a leader can still be elected. One more may be too many.
+    pub prepare: usize,
+    /// After any so many failures a value can still be chosen. One more may be too many.
+    pub accept: usize,
 }
 
-impl fmt::Display for QuorumError {
+impl fmt::Display for Tolerance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::VoterCount(count) => {
-                write!(f, "a membership has 1 to {VOTERS_MAX} voters, not {count}")
-            }
-            Self::NoIntersection => f.write_str(
-                "a prepare quorum and an accept quorum need not share a voter: raise one of them",
-            ),
-            Self::Unreachable => {
-                f.write_str("a quorum must be more than nothing and at most all voters")
-            }
-            Self::WeightCount(count) => write!(f, "{count} weights do not match the voters"),
-        }
+        write!(f, "prepare survives any {} failures, accept any {}", self.prepare, self.accept)
     }
 }
 
-impl std::error::Error for QuorumError {}
-
 impl QuorumSystem {
-    /// The system of `voters` voters under `rule`, if its quorums intersect.
-    pub fn new(voters: usize, rule: QuorumRule) -> Result<Self, QuorumError> {
+    /// The system of `voters` voters under `rule`, if its quorums intersect. Explicit sets are
+    /// brought into rising order, so that equal systems are equal values.
+    pub fn new(voters: usize, mut rule: QuorumRule) -> Result<Self, QuorumError> {
         if voters == 0 || voters > VOTERS_MAX {
             return Err(QuorumError::VoterCount(voters));
         }
-        let (total, prepare, accept) = match &rule {
-            QuorumRule::Majority => {
-                let majority = voters as u64 / 2 + 1;
-                (voters as u64, majority, majority)
-            }
+        match &mut rule {
+            QuorumRule::Majority => {}
             QuorumRule::Counts { prepare, accept } => {
-                (voters as u64, u64::from(*prepare), u64::from(*accept))
+                let needs = (u64::from(*prepare), u64::from(*accept));
+                check::thresholds(needs, voters as u64)?;
+                check::counts(usize::from(*prepare), usize::from(*accept), voters)?;
             }
             QuorumRule::Weights { weights, prepare, accept } => {
                 if weights.len() != voters {
-                    return Err(QuorumError::WeightCount(weights.len()));
+                    return Err(QuorumError::WeightCount { weights: weights.len(), voters });
                 }
                 let total = weights.iter().map(|weight| u64::from(*weight)).sum();
-                (total, u64::from(*prepare), u64::from(*accept))
+                check::thresholds((u64::from(*prepare), u64::from(*accept)), total)?;
+                check::weights(weights, *prepare, *accept)?;
             }
-        };
-        if prepare == 0 || accept == 0 || prepare > total || accept > total {
-            return Err(QuorumError::Unreachable);
-        }
-        if prepare + accept <= total {
-            return Err(QuorumError::NoIntersection);
+            QuorumRule::Sets { prepare, accept } => {
+                check::sets(prepare, accept, voters)?;
+                prepare.sort_unstable();
+                accept.sort_unstable();
+            }
         }
         Ok(Self { voters, rule })
     }
@@ -172,6 +201,7 @@ impl QuorumSystem {
             QuorumRule::Majority => self.count(set) > self.voters / 2,
             QuorumRule::Counts { prepare, .. } => self.count(set) >= usize::from(*prepare),
             QuorumRule::Weights { weights, prepare, .. } => weight(weights, set) >= *prepare,
+            QuorumRule::Sets { prepare, .. } => holds_one(prepare, set),
         }
     }
 
@@ -181,6 +211,33 @@ impl QuorumSystem {
             QuorumRule::Majority => self.count(set) > self.voters / 2,
             QuorumRule::Counts { accept, .. } => self.count(set) >= usize::from(*accept),
             QuorumRule::Weights { weights, accept, .. } => weight(weights, set) >= *accept,
+            QuorumRule::Sets { accept, .. } => holds_one(accept, set),
+        }
+    }
+
+    /// How many voters may fail, whichever they are. For operators and tests: with many explicit
+    /// sets it takes time that grows with their size to the power of the answer.
+    ///
+    /// ```
+    /// use paxos_core::quorum::{QuorumRule, QuorumSystem};
+    ///
+    /// let small = QuorumSystem::new(5, QuorumRule::accepting(5, 2))?;
+    /// assert_eq!(small.tolerates().to_string(), "prepare survives any 1 failures, accept any 3");
+    /// # Ok::<(), paxos_core::quorum::QuorumError>(())
+    /// ```
+    pub fn tolerates(&self) -> Tolerance {
+        let both = |prepare: usize, accept: usize| Tolerance { prepare, accept };
+        match &self.rule {
+            QuorumRule::Majority => both((self.voters - 1) / 2, (self.voters - 1) / 2),
+            QuorumRule::Counts { prepare, accept } => {
+                both(self.voters - usize::from(*prepare), self.voters - usize::from(*accept))
+            }
+            QuorumRule::Weights { weights, prepare, accept } => {
+                both(check::spare_weight(weights, *prepare), check::spare_weight(weights, *accept))
+            }
+            QuorumRule::Sets { prepare, accept } => {
+                both(check::spare_sets(prepare), check::spare_sets(accept))
+            }
         }
     }
 
@@ -195,4 +252,8 @@ impl QuorumSystem {
 
 fn weight(weights: &[u16], set: VoterSet) -> u32 {
     set.iter().filter_map(|voter| weights.get(voter)).map(|weight| u32::from(*weight)).sum()
+}
+
+fn holds_one(quorums: &[VoterSet], set: VoterSet) -> bool {
+    quorums.iter().any(|quorum| set.contains_all(*quorum))
 }

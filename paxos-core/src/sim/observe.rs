@@ -18,7 +18,7 @@ use crate::ids::{Incarnation, ReplicaId, Slot};
 use crate::membership::Membership;
 use crate::message::{self, Body, SlotState};
 use crate::port;
-use crate::quorum::QuorumRule;
+use crate::quorum::{QuorumRule, VoterSet};
 use crate::value::{Command, Value as CoreValue};
 
 /// The monitor, and what is needed to speak to it.
@@ -34,6 +34,27 @@ pub(super) struct Observer {
     entries: Vec<Entry>,
 }
 
+/// The rule in the monitor's words.
+fn quorums_of(voters: usize, rule: &QuorumRule) -> Option<Quorums> {
+    let bits = |sets: &[VoterSet]| {
+        let bits = |set: &VoterSet| set.iter().map(|voter| 1 << voter).sum();
+        sets.iter().map(bits).collect()
+    };
+    match rule {
+        QuorumRule::Majority => Quorums::majority(voters as u8),
+        QuorumRule::Counts { prepare, accept } => {
+            Quorums::weighted(vec![1; voters], u64::from(*prepare), u64::from(*accept))
+        }
+        QuorumRule::Weights { weights, prepare, accept } => {
+            let weights = weights.iter().map(|weight| u64::from(*weight)).collect();
+            Quorums::weighted(weights, u64::from(*prepare), u64::from(*accept))
+        }
+        QuorumRule::Sets { prepare, accept } => {
+            Quorums::listed(voters as u8, bits(prepare), bits(accept))
+        }
+    }
+}
+
 /// What was told of one replica.
 #[derive(Debug, Default)]
 struct Place {
@@ -46,21 +67,7 @@ struct Place {
 impl Observer {
     /// Replicas are numbered from 1 and are the voters of `membership`.
     pub(super) fn new(membership: &Membership) -> Self {
-        let voters = membership.voters().len();
-        let (weights, prepare, accept) = match membership.quorums().rule() {
-            QuorumRule::Majority => {
-                let majority = voters as u64 / 2 + 1;
-                (vec![1; voters], majority, majority)
-            }
-            QuorumRule::Counts { prepare, accept } => {
-                (vec![1; voters], u64::from(*prepare), u64::from(*accept))
-            }
-            QuorumRule::Weights { weights, prepare, accept } => {
-                let weights = weights.iter().map(|weight| u64::from(*weight)).collect();
-                (weights, u64::from(*prepare), u64::from(*accept))
-            }
-        };
-        let quorums = Quorums::weighted(weights, prepare, accept);
+        let quorums = quorums_of(membership.voters().len(), membership.quorums().rule());
         let quorums = quorums.expect("a membership has quorums that intersect");
         Self {
             monitor: Monitor::new(quorums, u64::from(membership.window())),

@@ -11,7 +11,7 @@ use super::rng::Rng;
 use super::run::Limits;
 use crate::config::Config;
 use crate::membership::LeaseTerms;
-use crate::quorum::QuorumRule;
+use crate::quorum::{QuorumRule, VoterSet};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -91,8 +91,43 @@ fn draw_quorums(replicas: u16, rng: &mut Rng) -> QuorumRule {
             let accept = rng.between(1, u64::from(total)) as u32;
             QuorumRule::Weights { weights, prepare: total + 1 - accept, accept }
         }
+        2 => draw_sets(replicas, &mut rng.fork()),
         _ => QuorumRule::Majority,
     }
+}
+
+/// A grid where the replicas make one, or what a few sets of acceptors leave for promises: every
+/// smallest set that meets them all.
+fn draw_sets(replicas: u16, rng: &mut Rng) -> QuorumRule {
+    let all = usize::from(replicas);
+    let shapes: Vec<usize> = (2..all).filter(|rows| all.is_multiple_of(*rows)).collect();
+    if !shapes.is_empty() && rng.chance(600) {
+        let rows = *rng.pick(&shapes);
+        return QuorumRule::grid(rows, all / rows).expect("at most nine replicas fit");
+    }
+    let draw = |rng: &mut Rng| (0..all).filter(|_| rng.chance(450)).collect::<VoterSet>();
+    let mut drawn: Vec<VoterSet> = (0..rng.between(1, 4)).map(|_| draw(rng)).collect();
+    for voter in 0..all {
+        if !drawn.iter().any(|set| set.contains(voter)) {
+            let at = rng.below(drawn.len() as u64) as usize;
+            drawn[at].insert(voter);
+        }
+    }
+    let accept = smallest(drawn.into_iter().filter(|set| !set.is_empty()).collect());
+    let subset = |bits: u32| (0..all).filter(|voter| bits >> voter & 1 == 1).collect::<VoterSet>();
+    let meets_all = |set: &VoterSet| accept.iter().all(|other| set.meets(*other));
+    let prepare = smallest((1..1 << all).map(subset).filter(meets_all).collect());
+    let used = |voter: usize| accept.iter().any(|set| set.contains(voter));
+    // Who is in none of them is not in the smallest that meet them either.
+    if (0..all).all(used) { QuorumRule::Sets { prepare, accept } } else { QuorumRule::Majority }
+}
+
+/// Those that contain no other.
+fn smallest(mut sets: Vec<VoterSet>) -> Vec<VoterSet> {
+    sets.sort_unstable();
+    sets.dedup();
+    let larger = |set: &VoterSet| sets.iter().any(|other| other != set && set.contains_all(*other));
+    sets.iter().filter(|set| !larger(set)).copied().collect()
 }
 
 fn draw_config(rng: &mut Rng) -> Config {
@@ -131,7 +166,7 @@ mod tests {
     #[test]
     fn every_cluster_is_one_that_can_be_built_and_every_size_comes() {
         let limits = Limits::default();
-        let (mut sizes, mut weights, mut counts) = ([0; 10], 0, 0);
+        let (mut sizes, mut weights, mut counts, mut sets) = ([0; 10], 0, 0, 0);
         let mut harmonic = 0;
         for seed in 0..2000 {
             let options = draw_options(seed, &limits, &mut Rng::new(seed));
@@ -144,11 +179,13 @@ mod tests {
             sizes[usize::from(options.replicas)] += 1;
             weights += usize::from(matches!(options.quorums, QuorumRule::Weights { .. }));
             counts += usize::from(matches!(options.quorums, QuorumRule::Counts { .. }));
+            sets += usize::from(matches!(options.quorums, QuorumRule::Sets { .. }));
             harmonic += usize::from(!options.configs.is_empty());
         }
         assert_eq!(sizes[0], 0);
         assert!(sizes[1..].iter().all(|count| *count > 50), "{sizes:?}");
         assert!(weights > 100 && counts > 100 && harmonic > 100);
+        assert!(sets > 60, "{sets}");
     }
 
     #[test]

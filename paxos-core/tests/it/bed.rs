@@ -62,6 +62,13 @@ pub(crate) fn members(count: u16, window: u32) -> Membership {
     Membership::new(epoch, voters, Vec::new(), QuorumRule::Majority, window).unwrap()
 }
 
+/// So many voters with a window of eight slots.
+pub(crate) fn voters_under(count: u16, rule: QuorumRule) -> Membership {
+    let voters = (1..=count).map(|number| Member::new(id(number))).collect();
+    let epoch = paxos_core::ids::Epoch::FIRST;
+    Membership::new(epoch, voters, Vec::new(), rule, 8).unwrap()
+}
+
 /// What a storage that was only formatted gives.
 pub(crate) fn blank(own: u16, membership: &Membership) -> Recovered {
     let format = Format {

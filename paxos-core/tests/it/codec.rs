@@ -239,6 +239,39 @@ fn fields_that_no_sender_writes_are_refused() {
     ));
 }
 
+/// Explicit quorums come from a peer like everything else: bounded, of voters that there are, in
+/// rising order, each meeting each.
+#[test]
+fn explicit_quorums_that_no_sender_writes_are_refused() {
+    let bytes = &golden::stored()["value/membership-sets"];
+    // Three voters; the kind of rule; two of each kind; {0, 1}, {0, 2}; {0}, {1, 2}.
+    assert_eq!(bytes[12..15], [3, 2, 2]);
+    let with = |at: usize, set: u32| {
+        let mut changed = bytes.to_vec();
+        changed[at..at + 4].copy_from_slice(&set.to_le_bytes());
+        codec::decode_membership(changed.into())
+    };
+    assert!(with(15, 0b011).is_ok(), "as it is");
+    let refused = Err(DecodeError::Field("quorums"));
+    for (what, at, set) in [
+        ("not in rising order", 15, 0b110),
+        ("twice", 15, 0b101),
+        ("nobody", 15, 0),
+        ("apart from {0}", 19, 0b110),
+        ("voter 3 of three", 19, 0b1001),
+        ("voter 31 of none", 19, 1 << 31),
+        ("redundant", 27, 0b111),
+    ] {
+        assert_eq!(with(at, set), refused, "{what}");
+    }
+    // Sets that are not there, and more than may be.
+    for counts in [[0, 2], [2, 0], [255, 255], [129, 1]] {
+        let mut changed = bytes.to_vec();
+        changed[13..15].copy_from_slice(&counts);
+        assert!(codec::decode_membership(changed.into()).is_err(), "{counts:?}");
+    }
+}
+
 #[test]
 fn the_entries_of_a_promise_rise() {
     let slot = Slot::new;

@@ -15,6 +15,14 @@ fn build(voters: Vec<Member>, observers: Vec<Member>) -> Result<Membership, Memb
     Membership::new(Epoch::FIRST, voters, observers, QuorumRule::Majority, 8)
 }
 
+/// Why the quorum rule was refused.
+fn why(refused: Result<Membership, MembershipError>) -> QuorumError {
+    match refused {
+        Err(MembershipError::Quorum { error, .. }) => error,
+        other => panic!("not refused for its quorums: {other:?}"),
+    }
+}
+
 #[test]
 fn members_are_in_rising_order_of_ids() {
     let membership = build(ids(&[5, 1, 3]), ids(&[9, 7])).unwrap();
@@ -53,15 +61,9 @@ fn an_id_stands_in_it_once() {
 
 #[test]
 fn bounds_hold_and_are_named() {
-    assert_eq!(
-        build(Vec::new(), Vec::new()),
-        Err(MembershipError::Quorum(QuorumError::VoterCount(0)))
-    );
+    assert_eq!(why(build(Vec::new(), Vec::new())), QuorumError::VoterCount(0));
     let numbers: Vec<u16> = (1..=40).collect();
-    assert_eq!(
-        build(ids(&numbers), Vec::new()),
-        Err(MembershipError::Quorum(QuorumError::VoterCount(40)))
-    );
+    assert_eq!(why(build(ids(&numbers), Vec::new())), QuorumError::VoterCount(40));
     assert!(build(ids(&numbers[..VOTERS_MAX]), Vec::new()).is_ok());
 
     let observers: Vec<u16> = (100..).take(OBSERVERS_MAX + 1).collect();
@@ -94,9 +96,60 @@ fn a_members_contacts_are_bounded() {
 #[test]
 fn a_rule_that_does_not_intersect_makes_no_membership() {
     let rule = QuorumRule::Counts { prepare: 2, accept: 2 };
+    let refused = Membership::new(Epoch::FIRST, ids(&[40, 20, 30, 10]), Vec::new(), rule, 8);
+    let words = refused.clone().unwrap_err().to_string();
+    let [prepare, accept] = [VoterSet::first(2), VoterSet::first(4).without(VoterSet::first(2))];
+    assert_eq!(why(refused), QuorumError::Apart { prepare, accept });
     assert_eq!(
-        Membership::new(Epoch::FIRST, ids(&[1, 2, 3, 4]), Vec::new(), rule, 8),
-        Err(MembershipError::Quorum(QuorumError::NoIntersection))
+        words,
+        "the prepare quorum of replica 10 and replica 20 and the accept quorum of replica 30 and \
+         replica 40 share no voter, so that a leader could miss what was chosen: make one of them \
+         larger"
+    );
+}
+
+/// The places of a grid are those in which the voters were given, whatever their ids.
+#[test]
+fn sets_follow_their_voters_when_members_are_sorted() {
+    let rule = QuorumRule::grid(2, 3).unwrap();
+    let given = ids(&[9, 2, 5, 1, 8, 3]);
+    let membership = Membership::new(Epoch::FIRST, given, Vec::new(), rule, 8).unwrap();
+    let of = |ids: &[u16]| -> VoterSet {
+        ids.iter().map(|id| membership.voter_index(ReplicaId::new(*id)).unwrap()).collect()
+    };
+    for row in [[9, 2, 5], [1, 8, 3]] {
+        assert!(membership.quorums().is_prepare_quorum(of(&row)), "{row:?}");
+    }
+    for column in [[9, 1], [2, 8], [5, 3]] {
+        assert!(membership.quorums().is_accept_quorum(of(&column)), "{column:?}");
+        assert!(!membership.quorums().is_prepare_quorum(of(&column)));
+    }
+    assert!(!membership.quorums().is_prepare_quorum(of(&[1, 2, 3])), "the first three by id");
+    assert!(!membership.quorums().is_accept_quorum(of(&[9, 2])));
+}
+
+/// Weights and sets that do not fit are refused with the replicas' ids, and never a panic.
+#[test]
+fn a_rule_that_does_not_fit_names_the_replicas() {
+    let sets = |prepare: &[&[usize]], accept: &[&[usize]]| {
+        let sets =
+            |sets: &[&[usize]]| sets.iter().map(|set| set.iter().copied().collect()).collect();
+        let rule = QuorumRule::Sets { prepare: sets(prepare), accept: sets(accept) };
+        let refused = Membership::new(Epoch::FIRST, ids(&[7, 3, 5]), Vec::new(), rule, 8);
+        refused.unwrap_err().to_string()
+    };
+    assert_eq!(
+        sets(&[&[0, 1]], &[&[1]]),
+        "replica 5 is in no quorum: add it to one, or make it an observer"
+    );
+    assert_eq!(
+        sets(&[&[0, 1, 2], &[0, 1]], &[&[0, 1]]),
+        "the prepare quorum of replica 3, replica 5 and replica 7 says nothing more than that of \
+         replica 3 and replica 7: leave it out"
+    );
+    assert_eq!(
+        sets(&[&[0, 5]], &[&[0, 1, 2]]),
+        "a set among the prepare quorums names place 5, and the places of 3 voters are 0 to 2"
     );
 }
 

@@ -16,7 +16,7 @@ use paxos_core::value::Value;
 
 use crate::bed::{
     Bed, accept, accepted, ballot, blank, command, id, members, promise, remembered, slot, text,
-    value,
+    value, voters_under,
 };
 
 const HEARTBEAT: Duration = Duration::from_millis(100);
@@ -586,19 +586,30 @@ fn e1_connected_by_echo() {
 /// prepare quorum and an accept quorum.
 #[test]
 fn e2_connected_to_both_quorums() {
-    let membership = paxos_core::membership::Membership::new(
-        paxos_core::ids::Epoch::FIRST,
-        (1..=4).map(|number| paxos_core::membership::Member::new(id(number))).collect(),
-        Vec::new(),
-        QuorumRule::Counts { prepare: 3, accept: 2 },
-        8,
-    );
-    let mut bed = Bed::start(blank(1, &membership.unwrap()), Config::default());
+    let membership = voters_under(4, QuorumRule::Counts { prepare: 3, accept: 2 });
+    let mut bed = Bed::start(blank(1, &membership), Config::default());
     bed.pass(HEARTBEAT);
     bed.hear(&[2], |_, _| {});
     assert_eq!(bed.replica.status().connectivity, Connectivity::Partial);
     bed.hear(&[3], |_, _| {});
     assert_eq!(bed.replica.status().connectivity, Connectivity::Quorum);
+
+    // A grid of two rows, {1, 2, 3} and {4, 5, 6}: a full row prepares, a full column accepts.
+    let grid = QuorumRule::grid(2, 3).unwrap();
+    let membership = voters_under(6, grid);
+    for (connected, expected) in [
+        (&[2, 3][..], Connectivity::Partial),
+        (&[4], Connectivity::Partial),
+        (&[3, 4, 5], Connectivity::Partial),
+        (&[2, 3, 4], Connectivity::Quorum),
+        (&[2, 3, 5], Connectivity::Quorum),
+        (&[4, 5, 6], Connectivity::Quorum),
+    ] {
+        let mut bed = Bed::start(blank(1, &membership), Config::default());
+        bed.pass(HEARTBEAT);
+        bed.hear(connected, |_, _| {});
+        assert_eq!(bed.replica.status().connectivity, expected, "{connected:?}");
+    }
 }
 
 /// **E3** A replica campaigns only if it is quorum-connected, and heard within the election timeout

@@ -12,7 +12,9 @@ use paxos_core::output::{ReadError, Recipients, Role};
 use paxos_core::quorum::QuorumRule;
 use paxos_core::replica::Replica;
 
-use crate::bed::{Bed, accepted, ballot, blank, id, promise, remembered, slot, value};
+use crate::bed::{
+    Bed, accepted, ballot, blank, id, promise, remembered, slot, value, voters_under,
+};
 
 const HEARTBEAT: Duration = Duration::from_millis(100);
 
@@ -195,9 +197,7 @@ fn a_round_without_a_quorum_is_asked_for_again() {
 #[test]
 fn a_round_stands_with_an_accept_quorum_whatever_its_size() {
     for (prepare, accept) in [(2, 4), (4, 2)] {
-        let rule = QuorumRule::Counts { prepare, accept };
-        let voters = (1..=5).map(|number| Member::new(id(number))).collect();
-        let membership = Membership::new(Epoch::FIRST, voters, Vec::new(), rule, 8).unwrap();
+        let membership = voters_under(5, QuorumRule::Counts { prepare, accept });
         let mut bed = Bed::start(blank(1, &membership), Config::default());
         let promisers: Vec<u16> = (2..=prepare).collect();
         let own = bed.campaign(&[2, 3, 4, 5]);
@@ -214,6 +214,39 @@ fn a_round_stands_with_an_accept_quorum_whatever_its_size() {
         }
         assert_eq!(bed.reads_ready, [(ticket, slot(0))]);
     }
+}
+
+/// In a grid of two rows, a full row elects; a column chooses and confirms, and a row does neither.
+#[test]
+fn a_grid_elects_by_a_row_and_chooses_and_confirms_by_a_column() {
+    let membership = voters_under(6, QuorumRule::grid(2, 3).unwrap());
+    let mut bed = Bed::start(blank(1, &membership), Config::default());
+    let own = bed.campaign(&[2, 3, 4, 5, 6]);
+    bed.sync();
+    for peer in [2, 4, 5] {
+        bed.receive(id(peer), promise(own, 1, slot(0), Vec::new()));
+        assert_eq!(bed.role(), Role::Candidate, "columns elect nobody: {peer}");
+    }
+    bed.receive(id(3), promise(own, 1, slot(0), Vec::new()));
+    assert_eq!(bed.role(), Role::Leader, "1, 2 and 3 are a row");
+
+    bed.propose("a");
+    bed.sync();
+    for peer in [2, 3] {
+        bed.receive(id(peer), accepted(own, 1, 1));
+        assert_eq!(bed.committed(), slot(0), "a row chooses nothing");
+    }
+    bed.receive(id(5), accepted(own, 1, 1));
+    assert_eq!(bed.committed(), slot(1), "2 and 5 are a column");
+
+    let ticket = bed.replica.read(bed.now).unwrap();
+    bed.drain();
+    for peer in [2, 3] {
+        bed.receive(id(peer), Confirmed { ballot: own, round: 1 });
+        assert_eq!(bed.reads_ready, [], "a row confirms nothing");
+    }
+    bed.receive(id(4), Confirmed { ballot: own, round: 1 });
+    assert_eq!(bed.reads_ready, [(ticket, slot(1))], "1 and 4 are a column");
 }
 
 /// An observer, or a voter that knows another membership, confirms nothing.

@@ -13,11 +13,12 @@ use paxos_core::message::{
     Accept, Accepted, Body, Commit, Confirm, Confirmed, Connectivity, Echo, Fetch, Fetched,
     Heartbeat, Message, Origin, Prepare, Promise, PromiseEntry, Refused, Reject, SlotState,
 };
-use paxos_core::quorum::QuorumRule;
+use paxos_core::quorum::{QuorumRule, VoterSet};
 use paxos_core::value::{Batch, Command, CommandKind, Value};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
+use proptest::sample::select;
 
 pub(crate) fn origin() -> Origin {
     Origin {
@@ -60,11 +61,17 @@ pub(crate) fn memberships() -> Vec<(&'static str, Membership)> {
     };
     let counts = QuorumRule::Counts { prepare: 3, accept: 1 };
     let weights = QuorumRule::Weights { weights: vec![3, 1, 1], prepare: 3, accept: 3 };
+    let all = |sets: &[&[usize]]| -> Vec<VoterSet> {
+        sets.iter().map(|set| set.iter().copied().collect()).collect()
+    };
+    let sets =
+        QuorumRule::Sets { prepare: all(&[&[0, 1], &[0, 2]]), accept: all(&[&[0], &[1, 2]]) };
     vec![
         ("majority", of(QuorumRule::Majority, Vec::new())),
         ("counts", of(counts, vec![member(9, &["nine:1"], &[])])),
         ("weights", of(weights, Vec::new())),
         ("lease", of(QuorumRule::Majority, Vec::new()).with_lease(lease())),
+        ("sets", of(sets, Vec::new())),
     ]
 }
 
@@ -246,7 +253,11 @@ fn rules(voters: u16) -> impl Strategy<Value = QuorumRule> {
             })
         })
     });
-    prop_oneof![Just(QuorumRule::Majority), counts, weights]
+    let shapes: Vec<u16> = (1..=voters).filter(|rows| voters.is_multiple_of(*rows)).collect();
+    let grids = select(shapes).prop_map(move |rows| {
+        QuorumRule::grid(usize::from(rows), usize::from(voters / rows)).unwrap()
+    });
+    prop_oneof![Just(QuorumRule::Majority), counts, weights, grids]
 }
 
 pub(crate) fn any_membership() -> impl Strategy<Value = Membership> {

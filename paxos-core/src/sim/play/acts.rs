@@ -91,6 +91,12 @@ fn config(place: usize, base: &Config) -> Config {
     }
 }
 
+fn grid(word: &str) -> Result<QuorumRule, String> {
+    let (rows, columns) = word.split_once('x').ok_or("grid=2x2")?;
+    let number = |word: &str| word.parse().map_err(|_| format!("{word} is no number"));
+    QuorumRule::grid(number(rows)?, number(columns)?).map_err(|error| error.to_string())
+}
+
 fn options(words: &[&str]) -> Result<Options, String> {
     let (count, settings) = words.split_first().ok_or("cluster of how many?")?;
     let replicas: u16 =
@@ -100,13 +106,15 @@ fn options(words: &[&str]) -> Result<Options, String> {
     options.apply_delay_max = Duration::ZERO;
     options.trace_capacity = usize::MAX;
     let mut order: Vec<u16> = (1..=replicas).collect();
-    let mut accept = None;
     for setting in settings {
         let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
         let number = || value.parse::<usize>().map_err(|_| format!("{name} needs a number"));
         match name {
             "window" => options.window = number()? as u32,
-            "accept" => accept = Some(number()? as u16),
+            "accept" => {
+                options.quorums = QuorumRule::accepting(replicas, number()? as u16);
+            }
+            "grid" => options.quorums = grid(value)?,
             "page_bytes" => options.config.page_bytes_max = number()?,
             "batch_bytes" => options.config.batch_bytes_max = number()?,
             "tail_bytes" => options.config.tail_bytes_max = number()?,
@@ -122,9 +130,6 @@ fn options(words: &[&str]) -> Result<Options, String> {
             }
             _ => return Err(format!("a cluster has no {setting}")),
         }
-    }
-    if let Some(accept) = accept {
-        options.quorums = QuorumRule::Counts { prepare: replicas + 1 - accept, accept };
     }
     let place = |id: u16| order.iter().position(|other| *other == id).unwrap_or_default();
     options.configs = (1..=replicas).map(|id| config(place(id), &options.config)).collect();

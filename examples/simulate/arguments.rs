@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::thread;
 
-use paxos_core::sim::{Limits, Profile, UnknownProfile};
+use paxos_core::sim::{Case, Limits, Preset, Profile, UnknownPreset, UnknownProfile};
 
 use crate::depth::Depth;
 
@@ -11,7 +11,9 @@ pub(crate) const USAGE: &str = "\
 simulate [--seeds N] [--first-seed S] [--threads T] [--replicas-max R] [--commands C] [--no-codec]
          [--depth core|log|node] [--profile uniform|swarm|directed|mixed]
          [--speed] [--ledger FILE [--block N]]
-simulate --seed N [--trace] [--print-hash] [--trace-out FILE] [--diagram FILE [--last N]]
+simulate --presets | --preset NAME [--seeds N] [--first-seed S] [--threads T] [--depth core|log|node]
+                  how long clusters of 3 and 5 do not serve when some of their links break
+simulate --seed N [--preset NAME] [--trace] [--print-hash] [--trace-out FILE] [--diagram FILE [--last N]]
                   replays one seed
 
 --depth core    on disks that lose any suffix of what was not proved (the default)
@@ -23,6 +25,12 @@ simulate --seed N [--trace] [--print-hash] [--trace-out FILE] [--diagram FILE [-
 --speed         the standard seeds: 5 replicas, 200 commands, every kind of fault, one thread
 --ledger FILE   runs blocks of seeds, writes a line for each, and goes on after those of this commit
 --block N       how many seeds are a block (10000)
+
+--preset NAME   breaks links in this way: quorum-loss, constrained, chained, row, howard, bridge,
+                leader-mute, leader-deaf, follower-mute, follower-deaf, to-follower,
+                from-follower, flapping-link, flapping-follower
+--presets       each of them; prints a table, in election timeouts, and fails if a bound is missed
+--replicas-max R  with a preset: clusters of at most R
 
 --trace           prints every event
 --print-hash      prints the hash of all events and nothing else
@@ -58,6 +66,8 @@ pub(crate) struct Arguments {
     pub(crate) depth: Depth,
     /// How large the runs are.
     pub(crate) limits: Limits,
+    /// Which partial partitions are measured; none for random faults.
+    pub(crate) presets: Vec<Preset>,
 }
 
 impl Arguments {
@@ -76,7 +86,14 @@ impl Arguments {
             replay: false,
             depth: Depth::Core,
             limits: Limits::default(),
+            presets: Vec::new(),
         }
+    }
+
+    /// The partial partitions to measure, in each size that was asked for.
+    pub(crate) fn cases(&self) -> Vec<Case> {
+        let all = self.presets.iter().copied().flat_map(Case::of);
+        all.filter(|case| case.replicas <= self.limits.replicas_max).collect()
     }
 
     /// The seeds by which speeds are compared.
@@ -97,6 +114,14 @@ impl Arguments {
         if tells && !self.replay {
             let those = "--trace, --print-hash, --trace-out and --diagram go with --seed";
             return Err(those.to_owned());
+        }
+        if !self.presets.is_empty() {
+            if self.cases().is_empty() {
+                return Err("the preset needs more replicas".to_owned());
+            }
+            if self.ledger.is_some() || self.replay && self.presets.len() > 1 {
+                return Err("--seed takes one --preset, and --ledger none".to_owned());
+            }
         }
         if self.first.checked_add(self.seeds).is_none() {
             return Err("there are no seeds that high".to_owned());
@@ -137,6 +162,12 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Ar
                 let name = words.next().ok_or("--profile needs a name")?;
                 let profile = name.parse().map_err(|error: UnknownProfile| error.to_string());
                 arguments.limits.profile = profile?;
+            }
+            "--presets" => arguments.presets = Preset::ALL.to_vec(),
+            "--preset" => {
+                let name = words.next().ok_or("--preset needs a name")?;
+                let preset = name.parse().map_err(|error: UnknownPreset| error.to_string());
+                arguments.presets = vec![preset?];
             }
             "--speed" => arguments.compare_speed(),
             "--ledger" => {

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use paxos_core::sim::{Limits, Outcome, run_seed, run_seed_on};
+use paxos_core::sim::{
+    Case, Limits, Measured, Outcome, SimDisk, run_preset_on, run_seed, run_seed_on,
+};
 use paxos_storage::sim::SimWal;
 
 use crate::store;
@@ -35,6 +37,17 @@ impl Depth {
             Self::Core => run_seed(seed, limits),
             Self::Node => store::simulation().run_seed(seed, limits),
             Self::Log => run_seed_on(seed, limits, |format| Box::new(SimWal::new(format))),
+        }
+    }
+
+    /// Measures a seed of a partial partition.
+    pub(crate) fn measure(self, seed: u64, case: Case, limits: &Limits) -> Measured {
+        match self {
+            Self::Core => {
+                run_preset_on(seed, case, limits, |format| Box::new(SimDisk::new(format)))
+            }
+            Self::Log => run_preset_on(seed, case, limits, |format| Box::new(SimWal::new(format))),
+            Self::Node => store::simulation().run_preset(seed, case, limits),
         }
     }
 }

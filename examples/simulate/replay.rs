@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use paxos_core::ids::ReplicaId;
-use paxos_core::sim::{Diagram, Limits, Outcome, Record};
+use paxos_core::sim::{Diagram, Limits, Measured, Outcome, Record};
 
 use crate::arguments::Arguments;
 
@@ -66,5 +66,12 @@ fn write(path: &Path, text: &str) -> bool {
 /// A run that remembers all its events.
 pub(crate) fn traced(seed: u64, arguments: &Arguments) -> Outcome {
     let limits = Limits { trace_capacity: usize::MAX, ..arguments.limits.clone() };
-    arguments.depth.run(seed, &limits)
+    let Some(case) = arguments.cases().last().copied() else {
+        return arguments.depth.run(seed, &limits);
+    };
+    let Measured { outcome, downtime } = arguments.depth.measure(seed, case, &limits);
+    if let Some(downtime) = downtime {
+        println!("{} of {} replicas: {downtime}", case.preset, case.replicas);
+    }
+    outcome
 }

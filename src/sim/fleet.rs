@@ -39,6 +39,20 @@ const CLOSE_BEFORE: Time = Time::from_nanos(800_000_000);
 /// The client that asks whether the cluster serves again.
 const PROBE: u64 = 1_000_000;
 
+/// A workload that never asks for a command is not asked for one more often than this.
+const DRAWS_MAX: u32 = 1000;
+
+/// Why something is asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Purpose {
+    /// A client wants it.
+    Work,
+    /// Its answer shows that the cluster serves.
+    Probe,
+    /// It is a command, and its answer shows that the cluster takes commands.
+    Command,
+}
+
 type Told<M> = Result<Answer<<M as StateMachine>::Reply, <M as StateMachine>::Answer>, ClientError>;
 
 /// A node that is up.
@@ -53,12 +67,14 @@ struct Pending<M: StateMachine> {
     flag: Arc<Flag>,
     /// Its place in the history.
     operation: OperationId,
-    /// Whether its answer shows that the cluster serves.
-    probe: bool,
+    /// Why it was asked.
+    purpose: Purpose,
     /// The command's number; none for a query.
     number: Option<u64>,
     /// Who was asked.
     at: ReplicaId,
+    /// When.
+    asked: Time,
 }
 
 struct SimClient<M: StateMachine> {
@@ -81,6 +97,8 @@ pub(super) struct SimFleet<M: StateMachine> {
     /// The longest pause between two requests while there are faults, in milliseconds.
     pause_max: u64,
     served: bool,
+    /// When the newest command was asked for that was a probe and was answered.
+    newest_served: Option<Time>,
     history: HistoryOf<M>,
     /// The number of each command in the history; none for queries.
     numbers: Vec<Option<u64>>,
@@ -151,7 +169,13 @@ where
     M::Command: Clone,
     M::Query: Clone,
 {
-    pub(super) fn new(setting: Arc<Setting<M>>, options: &Options, commands: u64) -> Self {
+    /// With `usual` bounds and lanes, or with some that are drawn.
+    pub(super) fn new(
+        setting: Arc<Setting<M>>,
+        options: &Options,
+        commands: u64,
+        usual: bool,
+    ) -> Self {
         let mut rng = Rng::new(options.seed ^ 0x00f1_ee70);
         let ledger = Arc::new(Ledger::new(
             Arc::clone(&setting.codec),
@@ -159,8 +183,9 @@ where
             (setting.make)(),
         ));
         let full = if rng.chance(300) { rng.between(1, 100) as u32 } else { 0 };
-        let full = Arc::new(AtomicU32::new(full));
-        let node_options = draw_options(&mut rng);
+        let full = Arc::new(AtomicU32::new(if usual { 0 } else { full }));
+        let drawn = draw_options(&mut rng);
+        let node_options = if usual { NodeOptions::default() } else { drawn };
         let codec = Arc::clone(&setting.codec);
         // With few clients nothing ever waits for another; with many, queues and windows fill.
         let count = setting.limits.clients.max(1) * *rng.pick(&[1, 1, 2, 4, 8]);
@@ -180,6 +205,7 @@ where
             probes: Vec::new(),
             pause_max,
             served: false,
+            newest_served: None,
             history: History::new(),
             numbers: Vec::new(),
             tally: Tally { endings: ENDINGS.map(|name| (name, 0)).into(), ..Tally::default() },
@@ -187,11 +213,18 @@ where
     }
 
     /// Sends a request to this node, if it is up.
-    fn ask(&mut self, by: u64, at: ReplicaId, now: Time, probe: bool) -> Option<Pending<M>> {
+    fn ask(&mut self, by: u64, at: ReplicaId, now: Time, purpose: Purpose) -> Option<Pending<M>> {
         let place = self.places[usize::from(at.number()) - 1].as_ref()?;
         let patience = self.election_timeout * self.rng.between(1, PATIENCE_MAX) as u32;
         let client = place.client.clone().with_timeout(patience);
-        let question = (self.setting.workload)(&mut self.rng);
+        let mut question = (self.setting.workload)(&mut self.rng);
+        if purpose == Purpose::Command {
+            let is_command = |question: &_| matches!(question, Question::Command(_));
+            let mut draws = 0..DRAWS_MAX;
+            while !is_command(&question) && draws.next().is_some() {
+                question = (self.setting.workload)(&mut self.rng);
+            }
+        }
         let operation = self.history.invoke(by, question.clone(), now.nanos());
         let mut number = None;
         let future: Pin<Box<dyn Future<Output = Told<M>> + Send>> = match question {
@@ -204,7 +237,8 @@ where
             }
         };
         self.numbers.push(number);
-        let mut pending = Pending { future, flag: Flag::raised(), operation, probe, number, at };
+        let flag = Flag::raised();
+        let mut pending = Pending { future, flag, operation, purpose, number, at, asked: now };
         // The command gets its number in the first poll.
         if let Some(told) = Self::poll(&mut pending) {
             self.is_told(&pending, told, now);
@@ -227,14 +261,17 @@ where
     }
 
     fn is_told(&mut self, pending: &Pending<M>, told: Told<M>, now: Time) {
-        let count = u64::from(!pending.probe);
+        let count = u64::from(pending.purpose == Purpose::Work);
         let ledger = &self.common.ledger;
         match (&told, pending.number) {
             (Ok(Answer::Reply(reply)), Some(number)) => ledger.answered(number, reply),
             (Err(ClientError::Rejected(_)), Some(number)) => ledger.rejected(number),
             _ => {}
         }
-        self.served |= pending.probe && told.is_ok();
+        self.served |= pending.purpose == Purpose::Probe && told.is_ok();
+        if pending.purpose == Purpose::Command && told.is_ok() {
+            self.newest_served = self.newest_served.max(Some(pending.asked));
+        }
         let operation = pending.operation;
         *self.tally.endings.entry(ending(&told)).or_default() += 1;
         match told {
@@ -339,7 +376,7 @@ where
             place.inspect(|place| place.shared.close(closing));
         }
         let asked = self.history.operations().len();
-        let pending = self.ask(client as u64 + 1, at, now, false);
+        let pending = self.ask(client as u64 + 1, at, now, Purpose::Work);
         if self.history.operations().len() > asked {
             act.asked = Some(at);
             self.tally.asked += 1;
@@ -395,8 +432,9 @@ where
         self.probes = probes;
     }
 
-    fn probe(&mut self, at: ReplicaId, now: Time) -> bool {
-        let pending = self.ask(PROBE, at, now, true);
+    fn probe(&mut self, at: ReplicaId, now: Time, command: bool) -> bool {
+        let purpose = if command { Purpose::Command } else { Purpose::Probe };
+        let pending = self.ask(PROBE, at, now, purpose);
         let asked = pending.is_some();
         self.probes.extend(pending);
         asked
@@ -404,6 +442,10 @@ where
 
     fn is_served(&self) -> bool {
         self.served
+    }
+
+    fn newest_served(&self) -> Option<Time> {
+        self.newest_served
     }
 
     fn left(&self) -> u64 {

@@ -64,7 +64,10 @@ use std::hash::DefaultHasher;
 use std::sync::Arc;
 
 pub use paxos_core::sim::linear::{self, History};
-pub use paxos_core::sim::{CrashStorage, Limits, Outcome, Rng, SimDisk, Totals, Trace, Violation};
+pub use paxos_core::sim::{
+    Case, CrashStorage, Downtime, Limits, Measured, Outcome, Preset, Rng, SimDisk, Totals, Trace,
+    Violation,
+};
 #[cfg(feature = "wal")]
 pub use paxos_storage::sim::SimWal;
 

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use paxos_core::port::Format;
 use paxos_core::sim::linear::{Budget, Specification, check};
 use paxos_core::sim::{
-    CrashStorage, Limits, Outcome, Rng, Totals, Trace, Violation, run_seed_of_hosts,
+    Case, CrashStorage, Limits, Measured, Outcome, Rng, Totals, Trace, Violation,
+    run_preset_of_hosts, run_seed_of_hosts,
 };
 
 use super::fleet::SimFleet;
@@ -217,8 +218,22 @@ where
                 let usual = paxos_core::config::Config::default();
                 options.config.batch_bytes_max = usual.batch_bytes_max;
                 options.config.window_bytes_max = usual.window_bytes_max;
-                Box::new(SimFleet::new(Arc::clone(&setting), options, limits.commands))
+                Box::new(SimFleet::new(Arc::clone(&setting), options, limits.commands, false))
             },
+        )
+    }
+
+    /// Measures how long a cluster does not serve when links break as the case says, and whether
+    /// its leader stays then.
+    pub fn run_preset(&self, seed: u64, case: Case, limits: &Limits) -> Measured {
+        let setting = Arc::new(Setting { limits: limits.clone(), ..self.setting.clone() });
+        let storage = Arc::clone(&setting.storage);
+        run_preset_of_hosts(
+            seed,
+            case,
+            limits,
+            |format| storage(format),
+            |options| Box::new(SimFleet::new(Arc::clone(&setting), options, 0, true)),
         )
     }
 

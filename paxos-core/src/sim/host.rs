@@ -181,12 +181,15 @@ pub trait Fleet: Debug {
     /// Hands out the answers that hosts have given meanwhile.
     fn settle(&mut self, now: Time);
 
-    /// Asks this host for something of which [`Fleet::is_served`] is to be told. False if the host
-    /// is not there.
-    fn probe(&mut self, at: ReplicaId, now: Time) -> bool;
+    /// Asks this host for something of which [`Fleet::is_served`] is to be told; for a `command`,
+    /// [`Fleet::newest_served`]. False if the host is not there.
+    fn probe(&mut self, at: ReplicaId, now: Time, command: bool) -> bool;
 
     /// Whether a probe was answered with a reply.
     fn is_served(&self) -> bool;
+
+    /// When the newest command was asked for, as a probe, that was answered with a reply.
+    fn newest_served(&self) -> Option<Time>;
 
     /// How many requests the busiest client has still to make.
     fn left(&self) -> u64;

@@ -26,10 +26,10 @@ use crate::quorum::VoterSet;
 use crate::value::Command;
 
 /// The client that asks whether the cluster serves again.
-const PROBE: ClientId = ClientId::new(1_000_000);
+pub(super) const PROBE: ClientId = ClientId::new(1_000_000);
 /// A leader in the core has a new command committed within so many election timeouts: one to miss
 /// the old leader, and up to three campaigns. The bound; invariants L1 and L9.
-pub(super) const SERVE_WITHIN: u32 = 4;
+pub const SERVE_WITHIN: u32 = 4;
 /// What clients had asked before is resolved within so many: the new leader, twice over, and what
 /// is missing to be fetched. Invariant L2.
 pub(super) const RESOLVE_WITHIN: u32 = 10;
@@ -243,7 +243,7 @@ impl Cluster {
         }
     }
 
-    fn draw_flap(&mut self) -> Flap {
+    pub(super) fn draw_flap(&mut self) -> Flap {
         let timeout = self.options.election_timeout();
         let period = any_order(&mut self.rng, Duration::from_millis(10), timeout * 4);
         Flap { period, open: period * self.rng.between(1, 9) as u32 / 10 }
@@ -282,7 +282,8 @@ impl Cluster {
         format!("core {core:?}; {}", self.ids().map(of).collect::<String>())
     }
 
-    fn no_progress(&mut self, what: &str) {
+    /// Something did not happen in time.
+    pub(super) fn no_progress(&mut self, what: &str) {
         let detail = self.describe();
         self.check.fail(Invariant::Progress, || format!("{what}: {detail}"));
     }
@@ -356,7 +357,7 @@ fn serves_again(cluster: &mut Cluster, core: Core, _since: Time) {
         if let Some(id) = cluster.leader_in(core) {
             next = cluster.now.after(pause);
             if cluster.fleet.is_some() {
-                cluster.fleet_probes(id);
+                cluster.fleet_probes(id, false);
                 return false;
             }
             request += 1;

@@ -67,6 +67,14 @@ pub enum Shape {
     Chained(ReplicaId, ReplicaId),
     /// Two halves that only this replica sees both of.
     Bridge(ReplicaId),
+    /// Nobody hears this replica; it hears everybody.
+    Mute(ReplicaId),
+    /// This replica hears nobody; everybody hears it.
+    Deaf(ReplicaId),
+    /// Each reaches its neighbours in this row and nobody else.
+    Row(Vec<ReplicaId>),
+    /// The first of each pair reaches the second and nobody else; all others reach each other.
+    Arms([(ReplicaId, ReplicaId); 2]),
     /// Each pair of directions is cut one way, at random by these bits.
     Directed(u64),
 }
@@ -269,6 +277,15 @@ impl Network {
             Shape::Bridge(bridge) => {
                 a != *bridge && b != *bridge && (a.number() % 2 != b.number() % 2)
             }
+            Shape::Mute(mute) => a == *mute,
+            Shape::Deaf(deaf) => b == *deaf,
+            Shape::Row(row) => {
+                let at = |id| row.iter().position(|other| *other == id);
+                at(a).zip(at(b)).is_none_or(|(a, b)| a.abs_diff(b) > 1)
+            }
+            Shape::Arms(arms) => arms
+                .iter()
+                .any(|(arm, hand)| (a == *arm && b != *hand) || (b == *arm && a != *hand)),
             Shape::Directed(bits) => {
                 let bit = (place(a) * self.replicas + place(b)) % 64;
                 bits >> bit & 1 == 1
@@ -396,6 +413,12 @@ mod tests {
         assert_eq!(links(&Shape::Split(vec![id(1)]), 3), [(2, 3)]);
         let bridge = [(1, 2), (1, 3), (1, 4), (1, 5), (2, 4), (3, 5)];
         assert_eq!(links(&Shape::Bridge(id(1)), 5), bridge);
+        let row = Shape::Row([2, 1, 3, 5, 4].map(id).to_vec());
+        assert_eq!(links(&row, 5), [(1, 2), (1, 3), (3, 5), (4, 5)]);
+        let arms = Shape::Arms([(id(4), id(2)), (id(5), id(3))]);
+        assert_eq!(links(&arms, 5), [(1, 2), (1, 3), (2, 3), (2, 4), (3, 5)]);
+        assert_eq!(links(&Shape::Mute(id(1)), 3), [(2, 3)]);
+        assert_eq!(links(&Shape::Deaf(id(1)), 3), [(2, 3)]);
     }
 
     #[test]
@@ -404,6 +427,13 @@ mod tests {
         network.shape(&Shape::OneWay(id(1), id(2)));
         assert_eq!(network.fate(id(1), id(2), Kind::Commit, Time::ZERO), Fate::Cut);
         assert!(matches!(network.fate(id(2), id(1), Kind::Commit, Time::ZERO), Fate::Once(_)));
+        let cut = |shape| {
+            let mut network = Network::new(3, Rng::new(0));
+            network.shape(&shape);
+            [(1, 2), (2, 1), (2, 3)].map(|(from, to)| network.is_cut(id(from), id(to)))
+        };
+        assert_eq!(cut(Shape::Mute(id(1))), [true, false, false]);
+        assert_eq!(cut(Shape::Deaf(id(1))), [false, true, false]);
     }
 
     #[test]

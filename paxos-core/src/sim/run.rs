@@ -110,8 +110,13 @@ pub fn run_seed_of_hosts(
     run_cluster(cluster, &plan, limits)
 }
 
-fn run_cluster(mut cluster: Cluster, plan: &Plan, limits: &Limits) -> Outcome {
-    let course = || course(&mut cluster, plan, limits);
+fn run_cluster(cluster: Cluster, plan: &Plan, limits: &Limits) -> Outcome {
+    run_course(cluster, |cluster| course(cluster, plan, limits))
+}
+
+/// Lets a course happen to a cluster, and says what came of it.
+pub(super) fn run_course(mut cluster: Cluster, course: impl FnOnce(&mut Cluster)) -> Outcome {
+    let course = || course(&mut cluster);
     // A failed assertion is reported like a broken invariant, with the trace that led to it.
     let panic = catch_unwind(AssertUnwindSafe(course)).err();
     if let Some(panic) = panic {
@@ -125,7 +130,7 @@ fn run_cluster(mut cluster: Cluster, plan: &Plan, limits: &Limits) -> Outcome {
     }
     cluster.totals.seeds = 1;
     Outcome {
-        seed: plan.options.seed,
+        seed: cluster.options.seed,
         violation: cluster.check.violation().cloned(),
         hash: cluster.trace.hash(),
         trace: cluster.trace,

@@ -239,9 +239,9 @@ impl Cluster {
     }
 
     /// Asks a host for something that shows whether it serves.
-    pub(super) fn fleet_probes(&mut self, id: ReplicaId) {
+    pub(super) fn fleet_probes(&mut self, id: ReplicaId, command: bool) {
         let now = self.now;
-        if self.fleet.as_mut().is_some_and(|fleet| fleet.probe(id, now)) {
+        if self.fleet.as_mut().is_some_and(|fleet| fleet.probe(id, now, command)) {
             self.asked(id);
         }
     }

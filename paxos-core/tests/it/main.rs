@@ -19,6 +19,7 @@ mod monitor;
 mod paper;
 mod partitions;
 mod portfolio;
+mod presets;
 mod quorum;
 mod random;
 mod reads;

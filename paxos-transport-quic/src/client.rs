@@ -14,7 +14,7 @@ use std::sync::Arc;
 use paxos_core::ids::ReplicaId;
 use paxos_core::membership::{KeyPin, Member};
 use paxos_core::port::{ClientConnector, ClientLink, Connecting};
-use quinn::{Connection, Endpoint, ReadError, RecvStream, SendStream};
+use quinn::{Connection, ConnectionError, Endpoint, ReadError, RecvStream, SendStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
@@ -28,7 +28,7 @@ use crate::wire::Code;
 use crate::{dial, endpoint, greet};
 
 /// How long the last bytes have to arrive before the connection is closed.
-const CLOSE_GRACE: Duration = Duration::from_millis(250);
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// Reaches the nodes of a cluster at the ports where they listen for clients.
 pub struct QuicConnector {
@@ -55,18 +55,18 @@ impl QuicConnector {
     /// membership. `identity` is the client's: its pin is what the nodes let it in by.
     ///
     /// Call it within a tokio runtime whose time and network drivers are on, and keep that runtime.
-    pub fn new(nodes: Vec<Member>, identity: Identity) -> Result<Self, QuicError> {
+    pub fn new(nodes: &[Member], identity: Identity) -> Result<Self, QuicError> {
         Self::with_limits(nodes, identity, Limits::default())
     }
 
     /// The same with other bounds: those of time, windows and sockets count.
     pub fn with_limits(
-        nodes: Vec<Member>,
+        nodes: &[Member],
         identity: Identity,
         limits: Limits,
     ) -> Result<Self, QuicError> {
         limits.check()?;
-        let roster = Roster::of(&nodes).map_err(QuicError::Roster)?;
+        let roster = Roster::of(nodes).map_err(QuicError::Roster)?;
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(QuicError::NoRuntime);
         }
@@ -103,25 +103,50 @@ impl Means {
         let connection =
             dial::reach(identity, roster, limits, endpoints, to, Purpose::Client).await?;
         let streams = timeout(limits.handshake_timeout, connection.open_bi()).await;
-        let (send, receive) =
-            streams.map_err(|_| Close::lost("the node takes no stream"))??;
+        let streams = streams.map_err(|_| Close::lost("the node takes no stream"))??;
         let key = greet::pin_of(&connection);
-        Ok(Box::new(Stream { connection, send: Some(send), receive, key, share: None }))
+        Ok(Box::new(Stream::new(connection, streams, key, None)))
     }
 }
 
 /// One end of a client's link.
 pub(crate) struct Stream {
-    pub(crate) connection: Connection,
+    connection: Connection,
     /// Gone once it is closed.
-    pub(crate) send: Option<SendStream>,
-    pub(crate) receive: RecvStream,
-    pub(crate) key: Option<KeyPin>,
+    send: Option<SendStream>,
+    receive: RecvStream,
+    key: Option<KeyPin>,
     /// What it has of the listener's bounds; kept until the connection is closed.
-    pub(crate) share: Option<(OwnedSemaphorePermit, Listed)>,
+    share: Option<(OwnedSemaphorePermit, Listed)>,
+    /// Waits for the words of the close, once the other end has sent all.
+    ending: Option<Ending>,
 }
 
+/// Why the other end closed, if it does so in time.
+type Ending = Pin<Box<dyn Future<Output = Option<ConnectionError>> + Send>>;
+
 impl Stream {
+    pub(crate) fn new(
+        connection: Connection,
+        (send, receive): (SendStream, RecvStream),
+        key: Option<KeyPin>,
+        share: Option<(OwnedSemaphorePermit, Listed)>,
+    ) -> Self {
+        Self { connection, send: Some(send), receive, key, share, ending: None }
+    }
+
+    /// The other end sent all: it closes the connection next, and says why.
+    fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let connection = self.connection.clone();
+        let ending = self.ending.get_or_insert_with(|| {
+            Box::pin(async move { timeout(2 * CLOSE_GRACE, connection.closed()).await.ok() })
+        });
+        ending.as_mut().poll(cx).map(|closed| match closed {
+            Some(error) => Err(aborted(Close::from(error).text)),
+            None => Ok(0),
+        })
+    }
+
     fn close_with(&mut self, code: Code, reason: &str) {
         let Some(mut send) = self.send.take() else { return };
         let (connection, share) = (self.connection.clone(), self.share.take());
@@ -145,18 +170,25 @@ impl Stream {
             Some(reason) => Close::from(reason).text,
             None => words.to_string(),
         };
-        io::Error::new(io::ErrorKind::ConnectionAborted, text)
+        aborted(text)
     }
+}
+
+fn aborted(text: String) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, text)
 }
 
 impl ClientLink for Stream {
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.ending.is_some() {
+            return self.poll_ending(cx);
+        }
         match self.receive.poll_read(cx, into) {
             Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(0)) => self.poll_ending(cx),
             Poll::Ready(Ok(count)) => Poll::Ready(Ok(count)),
             Poll::Ready(Err(ReadError::ConnectionLost(error))) => {
-                let text = Close::from(error).text;
-                Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, text)))
+                Poll::Ready(Err(aborted(Close::from(error).text)))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(self.fallen(&error))),
         }

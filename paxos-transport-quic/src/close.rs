@@ -80,9 +80,7 @@ fn crypto(code: u64, text: String) -> (Option<Code>, String) {
     };
     match alert {
         ALERT_CERTIFICATE_UNKNOWN => (Some(Code::Key), pin_text(&text)),
-        ALERT_NO_APPLICATION_PROTOCOL => {
-            (Some(Code::Version), NO_COMMON_PROTOCOL.into())
-        }
+        ALERT_NO_APPLICATION_PROTOCOL => (Some(Code::Version), NO_COMMON_PROTOCOL.into()),
         _ => (Some(Code::Key), format!("TLS failed: {text}")),
     }
 }

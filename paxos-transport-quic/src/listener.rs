@@ -299,7 +299,7 @@ async fn welcome(
     let key = greet::pin_of(&connection).ok_or_else(|| refused(&connection, unknown()))?;
     let opened = timeout(limit, connection.accept_bi()).await;
     let opened = opened.map_err(late).and_then(|streams| streams.map_err(Close::from));
-    let (send, receive) = opened.map_err(|close| refused(&connection, close))?;
+    let streams = opened.map_err(|close| refused(&connection, close))?;
     let number = shared.numbers.fetch_add(1, Ordering::Relaxed);
     {
         let mut live = shared.live.lock().expect("no holder of this lock panics");
@@ -310,6 +310,5 @@ async fn welcome(
     if !shared.clients.lets_in(&key) {
         return Err(refused(&connection, unknown()));
     }
-    let share = Some((permit, listed));
-    Ok(Stream { connection, send: Some(send), receive, key: Some(key), share })
+    Ok(Stream::new(connection, streams, Some(key), Some((permit, listed))))
 }

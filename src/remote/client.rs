@@ -209,8 +209,7 @@ impl<M: StateMachine> RemoteClient<M> {
     pub async fn execute(&self, command: M::Command) -> Result<M::Reply, ClientError> {
         let encoded = self.codec.encode(&command);
         let checked = encoded.and_then(|bytes| self.codec.check(&bytes).map(|()| bytes));
-        let payload =
-            checked.map_err(|error| ClientError::Rejected(Rejection::Codec(error.0)))?;
+        let payload = checked.map_err(|error| ClientError::Rejected(Rejection::Codec(error.0)))?;
         let reply = self.call(Wanted::Command(payload)).await?;
         codec::read(&reply).map_err(|_| ClientError::Unknown(Uncertainty::ReplyLost))
     }

@@ -247,15 +247,12 @@ where
             tracing::warn!("no more clients: their listener stopped");
             break;
         };
-        match Seat::take(&hall.counts, link.key(), &hall.options) {
-            Some(seat) => {
-                links.spawn(attend(link, seat, Arc::clone(&hall)));
-            }
-            None => {
-                hall.counts.refused.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(remote = %link.remote(), "too many clients");
-                link.close("too many links: try again later, or another node");
-            }
+        if let Some(seat) = Seat::take(&hall.counts, link.key(), &hall.options) {
+            links.spawn(attend(link, seat, Arc::clone(&hall)));
+        } else {
+            hall.counts.refused.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(remote = %link.remote(), "too many clients");
+            link.close("too many links: try again later, or another node");
         }
     }
     if hall.shared.closing() == Closing::No {
@@ -335,9 +332,9 @@ where
         stall_limit = owes.then(|| stall_limit.unwrap_or(stall));
         let limit = stall_limit.or((!desk.is_greeted()).then_some(greeting_limit));
         let mut into = (!has_stopped && desk.wants_bytes()).then_some(&mut buffer[..]);
-        let (moves, out) = (owes || into.is_some(), desk.out());
+        let (is_due, out) = (owes || into.is_some(), desk.out());
         let event = tokio::select! {
-            moved = poll_fn(|cx| poll_link(link, cx, out, into.as_deref_mut())), if moves => {
+            moved = poll_fn(|cx| poll_link(link, cx, out, into.as_deref_mut())), if is_due => {
                 Event::Moved(moved)
             }
             Some((number, outcome)) = running.next() => Event::Answered(number, outcome),

@@ -160,7 +160,8 @@ async fn c4_what_no_node_can_serve_is_rejected_and_certainly_not_applied() {
     assert_eq!(remote_mark(&client, 1).await, Ok(1));
     // Its node finds no leader: others are asked, while the time lasts.
     served.network().isolate(id(leader));
-    until("a leader that gave up", || !served.cluster.node(leader).watch().borrow().is_leader).await;
+    until("a leader that gave up", || !served.cluster.node(leader).watch().borrow().is_leader)
+        .await;
     let patient = client.clone().with_timeout(Duration::from_secs(20));
     assert_eq!(soon("an answer", patient.query(1)).await, Ok(1));
     served.network().heal();
@@ -332,7 +333,10 @@ async fn c2_bytes_that_the_codec_does_not_read_are_not_proposed() {
     }
     // The same link goes on, and so do all nodes.
     hand.say(&request(3, 9, &[0, 1])).await;
-    assert_eq!(hand.frame().await, [&[5, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0][..], &[2]].concat());
+    assert_eq!(
+        hand.frame().await,
+        [&[5, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0][..], &[2]].concat()
+    );
     for place in 0..3 {
         assert_eq!(marked(&served.cluster.node(place).client(), 1).await, 2);
     }
@@ -486,8 +490,36 @@ async fn serving_ends_with_the_node_and_when_it_is_dropped() {
     soon("the end", node.shutdown()).await;
     assert_eq!(hand.ended().await, "the node has stopped");
     until("no link", || serving.status().links == 0).await;
-    let none = ServeOptions { links_max: 0, ..ServeOptions::default() };
+    let nobody = ServeOptions { links_max: 0, ..ServeOptions::default() };
     let served = Served::start(1, ServeOptions::default()).await;
-    let refused = served.cluster.node(0).serve(served.pipes.listener(id(0)), none);
+    let refused = served.cluster.node(0).serve(served.pipes.listener(id(0)), nobody);
     assert_eq!(refused.unwrap_err().to_string(), "node option links_max must be above zero");
+}
+
+/// The rules, word for word, each with what tests it: the rest of this file, `clients` of the QUIC
+/// transport's tests, and the units of src/remote.
+const RULES: [&str; 6] = [
+    "**C1** A client can ask for what a client in the node's own process can ask for, and for nothing \
+     else. Its key opens no port of replicas, and no port serves both.",
+    "**C2** A node proposes a command of a remote client only after its codec has read it.",
+    "**C3** A remote client does not send a command again that may have been proposed. A read it may, \
+     and what certainly was not proposed.",
+    "**C4** A remote client says that a command is rejected only if it was not sent, or the last node \
+     it was sent to said so.",
+    "**C5** Links are bounded, altogether and for each key, and so are a link's unanswered requests, \
+     by number and by bytes, and the answers that its client does not take. Beyond the bounds of a \
+     link it is not read, and the others are.",
+    "**C6** Bytes that this page does not allow end their link, with a reason, and nothing else.",
+];
+
+#[test]
+fn the_rules_are_those_of_the_document() {
+    let document = include_str!("../../docs/format-client.md");
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let document = words(document);
+    for (number, rule) in (1..).zip(RULES) {
+        assert!(document.contains(&words(rule)), "{rule}");
+        assert!(rule.starts_with(&format!("**C{number}**")), "{rule}");
+    }
+    assert!(!document.contains("**C7**"), "every rule is listed");
 }

@@ -235,7 +235,14 @@ impl Calls {
                     let call = link.sent.remove(&number).ok_or(Breach::Number(number))?;
                     self.answered(call, outcome, now);
                 }
-                Frame::Welcome(_) | Frame::Hello(_) | Frame::Request(_) => {
+                Frame::Goodbye if link.welcome.is_some() => {
+                    link.leaves_at = Some(now);
+                    for call in core::mem::take(&mut link.sent).into_values().rev() {
+                        call.progress.refused(Rejection::Stopped);
+                        self.waiting.push_front(call);
+                    }
+                }
+                Frame::Welcome(_) | Frame::Hello(_) | Frame::Request(_) | Frame::Goodbye => {
                     return Err(Breach::OutOfTurn);
                 }
             }

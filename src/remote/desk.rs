@@ -5,7 +5,8 @@
 //! time.
 //! Invariants: (1) nothing is asked for before the client said which cluster and group it means;
 //! (2) unanswered requests are bounded by number and by bytes: beyond, no byte is looked at and none
-//! is read; (3) a request is answered once.
+//! is read; (3) a request is answered once; (4) goodbye is said when all that was taken in is answered,
+//! and nothing is taken in after it.
 
 use std::collections::BTreeMap;
 
@@ -48,6 +49,8 @@ pub(crate) struct Desk {
     open: BTreeMap<u64, Open>,
     open_bytes: usize,
     out: BytesMut,
+    /// Goodbye is said.
+    has_left: bool,
 }
 
 impl Desk {
@@ -62,6 +65,7 @@ impl Desk {
             open: BTreeMap::new(),
             open_bytes: 0,
             out: BytesMut::new(),
+            has_left: false,
         }
     }
 
@@ -71,7 +75,8 @@ impl Desk {
 
     /// Whether one more request may be taken in.
     fn has_room(&self) -> bool {
-        self.open.len() < self.bounds.requests
+        !self.has_left
+            && self.open.len() < self.bounds.requests
             && self.open_bytes < self.bounds.request_bytes
             && self.out.len() < self.bounds.answer_bytes
     }
@@ -100,7 +105,7 @@ impl Desk {
                     self.take(&request)?;
                     return Ok(Some(request));
                 }
-                Frame::Request(_) | Frame::Welcome(_) | Frame::Answer(_) => {
+                Frame::Request(_) | Frame::Welcome(_) | Frame::Answer(_) | Frame::Goodbye => {
                     return Err(Breach::OutOfTurn);
                 }
             }
@@ -160,8 +165,16 @@ impl Desk {
         &mut self.out
     }
 
-    /// Whether everything that was asked for is answered, and all answers are sent.
-    pub(crate) fn is_done(&self) -> bool {
-        self.open.is_empty() && self.out.is_empty()
+    /// Nothing more is taken in. Says goodbye once everything that was is answered; true when all is
+    /// sent.
+    pub(crate) fn leave(&mut self) -> bool {
+        if !self.open.is_empty() {
+            return false;
+        }
+        if !self.has_left {
+            self.has_left = true;
+            wire::encode(&mut self.out, &Frame::Goodbye);
+        }
+        self.out.is_empty()
     }
 }

@@ -324,7 +324,7 @@ where
                 Err(breach) => return End::Cut(breach.to_string()),
             }
         }
-        if has_stopped && desk.is_done() {
+        if has_stopped && desk.leave() {
             return End::Stopped;
         }
         let owes = !desk.out().is_empty();

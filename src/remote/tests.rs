@@ -85,6 +85,7 @@ fn frames() -> Vec<Frame> {
     ];
     frames.extend(levels.map(|level| Frame::Request(read(2, level))));
     frames.extend([answer(1, Ok(b"done")), answer(2, Ok(b""))]);
+    frames.push(Frame::Goodbye);
     frames.extend(errors().into_iter().map(|error| answer(3, Err(error))));
     frames
 }
@@ -110,6 +111,7 @@ fn golden_frames() {
         "140000000500000000000000010000000000000\
          0646f6e65",
         "1000000005000000000000000200000000000000",
+        "1000000007000000000000000000000000000000",
     ];
     let hex = |frame: &Frame| {
         bytes_of(frame).iter().fold(String::new(), |mut text, byte| {
@@ -254,7 +256,7 @@ fn an_answer_beyond_what_the_client_takes_is_said_to_be_lost_and_not_rejected() 
         panic!("an error is answered");
     };
     assert!(matches!(error, ClientError::Rejected(Rejection::Answer(_))), "{error}");
-    assert!(desk.is_done());
+    assert!(!desk.leave() && desk.out().split().ends_with(&[0; 12]) && desk.leave());
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -417,4 +419,32 @@ fn a_node_that_breaks_the_format_is_left() {
     assert_eq!(table.told(&Frame::Hello(HELLO)), Err(Breach::OutOfTurn));
     assert_eq!(table.told(&Frame::Request(request(1, b""))), Err(Breach::OutOfTurn));
     assert_eq!(table.told(&answer(9, Ok(b""))), Err(Breach::Number(9)));
+}
+
+/// Whatever a node that stops has not taken any more went elsewhere as unknown, though it certainly
+/// was not proposed.
+#[test]
+fn what_a_node_did_not_take_before_its_goodbye_is_sent_elsewhere() {
+    let mut desk = desk(AMPLE);
+    let mut table = Table::new();
+    let (_, mut taken) = table.command();
+    let (left, _answered) = table.command();
+    table.link();
+    let sent = table.sent();
+    desk.feed(&bytes_of(&Frame::Request(sent[0].clone())));
+    assert_eq!(desk.next(), Ok(Some(sent[0].clone())));
+    assert!(!desk.leave(), "one is owed its answer");
+    desk.answer(sent[0].number, Ok(Bytes::new()));
+    assert!(!desk.leave(), "it is to be sent yet");
+    desk.feed(&bytes_of(&Frame::Request(sent[1].clone())));
+    assert_eq!(desk.next(), Ok(None), "nothing is taken in after goodbye");
+    let said = desk.out().split();
+    assert!(desk.leave());
+    table.calls.feed(&said, table.now).unwrap();
+    assert_eq!(taken.try_recv().unwrap(), Ok(Bytes::new()));
+    assert_eq!(table.calls.leaves_at(table.now), Some(table.now));
+    table.calls.end();
+    table.link();
+    assert_eq!(table.sent().len(), 1);
+    assert_eq!(left.withdraw(), Phase::Sent);
 }

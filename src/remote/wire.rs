@@ -86,6 +86,8 @@ pub(crate) enum Frame {
     Welcome(Welcome),
     Request(Request),
     Answer(Answer),
+    /// The node's last: it answered every request that it took, and takes no other.
+    Goodbye,
 }
 
 /// What the other side did that the format does not allow.
@@ -144,6 +146,7 @@ pub(crate) fn encode(out: &mut BytesMut, frame: &Frame) {
             out.put_slice(payload);
         }
         Frame::Answer(Answer { number, outcome: Err(error) }) => put_error(out, *number, error),
+        Frame::Goodbye => put_head(out, 7, 0, 0, 0),
     }
     let len = (out.len() - start - LENGTH_BYTES) as u32;
     out[start..start + LENGTH_BYTES].copy_from_slice(&len.to_le_bytes());
@@ -262,6 +265,7 @@ pub(crate) fn decode(mut body: Bytes) -> Result<Frame, Breach> {
         (6, detail) if timeout == 0 => {
             Ok(Frame::Answer(Answer { number, outcome: Err(error(detail, rest)?) }))
         }
+        (7, 0) if (timeout, number) == (0, 0) => whole(rest, Frame::Goodbye),
         _ => Err(Breach::Malformed),
     }
 }

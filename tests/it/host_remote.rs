@@ -366,7 +366,7 @@ async fn c6_bytes_that_are_not_allowed_end_their_link_with_a_reason_and_nothing_
         (hello(7), "not the one that is due"),
         ((2_u32 << 20).to_le_bytes().to_vec(), "claims 2097152 bytes"),
         (framed(&[]), "does not decode"),
-        (request(7, 1, &[]), "does not decode"),
+        (request(8, 1, &[]), "does not decode"),
         (request(5, 1, &[]), "does not decode"),
         ([request(3, 4, &[0, 1]), request(3, 4, &[0, 1])].concat(), "number 4 is out of turn"),
     ];

@@ -28,7 +28,7 @@ use crate::metrics::Meters;
 use crate::node::{Node, supervise};
 use crate::options::NodeOptions;
 use crate::reads::Reads;
-use crate::shared::{Published, Shared};
+use crate::shared::{Place, Published, Shared};
 use crate::submit::Queue;
 use crate::succession::Succession;
 
@@ -163,7 +163,7 @@ pub(crate) fn assemble<M: StateMachine>(
     }
 
     let published = Published::first(&replica, transport.counters());
-    let shared = Arc::new(Shared::new(&options, &config, meters, published));
+    let shared = Arc::new(Shared::new(Place::of(&format), &options, &config, meters, published));
     let client = client_id(format.replica, life);
     let (requests_sender, requests) = mpsc::unbounded_channel();
     let (apply, items) = mpsc::unbounded_channel();

@@ -6,6 +6,7 @@ use core::fmt;
 use core::time::Duration;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use paxos_core::codec::COMMAND_HEADER_LEN;
 use paxos_core::ids::Slot;
 use tokio::sync::{mpsc, oneshot};
@@ -91,17 +92,21 @@ impl<M: StateMachine> Client<M> {
     /// cannot read is rejected and never stands in the log. It is proposed at most once: whatever is
     /// tried again was certainly not proposed before.
     pub async fn execute(&self, command: M::Command) -> Result<M::Reply, ClientError> {
-        let rejected = |reason| Err(ClientError::Rejected(reason));
         let encoded = self.codec.encode(&command);
         let checked = encoded.and_then(|bytes| self.codec.check(&bytes).map(|()| bytes));
         let payload = match checked {
             Ok(payload) => payload,
-            Err(error) => return rejected(Rejection::Codec(error.0)),
+            Err(error) => return Err(ClientError::Rejected(Rejection::Codec(error.0))),
         };
+        self.execute_encoded(payload).await
+    }
+
+    /// The same with a command's bytes, which the codec reads.
+    pub(crate) async fn execute_encoded(&self, payload: Bytes) -> Result<M::Reply, ClientError> {
         let bytes = payload.len() + COMMAND_HEADER_LEN;
         let bytes_max = self.shared.command_bytes_max;
         if bytes > bytes_max {
-            return rejected(Rejection::TooLarge { bytes, bytes_max });
+            return Err(ClientError::Rejected(Rejection::TooLarge { bytes, bytes_max }));
         }
         let (answer, reply) = oneshot::channel();
         self.ask(Asked::Command(payload), ReplyTo::Command(answer))?;

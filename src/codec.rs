@@ -53,11 +53,16 @@ impl<C: Serialize + DeserializeOwned> CommandCodec<C> for Postcard {
     }
 
     fn decode(&self, bytes: Bytes) -> Result<C, CodecError> {
-        match postcard::take_from_bytes(&bytes) {
-            Ok((command, [])) => Ok(command),
-            Ok((_, rest)) => Err(CodecError(format!("{} bytes follow the end", rest.len()))),
-            Err(error) => Err(CodecError(error.to_string())),
-        }
+        read(&bytes)
+    }
+}
+
+/// Reads what postcard wrote, to the last byte.
+pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((read, [])) => Ok(read),
+        Ok((_, rest)) => Err(CodecError(format!("{} bytes follow the end", rest.len()))),
+        Err(error) => Err(CodecError(error.to_string())),
     }
 }
 

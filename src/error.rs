@@ -45,8 +45,13 @@ pub enum Rejection {
     TimedOut,
     /// The node is stopped or stopping.
     Stopped,
-    /// The codec did not encode it; the codec's words.
+    /// The codec did not encode it, or a node could not read it; the codec's words.
     Codec(String),
+    /// A remote client reached no node in time.
+    Unreachable,
+    /// A read was answered, and the answer cannot be carried to the remote client, or not read
+    /// there; why.
+    Answer(String),
 }
 
 /// Why it is not known whether a command is applied.
@@ -59,8 +64,12 @@ pub enum Uncertainty {
     Stopped,
     /// Another leader leads, and what it found does not include the command yet.
     LeaderChanged,
-    /// The link to the leader fell before the leader said what became of the command.
+    /// The link to the leader, or that of a remote client to its node, fell before the other end
+    /// said what became of the command.
     LinkLost,
+    /// It was applied, and its reply cannot be carried to the remote client, or not read there: it
+    /// is larger than a frame may be, or of another type.
+    ReplyLost,
 }
 
 impl fmt::Display for ClientError {
@@ -89,6 +98,8 @@ impl fmt::Display for Rejection {
             Self::Codec(what) => {
                 write!(f, "the codec cannot write the command and read it back: {what}")
             }
+            Self::Unreachable => f.write_str("no node was reached in time"),
+            Self::Answer(what) => write!(f, "the answer cannot be carried: {what}"),
         }
     }
 }
@@ -99,7 +110,8 @@ impl fmt::Display for Uncertainty {
             Self::Timeout => "it may have been proposed, and its timeout passed",
             Self::Stopped => "it may have been proposed, and the node stopped",
             Self::LeaderChanged => "it may have been proposed, and the leader changed",
-            Self::LinkLost => "it may have been proposed, and the link to the leader fell",
+            Self::LinkLost => "it may have been proposed, and the link to its leader or node fell",
+            Self::ReplyLost => "it was applied, and its reply cannot be carried",
         })
     }
 }

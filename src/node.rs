@@ -66,6 +66,14 @@ impl<M: StateMachine> Node<M> {
         Client::new(shared, codec, self.requests.clone(), self.timeout)
     }
 
+    pub(crate) fn codec(&self) -> Arc<dyn CommandCodec<M::Command>> {
+        Arc::clone(&self.codec)
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     /// What can be seen of the node. Cheap: a copy of what its task wrote down last, with each
     /// heartbeat and change of leadership; `applied` is that of this moment.
     pub fn status(&self) -> NodeStatus {

@@ -11,9 +11,9 @@ use futures::task::AtomicWaker;
 use paxos_core::ballot::Ballot;
 use paxos_core::codec::BATCH_HEADER_LEN;
 use paxos_core::config::Config;
-use paxos_core::ids::Slot;
+use paxos_core::ids::{ClusterId, GroupId, ReplicaId, Slot};
 use paxos_core::output::{Counters, Status};
-use paxos_core::port::{Room, TransportCounters};
+use paxos_core::port::{Format, Room, TransportCounters};
 use paxos_core::replica::Replica;
 use tokio::sync::watch;
 
@@ -72,8 +72,23 @@ impl Published {
     }
 }
 
+/// Which replica of which group a node runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) cluster: ClusterId,
+    pub(crate) group: GroupId,
+    pub(crate) replica: ReplicaId,
+}
+
+impl Place {
+    pub(crate) fn of(format: &Format) -> Self {
+        Self { cluster: format.cluster, group: format.group, replica: format.replica }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Shared {
+    pub(crate) place: Place,
     waiting: AtomicUsize,
     waiting_max: usize,
     /// The largest command, its envelope included.
@@ -90,6 +105,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(
+        place: Place,
         options: &NodeOptions,
         config: &Config,
         meters: Arc<Meters>,
@@ -98,6 +114,7 @@ impl Shared {
         let applied = published.status.applied;
         let events = NodeEventState { applied, ..NodeEventState::default() };
         Self {
+            place,
             waiting: AtomicUsize::new(0),
             waiting_max: options.requests_max,
             command_bytes_max: config.batch_bytes_max.saturating_sub(BATCH_HEADER_LEN),

@@ -1,17 +1,22 @@
-//! The two ports that adapters implement: [`Storage`] and [`Transport`].
+//! The ports that adapters implement: [`Storage`], [`Transport`], and for clients that are not
+//! replicas [`ClientListener`], [`ClientConnector`] and [`ClientLink`].
 //!
 //! Owns: the contract between the core and the outside. No protocol module imports this one; the
 //! host and the simulator do. An adapter depends on `paxos-core` alone.
 //! Source: protocol.md §6 and §10; quinn's `AsyncUdpSocket` for the poll-shaped receive.
 
 use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
 use core::task::{Context, Poll};
+use std::io;
 use std::path::PathBuf;
 
 use bytes::Bytes;
 
 use crate::durable::{Durable, WriteBatch};
 use crate::ids::{Incarnation, ReplicaId};
+use crate::membership::KeyPin;
 pub use crate::stored::{Format, LoadRange, Loaded, Recovered, RecoveredVote, Start};
 
 // ---------------------------------------------------------------------------------------------
@@ -78,7 +83,7 @@ pub enum StorageError {
         /// What was attempted, with the path.
         what: String,
         /// The cause.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// An earlier failure poisoned this storage; nothing after it is durable.
     Poisoned,
@@ -327,4 +332,48 @@ pub struct TransportCounters {
     pub links_up: u64,
     /// Handshakes refused, by either side.
     pub handshakes_refused: u64,
+}
+
+// ---------------------------------------------------------------------------------------------
+// Clients that are not replicas
+
+/// A connection of a client and a node: bytes in both directions, in order, until it ends. Once
+/// there is one, each end has proved to the other what the adapter asks of it. Dropping it ends it.
+pub trait ClientLink: Send {
+    /// Reads into `into`, which is not empty: how many bytes, zero at the end. Cancel safe.
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>>;
+
+    /// Takes bytes from the front of `bytes`, which is not empty: how many, one at least. What was
+    /// taken may be lost with the link. Cancel safe: nothing is taken where it is pending.
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
+
+    /// Ends the link. Where the adapter can carry words, the other end reads an error with these;
+    /// what is under way may be lost.
+    fn close(&mut self, reason: &str);
+
+    /// The key that the other end proved to have, if the adapter asks for one.
+    fn key(&self) -> Option<KeyPin>;
+
+    /// Where the other end is, for people.
+    fn remote(&self) -> String;
+}
+
+/// Where clients come in. It lets in whom its operator allows, and nobody as a replica.
+pub trait ClientListener: Send {
+    /// The next client's link. Pending until there is one; `None` when the listener has stopped for
+    /// good. Cancel safe: a link is returned or stays queued.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<dyn ClientLink>>>;
+}
+
+/// A link that is being made. Dropping it gives it up.
+pub type Connecting = Pin<Box<dyn Future<Output = io::Result<Box<dyn ClientLink>>> + Send>>;
+
+/// How a client reaches nodes.
+pub trait ClientConnector: Send + Sync {
+    /// The replicas whose nodes it can reach, in the order in which they are to be tried.
+    fn replicas(&self) -> Vec<ReplicaId>;
+
+    /// Connects to the node of this replica, and to no other. Takes a bounded time. Called within
+    /// the async runtime.
+    fn connect(&self, to: ReplicaId) -> Connecting;
 }

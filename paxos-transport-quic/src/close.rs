@@ -12,6 +12,8 @@ use crate::wire::Code;
 /// RFC 8446 §6: what a refused certificate and a lack of common protocols are answered with.
 const ALERT_CERTIFICATE_UNKNOWN: u64 = 46;
 const ALERT_NO_APPLICATION_PROTOCOL: u64 = 120;
+const NO_COMMON_PROTOCOL: &str = "no common version of the protocol, or the port is one for clients \
+                                  where a replica dials, or the reverse";
 /// RFC 9000 §20.1: a TLS alert is carried as this plus the alert.
 const CRYPTO_ERRORS: std::ops::Range<u64> = 0x100..0x200;
 /// How much is repeated of what the other side says.
@@ -78,9 +80,7 @@ fn crypto(code: u64, text: String) -> (Option<Code>, String) {
     };
     match alert {
         ALERT_CERTIFICATE_UNKNOWN => (Some(Code::Key), pin_text(&text)),
-        ALERT_NO_APPLICATION_PROTOCOL => {
-            (Some(Code::Version), "no common version of the protocol between replicas".into())
-        }
+        ALERT_NO_APPLICATION_PROTOCOL => (Some(Code::Version), NO_COMMON_PROTOCOL.into()),
         _ => (Some(Code::Key), format!("TLS failed: {text}")),
     }
 }

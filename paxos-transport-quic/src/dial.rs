@@ -15,16 +15,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use quinn::{ClientConfig, Connection};
+use paxos_core::ids::ReplicaId;
+use quinn::{ClientConfig, Connection, Endpoint};
 use tokio::time::timeout;
 
 use crate::close::Close;
 use crate::endpoint::{self, Purpose};
 use crate::greet;
+use crate::identity::Identity;
 use crate::options::Limits;
 use crate::peer::Peer;
 use crate::shared::Shared;
-use crate::tls;
+use crate::tls::{self, SharedRoster};
 use crate::wire::Code;
 
 /// How often failures to reach a peer are logged above debug level.
@@ -147,17 +149,31 @@ pub(crate) async fn connect(
     peer: &Peer,
     purpose: Purpose,
 ) -> Result<Connection, Close> {
+    let Shared { identity, roster, limits, endpoints, .. } = shared;
+    reach(identity, roster, limits, endpoints, peer.id, purpose).await
+}
+
+/// Connects to the first of a replica's addresses that answers with its key.
+pub(crate) async fn reach(
+    identity: &Identity,
+    roster: &SharedRoster,
+    limits: &Limits,
+    endpoints: &[Endpoint],
+    replica: ReplicaId,
+    purpose: Purpose,
+) -> Result<Connection, Close> {
     let alpn = match purpose {
         Purpose::Main => tls::ALPN_MAIN,
         Purpose::Bulk => tls::ALPN_BULK,
+        Purpose::Client => tls::ALPN_CLIENT,
     };
-    let crypto = tls::client_config(&shared.identity, &shared.roster, peer.id, alpn)
+    let crypto = tls::client_config(identity, roster, replica, alpn)
         .map_err(|error| Close::lost(error.to_string()))?;
     let mut config = ClientConfig::new(Arc::new(crypto));
-    config.transport_config(endpoint::transport_config(&shared.limits, purpose));
-    let roster = shared.roster.current();
+    config.transport_config(endpoint::transport_config(limits, purpose));
+    let roster = roster.current();
     let mut last = Close::lost("the membership has no address for it");
-    for name in roster.addresses(peer.id) {
+    for name in roster.addresses(replica) {
         let addresses = match tokio::net::lookup_host(name.as_str()).await {
             Ok(addresses) => addresses,
             Err(error) => {
@@ -166,7 +182,7 @@ pub(crate) async fn connect(
             }
         };
         for remote in addresses {
-            match connect_to(shared, config.clone(), remote).await {
+            match connect_to(endpoints, limits, config.clone(), remote).await {
                 Ok(connection) => return Ok(connection),
                 Err(mut close) => {
                     close.text = if *name == remote.to_string() {
@@ -186,11 +202,12 @@ pub(crate) async fn connect(
 }
 
 async fn connect_to(
-    shared: &Shared,
+    endpoints: &[Endpoint],
+    limits: &Limits,
     config: ClientConfig,
     remote: SocketAddr,
 ) -> Result<Connection, Close> {
-    let endpoint = endpoint::choose(&shared.endpoints, remote).ok_or_else(|| {
+    let endpoint = endpoint::choose(endpoints, remote).ok_or_else(|| {
         Close::lost(if remote.is_ipv4() {
             "no socket of this address family: listen on IPv4, or give the peer an IPv6 address"
         } else {
@@ -200,7 +217,7 @@ async fn connect_to(
     let connecting = endpoint
         .connect_with(config, remote, tls::SERVER_NAME)
         .map_err(|error| Close::lost(error.to_string()))?;
-    match timeout(shared.limits.handshake_timeout, connecting).await {
+    match timeout(limits.handshake_timeout, connecting).await {
         Ok(connected) => connected.map_err(Close::from),
         Err(_) => {
             Err(Close::lost("no answer: is it running, and is UDP open between here and there?"))

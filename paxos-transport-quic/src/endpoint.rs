@@ -13,6 +13,9 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::options::{Limits, QuicError};
 
+/// How much of a client's link either side holds in buffers before it is read or acknowledged.
+const CLIENT_WINDOW: u32 = 256 << 10;
+
 /// Binds every address that `name` stands for.
 pub(crate) fn bind(name: &str) -> Result<Vec<UdpSocket>, QuicError> {
     let resolved = |source| QuicError::Address { address: name.to_owned(), source };
@@ -75,11 +78,12 @@ pub(crate) fn choose(endpoints: &[Endpoint], remote: SocketAddr) -> Option<&Endp
         })
 }
 
-/// Which of a peer's two connections a configuration is for.
+/// What a connection is for: one of the two of a peer, or a client.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Purpose {
     Main,
     Bulk,
+    Client,
 }
 
 /// The parameters of a connection.
@@ -102,6 +106,16 @@ pub(crate) fn transport_config(limits: &Limits, purpose: Purpose) -> Arc<Transpo
         .keep_alive_interval(Some(limits.keep_alive))
         .datagram_receive_buffer_size(None)
         .enable_segmentation_offload(limits.segmentation_offload);
+    if purpose == Purpose::Client {
+        // One stream both ways, which the client opens.
+        let window = limits.stream_window.min(CLIENT_WINDOW);
+        config
+            .max_concurrent_bidi_streams(VarInt::from_u32(1))
+            .max_concurrent_uni_streams(VarInt::from_u32(0))
+            .stream_receive_window(VarInt::from_u32(window))
+            .receive_window(VarInt::from_u32(window))
+            .send_window(u64::from(window));
+    }
     if purpose == Purpose::Bulk {
         // A queue of a transfer is time that everything else on this machine waits for.
         let window = limits.stream_window.min(1 << 20);
@@ -117,10 +131,11 @@ pub(crate) fn transport_config(limits: &Limits, purpose: Purpose) -> Arc<Transpo
 pub(crate) fn server_config(
     crypto: quinn::crypto::rustls::QuicServerConfig,
     limits: &Limits,
+    purpose: Purpose,
 ) -> ServerConfig {
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     config
-        .transport_config(transport_config(limits, Purpose::Main))
+        .transport_config(transport_config(limits, purpose))
         .migration(false)
         .max_incoming(limits.handshakes_max)
         .incoming_buffer_size(64 << 10);

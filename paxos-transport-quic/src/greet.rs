@@ -66,10 +66,7 @@ async fn greet_dialler(shared: &Arc<Shared>, connection: &Connection) -> Result<
     let (owner, pin) = owner(shared, connection)?;
     let purpose = purpose(connection);
     let (lane, mut receive) = accept_lane(connection).await?;
-    let expected = match purpose {
-        Purpose::Main => Lane::Control,
-        Purpose::Bulk => Lane::Bulk,
-    };
+    let expected = if purpose == Purpose::Bulk { Lane::Bulk } else { Lane::Control };
     if lane != expected {
         return Err(Close::ours(Code::Protocol, "the first stream has another lane"));
     }
@@ -248,16 +245,17 @@ async fn watch(
     close
 }
 
+/// The key that the other side proved to have.
+pub(crate) fn pin_of(connection: &Connection) -> Option<KeyPin> {
+    let identity = connection.peer_identity()?;
+    let certificates = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    tls::pin_of(certificates.first()?).ok()
+}
+
 /// Whose key the other side proved to have.
 fn owner(shared: &Shared, connection: &Connection) -> Result<(ReplicaId, KeyPin), Close> {
     let unknown = || Close::ours(Code::Key, "its key is not pinned for any member");
-    let identity = connection.peer_identity().ok_or_else(unknown)?;
-    let certificates =
-        identity.downcast::<Vec<CertificateDer<'static>>>().map_err(|_| unknown())?;
-    let pin = certificates
-        .first()
-        .and_then(|certificate| tls::pin_of(certificate).ok())
-        .ok_or_else(unknown)?;
+    let pin = pin_of(connection).ok_or_else(unknown)?;
     let owner = shared.roster.current().owner(&pin).ok_or_else(unknown)?;
     Ok((owner, pin))
 }

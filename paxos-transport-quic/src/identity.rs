@@ -13,6 +13,7 @@ use core::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use paxos_core::membership::KeyPin;
 use rcgen::{CertificateParams, KeyPair};
@@ -23,9 +24,11 @@ use crate::tls;
 /// The largest key file that is read: a key takes a few hundred bytes.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// A replica's key with a certificate around it that the key itself signed.
+/// The key of a replica, or of a client, with a certificate around it that the key itself signed.
+/// Cheap to clone.
+#[derive(Clone)]
 pub struct Identity {
-    key: KeyPair,
+    key: Arc<KeyPair>,
     certificate: CertificateDer<'static>,
     pin: KeyPin,
 }
@@ -170,7 +173,8 @@ impl Identity {
         }
     }
 
-    /// SHA-256 of the public key: what the other replicas' membership names this one by.
+    /// SHA-256 of the public key: what the other replicas' membership names this one by, and what a
+    /// listener lets a client in by.
     pub fn pin(&self) -> KeyPin {
         self.pin
     }
@@ -188,7 +192,7 @@ impl Identity {
         let params = CertificateParams::new(vec![tls::SERVER_NAME.into()]).map_err(generate)?;
         let certificate = params.self_signed(&key).map_err(generate)?.der().clone();
         let pin = tls::pin_of(&certificate).expect("a certificate made here parses");
-        Ok(Self { key, certificate, pin })
+        Ok(Self { key: Arc::new(key), certificate, pin })
     }
 
     /// Writes the key beside `path` and links it there, which fails where something stands already.

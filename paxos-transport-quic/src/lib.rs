@@ -5,6 +5,9 @@
 //! the membership pins for their replica id; a link is up only after both have also said cluster,
 //! id, version and incarnation, and agreed.
 //!
+//! Clients that are not replicas come in by a [`QuicListener`], on a port of its own, and reach one by
+//! a [`QuicConnector`]: the client ports of `paxos-core`.
+//!
 //! Owns: sockets, TLS, framing, queues towards peers. Touches neither the protocol nor any message's
 //! content. The layout of its bytes stands in docs/format-quic.md.
 //!
@@ -21,7 +24,9 @@
 //! # Ok(()) }
 //! ```
 
+mod admission;
 mod bulk;
+mod client;
 mod close;
 mod dial;
 mod endpoint;
@@ -30,6 +35,7 @@ mod greet;
 mod identity;
 mod inbox;
 mod lanes;
+mod listener;
 mod options;
 mod peer;
 mod queue;
@@ -38,7 +44,10 @@ mod tls;
 mod transport;
 mod wire;
 
+pub use admission::ClientKeys;
+pub use client::QuicConnector;
 pub use identity::{Identity, IdentityError};
+pub use listener::{ListenOptions, ListenerHandle, QuicListener};
 pub use options::{Limits, QuicError, QuicOptions};
 pub use tls::RosterError;
 pub use transport::{LinkStatus, QuicHandle, QuicTransport};

@@ -229,6 +229,9 @@ pub enum QuicError {
         /// The first bytes of the identity's pin.
         fingerprint: String,
     },
+    /// A key that is to be let in as a client's is pinned for this member: it would have a replica's
+    /// rights at its peers. Give the client a key of its own.
+    ClientIsMember(ReplicaId),
     /// The membership cannot serve this transport.
     Roster(RosterError),
     /// No address or socket to listen on was given, and the membership has no address either.
@@ -271,6 +274,9 @@ impl fmt::Display for QuicError {
                 f,
                 "the key of this identity, {fingerprint}, is not among those pinned for {replica}"
             ),
+            Self::ClientIsMember(id) => {
+                write!(f, "a key of {id} cannot be a client's too: give the client one of its own")
+            }
             Self::Roster(error) => error.fmt(f),
             Self::NoAddress => f.write_str("there is no address to listen on"),
             Self::Address { address, source } => {
@@ -297,6 +303,7 @@ impl std::error::Error for QuicError {
             Self::Tls(error) => Some(error),
             Self::NotMember(_)
             | Self::OwnKey { .. }
+            | Self::ClientIsMember(_)
             | Self::NoAddress
             | Self::InUse { .. }
             | Self::Limits { .. }

@@ -1,7 +1,7 @@
 //! Mutual TLS 1.3 with pinned keys.
 //!
-//! Owns: who is believed to be which replica, and the TLS configurations that ask. Reads the roster
-//! at each handshake, so that a change of membership needs no new configuration.
+//! Owns: who is believed to be which replica, and the TLS configurations that ask. Reads the roster,
+//! and which clients are let in, at each handshake, so that a change of membership needs no new configuration.
 //! Invariants:
 //! 1. A handshake completes only with a key that is pinned, and proven by its signature.
 //! 2. A dialled peer proves the very replica that was dialled.
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
 use paxos_core::ids::ReplicaId;
-use paxos_core::membership::{KeyPin, Membership};
+use paxos_core::membership::{KeyPin, Member, Membership};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConfig, Resumption};
@@ -29,6 +29,7 @@ use rustls::{
     PeerIncompatible, SignatureScheme,
 };
 
+use crate::admission::SharedClients;
 use crate::identity::Identity;
 
 /// The name in every certificate and every handshake. It proves nothing: keys do.
@@ -37,6 +38,8 @@ pub(crate) const SERVER_NAME: &str = "replica.paxos.internal";
 pub(crate) const ALPN_MAIN: &[u8] = b"paxos/1";
 /// The connection that carries the bulk lane.
 pub(crate) const ALPN_BULK: &[u8] = b"paxos-bulk/1";
+/// The connection of a client that is not a replica. No port takes both this and the two above.
+pub(crate) const ALPN_CLIENT: &[u8] = b"paxos-client/1";
 
 /// Who may connect, and where they can be reached.
 #[derive(Debug)]
@@ -68,9 +71,15 @@ impl std::error::Error for RosterError {}
 
 impl Roster {
     pub(crate) fn new(membership: &Membership) -> Result<Self, RosterError> {
+        Self::of(membership.members())
+    }
+
+    pub(crate) fn of<'a>(
+        members: impl IntoIterator<Item = &'a Member>,
+    ) -> Result<Self, RosterError> {
         let mut owner_by_pin = BTreeMap::new();
         let mut addresses = BTreeMap::new();
-        for member in membership.members() {
+        for member in members {
             if member.keys.is_empty() {
                 return Err(RosterError::NoKey(member.id));
             }
@@ -141,22 +150,19 @@ pub(crate) fn pin_of(certificate: &CertificateDer<'_>) -> Result<KeyPin, Error> 
     KeyPin::try_from(digest.as_ref()).map_err(|_| Error::General("SHA-256 has 32 bytes".into()))
 }
 
-/// The TLS configuration for those who dial us.
+/// The TLS configuration for those who dial us, with one of these protocols.
 pub(crate) fn server_config(
     identity: &Identity,
-    roster: &SharedRoster,
+    trust: Trust,
+    alpn: &[&[u8]],
 ) -> Result<QuicServerConfig, Error> {
     let provider = provider();
-    let verifier = Arc::new(Verifier {
-        roster: roster.clone(),
-        provider: Arc::clone(&provider),
-        expected: None,
-    });
+    let verifier = Arc::new(Verifier { trust, provider: Arc::clone(&provider) });
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
         .with_single_cert(vec![identity.certificate()], identity.private_key())?;
-    config.alpn_protocols = vec![ALPN_MAIN.to_vec(), ALPN_BULK.to_vec()];
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.max_early_data_size = 0;
@@ -172,11 +178,8 @@ pub(crate) fn client_config(
     alpn: &[u8],
 ) -> Result<QuicClientConfig, Error> {
     let provider = provider();
-    let verifier = Arc::new(Verifier {
-        roster: roster.clone(),
-        provider: Arc::clone(&provider),
-        expected: Some(expected),
-    });
+    let trust = Trust::Members { roster: roster.clone(), expected: Some(expected) };
+    let verifier = Arc::new(Verifier { trust, provider: Arc::clone(&provider) });
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -194,12 +197,19 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// Believes a key that the roster pins, for any replica or for one.
+/// Whose key is believed.
+#[derive(Clone, Debug)]
+pub(crate) enum Trust {
+    /// One that the roster pins, for any replica or for one.
+    Members { roster: SharedRoster, expected: Option<ReplicaId> },
+    /// That of a client that is let in.
+    Clients(SharedClients),
+}
+
 #[derive(Debug)]
 struct Verifier {
-    roster: SharedRoster,
+    trust: Trust,
     provider: Arc<CryptoProvider>,
-    expected: Option<ReplicaId>,
 }
 
 /// Said in the handshake; both sides put it into words for people.
@@ -217,13 +227,23 @@ impl std::error::Error for PinRefused {}
 impl Verifier {
     fn judge(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
         let pin = pin_of(certificate)?;
-        let refused = match (self.roster.current().owner(&pin), self.expected) {
-            (Some(_), None) => return Ok(()),
-            (Some(owner), Some(expected)) if owner == expected => return Ok(()),
-            (Some(owner), Some(expected)) => {
-                format!("its key is that of {owner}, not of {expected}")
+        let refused = match &self.trust {
+            Trust::Members { roster, expected } => {
+                match (roster.current().owner(&pin), *expected) {
+                    (Some(_), None) => return Ok(()),
+                    (Some(owner), Some(expected)) if owner == expected => return Ok(()),
+                    (Some(owner), Some(expected)) => {
+                        format!("its key is that of {owner}, not of {expected}")
+                    }
+                    (None, _) => {
+                        format!("its key {} is not pinned for any member", fingerprint(&pin))
+                    }
+                }
             }
-            (None, _) => format!("its key {} is not pinned for any member", fingerprint(&pin)),
+            Trust::Clients(clients) if clients.lets_in(&pin) => return Ok(()),
+            Trust::Clients(_) => {
+                format!("its key {} is not that of a client who is let in", fingerprint(&pin))
+            }
         };
         let other = OtherError(Arc::new(PinRefused(refused)));
         Err(Error::InvalidCertificate(CertificateError::Other(other)))

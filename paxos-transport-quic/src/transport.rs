@@ -21,11 +21,12 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use crate::close::Close;
+use crate::endpoint::Purpose;
 use crate::inbox::Outlet;
 use crate::options::{QuicError, QuicOptions};
 use crate::peer::Peer;
 use crate::shared::{Entry, Shared};
-use crate::tls::{self, Roster, RosterError, SharedRoster};
+use crate::tls::{self, Roster, RosterError, SharedRoster, Trust};
 use crate::wire::Code;
 use crate::{dial, endpoint, greet};
 
@@ -110,8 +111,10 @@ impl QuicTransport {
             .map(|socket| endpoint::endpoint(socket, &limits))
             .collect::<Result<Vec<_>, _>>()?;
         let roster = SharedRoster::new(roster);
-        let crypto = tls::server_config(&identity, &roster).map_err(QuicError::Tls)?;
-        let server = endpoint::server_config(crypto, &limits);
+        let trust = Trust::Members { roster: roster.clone(), expected: None };
+        let alpn = [tls::ALPN_MAIN, tls::ALPN_BULK];
+        let crypto = tls::server_config(&identity, trust, &alpn).map_err(QuicError::Tls)?;
+        let server = endpoint::server_config(crypto, &limits, Purpose::Main);
         let shared = Shared::new(cluster, replica, identity, limits, roster, endpoints);
         let outlet = Outlet::new(Arc::clone(&shared.inbox));
         Ok(Self { shared: Arc::new(shared), outlet, server: Some(server), acceptors: Vec::new() })

@@ -138,12 +138,15 @@ fn ending<T>(told: &Result<T, ClientError>) -> &'static str {
             Rejection::TimedOut => "read timed out",
             Rejection::Stopped => "node stopped before",
             Rejection::Codec(_) => "codec",
+            Rejection::Unreachable => "unreachable",
+            Rejection::Answer(_) => "answer not carried",
         },
         Err(ClientError::Unknown(uncertainty)) => match uncertainty {
             Uncertainty::Timeout => "timeout",
             Uncertainty::Stopped => "node stopped",
             Uncertainty::LeaderChanged => "leader changed",
             Uncertainty::LinkLost => "link lost",
+            Uncertainty::ReplyLost => "reply not carried",
         },
     }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test picks the events that it waits for")]
 
+mod clients;
 mod hostile;
 mod identity;
 mod lanes;

@@ -151,6 +151,8 @@ impl<W: Waiter> Driver<W> {
         loop {
             match self.stage {
                 Stage::Act => {
+                    // Read after everything was taken in: a read that came after this reading must not
+                    // be answered by a lease that was looked at before it (protocol.md, R7).
                     let now = self.clock.now();
                     self.step(now);
                     if let Some(reason) = self.stop.take() {

@@ -23,6 +23,7 @@ options:
                    kill kill-many pause isolate split bridge quorum-loss chain one-way swizzle loss
                    delay duplicate reorder filter-cut filter-loss sync-error sync-lie sync-slow
                    sync-hang write-error disk-full
+  --lease MS       the leader reads by leases of so long, as `kv init --lease` lays them out
   --rootless       do without root's means: namespaces, packet filter, small file systems
   --kv PATH        the `kv` program (default: built by cargo, or beside this program)
   --history FILE   save the history here, whatever the verdict
@@ -50,6 +51,8 @@ pub(crate) struct Options {
     pub(crate) nodes: usize,
     pub(crate) seed: Option<u64>,
     pub(crate) faults: Vec<Fault>,
+    /// In milliseconds, as given to `kv init`, which knows the bounds.
+    pub(crate) lease: Option<String>,
     pub(crate) rootless: bool,
     pub(crate) kv: Option<PathBuf>,
     pub(crate) history: Option<PathBuf>,
@@ -63,6 +66,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
         nodes: 3,
         seed: None,
         faults: Fault::ALL.to_vec(),
+        lease: None,
         rootless: false,
         kv: None,
         history: None,
@@ -92,6 +96,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
                 options.seed = Some(seed);
             }
             "--faults" => options.faults = fault::parse(&value()?)?,
+            "--lease" => options.lease = Some(value()?),
             "--rootless" => options.rootless = true,
             "--kv" => options.kv = Some(value()?.into()),
             "--history" => options.history = Some(value()?.into()),

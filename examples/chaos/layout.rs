@@ -24,6 +24,8 @@ pub(crate) struct Plan<'run> {
     pub(crate) kv: &'run Path,
     pub(crate) dir: &'run Path,
     pub(crate) nodes: usize,
+    /// For how long the leader's leases are, in milliseconds, if it has any.
+    pub(crate) lease: Option<&'a str>,
     pub(crate) seed: u64,
     /// The replica to give a small file system, where that can be done, and its bytes.
     pub(crate) small_disk: (usize, u64),
@@ -64,7 +66,11 @@ pub(crate) fn lay_out(
     let (kv, dir) = (plan.kv.display().to_string(), plan.dir.join("c"));
     let (place, count) = (dir.display().to_string(), plan.nodes.to_string());
     // The ports that are written here are replaced below.
-    must(&kv, &["init", &place, "--replicas", &count])?;
+    let mut init = vec!["init", &place, "--replicas", &count];
+    if let Some(lease) = plan.lease {
+        init.extend(["--lease", lease]);
+    }
+    must(&kv, &init)?;
     guard.announce(&Remains::Servers(dir.clone()))?;
     let mut spaces = Vec::new();
     for place in 0..plan.nodes {

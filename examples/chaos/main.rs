@@ -146,7 +146,8 @@ fn run(options: &Options) -> Result<ExitCode, String> {
         Rng::new(seed, u64::MAX).below(options.nodes as u64) as usize,
         SMALL_DISK_BYTES.0 + SMALL_DISK_BYTES.1 * options.duration.as_secs().div_ceil(60),
     );
-    let plan = Plan { kv: &kv, dir: &dir, nodes: options.nodes, seed, small_disk };
+    let (nodes, lease) = (options.nodes, options.lease.as_deref());
+    let plan = Plan { kv: &kv, dir: &dir, nodes, lease, seed, small_disk };
     let mut cluster = Cluster::new(lay_out(&plan, &abilities, &guard)?, &kv, &abilities);
     let orders =
         Orders { menu: &menu, duration: options.duration, seed, interrupted: &interrupted };

@@ -3,21 +3,26 @@
 //! Owns: the options and their texts. Reads no file. Every mistake is one line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::limits::REPLICAS_MAX;
+use paxos::Consistency;
+
+use crate::limits::{LEASE_MILLIS, REPLICAS_MAX};
 
 /// What `kv --help` prints.
 pub(crate) const HELP: &str = "\
 kv - a replicated key-value server that speaks the Redis protocol
 
 usage:
-  kv [--data DIR] [--base-port P]    three replicas in this process, durable under DIR
+  kv [--data DIR] [--base-port P] [--reads HOW]
+                                     three replicas in this process, durable under DIR
                                      (default ./kv-data), clients on ports P+1 to P+3
-  kv init DIR --replicas N [--base-port P]
+  kv init DIR --replicas N [--base-port P] [--lease MS]
                                      lay out DIR/1 to DIR/N, each with config.toml, key and data,
                                      for N (1 to 9) replicas that run as processes of their own;
                                      replica i takes clients on port P+i, peers on port P+100+i
-  kv serve DIR/I [--trace-out FILE]  run the replica of that directory
+  kv serve DIR/I [--reads HOW] [--trace-out FILE]
+                                     run the replica of that directory
   kv --help                          this text
   kv --version                       the version
 
@@ -28,6 +33,12 @@ options:
   --data DIR       where `kv` alone keeps its three replicas
   --replicas N     how many replicas `kv init` lays out
   --base-port P    default 7000; written down when a directory is laid out
+  --reads HOW      what a command that only reads is answered from: `linearizable` (the default), a
+                   state that includes all that anybody was told before; or `stale:MS`, one that
+                   lacks at most what was told in the last MS milliseconds, which spares the question
+  --lease MS       written down: voters promise the leader to elect nobody else for MS milliseconds
+                   (200 to 500), so that it serves linearizable reads without asking them. Rests on
+                   clocks that run true to one part in ten, and never stand still
   --trace-out FILE writes the replica's messages, writes and values as JSON, one object a line
 
 environment:
@@ -53,16 +64,20 @@ pub(crate) enum Invocation {
         data: PathBuf,
         /// `None`: as the directory was laid out, or the default.
         base_port: Option<u16>,
+        reads: Consistency,
     },
     /// Lay out directories.
     Init {
         dir: PathBuf,
         replicas: u16,
         base_port: u16,
+        /// The leases of its leader.
+        lease: Option<Duration>,
     },
     /// One replica.
     Serve {
         dir: PathBuf,
+        reads: Consistency,
         /// Where its events are written.
         trace_out: Option<PathBuf>,
     },
@@ -89,6 +104,8 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
             "--data" => given.data = Some(PathBuf::from(value()?)),
             "--base-port" => given.base_port = Some(base_port(&value()?)?),
             "--trace-out" => given.trace_out = Some(PathBuf::from(value()?)),
+            "--reads" => given.reads = Some(reads(&value()?)?),
+            "--lease" => given.lease = Some(lease(&value()?)?),
             "--replicas" => given.replicas = Some(replicas(&value()?)?),
             option if option.starts_with('-') => {
                 return Err(format!("unknown option {option}; see kv --help"));
@@ -105,6 +122,8 @@ struct Given {
     data: Option<PathBuf>,
     base_port: Option<u16>,
     replicas: Option<u16>,
+    reads: Option<Consistency>,
+    lease: Option<Duration>,
     trace_out: Option<PathBuf>,
 }
 
@@ -117,26 +136,32 @@ impl Given {
         match words[..] {
             [] => {
                 refuse(self.replicas.is_some(), "--replicas", "kv alone")?;
+                refuse(self.lease.is_some(), "--lease", "kv alone")?;
                 refuse(self.trace_out.is_some(), "--trace-out", "kv alone")?;
                 Ok(Invocation::Demo {
                     data: self.data.unwrap_or_else(|| "kv-data".into()),
                     base_port: self.base_port,
+                    reads: self.reads.unwrap_or_default(),
                 })
             }
             ["init", dir] => {
                 refuse(self.data.is_some(), "--data", "kv init")?;
+                refuse(self.reads.is_some(), "--reads", "kv init")?;
                 refuse(self.trace_out.is_some(), "--trace-out", "kv init")?;
                 Ok(Invocation::Init {
                     dir: dir.into(),
                     replicas: self.replicas.ok_or("kv init needs --replicas N")?,
                     base_port: self.base_port.unwrap_or(BASE_PORT_DEFAULT),
+                    lease: self.lease,
                 })
             }
             ["serve", dir] => {
                 refuse(self.data.is_some(), "--data", "kv serve")?;
                 refuse(self.replicas.is_some(), "--replicas", "kv serve")?;
                 refuse(self.base_port.is_some(), "--base-port", "kv serve")?;
-                Ok(Invocation::Serve { dir: dir.into(), trace_out: self.trace_out })
+                refuse(self.lease.is_some(), "--lease", "kv serve")?;
+                let (reads, trace_out) = (self.reads.unwrap_or_default(), self.trace_out);
+                Ok(Invocation::Serve { dir: dir.into(), reads, trace_out })
             }
             ["init" | "serve"] => Err(format!("kv {} needs a directory; see kv --help", words[0])),
             ["init" | "serve", _, extra, ..] => {
@@ -157,6 +182,22 @@ fn base_port(text: &str) -> Result<u16, String> {
     match text.parse() {
         Ok(port) if port >= 1 && port <= highest => Ok(port),
         _ => Err(format!("--base-port is 1 to {highest}, not {text}")),
+    }
+}
+
+fn reads(text: &str) -> Result<Consistency, String> {
+    let lag = |millis: &str| millis.parse().ok().map(Duration::from_millis);
+    match text.strip_prefix("stale:").map(lag) {
+        None if text == "linearizable" => Ok(Consistency::Linearizable),
+        Some(Some(lag_max)) => Ok(Consistency::Stale { lag_max }),
+        None | Some(None) => Err(format!("--reads is linearizable or stale:MS, not {text}")),
+    }
+}
+
+fn lease(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(millis) if LEASE_MILLIS.contains(&millis) => Ok(Duration::from_millis(millis)),
+        _ => Err(format!("--lease is 200 to 500 milliseconds, not {text}")),
     }
 }
 

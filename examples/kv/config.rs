@@ -9,12 +9,17 @@ use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use paxos::core::membership::{KeyPin, Member, Membership, MembershipError, WINDOW_DEFAULT};
+use paxos::core::membership::{
+    KeyPin, LeaseTerms, Member, Membership, MembershipError, WINDOW_DEFAULT,
+};
 use paxos::core::quorum::QuorumRule;
-use paxos::{ClusterId, Epoch, Format, GroupId, ReplicaId};
+use paxos::{ClusterId, Consistency, Epoch, Format, GroupId, ReplicaId};
 use serde::Deserialize;
 use toml::Spanned;
+
+use crate::limits::{LEASE_DRIFT_PPM, LEASE_MILLIS};
 
 /// The name of the file in a replica's directory.
 pub(crate) const FILE: &str = "config.toml";
@@ -36,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) key: PathBuf,
     /// Where all this is written.
     pub(crate) file: PathBuf,
+    /// What reads are answered from: an option, and not in the file.
+    pub(crate) reads: Consistency,
     /// Where the replica's events are written, if anywhere: an option, and not in the file.
     pub(crate) trace_out: Option<PathBuf>,
 }
@@ -49,6 +56,7 @@ struct File {
     listen: Spanned<String>,
     data: PathBuf,
     key: PathBuf,
+    lease_ms: Option<Spanned<u64>>,
     member: Spanned<Vec<FileMember>>,
 }
 
@@ -116,6 +124,13 @@ fn understand(text: &str, dir: &Path) -> Result<Settings, Mistake> {
     let members = members.collect::<Result<Vec<_>, Mistake>>()?;
     let membership =
         membership(members).map_err(|error| (Some(file.member.span()), error.to_string()))?;
+    let membership = match &file.lease_ms {
+        None => membership,
+        Some(millis) if LEASE_MILLIS.contains(millis.get_ref()) => {
+            with_lease(membership, Some(Duration::from_millis(*millis.get_ref())))
+        }
+        Some(millis) => return Err(mistake(millis, "lease_ms is 200 to 500")),
+    };
     let replica = ReplicaId::new(*file.replica.get_ref());
     if !membership.contains(replica) {
         return Err(mistake(&file.replica, "replica is not among the members"));
@@ -127,6 +142,7 @@ fn understand(text: &str, dir: &Path) -> Result<Settings, Mistake> {
         data: dir.join(file.data),
         key: dir.join(file.key),
         file: dir.join(FILE),
+        reads: Consistency::default(),
         trace_out: None,
     })
 }
@@ -134,6 +150,15 @@ fn understand(text: &str, dir: &Path) -> Result<Settings, Mistake> {
 /// Majorities of these members, from the first slot on.
 pub(crate) fn membership(members: Vec<Member>) -> Result<Membership, MembershipError> {
     Membership::new(Epoch::FIRST, members, Vec::new(), QuorumRule::Majority, WINDOW_DEFAULT)
+}
+
+/// The same, with leases that last so long.
+pub(crate) fn with_lease(membership: Membership, lease: Option<Duration>) -> Membership {
+    let Some(duration) = lease else {
+        return membership;
+    };
+    let terms = LeaseTerms::new(duration, LEASE_DRIFT_PPM).expect("a lease is 200 to 500 ms");
+    membership.with_lease(terms)
 }
 
 fn member(member: &FileMember) -> Result<Member, Mistake> {
@@ -195,16 +220,27 @@ impl Settings {
              # The log, relative to this file. On a disk that keeps what was synced.\n\
              data = \"{data}\"\n\
              # This replica's private key, mode 0600, relative to this file.\n\
-             key = \"{key}\"\n\
-             \n\
-             # Everybody who votes, this replica included: the same list in every directory. `pin` is\n\
-             # the SHA-256 of the public key; `address` is where the others reach the member.\n",
+             key = \"{key}\"\n",
             replica = self.format.replica,
             count = self.format.membership.voters().len(),
             cluster = self.format.cluster,
             id = self.format.replica.number(),
             clients = self.clients,
             listen = self.listen,
+        );
+        if let Some(lease) = self.format.membership.lease() {
+            write!(
+                text,
+                "# For how long voters elect nobody else, so that the leader answers reads without asking\n\
+                 # them. The same in every directory.\n\
+                 lease_ms = {}\n",
+                lease.duration().as_millis()
+            )
+            .expect("writing to a string does not fail");
+        }
+        text.push_str(
+            "\n# Everybody who votes, this replica included: the same list in every directory. `pin` is\n\
+             # the SHA-256 of the public key; `address` is where the others reach the member.\n",
         );
         for member in self.format.membership.voters() {
             let address = member.addresses.first().map_or("", String::as_str);

@@ -3,6 +3,7 @@
 //! Owns: the numbers. Invariants are checked when the program is compiled: a request fits a group,
 //! and a group fits a batch of the replicated log.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The largest key: keys travel with every read and write, so they are kept short.
@@ -47,6 +48,11 @@ pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most replicas that `kv init` lays out: the quorums of more would not be faster or safer.
 pub(crate) const REPLICAS_MAX: u16 = 9;
+/// How long leases may be: twice the interval at which they are renewed, and no longer than the election
+/// timeout.
+pub(crate) const LEASE_MILLIS: RangeInclusive<u64> = 200..=500;
+/// How far clocks may be off, in millionths, where there are leases: more than time daemons slew them.
+pub(crate) const LEASE_DRIFT_PPM: u32 = 100_000;
 
 // The encoding adds at most 16 bytes to each argument: less than its framing in a request.
 const _: () = assert!(

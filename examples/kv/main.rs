@@ -69,8 +69,8 @@ fn run(invocation: Invocation) -> Result<(), String> {
             say(concat!("kv ", env!("CARGO_PKG_VERSION")));
             Ok(())
         }
-        Invocation::Init { dir, replicas, base_port } => {
-            setup::init(&dir, replicas, base_port)?;
+        Invocation::Init { dir, replicas, base_port, lease } => {
+            setup::init(&dir, replicas, base_port, lease)?;
             let dir = dir.display();
             say(format_args!("{dir} is laid out for {replicas} replicas. Start each with:"));
             // By the name under which it was found, so that the lines can be used as they are.
@@ -78,13 +78,14 @@ fn run(invocation: Invocation) -> Result<(), String> {
             (1..=replicas).for_each(|id| say(format_args!("  {program} serve {dir}/{id}")));
             Ok(())
         }
-        Invocation::Serve { dir, trace_out } => {
-            let settings = Settings { trace_out, ..config::load(&dir)? };
+        Invocation::Serve { dir, reads, trace_out } => {
+            let settings = Settings { reads, trace_out, ..config::load(&dir)? };
             start(vec![settings], "kv serve")
         }
-        Invocation::Demo { data, base_port } => {
+        Invocation::Demo { data, base_port, reads } => {
             let settings = demo_settings(&data, base_port)?;
-            start(settings, "kv")
+            let settings = settings.into_iter().map(|settings| Settings { reads, ..settings });
+            start(settings.collect(), "kv")
         }
     }
 }

@@ -13,8 +13,8 @@ use paxos::storage::{Wal, WalOptions};
 use std::time::Duration;
 
 use paxos::{
-    Client, ClientError, Config, Node, NodeOptions, Rejection, ReplicaId, StopReason, TraceFile,
-    Uncertainty,
+    Client, ClientError, Config, Consistency, Node, NodeOptions, Rejection, ReplicaId, StopReason,
+    TraceFile, Uncertainty,
 };
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -113,6 +113,7 @@ impl Prepared {
         let shared = Shared::new(budget, memory_bound);
         let backend = NodeBackend {
             client: node.client(),
+            consistency: self.settings.reads,
             node: Arc::clone(&node),
             published,
             shared: Arc::clone(&shared),
@@ -192,6 +193,7 @@ impl Replica {
 #[derive(Debug)]
 pub(crate) struct NodeBackend {
     client: Client<Machine>,
+    consistency: Consistency,
     node: Arc<Node<Machine>>,
     published: Published,
     shared: Arc<Shared>,
@@ -202,6 +204,7 @@ impl Clone for NodeBackend {
     fn clone(&self) -> Self {
         Self {
             client: self.client.clone(),
+            consistency: self.consistency,
             node: Arc::clone(&self.node),
             published: self.published.clone(),
             shared: Arc::clone(&self.shared),
@@ -219,7 +222,7 @@ impl Backend for NodeBackend {
         &self,
         reads: Vec<Read>,
     ) -> impl Future<Output = Result<Executed<Read>, Failure>> + Send {
-        let asked = self.client.query(reads);
+        let asked = self.client.read(self.consistency, reads);
         async { asked.await.map_err(failure) }
     }
 

@@ -11,10 +11,11 @@ use std::fs;
 use std::io;
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use paxos::quic::Identity;
 use paxos::storage::Wal;
-use paxos::{ClusterId, Format, GroupId, Member, Membership, ReplicaId};
+use paxos::{ClusterId, Consistency, Format, GroupId, Member, Membership, ReplicaId};
 
 use crate::config::{self, FILE, Settings};
 use crate::replica::wal_options;
@@ -25,20 +26,27 @@ const DATA_DIR: &str = "data";
 const PEER_PORTS: u16 = 100;
 
 /// Writes `dir/1` to `dir/replicas`.
-pub(crate) fn init(dir: &Path, replicas: u16, base_port: u16) -> Result<(), String> {
-    init_if(dir, replicas, base_port, || Ok(()))
+pub(crate) fn init(
+    dir: &Path,
+    replicas: u16,
+    base_port: u16,
+    lease: Option<Duration>,
+) -> Result<(), String> {
+    init_if(dir, replicas, base_port, lease, || Ok(()))
 }
 
 /// As [`init`], but leaves nothing behind where a port of a replica is taken: a layout for ports
 /// that never worked would stand in the way of a start with others.
 pub(crate) fn init_on_free_ports(dir: &Path, replicas: u16, base_port: u16) -> Result<(), String> {
-    init_if(dir, replicas, base_port, || (1..=replicas).try_for_each(|id| probe(id, base_port)))
+    let probe_all = || (1..=replicas).try_for_each(|id| probe(id, base_port));
+    init_if(dir, replicas, base_port, None, probe_all)
 }
 
 fn init_if(
     dir: &Path,
     replicas: u16,
     base_port: u16,
+    lease: Option<Duration>,
     ready: impl FnOnce() -> Result<(), String>,
 ) -> Result<(), String> {
     if fs::symlink_metadata(dir).is_ok() {
@@ -52,7 +60,7 @@ fn init_if(
         _ => cannot("create", dir, &error),
     };
     fs::create_dir(&unfinished).map_err(failed)?;
-    let laid_out = lay_out(&unfinished, replicas, base_port)
+    let laid_out = lay_out(&unfinished, replicas, base_port, lease)
         .and_then(|()| ready())
         .and_then(|()| fs::rename(&unfinished, dir).map_err(|error| cannot("create", dir, &error)));
     if laid_out.is_err() {
@@ -79,7 +87,12 @@ fn probe(id: u16, base_port: u16) -> Result<(), String> {
     Ok(())
 }
 
-fn lay_out(dir: &Path, replicas: u16, base_port: u16) -> Result<(), String> {
+fn lay_out(
+    dir: &Path,
+    replicas: u16,
+    base_port: u16,
+    lease: Option<Duration>,
+) -> Result<(), String> {
     let ids: Vec<_> = (1..=replicas).collect();
     let mut members = Vec::new();
     let mut cluster = 0;
@@ -99,6 +112,7 @@ fn lay_out(dir: &Path, replicas: u16, base_port: u16) -> Result<(), String> {
         });
     }
     let membership = config::membership(members).map_err(|error| error.to_string())?;
+    let membership = config::with_lease(membership, lease);
     for id in ids {
         let home = dir.join(id.to_string());
         write_home(&home, id, base_port, ClusterId::new(cluster), &membership)?;
@@ -125,6 +139,7 @@ fn write_home(
         data: home.join(DATA_DIR),
         key: home.join(KEY_FILE),
         file: home.join(FILE),
+        reads: Consistency::default(),
         trace_out: None,
     };
     fs::write(&settings.file, settings.text(DATA_DIR, KEY_FILE))

@@ -260,7 +260,8 @@ impl RequestNumber {
 
 /// A reading of the host's monotonic clock, in nanoseconds since an arbitrary origin.
 ///
-/// Serves timers only; no safety property depends on it. The host never lets it go back.
+/// Serves timers only; no safety property depends on it but those of leases, where a membership has
+/// them. The host never lets it go back.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Time(u64);
 

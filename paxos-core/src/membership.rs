@@ -53,12 +53,14 @@ pub struct LeaseTerms {
 
 impl LeaseTerms {
     /// Leases of this duration, from 1 ms to 60 s and at most the election timeout of any replica, if
-    /// no clock's rate ever differs from that of true time by more than `drift_ppm` millionths, below
-    /// a million. Crystals keep within 100; what virtual machines and their hosts do to a clock is for
-    /// their owner to know. A clock that stands still while the machine is suspended keeps no bound.
+    /// no clock's rate ever differs from that of true time by more than `drift_ppm` millionths, above
+    /// zero and below a million. What counts is the clock as the system shows it, and not the crystal
+    /// below: a time daemon that slews it adds its rate, which for some is a tenth (100,000) unless
+    /// they are told otherwise. What virtual machines and their hosts do to a clock is for their owner
+    /// to know. A clock that stands still while the machine is suspended keeps no bound.
     pub const fn new(duration: Duration, drift_ppm: u32) -> Option<Self> {
         let nanos = duration.as_nanos();
-        if nanos < 1_000_000 || nanos > 60_000_000_000 || drift_ppm >= 1_000_000 {
+        if nanos < 1_000_000 || nanos > 60_000_000_000 || drift_ppm == 0 || drift_ppm >= 1_000_000 {
             return None;
         }
         Some(Self { nanos: nanos as u64, drift_ppm })

@@ -312,9 +312,9 @@ impl Pacemaker {
         self.leases.released()
     }
 
-    /// This replica confirms a round of the leader of `ballot`.
-    pub(crate) fn grant_lease(&mut self, ballot: Ballot, round: u64, now: Time) {
-        self.leases.grant(ballot, round, now);
+    /// This replica is to confirm a round of the leader of `ballot`. Returns whether it may.
+    pub(crate) fn grant_lease(&mut self, ballot: Ballot, round: u64, now: Time) -> bool {
+        self.leases.grant(ballot, round, now)
     }
 
     /// Whether a promise to this candidate has to wait for the end of what was granted.
@@ -325,7 +325,8 @@ impl Pacemaker {
     /// Campaigns as soon as no grant of this replica forbids it.
     pub(crate) fn arm_election_after_grants(&mut self, now: Time) {
         let until = self.leases.withheld_until(self.own, now).unwrap_or(now);
-        let at = until.after(self.draw(self.heartbeat_interval));
+        // Several may wait for the same grant to end.
+        let at = until.after(self.draw(self.election_jitter.max(self.heartbeat_interval)));
         self.arm_at(Timer::Election, at);
     }
 

@@ -1,5 +1,9 @@
 //! The command line's own mistakes.
 
+use std::time::Duration;
+
+use paxos::Consistency;
+
 use crate::cli::{Invocation, parse};
 
 fn understood(line: &str) -> Result<Invocation, String> {
@@ -10,18 +14,34 @@ fn understood(line: &str) -> Result<Invocation, String> {
 fn the_forms_of_the_help_text_are_understood() {
     assert_eq!(understood("--help"), Ok(Invocation::Help));
     assert_eq!(understood("--version"), Ok(Invocation::Version));
-    assert_eq!(understood(""), Ok(Invocation::Demo { data: "kv-data".into(), base_port: None }));
+    let reads = Consistency::Linearizable;
+    let stale = Consistency::Stale { lag_max: Duration::from_millis(40) };
     assert_eq!(
-        understood("--data=x --base-port 8000"),
-        Ok(Invocation::Demo { data: "x".into(), base_port: Some(8000) })
+        understood(""),
+        Ok(Invocation::Demo { data: "kv-data".into(), base_port: None, reads })
+    );
+    assert_eq!(
+        understood("--data=x --base-port 8000 --reads stale:40"),
+        Ok(Invocation::Demo { data: "x".into(), base_port: Some(8000), reads: stale })
     );
     assert_eq!(
         understood("init x --replicas 5"),
-        Ok(Invocation::Init { dir: "x".into(), replicas: 5, base_port: 7000 })
+        Ok(Invocation::Init { dir: "x".into(), replicas: 5, base_port: 7000, lease: None })
     );
-    let serve = |trace_out| Ok(Invocation::Serve { dir: "x/1".into(), trace_out });
-    assert_eq!(understood("serve x/1"), serve(None));
-    assert_eq!(understood("serve x/1 --trace-out t"), serve(Some("t".into())));
+    assert_eq!(
+        understood("init x --replicas 3 --lease 400"),
+        Ok(Invocation::Init {
+            dir: "x".into(),
+            replicas: 3,
+            base_port: 7000,
+            lease: Some(Duration::from_millis(400))
+        })
+    );
+    let serve = |reads, trace_out| Ok(Invocation::Serve { dir: "x/1".into(), reads, trace_out });
+    assert_eq!(understood("serve x/1"), serve(reads, None));
+    assert_eq!(understood("serve x/1 --trace-out t"), serve(reads, Some("t".into())));
+    assert_eq!(understood("serve x/1 --reads linearizable"), serve(reads, None));
+    assert_eq!(understood("serve x/1 --reads stale:40"), serve(stale, None));
 }
 
 #[test]
@@ -38,6 +58,13 @@ fn each_mistake_is_one_line_that_names_it() {
         ("init x --replicas 0", "--replicas is 1 to 9, not 0"),
         ("init x --replicas 10", "--replicas is 1 to 9, not 10"),
         ("init x --replicas 3 --data y", "kv init takes no --data"),
+        ("init x --replicas 3 --reads stale:1", "kv init takes no --reads"),
+        ("init x --replicas 3 --lease 199", "--lease is 200 to 500 milliseconds, not 199"),
+        ("init x --replicas 3 --lease 501", "--lease is 200 to 500 milliseconds, not 501"),
+        ("serve x/1 --lease 400", "kv serve takes no --lease"),
+        ("--lease 400", "kv alone takes no --lease"),
+        ("--reads fresh", "--reads is linearizable or stale:MS, not fresh"),
+        ("serve x/1 --reads stale:-1", "--reads is linearizable or stale:MS, not stale:-1"),
         ("serve", "kv serve needs a directory"),
         ("serve x y", "unexpected argument y"),
         ("serve x --base-port 1", "kv serve takes no --base-port"),

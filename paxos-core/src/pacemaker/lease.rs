@@ -85,15 +85,15 @@ impl Leases {
 
     // --- as a voter
 
-    /// This replica confirms a round. Rule R6: of grants to several ballots that to the highest counts,
-    /// for whoever leads at it has outlived the leases of those below.
-    pub(super) fn grant(&mut self, ballot: Ballot, round: u64, now: Time) {
+    /// This replica is to confirm a round. Rule R6: not if it granted a lease to a higher ballot, for
+    /// whoever leads at that has outlived the leases of those below. Returns whether it may.
+    pub(super) fn grant(&mut self, ballot: Ballot, round: u64, now: Time) -> bool {
         let Some(terms) = self.terms else {
-            return;
+            return true;
         };
         let until = now.after(terms.duration());
         match &mut self.grant {
-            Some(grant) if grant.ballot > ballot => {}
+            Some(grant) if grant.ballot > ballot => return false,
             // Rounds may come out of their order; the time runs from the last that came.
             Some(grant) if grant.ballot == ballot => {
                 grant.round = grant.round.max(round);
@@ -101,6 +101,7 @@ impl Leases {
             }
             Some(_) | None => self.grant = Some(Grant { ballot, round, until }),
         }
+        true
     }
 
     /// A peer relies on no round of its own up to this one. Rule R8.

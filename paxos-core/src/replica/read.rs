@@ -63,8 +63,10 @@ impl Replica {
             Some(promised) if promised > ballot => {
                 self.outbox.send(Recipients::One(from), Reject { refused: ballot, promised });
             }
+            Some(_) | None if !self.pacemaker.grant_lease(ballot, round, self.now) => {
+                self.counters.dropped_stale += 1;
+            }
             Some(_) | None => {
-                self.pacemaker.grant_lease(ballot, round, self.now);
                 self.outbox.send(Recipients::One(from), Confirmed { ballot, round });
             }
         }

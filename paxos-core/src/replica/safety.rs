@@ -25,6 +25,8 @@ use crate::repeat::Repeats;
 ///
 /// Replicas compare whole, too, but two that took in one message twice, or at different times,
 /// then differ for ever. A model that visits every state compares by this.
+///
+/// Where a membership has leases, time does matter, and this is not enough to compare by.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct SafetyState<'a> {
     acceptor: Acceptor,

@@ -229,7 +229,8 @@ fn d6_applied_after_durable() {
 // --- the acceptor
 
 /// **A1** A promise never goes back. An acceptor takes a Prepare for a ballot at or above its
-/// promise and raises its promise to it; below, it answers with Reject.
+/// promise and raises its promise to it, unless a lease makes it wait (R6, R9); below, it answers with
+/// Reject.
 #[test]
 fn a1_promise_never_goes_back() {
     let mut bed = Bed::new(1, 3);

@@ -57,8 +57,8 @@ fn r1_no_read_point_before_the_past_is_known() {
     assert_eq!((bed.role(), rounds(&mut bed)), (Role::Leader, Vec::new()));
 }
 
-/// **R2** A read point is a leader's committed prefix, taken when a round of Confirm begins, and
-/// stands once an accept quorum has confirmed exactly that ballot and round, the leader itself
+/// **R2** Without a lease, a read point is a leader's committed prefix, taken when a round of Confirm
+/// begins, and stands once an accept quorum has confirmed exactly that ballot and round, the leader itself
 /// counted. It serves the reads that were asked before the round began, and no other.
 #[test]
 fn r2_a_round_that_began_later_confirms_a_read() {
@@ -320,7 +320,8 @@ fn r7_a_lease_counts_from_when_it_was_asked_for() {
 }
 
 /// **R6** Whoever confirms a round grants its leader a lease: until D has passed on its own clock since
-/// then, it promises no other replica's ballot, and raises none of its own.
+/// then, it answers no Prepare of another replica above its promise, and raises no ballot of its own. It
+/// confirms no round of a ballot below one that it granted a lease.
 #[test]
 fn r6_a_grantor_promises_nobody_else() {
     let confirmed = |round| Body::from(Confirmed { ballot: ballot(1, 2), round });
@@ -336,13 +337,12 @@ fn r6_a_grantor_promises_nobody_else() {
     assert_eq!(promised(&mut bed, 2, 3), None);
     assert_eq!(bed.take_sent(), [], "not even a Reject: it will ask again");
     assert_eq!(bed.replica.counters().prepares_withheld, 1);
-    // A round of a lower ballot that comes late changes nothing.
+    // A round of a lower ballot that comes late is not confirmed: it would be no grant.
     bed.receive(id(3), Confirm { ballot: ballot(0, 3), round: 99 });
+    assert_eq!(bed.take_sent(), []);
     assert_eq!(promised(&mut bed, 2, 3), None);
-    // Nor does it campaign itself, however long nobody leads.
     bed.now = granted_at.after(LEASE * 999 / 1000);
     assert_eq!(promised(&mut bed, 2, 3), None);
-    assert_eq!(bed.replica.counters().campaigns, 0);
     bed.now = granted_at.after(LEASE);
     assert_eq!(promised(&mut bed, 2, 3), Some(ballot(2, 3)));
 
@@ -350,6 +350,31 @@ fn r6_a_grantor_promises_nobody_else() {
     let mut bed = leased(1);
     bed.receive(id(2), Confirm { ballot: ballot(1, 2), round: 7 });
     assert_eq!(promised(&mut bed, 3, 2), Some(ballot(3, 2)));
+}
+
+#[test]
+fn r6_a_grantor_raises_no_ballot_of_its_own() {
+    let campaigns_after = |grants: bool| {
+        let mut bed = leased(1);
+        let beat = |bed: &mut Bed| {
+            bed.pass(HEARTBEAT);
+            bed.hear(&[2, 3], |_, _| {});
+        };
+        while bed.replica.counters().campaigns == 0 {
+            // Replica 2 leads, and tells so by nothing but its rounds.
+            if grants && bed.now < Time::ZERO.after(HEARTBEAT * 40) {
+                bed.receive(id(2), Confirm { ballot: ballot(1, 2), round: 7 });
+            }
+            beat(&mut bed);
+        }
+        bed.now
+    };
+    let unbound = campaigns_after(false);
+    assert!(unbound < Time::ZERO.after(HEARTBEAT * 20), "{unbound:?}");
+    let last_grant = Time::ZERO.after(HEARTBEAT * 39);
+    let bound = campaigns_after(true);
+    assert!(bound >= last_grant.after(LEASE), "{bound:?}");
+    assert!(bound < last_grant.after(LEASE + HEARTBEAT * 20), "{bound:?}");
 }
 
 /// **R8** A lease ends when its leader stops leading or hands over. The leader tells the highest round that
@@ -378,7 +403,8 @@ fn r8_a_lease_that_was_given_up_binds_nobody() {
     assert!(promises(7));
 }
 
-/// **R9** A replica that starts promises nothing new until D has passed: it may have granted before.
+/// **R9** A replica that starts answers no Prepare above its promise, and raises no ballot, until D has
+/// passed: it may have granted before.
 #[test]
 fn r9_a_replica_that_starts_sits_out_a_lease() {
     let membership = leased(1).replica.membership().clone();
@@ -404,8 +430,9 @@ fn an_election_timeout_below_the_lease_is_refused() {
     assert!(error.contains("election_timeout must be at least the lease"), "{error}");
     let ms = Duration::from_millis;
     assert_eq!(LeaseTerms::new(ms(400), 1_000_000), None);
-    assert_eq!(LeaseTerms::new(Duration::ZERO, 0), None);
-    assert_eq!(LeaseTerms::new(ms(60_001), 0), None);
-    assert_eq!(LeaseTerms::new(ms(1000), 0).unwrap().held(), ms(1000));
+    assert_eq!(LeaseTerms::new(ms(400), 0), None, "no clock is perfect");
+    assert_eq!(LeaseTerms::new(Duration::ZERO, 1), None);
+    assert_eq!(LeaseTerms::new(ms(60_001), 1), None);
+    assert!(LeaseTerms::new(ms(1000), 1).unwrap().held() < ms(1000));
     assert_eq!(LeaseTerms::new(ms(1000), 600_000).unwrap().held(), ms(250));
 }

@@ -25,7 +25,7 @@ pub(crate) struct Plan<'run> {
     pub(crate) dir: &'run Path,
     pub(crate) nodes: usize,
     /// For how long the leader's leases are, in milliseconds, if it has any.
-    pub(crate) lease: Option<&'a str>,
+    pub(crate) lease: Option<&'run str>,
     pub(crate) seed: u64,
     /// The replica to give a small file system, where that can be done, and its bytes.
     pub(crate) small_disk: (usize, u64),

@@ -22,6 +22,7 @@ use crate::codec::{CommandCodec, Postcard};
 use crate::driver::{Driver, Intake, Stage, Timer};
 use crate::error::StartError;
 use crate::forward::{Forwarder, Gate};
+use crate::handover::Handover;
 use crate::journal::{Disk, Done, Journal};
 use crate::machine::StateMachine;
 use crate::metrics::Meters;
@@ -201,6 +202,7 @@ pub(crate) fn assemble<M: StateMachine>(
         lives: BTreeMap::new(),
         leader: None,
         leads: false,
+        handover: Handover::default(),
         disk: Disk::default(),
         room: Room::Ample,
         stop: None,

@@ -11,6 +11,7 @@ mod host_quic;
 mod host_reads;
 mod host_silence;
 mod host_stops;
+mod host_transfer;
 mod sim_machines;
 mod support;
 mod traces;

@@ -192,6 +192,7 @@ const fn refusal(reason: &NotProposed) -> &'static str {
     match reason {
         NotProposed::NotLeader { .. } => "not_leader",
         NotProposed::Busy => "busy",
+        NotProposed::Transferring { .. } => "transferring",
         NotProposed::TooLarge { .. } => "too_large",
         NotProposed::Empty => "empty",
         NotProposed::Halted => "halted",
@@ -330,6 +331,7 @@ fn message(json: &mut Json<'_>, message: &Message) {
             json.text("connectivity", reaches);
             json.slot("committed", heartbeat.committed);
             json.slot("durable", heartbeat.durable);
+            json.number("priority", u64::from(heartbeat.priority.number()));
         }
         Body::Fetch(fetch) => {
             json.slot("from", fetch.from);
@@ -352,6 +354,10 @@ fn message(json: &mut Json<'_>, message: &Message) {
         Body::Confirmed(confirmed) => {
             json.ballot("ballot", confirmed.ballot);
             json.number("round", confirmed.round);
+        }
+        Body::Transfer(transfer) => {
+            json.ballot("ballot", transfer.ballot);
+            json.slot("committed", transfer.committed);
         }
     }
 }

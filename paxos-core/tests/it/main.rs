@@ -26,4 +26,5 @@ mod regressions;
 mod samples;
 mod scripts;
 mod traces;
+mod transfer;
 mod values;

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use paxos_core::ballot::Ballot;
 use paxos_core::ids::{
-    ClientId, ClusterId, Epoch, GroupId, Incarnation, LogClock, ReplicaId, RequestNumber, Slot,
+    ClientId, ClusterId, Epoch, GroupId, Incarnation, LogClock, Priority, ReplicaId, RequestNumber,
+    Slot,
 };
 use paxos_core::membership::{Member, Membership};
 use paxos_core::message::{
     Accept, Accepted, Body, Commit, Confirm, Confirmed, Connectivity, Echo, Fetch, Fetched,
     Heartbeat, Message, Origin, Prepare, Promise, PromiseEntry, Refused, Reject, SlotState,
+    Transfer,
 };
 use paxos_core::quorum::QuorumRule;
 use paxos_core::value::{Batch, Command, CommandKind, Value};
@@ -116,6 +118,7 @@ pub(crate) fn messages() -> Vec<(String, Message)> {
         Refused { refused: Incarnation::new(1, 2), remembered: Incarnation::new(3, 4) }.into(),
         Confirm { ballot: ballot(5, 2), round: 7 }.into(),
         Confirmed { ballot: ballot(5, 2), round: u64::MAX }.into(),
+        Transfer { ballot: ballot(5, 2), committed: Slot::new(13) }.into(),
     ];
     let mut messages: Vec<_> =
         bodies.into_iter().map(|body| (body.name().to_owned(), body)).collect();
@@ -161,6 +164,7 @@ fn heartbeat() -> Heartbeat {
         connectivity: Connectivity::Quorum,
         committed: Slot::new(13),
         durable: Slot::new(15),
+        priority: Priority::new(7),
     }
 }
 
@@ -300,22 +304,26 @@ fn promises() -> impl Strategy<Value = Promise> {
 fn heartbeats() -> impl Strategy<Value = Heartbeat> {
     let echoes = vec((any::<u16>(), incarnations(), any::<u64>()), 0..6);
     let leads = (option::of(ballots()), option::of(ballots()), any::<bool>());
-    (any::<u64>(), echoes, leads, slots(), slots()).prop_map(
-        |(sequence, echoes, (promised, leader, connected), committed, durable)| Heartbeat {
-            sequence,
-            echoes: echoes
-                .into_iter()
-                .map(|(peer, incarnation, sequence)| Echo {
-                    peer: ReplicaId::new(peer),
-                    incarnation,
-                    sequence,
-                })
-                .collect(),
-            promised,
-            leader,
-            connectivity: if connected { Connectivity::Quorum } else { Connectivity::Partial },
-            committed,
-            durable,
+    let tells = (slots(), slots(), any::<u8>());
+    (any::<u64>(), echoes, leads, tells).prop_map(
+        |(sequence, echoes, (promised, leader, connected), (committed, durable, priority))| {
+            Heartbeat {
+                sequence,
+                echoes: echoes
+                    .into_iter()
+                    .map(|(peer, incarnation, sequence)| Echo {
+                        peer: ReplicaId::new(peer),
+                        incarnation,
+                        sequence,
+                    })
+                    .collect(),
+                promised,
+                leader,
+                connectivity: if connected { Connectivity::Quorum } else { Connectivity::Partial },
+                committed,
+                durable,
+                priority: Priority::new(priority),
+            }
         },
     )
 }
@@ -344,6 +352,7 @@ fn bodies() -> impl Strategy<Value = Body> {
         ),
         (ballots(), any::<u64>()).prop_map(|(ballot, round)| Confirm { ballot, round }.into()),
         (ballots(), any::<u64>()).prop_map(|(ballot, round)| Confirmed { ballot, round }.into()),
+        (ballots(), slots()).prop_map(|(ballot, committed)| Transfer { ballot, committed }.into()),
         (incarnations(), incarnations()).prop_map(|(refused, remembered)| Refused {
             refused,
             remembered,

@@ -22,6 +22,7 @@ mod quorum;
 mod random;
 mod reads;
 mod recovery;
+mod rejoin;
 mod regressions;
 mod samples;
 mod scripts;

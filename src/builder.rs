@@ -178,7 +178,6 @@ pub(crate) fn assemble<M: StateMachine>(
         Arc::clone(&shared),
     );
     transport.start(life);
-    let timeout = options.request_timeout;
     let driver = Driver {
         id: format.replica,
         group: format.group,
@@ -213,7 +212,7 @@ pub(crate) fn assemble<M: StateMachine>(
         clock,
         replica,
     };
-    let node = Node::new(Arc::clone(&shared), codec, requests_sender, timeout);
+    let node = Node::new(&driver, codec, requests_sender);
     Ok(Parts { node, driver, applier, shared })
 }
 

@@ -52,12 +52,13 @@ impl<M: StateMachine> Node<M> {
         Builder::new()
     }
 
+    /// The handle of the node that this task runs.
     pub(crate) fn new(
-        shared: Arc<Shared>,
+        driver: &Driver<ReplyTo<M>>,
         codec: Arc<dyn CommandCodec<M::Command>>,
         requests: mpsc::UnboundedSender<Request<ReplyTo<M>>>,
-        timeout: Duration,
     ) -> Self {
+        let (shared, timeout) = (Arc::clone(&driver.shared), driver.options.request_timeout);
         Self { shared, codec, requests, timeout }
     }
 

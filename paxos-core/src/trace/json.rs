@@ -10,7 +10,7 @@ use super::{Digest, Event, Packet};
 use crate::ballot::Ballot;
 use crate::durable::Write;
 use crate::ids::{Incarnation, ReplicaId, Slot, Time};
-use crate::message::{Body, Connectivity, Message, Promise, SlotState};
+use crate::message::{Body, Connectivity, Heartbeat, Message, Promise, SlotState};
 use crate::output::{Halt, NotProposed};
 use crate::value::{Command, CommandKind, Value};
 
@@ -315,24 +315,7 @@ fn message(json: &mut Json<'_>, message: &Message) {
             json.ballot("ballot", commit.ballot);
             json.slot("committed", commit.committed);
         }
-        Body::Heartbeat(heartbeat) => {
-            json.number("sequence", heartbeat.sequence);
-            json.array("echoes", &heartbeat.echoes, |json, echo| {
-                json.replica("peer", echo.peer);
-                json.life("life", echo.incarnation);
-                json.number("sequence", echo.sequence);
-            });
-            json.ballot("promised", heartbeat.promised);
-            json.ballot("leader", heartbeat.leader);
-            let reaches = match heartbeat.connectivity {
-                Connectivity::Partial => "partial",
-                Connectivity::Quorum => "quorum",
-            };
-            json.text("connectivity", reaches);
-            json.slot("committed", heartbeat.committed);
-            json.slot("durable", heartbeat.durable);
-            json.number("priority", u64::from(heartbeat.priority.number()));
-        }
+        Body::Heartbeat(said) => heartbeat(json, said),
         Body::Fetch(fetch) => {
             json.slot("from", fetch.from);
             json.slot("through", fetch.through);
@@ -360,6 +343,25 @@ fn message(json: &mut Json<'_>, message: &Message) {
             json.slot("committed", transfer.committed);
         }
     }
+}
+
+fn heartbeat(json: &mut Json<'_>, heartbeat: &Heartbeat) {
+    json.number("sequence", heartbeat.sequence);
+    json.array("echoes", &heartbeat.echoes, |json, echo| {
+        json.replica("peer", echo.peer);
+        json.life("life", echo.incarnation);
+        json.number("sequence", echo.sequence);
+    });
+    json.ballot("promised", heartbeat.promised);
+    json.ballot("leader", heartbeat.leader);
+    let reaches = match heartbeat.connectivity {
+        Connectivity::Partial => "partial",
+        Connectivity::Quorum => "quorum",
+    };
+    json.text("connectivity", reaches);
+    json.slot("committed", heartbeat.committed);
+    json.slot("durable", heartbeat.durable);
+    json.number("priority", u64::from(heartbeat.priority.number()));
 }
 
 fn promise(json: &mut Json<'_>, page: &Promise) {

@@ -22,6 +22,7 @@ use crate::codec::{CommandCodec, Postcard};
 use crate::driver::{Driver, Intake, Stage, Timer};
 use crate::error::StartError;
 use crate::forward::{Forwarder, Gate};
+use crate::handover::Handover;
 use crate::journal::{Disk, Done, Journal};
 use crate::machine::StateMachine;
 use crate::metrics::Meters;
@@ -177,7 +178,6 @@ pub(crate) fn assemble<M: StateMachine>(
         Arc::clone(&shared),
     );
     transport.start(life);
-    let timeout = options.request_timeout;
     let driver = Driver {
         id: format.replica,
         group: format.group,
@@ -201,6 +201,7 @@ pub(crate) fn assemble<M: StateMachine>(
         lives: BTreeMap::new(),
         leader: None,
         leads: false,
+        handover: Handover::default(),
         disk: Disk::default(),
         room: Room::Ample,
         stop: None,
@@ -211,7 +212,7 @@ pub(crate) fn assemble<M: StateMachine>(
         clock,
         replica,
     };
-    let node = Node::new(Arc::clone(&shared), codec, requests_sender, timeout);
+    let node = Node::new(&driver, codec, requests_sender);
     Ok(Parts { node, driver, applier, shared })
 }
 

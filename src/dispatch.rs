@@ -47,6 +47,9 @@ impl<W: Waiter> Driver<W> {
     }
 
     fn propose_all(&mut self, now: Time) {
+        if self.holds_commands() {
+            return;
+        }
         while let Some(mut parcel) = self.queue.next(now) {
             if self.room == Room::Full {
                 self.refuse_all(&parcel.without_forwards(), Refusal::StorageFull);
@@ -101,8 +104,13 @@ impl<W: Waiter> Driver<W> {
                 self.hold(parcel);
                 false
             }
-            // Also what a newer core may add: it is not proposed, and is tried again later.
-            NotProposed::Busy | NotProposed::Empty | NotProposed::Halted | _ => {
+            // Also what a newer core may add: it is not proposed, and is tried again later. A leader that
+            // makes way holds what it has until another leads, or until it leads on.
+            NotProposed::Transferring { .. }
+            | NotProposed::Busy
+            | NotProposed::Empty
+            | NotProposed::Halted
+            | _ => {
                 self.hold(parcel);
                 false
             }

@@ -29,11 +29,12 @@ use crate::clock::{Alarm, Clock};
 use crate::dispatch::Carried;
 use crate::error::{ClientError, Rejection, StopReason};
 use crate::forward::{Forwarder, Gate};
+use crate::handover::Handover;
 use crate::journal::{Disk, Done, Job, Journal};
 use crate::options::NodeOptions;
 use crate::reads::Reads;
 use crate::router;
-use crate::shared::{Closing, Shared};
+use crate::shared::{Closing, Leadership, Shared};
 use crate::submit::{Queue, Request};
 use crate::succession::Succession;
 use crate::waiters::Waiter;
@@ -70,6 +71,7 @@ pub(crate) struct Driver<W> {
     /// The ballot of the leader that this node is or follows.
     pub(crate) leader: Option<Ballot>,
     pub(crate) leads: bool,
+    pub(crate) handover: Handover,
     pub(crate) succession: Succession,
     pub(crate) disk: Disk,
     pub(crate) room: Room,
@@ -201,7 +203,8 @@ impl<W: Waiter> Driver<W> {
         if self.timer.wake_at.is_some_and(|at| at <= now) {
             self.replica.handle_timeout(now);
         }
-        // What was committed, or a change of leadership, makes way for what waits.
+        self.make_way(now);
+        // What was committed, or a change of leadership, makes room for what waits.
         while self.stop.is_none() {
             self.dispatch(now);
             self.dispatch_reads(now);
@@ -210,6 +213,7 @@ impl<W: Waiter> Driver<W> {
                 break;
             }
         }
+        self.settle_transfer(now);
         self.tend(now);
         self.publish(now);
     }
@@ -256,8 +260,9 @@ impl<W: Waiter> Driver<W> {
                 TransportEvent::Frame { from, channel, bytes } => match channel {
                     Channel::Core => match paxos_core::codec::decode(bytes) {
                         // Values would take the room that promises and trims still need. For the
-                        // protocol the message is lost: others vote, and it is fetched later.
-                        Ok(message) if self.room == Room::Full && brings_values(&message) => {
+                        // protocol the message is lost: others vote, and it is fetched later. Nor
+                        // is the lead of any use here.
+                        Ok(message) if self.room == Room::Full && needs_space(&message) => {
                             self.shared.meters.dropped_no_room.add(1);
                         }
                         Ok(message) => {
@@ -473,7 +478,10 @@ impl<W: Waiter> Driver<W> {
                 Room::Full => {
                     tracing::warn!(replica = %self.id, "storage full: commands are refused");
                 }
-                Room::Ample => tracing::info!(replica = %self.id, "storage has space again"),
+                Room::Ample => {
+                    tracing::info!(replica = %self.id, "storage has space again");
+                    self.note_space();
+                }
             }
             self.timer.published = None;
         }
@@ -541,6 +549,14 @@ impl<W: Waiter> Driver<W> {
             (state.leader, state.is_leader) = (self.leader, self.leads);
             modified
         });
+        let leadership = match self.leader {
+            Some(ballot) if self.leads => Leadership::Leads(ballot),
+            Some(ballot) => Leadership::Follows(ballot),
+            None => Leadership::Unknown,
+        };
+        self.shared
+            .leadership
+            .send_if_modified(|state| core::mem::replace(state, leadership) != leadership);
     }
 
     /// Looks through the queues now and then: for what nobody waits for, for space on the disk, and
@@ -551,7 +567,8 @@ impl<W: Waiter> Driver<W> {
             Closing::Graceful => {
                 let close_by = now.after(self.options.shutdown_timeout);
                 let close_by = *self.timer.close_by.get_or_insert(close_by);
-                if (self.shared.waiting() == 0 && self.queue.is_empty()) || now >= close_by {
+                let idle = self.shared.waiting() == 0 && self.queue.is_empty();
+                if (idle && !self.is_succession_open(now)) || now >= close_by {
                     self.stop.get_or_insert(StopReason::Shutdown);
                 }
             }
@@ -600,8 +617,13 @@ impl<W: Waiter> Driver<W> {
         {
             at_latest(at);
         }
+        if let Some(at) = self.handover.due()
+            && at > now
+        {
+            at_latest(at);
+        }
         if self.timer.close_by.is_some() {
-            at_latest(now.after(SWEEP_INTERVAL / 10));
+            at_latest(now.after(self.closing_pace()));
         }
         let Some(due) = due else { return };
         if self.timer.armed.is_none_or(|armed| due < armed) {
@@ -635,7 +657,7 @@ fn packet(message: &Message) -> Packet {
     Packet::Shared(Arc::new(message.clone()))
 }
 
-/// Whether a message makes its receiver write values.
-fn brings_values(message: &Message) -> bool {
-    matches!(message.body, Body::Accept(_) | Body::Fetched(_))
+/// Whether a message makes its receiver write values, now or as the next leader.
+fn needs_space(message: &Message) -> bool {
+    matches!(message.body, Body::Accept(_) | Body::Fetched(_) | Body::Transfer(_))
 }

@@ -1,12 +1,13 @@
 //! What can go wrong for a client, at the start, and for good.
 //!
-//! Owns: [`ClientError`] and its two halves, [`StartError`], [`StopReason`].
+//! Owns: [`ClientError`] and its two halves, [`TransferError`], [`StartError`], [`StopReason`].
 //! Invariant: [`Rejection`] is said only of a command that is certainly not applied and never will
 //! be; whatever is less certain is [`Uncertainty`].
 
 use core::fmt;
 use std::sync::Arc;
 
+use paxos_core::ballot::Ballot;
 use paxos_core::ids::{ReplicaId, Slot};
 use paxos_core::output::{Halt, RecoverError};
 use paxos_core::port::StorageError;
@@ -113,6 +114,45 @@ impl fmt::Display for Uncertainty {
             Self::LinkLost => "it may have been proposed, and the link to its leader or node fell",
             Self::ReplyLost => "it was applied, and its reply cannot be carried",
         })
+    }
+}
+
+/// Why another node does not lead after [`crate::Node::transfer`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum TransferError {
+    /// The leader does not make way, and nothing has changed.
+    Refused(paxos_core::output::TransferError),
+    /// The other node did not take over within an election timeout: this one leads on.
+    GivenUp,
+    /// This node made way, and the leader of this ballot came first.
+    OtherLeads(Ballot),
+    /// This node made way, and has heard of no leader since.
+    NoLeader,
+    /// The node is stopped.
+    Stopped,
+}
+
+impl fmt::Display for TransferError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => error.fmt(f),
+            Self::GivenUp => f.write_str("the other node did not take over in time"),
+            Self::OtherLeads(ballot) => {
+                write!(f, "another took over: {} at ballot {ballot}", ballot.leader())
+            }
+            Self::NoLeader => f.write_str("this node made way, and has heard of no leader since"),
+            Self::Stopped => f.write_str("the node is stopped"),
+        }
+    }
+}
+
+impl std::error::Error for TransferError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Refused(error) => Some(error),
+            Self::GivenUp | Self::OtherLeads(_) | Self::NoLeader | Self::Stopped => None,
+        }
     }
 }
 

@@ -121,6 +121,7 @@ mod dispatch;
 mod driver;
 mod forward;
 mod frame;
+mod handover;
 mod histogram;
 mod journal;
 mod node;
@@ -145,7 +146,9 @@ pub use paxos_transport_quic as quic;
 pub use bytes::Bytes;
 pub use paxos_core::ballot::Ballot;
 pub use paxos_core::config::Config;
-pub use paxos_core::ids::{ClusterId, Epoch, GroupId, Incarnation, LogClock, ReplicaId, Slot};
+pub use paxos_core::ids::{
+    ClusterId, Epoch, GroupId, Incarnation, LogClock, Priority, ReplicaId, Slot,
+};
 pub use paxos_core::membership::{KeyPin, Member, Membership};
 pub use paxos_core::message::Connectivity;
 pub use paxos_core::output::{Halt, RecoverError, Role, Status};
@@ -155,7 +158,9 @@ pub use paxos_core::quorum::QuorumRule;
 pub use crate::builder::Builder;
 pub use crate::client::{Client, Consistency};
 pub use crate::codec::{CodecError, CommandCodec, Postcard};
-pub use crate::error::{ClientError, Rejection, StartError, StopReason, Uncertainty};
+pub use crate::error::{
+    ClientError, Rejection, StartError, StopReason, TransferError, Uncertainty,
+};
 pub use crate::machine::{Batch, SnapshotError, SnapshotStream, StateMachine};
 pub use crate::memory::{MemoryFaults, MemoryNetwork, MemoryTransport};
 pub use crate::metrics::{Distribution, Metrics};
@@ -163,5 +168,5 @@ pub use crate::node::Node;
 pub use crate::options::NodeOptions;
 pub use crate::remote::client::{ConnectError, RemoteClient, RemoteOptions};
 pub use crate::remote::serve::{ServeOptions, Serving, ServingStatus};
-pub use crate::shared::{NodeEventState, NodeStatus};
+pub use crate::shared::{Leadership, NodeEventState, NodeStatus};
 pub use crate::trace::{TraceFile, TraceSink};

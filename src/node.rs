@@ -8,6 +8,8 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use futures::FutureExt;
+use paxos_core::ballot::Ballot;
+use paxos_core::ids::ReplicaId;
 use std::panic::AssertUnwindSafe;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -17,10 +19,10 @@ use crate::builder::Builder;
 use crate::client::Client;
 use crate::codec::CommandCodec;
 use crate::driver::Driver;
-use crate::error::{StopReason, panic_words};
+use crate::error::{StopReason, TransferError, panic_words};
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
-use crate::shared::{Closing, NodeEventState, NodeStatus, Shared};
+use crate::shared::{Closing, Leadership, NodeEventState, NodeStatus, Shared};
 use crate::submit::Request;
 
 /// How long the end of the journal's thread and of the state machine's work is waited for, once
@@ -50,12 +52,13 @@ impl<M: StateMachine> Node<M> {
         Builder::new()
     }
 
+    /// The handle of the node that this task runs.
     pub(crate) fn new(
-        shared: Arc<Shared>,
+        driver: &Driver<ReplyTo<M>>,
         codec: Arc<dyn CommandCodec<M::Command>>,
         requests: mpsc::UnboundedSender<Request<ReplyTo<M>>>,
-        timeout: Duration,
     ) -> Self {
+        let (shared, timeout) = (Arc::clone(&driver.shared), driver.options.request_timeout);
         Self { shared, codec, requests, timeout }
     }
 
@@ -98,9 +101,46 @@ impl<M: StateMachine> Node<M> {
         self.shared.events.subscribe()
     }
 
-    /// Stops the node in an orderly way: refuses new requests, waits up to
-    /// [`crate::NodeOptions::shutdown_timeout`] for those that were taken, and ends the tasks and
-    /// the thread. Returns why the node stopped, which is another reason if it had stopped before.
+    /// Who leads, as far as this node knows, and under which ballot: each change. A slow reader sees the
+    /// newest state and misses those between, but never takes one reign for another. Read what
+    /// [`Leadership`] says before you rely on it.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.shared.leadership.subscribe()
+    }
+
+    /// Asks this node, which must lead, to make way for the node of another voter, and returns the
+    /// ballot under which that one leads.
+    ///
+    /// Commands wait meanwhile, at this node and at those that forward to it, for an election timeout at
+    /// most; nobody is refused because of it. After that time this node leads on, and says
+    /// [`TransferError::GivenUp`].
+    ///
+    /// # Errors
+    ///
+    /// Where this node does not lead, where the other one is not connected or is more than a window
+    /// behind, or where it did not take over.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future withdraws nothing: the other node may take over all the same.
+    pub async fn transfer(&self, to: ReplicaId) -> Result<Ballot, TransferError> {
+        if self.shared.closing() != Closing::No {
+            return Err(TransferError::Stopped);
+        }
+        let came_of_it = self.shared.hand_over(to);
+        let mut stopped = self.shared.stopped.subscribe();
+        tokio::select! {
+            biased;
+            answer = came_of_it => answer.unwrap_or(Err(TransferError::Stopped)),
+            _ = stopped.wait_for(Option::is_some) => Err(TransferError::Stopped),
+        }
+    }
+
+    /// Stops the node in an orderly way: refuses new requests; where it leads and another voter can, makes
+    /// way for that one first, for an election timeout at most; waits up to
+    /// [`crate::NodeOptions::shutdown_timeout`] for the requests that were taken, which the next leader
+    /// may carry out; and ends the tasks and the thread. Returns why the node stopped, which is another
+    /// reason if it had stopped before.
     ///
     /// # Cancel safety
     ///
@@ -162,5 +202,6 @@ pub(crate) async fn supervise<M: StateMachine>(
     };
     futures::join!(applier, journal);
     tracing::info!(%replica, "stopped");
+    shared.leadership.send_replace(Leadership::Unknown);
     shared.stopped.send_replace(Some(reason));
 }

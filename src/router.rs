@@ -35,7 +35,8 @@ fn place(body: &Body, group: GroupId, large: bool) -> (Lane, Option<CoalesceKey>
         | Body::Reject(_)
         | Body::Refused(_)
         | Body::Confirm(_)
-        | Body::Confirmed(_) => (Lane::Control, None),
+        | Body::Confirmed(_)
+        | Body::Transfer(_) => (Lane::Control, None),
         Body::Fetched(_) if large => (Lane::Bulk, None),
         Body::Accept(_) | Body::Fetch(_) | Body::Fetched(_) => (Lane::Log, None),
     }

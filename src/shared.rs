@@ -1,6 +1,6 @@
 //! What the parts of one node share: gates, gauges and cells, each written by one of them.
 //!
-//! Owns: [`Shared`], [`NodeStatus`], [`NodeEventState`]. Holds no protocol state.
+//! Owns: [`Shared`], [`NodeStatus`], [`NodeEventState`], [`Leadership`]. Holds no protocol state.
 //! Invariant: `waiting` counts every request between its acceptance from a client and its answer,
 //! so that the waiting list and every queue before it are bounded by one number.
 
@@ -15,9 +15,9 @@ use paxos_core::ids::{ClusterId, GroupId, ReplicaId, Slot};
 use paxos_core::output::{Counters, Status};
 use paxos_core::port::{Format, Room, TransportCounters};
 use paxos_core::replica::Replica;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
-use crate::error::StopReason;
+use crate::error::{StopReason, TransferError};
 use crate::metrics::Meters;
 use crate::options::NodeOptions;
 
@@ -43,6 +43,30 @@ pub struct NodeEventState {
     pub is_leader: bool,
     /// The last slot that this node's state machine holds.
     pub applied: Slot,
+}
+
+/// Who leads, as far as a node knows: what [`crate::Node::leadership`] tells of.
+///
+/// A hint about the past, and no lock: by the time it is read another may lead, and two nodes may say
+/// at once that they lead. Whoever acts upon it outside the state machine takes the ballot along as a
+/// fencing token, and has it refused wherever a higher one was seen: ballots of later leaders are higher.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Leadership {
+    /// The node knows no leader, or has stopped.
+    #[default]
+    Unknown,
+    /// It leads, since it won this ballot.
+    Leads(Ballot),
+    /// It hears and follows the leader of this ballot: [`Ballot::leader`] names it.
+    Follows(Ballot),
+}
+
+/// Somebody asks this node to make way.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) to: ReplicaId,
+    pub(crate) answer: oneshot::Sender<Result<Ballot, TransferError>>,
 }
 
 /// Whether the node goes on.
@@ -99,7 +123,9 @@ pub(crate) struct Shared {
     waker: AtomicWaker,
     pub(crate) meters: Arc<Meters>,
     pub(crate) published: Mutex<Published>,
+    orders: Mutex<Vec<Order>>,
     pub(crate) events: watch::Sender<NodeEventState>,
+    pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) stopped: watch::Sender<Option<StopReason>>,
 }
 
@@ -124,7 +150,9 @@ impl Shared {
             waker: AtomicWaker::new(),
             meters,
             published: Mutex::new(published),
+            orders: Mutex::new(Vec::new()),
             events: watch::Sender::new(events),
+            leadership: watch::Sender::new(Leadership::Unknown),
             stopped: watch::Sender::new(None),
         }
     }
@@ -168,6 +196,24 @@ impl Shared {
     pub(crate) fn close(&self, closing: Closing) {
         self.closing.fetch_max(closing as u8, Ordering::AcqRel);
         self.nudge();
+    }
+
+    /// Asks the node's task to make way for this replica; the answer comes when it is known what came
+    /// of it, or never if the task ends first.
+    pub(crate) fn hand_over(
+        &self,
+        to: ReplicaId,
+    ) -> oneshot::Receiver<Result<Ballot, TransferError>> {
+        let (answer, came_of_it) = oneshot::channel();
+        let orders = &mut *self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.push(Order { to, answer });
+        self.nudge();
+        came_of_it
+    }
+
+    /// What was asked for and not taken yet.
+    pub(crate) fn take_orders(&self) -> Vec<Order> {
+        core::mem::take(&mut *self.orders.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Wakes the node's task.

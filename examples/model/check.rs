@@ -60,7 +60,8 @@ pub(crate) fn check(added: &Added<'_>) -> Result<(), String> {
             | Body::Fetched(_)
             | Body::Refused(_)
             | Body::Confirm(_)
-            | Body::Confirmed(_) => {}
+            | Body::Confirmed(_)
+            | Body::Transfer(_) => {}
         }
     }
     Ok(())

@@ -126,7 +126,8 @@ impl Disk {
             | Body::Fetched(_)
             | Body::Refused(_)
             | Body::Confirm(_)
-            | Body::Confirmed(_) => Ok(()),
+            | Body::Confirmed(_)
+            | Body::Transfer(_) => Ok(()),
         }
     }
 

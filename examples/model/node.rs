@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use paxos_core::config::Config;
 use paxos_core::durable::Write;
-use paxos_core::ids::{ClientId, LogClock, ReplicaId, RequestNumber, Slot, Time};
+use paxos_core::ids::{ClientId, LogClock, Priority, ReplicaId, RequestNumber, Slot, Time};
 use paxos_core::message::{Body, Connectivity, Echo, Heartbeat, Message, Origin, SlotState};
 use paxos_core::output::{Output, Recipients, Role};
 use paxos_core::port::Format;
@@ -278,6 +278,7 @@ impl Node {
                 committed: Slot::ZERO,
                 durable: Slot::ZERO,
                 released: 0,
+                priority: Priority::default(),
             };
             let origin = Origin {
                 cluster: self.format.cluster,
@@ -359,7 +360,8 @@ impl Node {
             | Body::Fetch(_)
             | Body::Refused(_)
             | Body::Confirm(_)
-            | Body::Confirmed(_) => {}
+            | Body::Confirmed(_)
+            | Body::Transfer(_) => {}
         }
         out.sent.push((to, message));
     }

@@ -76,7 +76,8 @@ fn observe_sent(before: &Node, input: &Input<Message>, out: &Outcome, marks: &mu
             | Body::Heartbeat(_)
             | Body::Fetch(_)
             | Body::Confirm(_)
-            | Body::Confirmed(_) => {}
+            | Body::Confirmed(_)
+            | Body::Transfer(_) => {}
         }
     }
 }
@@ -126,6 +127,7 @@ fn observe_message(before: &Node, after: &Node, body: &Body, out: &Outcome, mark
         | Body::Fetch(_)
         | Body::Refused(_)
         | Body::Confirm(_)
-        | Body::Confirmed(_) => {}
+        | Body::Confirmed(_)
+        | Body::Transfer(_) => {}
     }
 }

@@ -37,6 +37,11 @@ impl Catchup {
         self.reported.insert(peer, committed);
     }
 
+    /// The prefix that a peer reported.
+    pub(crate) fn reported(&self, peer: ReplicaId) -> Slot {
+        self.reported.get(&peer).copied().unwrap_or_default()
+    }
+
     /// The longest prefix that anybody reported.
     pub(crate) fn target(&self) -> Slot {
         self.reported.values().copied().max().unwrap_or_default()

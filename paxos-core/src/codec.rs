@@ -11,18 +11,20 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::ballot::Ballot;
 use crate::ids::{
-    ClientId, ClusterId, Epoch, GroupId, Incarnation, LogClock, ReplicaId, RequestNumber, Slot,
+    ClientId, ClusterId, Epoch, GroupId, Incarnation, LogClock, Priority, ReplicaId, RequestNumber,
+    Slot,
 };
 use crate::membership::{KeyPin, LeaseTerms, Member, Membership, MembershipError};
 use crate::message::{
     Accept, Accepted, Body, Commit, Confirm, Confirmed, Connectivity, Echo, Fetch, Fetched,
     Heartbeat, Message, Origin, Prepare, Promise, PromiseEntry, Refused, Reject, SlotState,
+    Transfer,
 };
 use crate::quorum::{QuorumRule, VoterSet};
 use crate::value::{Batch, Command, CommandKind, Value};
 
 /// The version of the wire format. A message of another version is refused as a whole.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// The bytes before a message's body.
 pub const HEADER_LEN: usize = 48;
 /// The bytes before a batch's commands.
@@ -197,6 +199,11 @@ fn put_body(writer: &mut Writer, body: &Body) {
             put_ballot(head, message.ballot);
             head.put_u64_le(message.round);
         }
+        Body::Transfer(message) => {
+            put_ballot(head, message.ballot);
+            head.put_u64_le(message.committed.number());
+            head.put_u64_le(message.released);
+        }
     }
 }
 
@@ -211,6 +218,7 @@ fn put_heartbeat(head: &mut BytesMut, message: &Heartbeat) {
     head.put_u64_le(message.committed.number());
     head.put_u64_le(message.durable.number());
     head.put_u64_le(message.released);
+    head.put_u8(message.priority.number());
     head.put_u32_le(len_u32(message.echoes.len()));
     for echo in &message.echoes {
         head.put_u16_le(echo.peer.number());
@@ -252,6 +260,7 @@ const fn body_kind(body: &Body) -> u8 {
         Body::Refused(_) => 10,
         Body::Confirm(_) => 11,
         Body::Confirmed(_) => 12,
+        Body::Transfer(_) => 13,
     }
 }
 
@@ -554,6 +563,10 @@ fn decode_body(kind: u8, reader: &mut Reader) -> Result<Body, DecodeError> {
         10 => Refused { refused: reader.incarnation()?, remembered: reader.incarnation()? }.into(),
         11 => Confirm { ballot: reader.ballot()?, round: reader.u64()? }.into(),
         12 => Confirmed { ballot: reader.ballot()?, round: reader.u64()? }.into(),
+        13 => {
+            let (ballot, committed, released) = (reader.ballot()?, reader.slot()?, reader.u64()?);
+            Transfer { ballot, committed, released }.into()
+        }
         kind => return Err(DecodeError::Kind(kind)),
     })
 }
@@ -589,6 +602,7 @@ fn decode_heartbeat(reader: &mut Reader) -> Result<Heartbeat, DecodeError> {
     let committed = reader.slot()?;
     let durable = reader.slot()?;
     let released = reader.u64()?;
+    let priority = Priority::new(reader.u8()?);
     let count = reader.count(18)?;
     let echoes = (0..count)
         .map(|_| {
@@ -599,7 +613,17 @@ fn decode_heartbeat(reader: &mut Reader) -> Result<Heartbeat, DecodeError> {
             })
         })
         .collect::<Result<Vec<_>, DecodeError>>()?;
-    Ok(Heartbeat { sequence, echoes, promised, leader, connectivity, committed, durable, released })
+    Ok(Heartbeat {
+        sequence,
+        echoes,
+        promised,
+        leader,
+        connectivity,
+        committed,
+        durable,
+        released,
+        priority,
+    })
 }
 
 /// Reads a value of the kind that [`value_kind`] gave from the bytes that [`encode_value`] gave.

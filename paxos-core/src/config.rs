@@ -6,6 +6,7 @@
 use core::fmt;
 use core::time::Duration;
 
+use crate::ids::Priority;
 use crate::membership::Membership;
 
 /// Local tunables. Start from [`Config::default`] (a local network) or [`Config::wan`].
@@ -20,6 +21,11 @@ pub struct Config {
     /// The random part of the election timeout, drawn anew each time, so that candidates rarely
     /// meet. Default 250 ms.
     pub election_jitter: Duration,
+    /// How much this replica is preferred as leader (protocol.md E10, E11): where nobody leads, those
+    /// of lower priority let it campaign first, and a leader of lower priority hands over to it once
+    /// it has caught up and four election timeouts have passed. Default 0; with equal priorities
+    /// nobody is preferred, and nothing is handed over.
+    pub priority: Priority,
     /// A leader whose oldest write has waited longer than this for its disk steps down. Default
     /// 2 s.
     pub disk_stall: Duration,
@@ -53,6 +59,7 @@ impl Default for Config {
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: Duration::from_millis(500),
             election_jitter: Duration::from_millis(250),
+            priority: Priority::default(),
             disk_stall: Duration::from_secs(2),
             retransmit_interval: Duration::from_millis(100),
             fetch_timeout: Duration::from_millis(200),

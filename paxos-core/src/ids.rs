@@ -258,6 +258,29 @@ impl RequestNumber {
     }
 }
 
+/// How much a replica is preferred as leader: the higher the more. A tunable and a hint; no safety
+/// property depends on it.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Priority(u8);
+
+impl Priority {
+    /// The priority with the given number.
+    pub const fn new(number: u8) -> Self {
+        Self(number)
+    }
+
+    /// The number, as written on the wire.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "priority {}", self.0)
+    }
+}
+
 /// A reading of the host's monotonic clock, in nanoseconds since an arbitrary origin.
 ///
 /// Serves timers only; no safety property depends on it but those of leases, where a membership has

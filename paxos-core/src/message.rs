@@ -6,7 +6,7 @@
 //! Two kinds never mix: a type implements one of the two traits, and the outbox sends nothing else.
 
 use crate::ballot::Ballot;
-use crate::ids::{ClusterId, Epoch, GroupId, Incarnation, ReplicaId, Slot};
+use crate::ids::{ClusterId, Epoch, GroupId, Incarnation, Priority, ReplicaId, Slot};
 use crate::value::Value;
 
 /// Whose words or records these are. Stands in every message, every [`crate::durable::WriteBatch`]
@@ -62,6 +62,8 @@ pub enum Body {
     Confirm(Confirm),
     /// It may: nothing higher is promised here.
     Confirmed(Confirmed),
+    /// The leader makes way for the receiver.
+    Transfer(Transfer),
 }
 
 /// Phase 1a: the candidate asks for a promise, and for what was accepted from slot `from` on.
@@ -198,6 +200,8 @@ pub struct Heartbeat {
     pub durable: Slot,
     /// The sender relies on no grant of its rounds of Confirm up to this one.
     pub released: u64,
+    /// How much the sender is preferred as leader.
+    pub priority: Priority,
 }
 
 /// "I heard you": the newest heartbeat that the sender has from a peer.
@@ -262,6 +266,17 @@ pub struct Confirmed {
     pub round: u64,
 }
 
+/// The leader of this ballot makes way: the receiver may campaign although a leader is well.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Transfer {
+    /// The leader's ballot.
+    pub ballot: Ballot,
+    /// The leader's committed prefix, under the rule of [`Commit`].
+    pub committed: Slot,
+    /// As in a [`Heartbeat`]: no lease of the leader forbids the campaign.
+    pub released: u64,
+}
+
 mod sealed {
     pub trait Sealed {}
 }
@@ -309,7 +324,8 @@ macro_rules! bodies {
     )*};
 }
 
-bodies!(SendNow: Accept, Reject, Commit, Heartbeat, Fetch, Fetched, Refused, Confirm, Confirmed);
+bodies!(SendNow: Accept, Reject, Commit, Heartbeat, Fetch, Fetched, Refused);
+bodies!(SendNow: Confirm, Confirmed, Transfer);
 bodies!(SendAfterDurable: Prepare, Promise, Accepted);
 
 /// No slot and no round beyond this is ever reached: whoever names one is broken, and counting on
@@ -348,6 +364,7 @@ impl Body {
             Self::Refused(_) => true,
             Self::Confirm(confirm) => ballot(confirm.ballot),
             Self::Confirmed(confirmed) => ballot(confirmed.ballot),
+            Self::Transfer(transfer) => ballot(transfer.ballot) && slot(transfer.committed),
         }
     }
 
@@ -366,6 +383,7 @@ impl Body {
             Self::Refused(_) => "Refused",
             Self::Confirm(_) => "Confirm",
             Self::Confirmed(_) => "Confirmed",
+            Self::Transfer(_) => "Transfer",
         }
     }
 }

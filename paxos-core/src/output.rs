@@ -232,6 +232,12 @@ pub enum NotProposed {
     },
     /// The window of slots in flight is full. Try again after the next output.
     Busy,
+    /// This replica leads and makes way for another, for an election timeout at most. Keep the
+    /// commands, and try again soon, here or there: this is no reason to refuse them.
+    Transferring {
+        /// For whom.
+        to: ReplicaId,
+    },
     /// The batch exceeds [`crate::config::Config::batch_bytes_max`].
     TooLarge {
         /// Its encoded bytes.
@@ -253,6 +259,7 @@ impl fmt::Display for ProposeError {
             }
             NotProposed::NotLeader { hint: None } => f.write_str("not the leader; none is known"),
             NotProposed::Busy => f.write_str("the window of slots in flight is full"),
+            NotProposed::Transferring { to } => write!(f, "the leader makes way for {to}"),
             NotProposed::TooLarge { bytes, bytes_max } => {
                 write!(f, "a batch of {bytes} bytes exceeds {bytes_max}")
             }
@@ -263,6 +270,56 @@ impl fmt::Display for ProposeError {
 }
 
 impl std::error::Error for ProposeError {}
+
+/// Why a leader does not make way for another replica. Nothing has changed.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum TransferError {
+    /// This replica does not lead.
+    NotLeader {
+        /// Who does, as far as it knows.
+        hint: Option<ReplicaId>,
+    },
+    /// It leads already.
+    AlreadyLeads,
+    /// That replica does not vote.
+    NotAVoter(ReplicaId),
+    /// That replica does not exchange heartbeats with this one, or says that it reaches no quorum.
+    NotConnected(ReplicaId),
+    /// That replica lacks more than a window of what is committed.
+    Behind {
+        /// Its committed prefix, as it said last.
+        committed: Slot,
+        /// The least that it must be.
+        wanted: Slot,
+    },
+    /// This leader makes way for another already.
+    UnderWay {
+        /// For this one.
+        to: ReplicaId,
+    },
+    /// The replica has halted.
+    Halted,
+}
+
+impl fmt::Display for TransferError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotLeader { hint: Some(leader) } => write!(f, "not the leader; {leader} is"),
+            Self::NotLeader { hint: None } => f.write_str("not the leader; none is known"),
+            Self::AlreadyLeads => f.write_str("it leads already"),
+            Self::NotAVoter(id) => write!(f, "{id} does not vote"),
+            Self::NotConnected(id) => write!(f, "{id} is not connected, or reaches no quorum"),
+            Self::Behind { committed, wanted } => {
+                write!(f, "it has committed up to {committed} only, and needs {wanted}")
+            }
+            Self::UnderWay { to } => write!(f, "the leader makes way for {to} already"),
+            Self::Halted => f.write_str("the replica has halted"),
+        }
+    }
+}
+
+impl std::error::Error for TransferError {}
 
 /// Where commands were proposed. If another value is chosen in this slot, they are certainly not
 /// applied, and never will be.
@@ -357,6 +414,8 @@ pub struct Status {
     /// Before when, by this replica's clock, it gives read points without asking; nothing unless it
     /// leads and has a lease, which may be over.
     pub lease_until: Option<Time>,
+    /// For whom it makes way, as leader.
+    pub transferring: Option<ReplicaId>,
 }
 
 /// What a replica counted in this life.
@@ -369,6 +428,17 @@ pub struct Counters {
     pub elections_won: u64,
     /// Reigns ended without a restart.
     pub step_downs: u64,
+    /// Reigns in which this leader began to make way for another: each time.
+    pub transfers_begun: u64,
+    /// Those that ended with a promise to the other one.
+    pub transfers_done: u64,
+    /// Those that took too long, after which this replica led on.
+    pub transfers_given_up: u64,
+    /// Transfers heard that were no reason to campaign: of another ballot than that of the leader that
+    /// is heard, or while this replica could not lead.
+    pub transfers_ignored: u64,
+    /// Campaigns begun because a leader made way.
+    pub transfers_taken: u64,
     /// Slots in which a new leader adopted what others had accepted.
     pub values_adopted: u64,
     /// Slots that a new leader filled with no-ops.

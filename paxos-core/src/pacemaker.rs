@@ -4,7 +4,8 @@
 //! and the seeded generator. The only protocol module that sees time or randomness; it decides about
 //! liveness and, but for leases, about nothing that safety rests on.
 //! Invariants: a peer counts as connected by an echo of a heartbeat of known age (E1); timers have
-//! a random part from the seed (E6).
+//! a random part from the seed (E6); whoever is preferred is waited for once, and handed the lead
+//! ever more seldom (E10, E11).
 //! Source: protocol.md §10; Ng, Haridi, Carbone, "Omni-Paxos" (quorum connectivity).
 
 mod lease;
@@ -14,7 +15,7 @@ use std::collections::VecDeque;
 
 use crate::ballot::Ballot;
 use crate::config::Config;
-use crate::ids::{Incarnation, ReplicaId, Slot, Time};
+use crate::ids::{Incarnation, Priority, ReplicaId, Slot, Time};
 use crate::membership::Membership;
 use crate::message::{Connectivity, Echo, Heartbeat};
 use crate::quorum::VoterSet;
@@ -31,12 +32,20 @@ pub(crate) enum Timer {
     Retransmit,
     /// To ask for committed values, again or of another.
     Fetch,
+    /// To lead on, as the one that this leader makes way for has not taken over.
+    Transfer,
 }
 
 /// How often the range of the back-off doubles at most: to eight times.
 const OUTBID_MAX: u32 = 3;
 
-const TIMERS: [Timer; 4] = [Timer::Heartbeat, Timer::Election, Timer::Retransmit, Timer::Fetch];
+/// So many election timeouts after its reign began, a leader makes way for one that is preferred.
+const YIELD_AFTER: u32 = 4;
+/// How often that time doubles at most: to 64 times.
+const YIELDS_MAX: u32 = 6;
+
+pub(crate) const TIMERS: [Timer; 5] =
+    [Timer::Heartbeat, Timer::Election, Timer::Retransmit, Timer::Fetch, Timer::Transfer];
 
 /// What a peer's newest heartbeat said, and when.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -50,6 +59,9 @@ struct PeerPulse {
     echoed: Option<Time>,
     leader: Option<Ballot>,
     connectivity: Connectivity,
+    priority: Priority,
+    /// The last slot that it accepted under a ballot of this replica's.
+    voted: Option<(Ballot, Slot)>,
 }
 
 /// Timers, heartbeats and the generator.
@@ -63,6 +75,7 @@ pub(crate) struct Pacemaker {
     own: ReplicaId,
     own_voter: Option<usize>,
     incarnation: Incarnation,
+    priority: Priority,
     deadlines: [Option<Time>; TIMERS.len()],
     sequence: u64,
     /// When recent heartbeats were sent, for those that may still be echoed in time.
@@ -72,6 +85,13 @@ pub(crate) struct Pacemaker {
     seen: Option<Ballot>,
     /// Attempts to lead in a row that others outbid.
     outbid: u32,
+    /// Somebody preferred was given time to campaign since a leader was heard last.
+    gave_way: bool,
+    /// How often this replica gave the lead away by itself, each time soon after it got it back.
+    yields: u32,
+    /// When it gave the lead away last by itself, and when it may do so next.
+    yielded_at: Option<Time>,
+    yield_at: Time,
     random: u64,
     leases: Leases,
 }
@@ -97,6 +117,8 @@ impl Pacemaker {
                 echoed: None,
                 leader: None,
                 connectivity: Connectivity::Partial,
+                priority: Priority::default(),
+                voted: None,
             })
             .collect();
         let mut pacemaker = Self {
@@ -108,12 +130,17 @@ impl Pacemaker {
             own,
             own_voter: membership.voter_index(own),
             incarnation,
+            priority: config.priority,
             deadlines: [None; TIMERS.len()],
             sequence: 0,
             sent: VecDeque::new(),
             peers,
             seen: None,
             outbid: 0,
+            gave_way: false,
+            yields: 0,
+            yielded_at: None,
+            yield_at: now,
             random: seed,
             leases: Leases::new(membership.lease(), now),
         };
@@ -175,6 +202,54 @@ impl Pacemaker {
         }
     }
 
+    /// Rule E10: gives a preferred voter, once, the time to campaign first. Returns false if there is
+    /// none, or if it had that time.
+    pub(crate) fn give_precedence(&mut self, now: Time) -> bool {
+        let priority = self.priority;
+        let preferred = !self.gave_way && self.fit_voters(now).any(|peer| peer.priority > priority);
+        if preferred {
+            self.gave_way = true;
+            self.arm_at(Timer::Election, now.after(self.election_jitter));
+        }
+        preferred
+    }
+
+    pub(crate) fn arm_transfer(&mut self, now: Time) {
+        self.arm_at(Timer::Transfer, now.after(self.election_timeout));
+    }
+
+    /// Whether a leader that makes way has waited long enough for what is in flight.
+    pub(crate) fn transfer_is_urgent(&self, now: Time) -> bool {
+        let due = self.deadlines[Timer::Transfer as usize];
+        due.is_some_and(|due| due.since(now) <= self.election_timeout / 2)
+    }
+
+    /// How long a reign lasts before it is given away by itself.
+    fn yield_after(&self) -> Duration {
+        self.election_timeout * YIELD_AFTER * (1 << self.yields.min(YIELDS_MAX))
+    }
+
+    /// A reign begins. Unless it came back soon, what was given away before is forgotten.
+    pub(crate) fn begin_reign(&mut self, now: Time) {
+        let long_ago = now.before(self.yield_after() * 2);
+        if self.yielded_at.is_none_or(|at| at < long_ago) {
+            self.yields = 0;
+        }
+        self.yield_at = now.after(self.yield_after());
+    }
+
+    /// Rule E11: whether this leader may make way by itself.
+    pub(crate) fn may_yield(&self, now: Time) -> bool {
+        self.yield_at <= now
+    }
+
+    /// It does. Whether or not that succeeds, the next time is twice as far away.
+    pub(crate) fn note_yield(&mut self, now: Time) {
+        self.yielded_at = Some(now);
+        self.yields = self.yields.saturating_add(1);
+        self.yield_at = now.after(self.yield_after());
+    }
+
     pub(crate) fn arm_retransmit(&mut self, now: Time) {
         self.arm_at(Timer::Retransmit, now.after(self.retransmit_interval));
     }
@@ -187,6 +262,7 @@ impl Pacemaker {
     /// Somebody leads, or what this replica proposed was chosen: no duel is going on.
     pub(crate) fn note_peace(&mut self) {
         self.outbid = 0;
+        self.gave_way = false;
     }
 
     /// Values that are on their way get half a heartbeat to arrive before they are asked for.
@@ -268,6 +344,7 @@ impl Pacemaker {
         peer.echoed = peer.echoed.max(echoed);
         peer.leader = heartbeat.leader;
         peer.connectivity = heartbeat.connectivity;
+        peer.priority = heartbeat.priority;
         true
     }
 
@@ -312,6 +389,11 @@ impl Pacemaker {
         self.leases.released()
     }
 
+    /// A peer gave up every round of its own up to this one.
+    pub(crate) fn on_released(&mut self, by: ReplicaId, through: u64) {
+        self.leases.on_released(by, through);
+    }
+
     /// This replica is to confirm a round of the leader of `ballot`. Returns whether it may.
     pub(crate) fn grant_lease(&mut self, ballot: Ballot, round: u64, now: Time) -> bool {
         self.leases.grant(ballot, round, now)
@@ -353,6 +435,39 @@ impl Pacemaker {
 
     pub(crate) fn is_connected(&self, id: ReplicaId, now: Time) -> bool {
         self.connected(now).any(|peer| peer.id == id)
+    }
+
+    /// The connected voters that could lead, as they say themselves.
+    fn fit_voters(&self, now: Time) -> impl Iterator<Item = &PeerPulse> {
+        self.connected(now).filter(move |peer| {
+            peer.voter.is_some()
+                && self.is_recent(peer.heard_at, now)
+                && peer.connectivity == Connectivity::Quorum
+        })
+    }
+
+    pub(crate) fn is_fit(&self, id: ReplicaId, now: Time) -> bool {
+        self.fit_voters(now).any(|peer| peer.id == id)
+    }
+
+    /// The connected voters that could lead, with their priorities.
+    pub(crate) fn heirs(&self, now: Time) -> impl Iterator<Item = (Priority, ReplicaId)> {
+        self.fit_voters(now).map(|peer| (peer.priority, peer.id))
+    }
+
+    /// A voter accepted this slot under a ballot of this replica's.
+    pub(crate) fn note_vote(&mut self, id: ReplicaId, ballot: Ballot, slot: Slot) {
+        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == id) {
+            peer.voted = peer.voted.max(Some((ballot, slot)));
+        }
+    }
+
+    pub(crate) fn voted(&self, id: ReplicaId) -> Option<(Ballot, Slot)> {
+        self.peers.iter().find(|peer| peer.id == id)?.voted
+    }
+
+    pub(crate) fn priority(&self) -> Priority {
+        self.priority
     }
 
     /// Whether anything was heard from the peer recently.

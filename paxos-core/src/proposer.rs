@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::ballot::Ballot;
 use crate::durable::WriteSequence;
-use crate::ids::Slot;
+use crate::ids::{ReplicaId, Slot};
 use crate::membership::Membership;
 use crate::message::{Promise, SlotState};
 use crate::quorum::{QuorumSystem, VoterSet};
@@ -54,6 +54,8 @@ impl Proposer {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Campaign {
     ballot: Ballot,
+    /// The leader that makes way, if one does: its heartbeats do not make the campaign needless.
+    after: Option<Ballot>,
     /// The first slot asked for: after the candidate's committed prefix.
     from: Slot,
     /// For each voter, the first slot that its pages do not cover yet.
@@ -95,6 +97,7 @@ pub(crate) enum Step {
 impl Campaign {
     pub(crate) fn new(
         ballot: Ballot,
+        after: Option<Ballot>,
         committed: Slot,
         membership: &Membership,
         written: WriteSequence,
@@ -105,6 +108,7 @@ impl Campaign {
             written,
             reach: 2 * u64::from(membership.window()),
             ballot,
+            after,
             from,
             uncovered: vec![from; voters],
             complete: VoterSet::EMPTY,
@@ -116,6 +120,11 @@ impl Campaign {
 
     pub(crate) fn ballot(&self) -> Ballot {
         self.ballot
+    }
+
+    /// Whether the leader of this ballot makes way for the campaign.
+    pub(crate) fn succeeds(&self, leader: Ballot) -> bool {
+        self.after.is_some_and(|after| leader <= after)
     }
 
     /// What to ask of a voter: the first slot not covered, unless it is done.
@@ -220,7 +229,8 @@ impl Campaign {
             slot = slot.next();
         }
         let reported = self.committed;
-        Reign { ballot: self.ballot, begin: slot, next: slot, adopt, reported, watched: None }
+        let (ballot, heir) = (self.ballot, None);
+        Reign { ballot, begin: slot, next: slot, adopt, reported, watched: None, heir }
     }
 }
 
@@ -253,11 +263,51 @@ pub(crate) struct Reign {
     reported: Slot,
     /// The committed prefix when the progress toward it was last looked at.
     watched: Option<Slot>,
+    /// For whom this reign makes way.
+    heir: Option<Heir>,
+}
+
+/// Somebody who is to lead next.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+struct Heir {
+    replica: ReplicaId,
+    /// It was told so.
+    told: bool,
 }
 
 impl Reign {
     pub(crate) fn ballot(&self) -> Ballot {
         self.ballot
+    }
+
+    /// Begins to make way: no new slot is assigned (E7).
+    pub(crate) fn make_way(&mut self, replica: ReplicaId) {
+        self.heir = Some(Heir { replica, told: false });
+    }
+
+    /// The heir has not taken over: this reign goes on.
+    pub(crate) fn lead_on(&mut self) {
+        self.heir = None;
+    }
+
+    pub(crate) fn heir(&self) -> Option<ReplicaId> {
+        self.heir.map(|heir| heir.replica)
+    }
+
+    /// The heir, if it was not told yet.
+    pub(crate) fn untold_heir(&self) -> Option<ReplicaId> {
+        self.heir.filter(|heir| !heir.told).map(|heir| heir.replica)
+    }
+
+    pub(crate) fn note_told(&mut self) {
+        if let Some(heir) = &mut self.heir {
+            heir.told = true;
+        }
+    }
+
+    /// Whether everything that promises named is proposed.
+    pub(crate) fn has_adopted(&self, committed: Slot) -> bool {
+        self.adopt.is_empty() && !self.is_behind(committed)
     }
 
     /// The next adopted value that may be proposed: not committed meanwhile, within the window,
@@ -306,8 +356,7 @@ impl Reign {
     /// The slot for a new batch, if the reported prefix is here, everything adopted is proposed,
     /// and the window allows it. Rules V1, P4 and Q3.
     pub(crate) fn peek_next(&self, committed: Slot, limit: Slot) -> Option<Slot> {
-        let ready = self.adopt.is_empty() && !self.is_behind(committed);
-        (ready && self.next <= limit).then_some(self.next)
+        (self.has_adopted(committed) && self.next <= limit).then_some(self.next)
     }
 
     /// Takes the slot that [`Reign::peek_next`] named.

@@ -14,6 +14,7 @@ mod lead;
 mod learn;
 mod read;
 mod safety;
+mod transfer;
 
 pub use safety::SafetyState;
 
@@ -223,6 +224,9 @@ impl Replica {
         if self.pacemaker.was_paused(now) && !matches!(self.proposer, Proposer::Leading(_)) {
             self.pacemaker.arm_election(now);
         }
+        if self.pacemaker.take_due(Timer::Transfer, now) {
+            self.on_transfer_due();
+        }
         if self.pacemaker.take_due(Timer::Heartbeat, now) {
             self.on_heartbeat_due();
         }
@@ -347,6 +351,7 @@ impl Replica {
                 Proposer::Leading(_) => self.pacemaker.lease_until(),
                 Proposer::Idle | Proposer::Preparing(_) => None,
             },
+            transferring: self.transferring(),
         }
     }
 
@@ -423,6 +428,7 @@ impl Replica {
             Body::Refused(refused) => self.on_refused(from, refused),
             Body::Confirm(confirm) => self.on_confirm(from, confirm),
             Body::Confirmed(confirmed) => self.on_confirmed(from, confirmed),
+            Body::Transfer(transfer) => self.on_transfer(from, transfer),
         }
     }
 
@@ -446,6 +452,7 @@ impl Replica {
                 break;
             }
         }
+        self.tell_heir();
         self.hand_out();
     }
 
@@ -481,6 +488,9 @@ impl Replica {
         };
         if commands.is_empty() {
             return Err(NotProposed::Empty);
+        }
+        if let Some(to) = reign.heir() {
+            return Err(NotProposed::Transferring { to });
         }
         let bytes = crate::codec::BATCH_HEADER_LEN
             + commands.iter().map(Command::encoded_len).sum::<usize>();

@@ -165,6 +165,8 @@ impl<M: StateMachine> SimHost<M> {
                 self.applier_waits = false;
                 self.poll_applier();
             }
+            // Nobody waits for what comes of it.
+            Stimulus::Transfer(to) => drop(self.shared.hand_over(to)),
             Stimulus::Start | Stimulus::Asked => {}
         }
     }

@@ -160,6 +160,60 @@ async fn a_full_disk_refuses_commands_until_there_is_space() {
     assert_eq!(mark(&client, 1).await, Ok(3));
 }
 
+/// A leader whose disk is full refuses every command for as long as it leads, although the others have
+/// space: it makes way instead, and commands wait for the next leader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_disk_is_full_makes_way_for_one_that_has_space() {
+    let (hands, nodes) = three().await;
+    assert_eq!(mark(&nodes[0].client(), 1).await, Ok(1));
+    let leads = |node: &Node<Marks>| node.watch().borrow().is_leader;
+    let leader = nodes.iter().position(leads).unwrap();
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    // One of the others is full too, and does not take over.
+    hands[others[0]].full.store(true, Ordering::SeqCst);
+    assert_eq!(mark(&nodes[others[1]].client(), 1).await, Ok(2));
+    until("the news", || nodes[others[0]].status().room == Room::Full).await;
+    let client = nodes[others[1]].client();
+    hands[leader].full.store(true, Ordering::SeqCst);
+    assert_eq!(soon("a reply", client.execute(Op::Mark(1))).await, Ok(3), "it brings the news");
+    until("the one with space to lead", || leads(&nodes[others[1]])).await;
+    assert!(nodes[leader].metrics().core.transfers_done > 0);
+    // Two disks are full: nothing is chosen, and nothing is refused either.
+    hands[others[0]].full.store(false, Ordering::SeqCst);
+    assert_eq!(mark(&client, 1).await, Ok(4));
+    assert_eq!(mark(&nodes[others[0]].client(), 1).await, Ok(5));
+}
+
+/// Where nobody has space nobody takes over: the leader stays, and says so to whoever asks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_every_disk_is_full_the_leader_stays_and_refuses() {
+    let (hands, nodes) = three().await;
+    let client = nodes[0].client();
+    assert_eq!(mark(&client, 1).await, Ok(1));
+    for hand in &hands {
+        hand.full.store(true, Ordering::SeqCst);
+    }
+    let leader = nodes.iter().position(|node| node.watch().borrow().is_leader).unwrap();
+    // Each write brings the news to one that takes it.
+    let _ = soon("an answer", client.execute(Op::Mark(1))).await;
+    until("the news", || nodes[leader].status().room == Room::Full).await;
+    let full = Err(ClientError::Rejected(Rejection::StorageFull));
+    let mut refused = 0;
+    soon("refusals", async {
+        while refused < 20 {
+            refused += u32::from(nodes[leader].client().execute(Op::Mark(1)).await == full);
+        }
+    })
+    .await;
+    until("it gives up", || nodes[leader].metrics().core.transfers_given_up > 0).await;
+    for hand in &hands {
+        hand.full.store(false, Ordering::SeqCst);
+    }
+    until("space", || nodes.iter().all(|node| node.status().room == Room::Ample)).await;
+    let times = marked(&nodes[leader].client(), 1).await;
+    assert_eq!(mark(&nodes[leader].client(), 1).await, Ok(times + 1));
+}
+
 /// A follower whose disk was full went on voting until its last reserve was gone, and could not even
 /// be started again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,6 +12,7 @@ mod host_reads;
 mod host_remote;
 mod host_silence;
 mod host_stops;
+mod host_transfer;
 mod remote_link;
 mod sim_machines;
 mod support;

@@ -66,7 +66,8 @@ fn check_room(message: &Message, len: usize) {
         | Body::Fetch(_)
         | Body::Refused(_)
         | Body::Confirm(_)
-        | Body::Confirmed(_) => 0,
+        | Body::Confirmed(_)
+        | Body::Transfer(_) => 0,
     };
     assert!(room <= ROOM_PER_BYTE * len, "{len} bytes were given room for {room}");
 }

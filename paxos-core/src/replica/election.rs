@@ -1,7 +1,7 @@
 //! The replica's part in elections: heartbeats, campaigns, stepping down.
 //!
 //! Owns no state of its own; reacts to time, heartbeats, promises and refusals.
-//! Source: protocol.md §8 (campaign) and §10.
+//! Source: protocol.md §8 (campaign) and §10; handing over is next door, in `transfer`.
 
 use super::Replica;
 use crate::acceptor::PrepareAnswer;
@@ -16,6 +16,7 @@ use crate::proposer::{Campaign, Proposer, Step};
 impl Replica {
     pub(super) fn on_heartbeat_due(&mut self) {
         self.check_reign();
+        self.prefer();
         self.send_heartbeat();
         if self.recorded < self.learner.committed() {
             self.record_committed();
@@ -35,12 +36,12 @@ impl Replica {
         }
     }
 
-    fn is_disk_stalled(&self) -> bool {
+    pub(super) fn is_disk_stalled(&self) -> bool {
         let since = self.outbox.pending_since();
         since.is_some_and(|since| self.now.since(since) > self.config.disk_stall)
     }
 
-    fn send_heartbeat(&mut self) {
+    pub(super) fn send_heartbeat(&mut self) {
         let now = self.now;
         let (sequence, echoes) = self.pacemaker.next_pulse(now);
         let leader = match &self.proposer {
@@ -56,6 +57,7 @@ impl Replica {
             committed: self.learner.committed(),
             durable: self.outbox.durable_vote(),
             released: self.pacemaker.released(),
+            priority: self.pacemaker.priority(),
         };
         if !self.peers.is_empty() {
             self.outbox.send(Recipients::AllPeers, heartbeat);
@@ -78,16 +80,19 @@ impl Replica {
         let leader = self.pacemaker.heard_leader(now);
         match (led_before, leader) {
             (_, Some(ballot)) if ballot.leader() == from => {
-                if matches!(self.proposer, Proposer::Preparing(_)) {
+                if let Proposer::Preparing(campaign) = &self.proposer
+                    && !campaign.succeeds(ballot)
+                {
                     // A live leader makes the campaign needless.
                     self.step_down();
                 }
-                if !matches!(self.proposer, Proposer::Leading(_)) {
+                if matches!(self.proposer, Proposer::Idle) {
                     self.pacemaker.arm_election(now);
                     self.pacemaker.note_peace();
                 }
             }
-            (Some(_), None) if !matches!(self.proposer, Proposer::Leading(_)) => {
+            // A campaign that is under way needs no hurry: it has its own deadline.
+            (Some(_), None) if matches!(self.proposer, Proposer::Idle) => {
                 self.pacemaker.hasten_election(now);
             }
             (Some(_) | None, Some(_) | None) => {}
@@ -130,12 +135,13 @@ impl Replica {
             self.pacemaker.hasten_election(now);
         } else if self.withholds_from(self.outbox.replica()) {
             self.pacemaker.arm_election_after_grants(now);
-        } else {
-            self.campaign();
+        } else if !self.pacemaker.give_precedence(now) {
+            self.campaign(None);
         }
     }
 
-    fn campaign(&mut self) {
+    /// Asks for promises; `after` is the ballot of a leader that makes way.
+    pub(super) fn campaign(&mut self, after: Option<Ballot>) {
         let seen = self.acceptor.promised().max(self.pacemaker.seen());
         let ballot = Ballot::above(seen, self.outbox.replica());
         let answer = self.acceptor.prepare(ballot);
@@ -143,7 +149,8 @@ impl Replica {
         self.counters.campaigns += 1;
         self.outbox.write(Write::Promised(ballot));
         let written = self.outbox.after_writes();
-        let campaign = Campaign::new(ballot, self.learner.committed(), &self.membership, written);
+        let committed = self.learner.committed();
+        let campaign = Campaign::new(ballot, after, committed, &self.membership, written);
         let from = campaign.from();
         self.proposer = Proposer::Preparing(campaign);
         if !self.peers.is_empty() {
@@ -203,6 +210,7 @@ impl Replica {
         }
         self.told = self.learner.committed();
         self.repeats.begin(self.learner.committed());
+        self.pacemaker.begin_reign(self.now);
         self.pacemaker.disarm(Timer::Election);
         if behind {
             self.pacemaker.arm_election(self.now);
@@ -252,6 +260,12 @@ impl Replica {
     /// Somebody promised a higher ballot: stop, and try again soon unless another leads by then.
     pub(super) fn give_way(&mut self, to: Ballot) {
         self.pacemaker.see(Some(to));
+        if self.note_taken_over(to) {
+            // The one that was asked to is at work, and gets the time to win.
+            self.step_down();
+            self.pacemaker.arm_election(self.now);
+            return;
+        }
         self.pacemaker.note_outbid();
         self.step_down();
         self.pacemaker.disarm(Timer::Election);
@@ -269,6 +283,7 @@ impl Replica {
         }
         self.outbox.drop_prepares();
         self.pacemaker.disarm(Timer::Retransmit);
+        self.pacemaker.disarm(Timer::Transfer);
         if led {
             self.counters.step_downs += 1;
             self.pacemaker.release_lease();

@@ -48,6 +48,7 @@ impl Replica {
     /// Rule P7: whoever promises a higher ballot stops leading under its own.
     fn obey(&mut self, ballot: Ballot) {
         if self.proposer.ballot().is_some_and(|own| own < ballot) {
+            self.note_taken_over(ballot);
             self.step_down();
         }
     }

@@ -94,6 +94,7 @@ impl Replica {
         // A range is only looked at where something is in flight, however long it claims to be.
         let first = first.max(self.learner.committed().next());
         let last = last.min(self.window_end());
+        self.pacemaker.note_vote(from, ballot, last);
         let mut slot = first;
         while slot <= last {
             match self.learner.count(voter, slot, ballot, self.membership.quorums()) {
@@ -141,6 +142,7 @@ impl Replica {
                 let ballot = reign.ballot();
                 self.repeat_confirm(ballot);
                 self.repeat_accepts(ballot);
+                self.repeat_transfer();
             }
         }
     }

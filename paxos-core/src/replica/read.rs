@@ -23,6 +23,11 @@ impl Replica {
         if !reign.knows_the_past(committed) {
             return;
         }
+        // A round would be granted another lease, which the heir would have to sit out.
+        let handed_over = reign.heir().is_some() && reign.untold_heir().is_none();
+        if handed_over && self.membership.lease().is_some() {
+            return;
+        }
         if self.pacemaker.lease_until().is_some_and(|until| self.now < until) {
             self.counters.lease_reads += self.reads.waiting();
             if let Some(through) = self.reads.serve() {

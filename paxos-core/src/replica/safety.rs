@@ -14,7 +14,7 @@ use crate::learner::Learner;
 use crate::lives::LivesState;
 use crate::log::Log;
 use crate::outbox::OutboxState;
-use crate::pacemaker::Timer;
+use crate::pacemaker::TIMERS;
 use crate::proposer::Proposer;
 use crate::read::Reads;
 use crate::repeat::Repeats;
@@ -44,7 +44,7 @@ pub struct SafetyState<'a> {
     repeats: &'a Repeats,
     reads: &'a Reads,
     outbid: Option<Ballot>,
-    armed: [bool; 4],
+    armed: [bool; TIMERS.len()],
     halted: bool,
 }
 
@@ -52,7 +52,6 @@ impl Replica {
     /// What to compare replicas by when time does not matter.
     pub fn safety_state(&self) -> SafetyState<'_> {
         let proved = self.outbox.proved();
-        let timers = [Timer::Heartbeat, Timer::Election, Timer::Retransmit, Timer::Fetch];
         SafetyState {
             acceptor: self.acceptor.since(proved),
             learner: self.learner.since(proved),
@@ -69,7 +68,7 @@ impl Replica {
             repeats: &self.repeats,
             reads: &self.reads,
             outbid: self.acceptor.promised().max(self.pacemaker.seen()),
-            armed: timers.map(|timer| self.pacemaker.is_armed(timer)),
+            armed: TIMERS.map(|timer| self.pacemaker.is_armed(timer)),
             halted: self.halted,
         }
     }

@@ -165,6 +165,8 @@ pub enum Fault {
     Wipe(Target, Duration),
     /// A disk does something wrong, or is well again.
     Disk(ReplicaId, DiskFault),
+    /// Whoever leads is asked to make way for this replica.
+    Transfer(ReplicaId),
 }
 
 /// What a fault is, without its parts: to count.
@@ -189,11 +191,12 @@ pub enum FaultKind {
     WallClock,
     Wipe,
     Disk,
+    Transfer,
 }
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Crash,
         Self::CrashAll,
         Self::Pause,
@@ -212,6 +215,7 @@ impl FaultKind {
         Self::WallClock,
         Self::Wipe,
         Self::Disk,
+        Self::Transfer,
     ];
 
     /// The kind of this fault.
@@ -235,6 +239,7 @@ impl FaultKind {
             Fault::WallClock(..) => Self::WallClock,
             Fault::Wipe(..) => Self::Wipe,
             Fault::Disk(..) => Self::Disk,
+            Fault::Transfer(_) => Self::Transfer,
         }
     }
 

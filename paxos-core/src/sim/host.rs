@@ -62,6 +62,8 @@ pub enum Stimulus {
     Part(u32),
     /// A client of this host asked for something.
     Asked,
+    /// An operator asks it to make way for this replica, if it leads.
+    Transfer(ReplicaId),
 }
 
 /// What a host did in its turn.

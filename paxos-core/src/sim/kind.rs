@@ -22,11 +22,12 @@ pub enum Kind {
     Refused,
     Confirm,
     Confirmed,
+    Transfer,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Prepare,
         Self::Promise,
         Self::Accept,
@@ -39,6 +40,7 @@ impl Kind {
         Self::Refused,
         Self::Confirm,
         Self::Confirmed,
+        Self::Transfer,
     ];
 
     /// The kind of this message.
@@ -56,6 +58,7 @@ impl Kind {
             Body::Refused(_) => Self::Refused,
             Body::Confirm(_) => Self::Confirm,
             Body::Confirmed(_) => Self::Confirmed,
+            Body::Transfer(_) => Self::Transfer,
         }
     }
 

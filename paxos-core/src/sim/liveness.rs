@@ -19,7 +19,7 @@ use super::network::{Flap, Weather};
 use super::portfolio::{any_order, draw_weather};
 use super::suffer::seat;
 use crate::ballot::Ballot;
-use crate::ids::{ClientId, ReplicaId, RequestNumber, Slot, Time};
+use crate::ids::{ClientId, Priority, ReplicaId, RequestNumber, Slot, Time};
 use crate::message::Connectivity;
 use crate::output::Role;
 use crate::quorum::VoterSet;
@@ -259,6 +259,10 @@ impl Cluster {
         members.filter_map(|id| leads(&id)).max().map(|(_, id)| id)
     }
 
+    fn priority_of(&self, ballot: Ballot) -> Priority {
+        self.node(ballot.leader()).config.priority
+    }
+
     fn describe(&self) -> String {
         let of = |id: ReplicaId| match self.status(id) {
             Some(s) => format!(
@@ -318,6 +322,7 @@ impl Cluster {
             (status.values_ahead > 0, "chosen values behind a gap"),
             (status.slots_being_applied > 0, "slots being applied"),
             (status.reads_waiting > 0, "reads that wait"),
+            (status.transferring.is_some(), "a leader that makes way"),
             // Votes that nobody asked for again stay until their slot is decided.
             (status.votes_held > 2 * window, "more votes than twice the window"),
         ];
@@ -449,7 +454,8 @@ fn agreed_leader(cluster: &Cluster, core: Core) -> Option<Ballot> {
     (agreed && leads).then_some(first)
 }
 
-/// Nobody disturbs the leader, and nothing is left in flight.
+/// Nobody disturbs the leader, and nothing is left in flight; but that a leader makes way for one that
+/// is preferred, each time for one of higher priority.
 ///
 /// A replica outside that promised a higher ballot before, and is heard at last, unseats the leader
 /// once: the leader could not go on without it if it were needed.
@@ -463,6 +469,12 @@ fn rests(cluster: &mut Cluster, core: Core, since: Time) {
         let after = agreed_leader(cluster, core);
         if before == after {
             break;
+        }
+        // A leader makes way for one that is preferred, and that one for nobody less so.
+        if let (Some(before), Some(after)) = (before, after)
+            && cluster.priority_of(before) < cluster.priority_of(after)
+        {
+            continue;
         }
         if excuses == 0 {
             return cluster.no_progress(&format!("no stable leader: {before:?}, then {after:?}"));

@@ -104,6 +104,14 @@ marks! {
     LeaseReleased => "lease given up",
     /// A Prepare was left unanswered until a grant ended.
     PrepareWithheld => "Prepare withheld for a grant",
+    /// A leader made way, and promised the ballot of the one that it made way for.
+    TransferDone => "leader handed over",
+    /// A leader made way, nobody took over in time, and it led on.
+    TransferGivenUp => "handing over given up",
+    /// A replica heard that a leader makes way, and did not follow that leader or could not lead.
+    TransferIgnored => "stale Transfer ignored",
+    /// Commands were refused for a while by a leader that makes way.
+    Transferring => "refused: the leader makes way",
     /// As many slots were handed out to be applied as may be.
     ApplyFull => "queue of slots to apply at its bound",
 }
@@ -118,6 +126,7 @@ impl Mark {
                 | Self::NotLeader
                 | Self::WindowFull
                 | Self::WindowBytesFull
+                | Self::Transferring
                 | Self::FetchedNothing
                 | Self::ReadsShared
                 | Self::ReadsLost

@@ -47,6 +47,7 @@ mod spots;
 mod stage;
 mod suffer;
 mod trace;
+mod transfer;
 
 pub use atlas::Atlas;
 pub use batches::Batches;

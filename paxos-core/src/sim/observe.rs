@@ -250,6 +250,7 @@ impl Observer {
         match &message.body {
             Body::Accept(accept) => self.reigns(from, accept.ballot),
             Body::Commit(commit) => self.reigns(from, commit.ballot),
+            Body::Transfer(transfer) => self.reigns(from, transfer.ballot),
             Body::Heartbeat(heartbeat) => {
                 if let Some(own) = heartbeat.leader.filter(|leader| leader.leader() == from) {
                     self.reigns(from, own);
@@ -304,7 +305,8 @@ impl Observer {
             | Body::Fetch(_)
             | Body::Refused(_)
             | Body::Confirm(_)
-            | Body::Confirmed(_) => {}
+            | Body::Confirmed(_)
+            | Body::Transfer(_) => {}
         }
         let life = life(message.origin.incarnation);
         self.tell(&event(said(&message.body, &values, &entries), life));
@@ -351,6 +353,9 @@ fn said<'a>(body: &Body, values: &'a [Value], entries: &'a [Entry]) -> Message<'
         }
         Body::Confirm(m) => Message::Confirm { ballot: ballot(m.ballot) },
         Body::Confirmed(m) => Message::Confirmed { ballot: ballot(m.ballot) },
+        Body::Transfer(m) => {
+            Message::Transfer { ballot: ballot(m.ballot), committed: m.committed.number() }
+        }
     }
 }
 

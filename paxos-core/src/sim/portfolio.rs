@@ -35,10 +35,11 @@ pub(super) enum Feature {
     Freeze,
     WallClock,
     Wipe,
+    Transfer,
 }
 
 impl Feature {
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::Crash,
         Self::CrashAtWrite,
         Self::CrashAtRecovery,
@@ -55,6 +56,7 @@ impl Feature {
         Self::Freeze,
         Self::WallClock,
         Self::Wipe,
+        Self::Transfer,
     ];
 
     /// How often it is drawn in a uniform run, beside the others. Crashes at a write and
@@ -63,7 +65,12 @@ impl Feature {
         match self {
             Self::CrashAtWrite | Self::Partition => 8,
             Self::Crash | Self::Pause => 5,
-            Self::HalfDeaf | Self::Clog | Self::Weather | Self::Link | Self::Flap => 3,
+            Self::HalfDeaf
+            | Self::Clog
+            | Self::Weather
+            | Self::Link
+            | Self::Flap
+            | Self::Transfer => 3,
             Self::Swizzle | Self::CrashAtRecovery | Self::ClockRate => 2,
             Self::CrashAll | Self::Freeze | Self::WallClock | Self::Wipe => 1,
         }
@@ -79,6 +86,7 @@ impl Feature {
                 | Self::Flap
                 | Self::Link
                 | Self::Wipe
+                | Self::Transfer
         )
     }
 }
@@ -255,6 +263,19 @@ impl<'a> Draw<'a> {
                 let (whom, down) = (self.whom(), any_order(self.rng, ms(5), ms(900)));
                 self.push(at, Fault::Wipe(whom, down));
             }
+            Feature::Transfer => self.transfer(at),
+        }
+    }
+
+    /// The lead is asked for, once or again and again, for one replica or for any.
+    fn transfer(&mut self, at: Time) {
+        let (one, same) = (self.one(), self.rng.chance(300));
+        let step = any_order(self.rng, ms(5), ms(600));
+        let mut from = at;
+        for _ in 0..self.rng.between(1, 6) {
+            let to = if same { one } else { self.one() };
+            self.push(from, Fault::Transfer(to));
+            from = from.after(step);
         }
     }
 
@@ -376,7 +397,7 @@ mod tests {
         let options = Options::new(1, 5);
         let end = Time::from_nanos(3_000_000_000);
         let (mut without_pause, mut lopsided) = (0, 0);
-        for seed in 0..200 {
+        for seed in 0..1000 {
             let faults = draw_swarm(&options, end, &mut Rng::new(seed));
             let pauses = faults.iter().filter(|(_, fault)| matches!(fault, Fault::Pause(..)));
             without_pause += usize::from(pauses.count() == 0);
@@ -388,8 +409,8 @@ mod tests {
             }
             lopsided += usize::from(struck.iter().max() >= Some(&4));
         }
-        assert!((80..190).contains(&without_pause), "{without_pause} of 200 without a pause");
-        assert!(lopsided > 10, "{lopsided} of 200 strike one replica again and again");
+        assert!((400..950).contains(&without_pause), "{without_pause} of 1000 without a pause");
+        assert!(lopsided > 20, "{lopsided} of 1000 strike one replica again and again");
     }
 
     #[test]

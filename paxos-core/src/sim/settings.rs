@@ -10,6 +10,7 @@ use super::options::{Machine, Options};
 use super::rng::Rng;
 use super::run::Limits;
 use crate::config::Config;
+use crate::ids::Priority;
 use crate::membership::LeaseTerms;
 use crate::quorum::{QuorumRule, VoterSet};
 
@@ -26,6 +27,13 @@ pub(super) fn draw_options(seed: u64, limits: &Limits, rng: &mut Rng) -> Options
     let disk_delay_max =
         if rng.chance(700) { rng.duration(ms(1), ms(10)) } else { rng.duration(ms(10), ms(100)) };
     let machine = *rng.pick(&[Machine::Volatile, Machine::Durable]);
+    let mut configs = if rng.chance(150) { harmonic(&config, replicas) } else { Vec::new() };
+    if rng.chance(200) {
+        configs.resize(usize::from(replicas), config.clone());
+        for config in &mut configs {
+            config.priority = Priority::new(rng.below(3) as u8);
+        }
+    }
     let (commands_max, payload_max) =
         if rng.chance(700) { (3, 31) } else { (rng.between(1, 12), rng.between(8, 300)) };
     Options {
@@ -37,7 +45,7 @@ pub(super) fn draw_options(seed: u64, limits: &Limits, rng: &mut Rng) -> Options
         clock_skew: *rng.pick(&[0, 1_000, 20_000, 100_000]),
         machine,
         trim: machine == Machine::Durable && rng.chance(500),
-        configs: if rng.chance(150) { harmonic(&config, replicas) } else { Vec::new() },
+        configs,
         commands_max,
         payload_max,
         config,
@@ -145,6 +153,7 @@ fn draw_config(rng: &mut Rng) -> Config {
         heartbeat_interval: heartbeat,
         election_timeout,
         election_jitter: jitter,
+        priority: Priority::default(),
         disk_stall: election_timeout * rng.between(2, 8) as u32,
         retransmit_interval: rng.duration(heartbeat / 2, heartbeat * 2),
         fetch_timeout: rng.duration(heartbeat, heartbeat * 3),
@@ -167,7 +176,7 @@ mod tests {
     fn every_cluster_is_one_that_can_be_built_and_every_size_comes() {
         let limits = Limits::default();
         let (mut sizes, mut weights, mut counts, mut sets) = ([0; 10], 0, 0, 0);
-        let mut harmonic = 0;
+        let (mut harmonic, mut preferred) = (0, 0);
         for seed in 0..2000 {
             let options = draw_options(seed, &limits, &mut Rng::new(seed));
             assert_eq!(options.config.check(), Ok(()), "seed {seed}");
@@ -180,11 +189,14 @@ mod tests {
             weights += usize::from(matches!(options.quorums, QuorumRule::Weights { .. }));
             counts += usize::from(matches!(options.quorums, QuorumRule::Counts { .. }));
             sets += usize::from(matches!(options.quorums, QuorumRule::Sets { .. }));
-            harmonic += usize::from(!options.configs.is_empty());
+            let (tuned, base) = (&options.configs, &options.config);
+            harmonic +=
+                usize::from(tuned.iter().any(|c| c.election_timeout > base.election_timeout));
+            preferred += usize::from(tuned.iter().any(|c| c.priority > base.priority));
         }
         assert_eq!(sizes[0], 0);
         assert!(sizes[1..].iter().all(|count| *count > 50), "{sizes:?}");
-        assert!(weights > 100 && counts > 100 && harmonic > 100);
+        assert!(weights > 100 && counts > 100 && harmonic > 100 && preferred > 100);
         assert!(sets > 60, "{sets}");
     }
 

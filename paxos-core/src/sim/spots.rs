@@ -60,11 +60,13 @@ pub enum Spot {
     SplitAtElection,
     /// Disks have no space left, most often all of them, so that whoever leads meets it.
     FullDisks,
+    /// Leaders make way, and something happens to them, to the other one, or on the way.
+    Transfer,
 }
 
 impl Spot {
     /// Every spot.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::LeaderDiesBeforeItsSync,
         Self::LeaderDiesAfterItsSync,
         Self::ManyBallots,
@@ -86,6 +88,7 @@ impl Spot {
         Self::WatermarksLost,
         Self::SplitAtElection,
         Self::FullDisks,
+        Self::Transfer,
     ];
 
     /// The faults of a run that aims here, and when they end.
@@ -159,6 +162,7 @@ impl Spot {
                 aim.unseat(2);
             }
             Self::FullDisks => aim.full_disks(),
+            Self::Transfer => aim.transfer(),
             Self::SplitAtElection => {
                 let cut = aim.timeouts(5, 30);
                 let side = aim.side();
@@ -381,6 +385,46 @@ impl Aim<'_> {
                 self.push(at, Fault::Disk(id, DiskFault::Full));
                 self.push(at.after(full), Fault::Disk(id, DiskFault::Space));
             }
+        }
+        self.unseat(1);
+    }
+
+    fn transfer(&mut self) {
+        let phases = [
+            Cue::Sending(Kind::Transfer),
+            Cue::Hearing(Kind::Transfer),
+            Cue::Sending(Kind::Prepare),
+            Cue::Hearing(Kind::Prepare),
+            Cue::Writing(Fact::Promised),
+            Cue::Leading,
+        ];
+        for _ in 0..self.rng.between(0, 2) {
+            let (phase, side) = (*self.rng.pick(&phases), self.side());
+            let time = self.timeouts(3, 25);
+            let crash = self.crash();
+            let blow = match self.rng.below(4) {
+                0 => crash,
+                1 => Blow::Pause(time),
+                2 => Blow::CutAllButOne(time),
+                _ => Blow::Cut(side, time),
+            };
+            self.ambush(Target::Any, phase, 2, blow);
+        }
+        match self.rng.below(4) {
+            0 => self.lose(Kind::Transfer, 5, 40),
+            1 => {
+                let late = self.timeouts(3, 30);
+                self.hold_up(Kind::Transfer, late);
+            }
+            2 => self.lose(Kind::Accepted, 5, 20),
+            _ => {}
+        }
+        let step = self.timeouts(2, 15);
+        let mut at = self.when(3);
+        while at < Time::ZERO.after(self.length) {
+            let to = self.any();
+            self.push(at, Fault::Transfer(to));
+            at = at.after(step);
         }
         self.unseat(1);
     }

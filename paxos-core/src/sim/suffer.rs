@@ -89,6 +89,7 @@ impl Cluster {
                 }
             }
             Fault::Disk(id, fault) => self.suffer_disk(*id, *fault),
+            Fault::Transfer(to) => self.ask_to_make_way(*to),
             Fault::Cut(_)
             | Fault::CutFor(..)
             | Fault::Heal
@@ -138,6 +139,7 @@ impl Cluster {
             | Fault::ClockRate(..)
             | Fault::WallClock(..)
             | Fault::Disk(..)
+            | Fault::Transfer(_)
             | Fault::Wipe(..) => unreachable!("only the network is left: {fault:?}"),
         }
     }

@@ -192,6 +192,7 @@ const fn refusal(reason: &NotProposed) -> &'static str {
     match reason {
         NotProposed::NotLeader { .. } => "not_leader",
         NotProposed::Busy => "busy",
+        NotProposed::Transferring { .. } => "transferring",
         NotProposed::TooLarge { .. } => "too_large",
         NotProposed::Empty => "empty",
         NotProposed::Halted => "halted",
@@ -314,7 +315,7 @@ fn message(json: &mut Json<'_>, message: &Message) {
             json.ballot("ballot", commit.ballot);
             json.slot("committed", commit.committed);
         }
-        Body::Heartbeat(beat) => heartbeat(json, beat),
+        Body::Heartbeat(said) => heartbeat(json, said),
         Body::Fetch(fetch) => {
             json.slot("from", fetch.from);
             json.slot("through", fetch.through);
@@ -337,6 +338,11 @@ fn message(json: &mut Json<'_>, message: &Message) {
             json.ballot("ballot", confirmed.ballot);
             json.number("round", confirmed.round);
         }
+        Body::Transfer(transfer) => {
+            json.ballot("ballot", transfer.ballot);
+            json.slot("committed", transfer.committed);
+            json.number("released", transfer.released);
+        }
     }
 }
 
@@ -357,6 +363,7 @@ fn heartbeat(json: &mut Json<'_>, heartbeat: &Heartbeat) {
     json.slot("committed", heartbeat.committed);
     json.slot("durable", heartbeat.durable);
     json.number("released", heartbeat.released);
+    json.number("priority", u64::from(heartbeat.priority.number()));
 }
 
 fn promise(json: &mut Json<'_>, page: &Promise) {

@@ -9,10 +9,10 @@ use core::fmt;
 use super::{Delivery, Event, Packet};
 use crate::ballot::Ballot;
 use crate::durable::Write;
-use crate::ids::{ReplicaId, Slot, Time};
+use crate::ids::{Priority, ReplicaId, Slot, Time};
 use crate::message::{
     Accept, Body, Confirm, Confirmed, Connectivity, Fetched, Heartbeat, Promise, PromiseEntry,
-    SlotState,
+    SlotState, Transfer,
 };
 use crate::output::{Halt, NotProposed};
 use crate::value::{Command, CommandKind, Value};
@@ -153,6 +153,9 @@ impl fmt::Display for Said<'_> {
             Body::Confirmed(Confirmed { ballot, round }) => {
                 write!(f, "Confirmed {ballot}, round {round}")
             }
+            Body::Transfer(Transfer { ballot, committed, .. }) => {
+                write!(f, "Transfer {ballot}: committed {}", committed.number())
+            }
         }
     }
 }
@@ -191,10 +194,13 @@ fn said_heartbeat(f: &mut fmt::Formatter<'_>, heartbeat: &Heartbeat) -> fmt::Res
     if heartbeat.released > 0 {
         write!(f, " leases up to round {} given up,", heartbeat.released)?;
     }
-    if heartbeat.echoes.is_empty() {
-        return f.write_str(" hears nobody");
-    }
     f.write_str(" hears")?;
+    if heartbeat.priority != Priority::default() {
+        write!(f, " with {}", heartbeat.priority)?;
+    }
+    if heartbeat.echoes.is_empty() {
+        return f.write_str(" nobody");
+    }
     heartbeat.echoes.iter().try_for_each(|echo| write!(f, " {}", At(echo.peer)))
 }
 
@@ -286,6 +292,7 @@ fn refusal(reason: &NotProposed) -> &'static str {
         NotProposed::NotLeader { hint: Some(_) } => "refuses commands: another leads",
         NotProposed::NotLeader { hint: None } => "refuses commands: nobody leads",
         NotProposed::Busy => "refuses commands: the window is full",
+        NotProposed::Transferring { .. } => "refuses commands: makes way for another",
         NotProposed::TooLarge { .. } => "refuses commands: too large",
         NotProposed::Empty => "refuses commands: there are none",
         NotProposed::Halted => "refuses commands: halted",

@@ -82,7 +82,8 @@ fn describe(body: &Body) -> String {
         | Body::Fetched(_)
         | Body::Refused(_)
         | Body::Confirm(_)
-        | Body::Confirmed(_) => panic!("the story has no {}", body.name()),
+        | Body::Confirmed(_)
+        | Body::Transfer(_) => panic!("the story has no {}", body.name()),
     }
 }
 

@@ -8,7 +8,8 @@ use paxos_core::ballot::Ballot;
 use paxos_core::config::Config;
 use paxos_core::durable::{Write, WriteBatch};
 use paxos_core::ids::{
-    ClientId, ClusterId, GroupId, Incarnation, LogClock, ReplicaId, RequestNumber, Slot, Time,
+    ClientId, ClusterId, GroupId, Incarnation, LogClock, Priority, ReplicaId, RequestNumber, Slot,
+    Time,
 };
 use paxos_core::membership::{Member, Membership};
 use paxos_core::message::{
@@ -180,6 +181,7 @@ impl Bed {
             committed: Slot::ZERO,
             durable: Slot::ZERO,
             released: 0,
+            priority: Priority::default(),
         }
     }
 

@@ -97,7 +97,8 @@ fn values_of(message: &Message) -> Vec<&Value> {
         | Body::Fetch(_)
         | Body::Refused(_)
         | Body::Confirm(_)
-        | Body::Confirmed(_) => Vec::new(),
+        | Body::Confirmed(_)
+        | Body::Transfer(_) => Vec::new(),
     }
 }
 

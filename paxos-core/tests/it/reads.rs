@@ -6,7 +6,8 @@ use paxos_core::config::Config;
 use paxos_core::ids::{Epoch, Slot, Time};
 use paxos_core::membership::{LeaseTerms, Member, Membership};
 use paxos_core::message::{
-    Accept, Body, Confirm, Confirmed, Message, Prepare, PromiseEntry, Reject, SlotState,
+    Accept, Body, Confirm, Confirmed, Connectivity, Heartbeat, Message, Prepare, PromiseEntry,
+    Reject, SlotState, Transfer,
 };
 use paxos_core::output::{ReadError, Recipients, Role};
 use paxos_core::quorum::QuorumRule;
@@ -435,4 +436,42 @@ fn an_election_timeout_below_the_lease_is_refused() {
     assert_eq!(LeaseTerms::new(ms(60_001), 1), None);
     assert!(LeaseTerms::new(ms(1000), 1).unwrap().held() < ms(1000));
     assert_eq!(LeaseTerms::new(ms(1000), 600_000).unwrap().held(), ms(250));
+}
+
+#[test]
+fn r8_a_leader_that_hands_over_gives_its_lease_up_first() {
+    let mut bed = leased(1);
+    let own = bed.lead(&[2]);
+    bed.receive(id(2), Confirmed { ballot: own, round: 1 });
+    bed.hear(&[2, 3], |_, heartbeat| heartbeat.connectivity = Connectivity::Quorum);
+    assert!(bed.replica.status().lease_until.is_some());
+    bed.take_sent();
+    bed.replica.transfer(id(2), bed.now).unwrap();
+    bed.drain();
+    assert_eq!(bed.replica.status().lease_until, None);
+    let sent = bed.take_sent();
+    let transfer = Transfer { ballot: own, committed: slot(0), released: 1 };
+    assert!(sent.contains(&(Recipients::One(id(2)), transfer.into())), "{sent:?}");
+    let told = |(_, body): &(_, Body)| matches!(body, Body::Heartbeat(beat) if beat.released == 1);
+    assert!(sent.iter().any(told), "{sent:?}");
+    // A round would be granted another lease.
+    bed.replica.read(bed.now).unwrap();
+    bed.pass(HEARTBEAT);
+    assert_eq!(rounds(&mut bed), []);
+
+    // The heir is itself a grantor.
+    let mut heir = leased(2);
+    heir.receive(id(1), Confirm { ballot: ballot(1, 1), round: 3 });
+    let campaigns = |bed: &mut Bed, released| {
+        let leads = |peer, heartbeat: &mut Heartbeat| {
+            heartbeat.connectivity = Connectivity::Quorum;
+            heartbeat.leader = (peer == 1).then_some(ballot(1, 1));
+        };
+        bed.pass(HEARTBEAT);
+        bed.hear(&[1, 3], leads);
+        bed.receive(id(1), Transfer { ballot: ballot(1, 1), committed: slot(0), released });
+        bed.replica.counters().campaigns
+    };
+    assert_eq!(campaigns(&mut heir, 2), 0);
+    assert_eq!(campaigns(&mut heir, 3), 1);
 }

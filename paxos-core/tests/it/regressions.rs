@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use paxos_core::config::Config;
 use paxos_core::durable::Write;
-use paxos_core::ids::{Incarnation, LogClock, Slot};
+use paxos_core::ids::{Incarnation, LogClock, Priority, Slot};
 use paxos_core::message::{
     Body, Commit, Fetched, Heartbeat, Message, Prepare, Promise, PromiseEntry, Refused, Reject,
     SlotState,
@@ -164,6 +164,7 @@ fn absurd_numbers_raise_a_counter_and_nothing_else() {
         committed,
         durable: Slot::ZERO,
         released: 0,
+        priority: Priority::default(),
     };
     let mut bed = Bed::new(1, 3);
     let own = bed.campaign(&[2]);

@@ -6,12 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use paxos_core::ballot::Ballot;
 use paxos_core::ids::{
-    ClientId, ClusterId, Epoch, GroupId, Incarnation, LogClock, ReplicaId, RequestNumber, Slot,
+    ClientId, ClusterId, Epoch, GroupId, Incarnation, LogClock, Priority, ReplicaId, RequestNumber,
+    Slot,
 };
 use paxos_core::membership::{LeaseTerms, Member, Membership};
 use paxos_core::message::{
     Accept, Accepted, Body, Commit, Confirm, Confirmed, Connectivity, Echo, Fetch, Fetched,
     Heartbeat, Message, Origin, Prepare, Promise, PromiseEntry, Refused, Reject, SlotState,
+    Transfer,
 };
 use paxos_core::quorum::{QuorumRule, VoterSet};
 use paxos_core::value::{Batch, Command, CommandKind, Value};
@@ -129,6 +131,7 @@ pub(crate) fn messages() -> Vec<(String, Message)> {
         Refused { refused: Incarnation::new(1, 2), remembered: Incarnation::new(3, 4) }.into(),
         Confirm { ballot: ballot(5, 2), round: 7 }.into(),
         Confirmed { ballot: ballot(5, 2), round: u64::MAX }.into(),
+        Transfer { ballot: ballot(5, 2), committed: Slot::new(13), released: 8 }.into(),
     ];
     let mut messages: Vec<_> =
         bodies.into_iter().map(|body| (body.name().to_owned(), body)).collect();
@@ -175,6 +178,7 @@ fn heartbeat() -> Heartbeat {
         committed: Slot::new(13),
         durable: Slot::new(15),
         released: 8,
+        priority: Priority::new(7),
     }
 }
 
@@ -319,8 +323,10 @@ fn promises() -> impl Strategy<Value = Promise> {
 fn heartbeats() -> impl Strategy<Value = Heartbeat> {
     let echoes = vec((any::<u16>(), incarnations(), any::<u64>()), 0..6);
     let leads = (option::of(ballots()), option::of(ballots()), any::<bool>());
-    (any::<u64>(), echoes, leads, slots(), slots(), any::<u64>()).prop_map(
-        |(sequence, echoes, (promised, leader, connected), committed, durable, released)| {
+    let tells = (slots(), slots(), any::<u64>(), any::<u8>());
+    (any::<u64>(), echoes, leads, tells).prop_map(
+        |(sequence, echoes, (promised, leader, connected), tells)| {
+            let (committed, durable, released, priority) = tells;
             Heartbeat {
                 sequence,
                 echoes: echoes
@@ -337,6 +343,7 @@ fn heartbeats() -> impl Strategy<Value = Heartbeat> {
                 committed,
                 durable,
                 released,
+                priority: Priority::new(priority),
             }
         },
     )
@@ -366,6 +373,12 @@ fn bodies() -> impl Strategy<Value = Body> {
         ),
         (ballots(), any::<u64>()).prop_map(|(ballot, round)| Confirm { ballot, round }.into()),
         (ballots(), any::<u64>()).prop_map(|(ballot, round)| Confirmed { ballot, round }.into()),
+        (ballots(), slots(), any::<u64>()).prop_map(|(ballot, committed, released)| Transfer {
+            ballot,
+            committed,
+            released
+        }
+        .into()),
         (incarnations(), incarnations()).prop_map(|(refused, remembered)| Refused {
             refused,
             remembered,

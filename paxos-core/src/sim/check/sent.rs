@@ -16,6 +16,7 @@ impl Check {
             Body::Accept(accept) => self.sent_accept(by, accept, committed),
             Body::Accepted(accepted) => self.sent_accepted(by, accepted),
             Body::Commit(commit) => self.require_prefix(by, commit.committed, "announces"),
+            Body::Transfer(transfer) => self.require_prefix(by, transfer.committed, "announces"),
             Body::Heartbeat(heartbeat) => {
                 self.require_prefix(by, heartbeat.committed, "announces");
                 let replica = self.replica(by);

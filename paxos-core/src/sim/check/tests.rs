@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::durable::WriteBatch;
-use crate::ids::{ClusterId, Epoch, GroupId, LogClock};
+use crate::ids::{ClusterId, Epoch, GroupId, LogClock, Priority};
 use crate::message::{
     Accept, Accepted, Body, Commit, Connectivity, Fetched, Heartbeat, Message, Origin, Prepare,
     Promise, PromiseEntry, SlotState,
@@ -163,6 +163,7 @@ impl World {
             bytes_in_flight: 0,
             writes_pending: 0,
             reads_waiting: 0,
+            transferring: None,
             messages_waiting: 0,
             slots_being_applied: 0,
             lease_until: None,
@@ -359,6 +360,7 @@ fn what_is_sent_before_it_is_durable_is_seen() {
         committed: Slot::ZERO,
         durable: slot(1),
         released: 0,
+        priority: Priority::default(),
     };
     world.send(2, heartbeat);
     world.assert_broken(Invariant::DurableBeforeSent);

@@ -44,6 +44,7 @@ pub(super) fn ballot_of(body: &Body) -> Option<Ballot> {
         Body::Commit(message) => Some(message.ballot),
         Body::Confirm(message) => Some(message.ballot),
         Body::Confirmed(message) => Some(message.ballot),
+        Body::Transfer(message) => Some(message.ballot),
         Body::Reject(message) => Some(message.promised),
         Body::Heartbeat(_) | Body::Fetch(_) | Body::Fetched(_) | Body::Refused(_) => None,
     }

@@ -79,7 +79,8 @@ impl Watch {
             | Body::Fetched(_)
             | Body::Refused(_)
             | Body::Confirm(_)
-            | Body::Confirmed(_) => {}
+            | Body::Confirmed(_)
+            | Body::Transfer(_) => {}
         }
     }
 
@@ -243,6 +244,7 @@ impl Watch {
             NotProposed::NotLeader { hint: None } => Mark::NotLeader,
             NotProposed::Busy if self.seen(id).window_is_full => Mark::WindowFull,
             NotProposed::Busy => Mark::WindowBytesFull,
+            NotProposed::Transferring { .. } => Mark::Transferring,
             // Clients of random runs do not ask for these; unit tests do.
             NotProposed::TooLarge { .. } | NotProposed::Empty | NotProposed::Halted => return,
         };
@@ -253,6 +255,9 @@ impl Watch {
     pub(in crate::sim) fn counted(&mut self, counters: &Counters) {
         self.marks.meet_often(Mark::StaleLife, counters.dropped_stale_life);
         self.marks.meet_often(Mark::StaleBallot, counters.dropped_stale);
+        self.marks.meet_often(Mark::TransferDone, counters.transfers_done);
+        self.marks.meet_often(Mark::TransferGivenUp, counters.transfers_given_up);
+        self.marks.meet_often(Mark::TransferIgnored, counters.transfers_ignored);
         self.marks.meet_often(Mark::BeyondWindow, counters.dropped_beyond_window);
         self.marks.meet_often(Mark::LeaseRead, counters.lease_reads);
         self.marks.meet_often(Mark::PrepareWithheld, counters.prepares_withheld);

@@ -161,6 +161,13 @@ pub enum Message<'a> {
         /// The ballot.
         ballot: Ballot,
     },
+    /// A leader makes way for the receiver; a watermark too.
+    Transfer {
+        /// The leader's ballot.
+        ballot: Ballot,
+        /// The leader's committed prefix.
+        committed: u64,
+    },
     /// A heartbeat. That of a leader is a watermark too.
     Heartbeat {
         /// The sender's committed prefix.

@@ -232,6 +232,9 @@ impl Monitor {
                 })
             }
             Message::Commit { ballot, committed } => self.left_commit(from, ballot, committed),
+            Message::Transfer { ballot, committed } => {
+                self.left_transfer(from, to, ballot, committed)
+            }
             Message::Heartbeat { committed, leader } => match leader {
                 Some(ballot) if ballot.leader == from => self.left_commit(from, ballot, committed),
                 Some(_) | None => self.claims_prefix(from, committed),
@@ -290,7 +293,9 @@ impl Monitor {
                     self.delivered_accepted(from, to, ballot, first, last);
                 }
             }
-            Message::Commit { ballot, committed } => receiver.watermark(ballot, committed),
+            Message::Commit { ballot, committed } | Message::Transfer { ballot, committed } => {
+                receiver.watermark(ballot, committed);
+            }
             Message::Fetched { first, values, .. } => {
                 for (slot, value) in (first..).zip(values) {
                     self.learned(to, slot, *value);

@@ -565,6 +565,21 @@ impl Monitor {
         self.left_watermark(from, ballot, committed)
     }
 
+    /// A leader makes way for one voter, which is another (E8). Whether it hears and follows that
+    /// leader is a matter of time, and shows nowhere but in the campaign that it begins.
+    pub(super) fn left_transfer(
+        &mut self,
+        from: Acceptor,
+        to: Option<Acceptor>,
+        ballot: Ballot,
+        committed: u64,
+    ) -> Judged {
+        let heir = to.is_some_and(|to| to != from && self.quorums.votes(to));
+        require(heir, Rule::E8, Invariant::S19, || format!("{from} makes way for {to:?}"))?;
+        self.may_lead(from, ballot)?;
+        self.left_watermark(from, ballot, committed)
+    }
+
     /// L3 rests on this: what was proposed at the ballot, up to its watermark, is what is chosen.
     fn left_watermark(&mut self, from: Acceptor, ballot: Ballot, committed: u64) -> Judged {
         self.claims_prefix(from, committed)?;

@@ -42,6 +42,7 @@ pub enum Rule {
     L3,
     L4,
     L5,
+    E8,
     R3,
     /// §13: one value for each slot is chosen, for ever.
     Agreement,

@@ -12,7 +12,7 @@ use super::awaits::Await;
 use super::teller::Sort;
 use super::{Make, Player};
 use crate::config::Config;
-use crate::ids::{ClientId, ReplicaId, RequestNumber, Slot};
+use crate::ids::{ClientId, Priority, ReplicaId, RequestNumber, Slot};
 use crate::output::{Role, Status};
 use crate::quorum::QuorumRule;
 use crate::sim::cluster::Cluster;
@@ -106,6 +106,7 @@ fn options(words: &[&str]) -> Result<Options, String> {
     options.apply_delay_max = Duration::ZERO;
     options.trace_capacity = usize::MAX;
     let mut order: Vec<u16> = (1..=replicas).collect();
+    let mut priorities = Vec::new();
     for setting in settings {
         let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
         let number = || value.parse::<usize>().map_err(|_| format!("{name} needs a number"));
@@ -122,6 +123,11 @@ fn options(words: &[&str]) -> Result<Options, String> {
             "disk_stall" => options.config.disk_stall = duration(value)?,
             "machine" if value == "durable" => options.machine = Machine::Durable,
             "trim" => (options.machine, options.trim) = (Machine::Durable, true),
+            "priority" => {
+                let each: Result<Vec<u8>, _> = value.split(',').map(str::parse).collect();
+                let each = each.map_err(|_| "priority=0,0,1")?;
+                priorities.extend(each.into_iter().map(Priority::new));
+            }
             "order" => {
                 let first: Result<Vec<u16>, _> = value.split(',').map(str::parse).collect();
                 let first = first.map_err(|_| "order=2,1,3")?;
@@ -131,8 +137,13 @@ fn options(words: &[&str]) -> Result<Options, String> {
             _ => return Err(format!("a cluster has no {setting}")),
         }
     }
+    let mut priorities = priorities.into_iter();
     let place = |id: u16| order.iter().position(|other| *other == id).unwrap_or_default();
-    options.configs = (1..=replicas).map(|id| config(place(id), &options.config)).collect();
+    let own = |id| Config {
+        priority: priorities.next().unwrap_or_default(),
+        ..config(place(id), &options.config)
+    };
+    options.configs = (1..=replicas).map(own).collect();
     Ok(options)
 }
 
@@ -164,6 +175,7 @@ impl Player {
             }
             "drop" | "hold" | "release" | "lose" => self.messages(verb, rest, out),
             "crash" | "restart" | "wipe" | "pause" | "save" | "trim" => self.process(verb, rest),
+            "transfer" => self.transfer(rest, out),
             "show" | "hide" => self.show(verb, rest),
             "status" => self.status(rest, out),
             "log" => self.log(out),
@@ -200,6 +212,19 @@ impl Player {
         }
         let answer = self.cluster()?.propose(id, &commands);
         answer.map(|_| ()).ok_or_else(|| format!("{at} does not answer"))
+    }
+
+    /// Asks the first replica to make way for the second.
+    fn transfer(&mut self, words: &[&str], out: &mut String) -> Result<(), String> {
+        let [at, to] = self.ids(words)?[..] else { return Err("transfer 1 2".to_owned()) };
+        let answer = self.cluster()?.transfer(at, to);
+        let answer = answer.ok_or_else(|| format!("r{} does not answer", at.number()))?;
+        let (at, to) = (at.number(), to.number());
+        let _ = match answer {
+            Ok(()) => writeln!(out, "r{at} makes way for r{to}"),
+            Err(error) => writeln!(out, "r{at} does not make way for r{to}: {error}"),
+        };
+        Ok(())
     }
 
     fn run(&mut self, words: &[&str]) -> Result<(), String> {

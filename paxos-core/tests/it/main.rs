@@ -6,6 +6,7 @@
 )]
 
 mod athens;
+mod athens_log;
 mod bed;
 mod codec;
 mod fuzz;
@@ -25,5 +26,6 @@ mod recovery;
 mod regressions;
 mod samples;
 mod scripts;
+mod single;
 mod traces;
 mod values;

@@ -1,10 +1,14 @@
 //! The acceptor: what this replica promised and voted for (Paxos, phases 1b and 2b).
 //!
-//! Owns: the promise, and the last vote in each slot above the committed prefix. Knows no clock,
-//! no peers, no quorums; it returns effects and performs none.
+//! Owns: the promise, and the last vote in each slot above the committed prefix; what they permit
+//! stands in `rule`. Knows no clock, no peers, no quorums; it returns effects and performs none.
 //! Invariants: the promise never goes back (A1); no vote is below it (A2); at one ballot there is
 //! one value per slot (A3).
 //! Source: protocol.md §7; Lamport, "Paxos Made Simple", §2.2.
+
+pub(crate) mod rule;
+
+pub(crate) use rule::{AcceptAnswer, PrepareAnswer};
 
 use crate::ballot::Ballot;
 use crate::durable::WriteSequence;
@@ -28,30 +32,6 @@ pub(crate) struct Acceptor {
     votes: SlotRing<Vote>,
 }
 
-/// The answer to a Prepare.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum PrepareAnswer {
-    /// Promised; the promise is new and has to be written.
-    Promised,
-    /// Promised before.
-    PromisedBefore,
-    /// This higher ballot is promised.
-    Rejected(Ballot),
-}
-
-/// The answer to a proposal for one slot.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum AcceptAnswer {
-    /// Accepted; the vote is new and has to be written.
-    Accepted,
-    /// Accepted before, at this ballot.
-    AcceptedBefore,
-    /// This higher ballot is promised.
-    Rejected(Ballot),
-    /// At this ballot another value was accepted in this slot: somebody broke P6.
-    Conflict,
-}
-
 impl Acceptor {
     /// What storage remembers.
     pub(crate) fn recovered(
@@ -72,14 +52,7 @@ impl Acceptor {
 
     /// Phase 1b. Rule A1.
     pub(crate) fn prepare(&mut self, ballot: Ballot) -> PrepareAnswer {
-        match self.promised {
-            Some(promised) if promised > ballot => PrepareAnswer::Rejected(promised),
-            Some(promised) if promised == ballot => PrepareAnswer::PromisedBefore,
-            Some(_) | None => {
-                self.promised = Some(ballot);
-                PrepareAnswer::Promised
-            }
-        }
+        rule::prepare(&mut self.promised, ballot)
     }
 
     /// Phase 2b. Rules A2 and A3. `written` is the write batch that a new vote goes into.
@@ -90,29 +63,12 @@ impl Acceptor {
         value: &Value,
         written: WriteSequence,
     ) -> AcceptAnswer {
-        if let Some(promised) = self.promised
-            && promised > ballot
-        {
-            return AcceptAnswer::Rejected(promised);
+        let vote = self.votes.get(slot).map(|vote| (vote.ballot, &vote.value));
+        let answer = rule::accept(&mut self.promised, vote, ballot, value);
+        if answer == AcceptAnswer::Accepted {
+            self.votes.insert(slot, Vote { ballot, value: value.clone(), written });
         }
-        self.promised = Some(ballot);
-        match self.votes.get(slot) {
-            Some(vote) if vote.ballot == ballot => {
-                if vote.value == *value {
-                    AcceptAnswer::AcceptedBefore
-                } else {
-                    AcceptAnswer::Conflict
-                }
-            }
-            vote => {
-                assert!(
-                    vote.is_none_or(|vote| vote.ballot < ballot),
-                    "a vote is never above the promise"
-                );
-                self.votes.insert(slot, Vote { ballot, value: value.clone(), written });
-                AcceptAnswer::Accepted
-            }
-        }
+        answer
     }
 
     pub(crate) fn vote(&self, slot: Slot) -> Option<&Vote> {

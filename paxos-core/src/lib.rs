@@ -87,6 +87,7 @@ pub mod replica;
 mod ring;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub mod single;
 mod stored;
 pub mod trace;
 pub mod value;

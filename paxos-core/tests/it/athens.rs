@@ -1,144 +1,157 @@
 //! The book's walk-through of Paxos: five servers, three clients, two crashed proposers, and a
-//! value that is chosen while nobody knows it. Every message is played by hand; the transcript is
-//! compared with tests/golden/athens.txt (set `GOLDEN=write` to write it anew).
+//! value that is chosen while nobody knows it. Every message is played by hand on the core for one
+//! value; the transcript is compared with tests/golden/athens.txt (set `GOLDEN=write` to write it
+//! anew). `athens_log` plays it in a log.
 //!
 //! Source: Joshi, "Patterns of Distributed Systems", the pattern Paxos.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use paxos_core::message::{Body, SlotState};
-use paxos_core::output::{Recipients, Role};
+use paxos_core::ids::ReplicaId;
+use paxos_core::membership::Membership;
+use paxos_core::single::{Accept, Acceptor, Answer, Gated, Prepare, Proposer, Write};
 
-use crate::bed::{Bed, id, slot, text};
+use crate::bed::id;
 
 const NAMES: [&str; 5] = ["Athens", "Byzantium", "Cyrene", "Delphi", "Ephesus"];
 
-fn server(name: &str) -> u16 {
-    NAMES.iter().position(|known| *known == name).unwrap() as u16 + 1
+type Value = &'static str;
+
+fn server(name: &str) -> ReplicaId {
+    id(NAMES.iter().position(|known| *known == name).unwrap() as u16 + 1)
+}
+
+/// The disk writes, and what waited may leave.
+fn written<S, M>(write: Write<S>, gated: Gated<M>) -> M {
+    let Ok(message) = gated.open(&write.into_durable()) else { panic!("its own proof opens it") };
+    message
 }
 
 struct Story {
-    beds: Vec<Bed>,
+    acceptors: BTreeMap<Value, Acceptor<Value>>,
     transcript: String,
 }
 
-impl Story {
-    fn bed(&mut self, name: &str) -> &mut Bed {
-        &mut self.beds[usize::from(server(name)) - 1]
-    }
+/// A server that a client asked: it proposes, and its own acceptor answers without a message.
+struct Asked {
+    name: Value,
+    proposer: Proposer<Value>,
+    chosen: Option<Value>,
+}
 
+impl Story {
     fn tell(&mut self, line: &str) {
         writeln!(self.transcript, "{line}").unwrap();
     }
 
-    /// The server finds nobody leading, and asks for promises.
-    fn campaign(&mut self, name: &str, reachable: [&str; 2]) {
-        let peers = reachable.map(server);
-        let ballot = self.bed(name).campaign(&peers);
-        self.bed(name).sync();
-        self.tell(&format!("{name} campaigns with ballot {ballot}"));
+    fn asked(&mut self, name: Value, client: Value) -> Asked {
+        self.tell(&format!("{client} asks {name}"));
+        let membership = Membership::voters_only(NAMES.map(server)).unwrap();
+        Asked { name, proposer: Proposer::new(server(name), membership, client), chosen: None }
     }
 
-    /// Delivers the newest message of this kind between the two, and lets the disk finish.
-    fn deliver(&mut self, from: &str, to: &str, kind: &str) {
-        let receiver = id(server(to));
-        let meant = |recipients: &Recipients| {
-            *recipients == Recipients::AllPeers || *recipients == Recipients::One(receiver)
+    fn begin(&mut self, asked: &mut Asked) -> Prepare {
+        let (write, gated) = asked.proposer.prepare();
+        self.tell(&format!("{} campaigns with ballot {}", asked.name, write.state()));
+        written(write, gated)
+    }
+
+    fn prepare(&mut self, asked: &mut Asked, prepare: Prepare, to: Value) -> Option<Accept<Value>> {
+        let answer = self.acceptors.get_mut(to).unwrap().prepare(prepare);
+        if to != asked.name {
+            self.tell(&format!("  {} -> {to}: Prepare {}", asked.name, prepare.ballot));
+        }
+        let (write, gated) = match answer {
+            Answer::Written(write, gated) => (write, gated),
+            Answer::Refused(reject) => {
+                let promised = reject.promised;
+                self.tell(&format!("  {to} -> {}: Reject, promised {promised}", asked.name));
+                asked.proposer.on_reject(reject);
+                return None;
+            }
         };
-        let sent = &self.bed(from).sent;
-        let found = sent.iter().rev().find(|(to, body)| meant(to) && body.name() == kind);
-        let body = found.unwrap_or_else(|| panic!("{from} sent no {kind} to {to}")).1.clone();
-        self.tell(&format!("  {from} -> {to}: {}", describe(&body)));
-        let sender = id(server(from));
-        self.bed(to).receive(sender, body);
-        self.bed(to).sync();
+        let promise = written(write, gated);
+        if to != asked.name {
+            let named = promise.accepted.map(|(ballot, value)| format!(" {value}@{ballot}"));
+            let named = named.unwrap_or_default();
+            self.tell(&format!("  {to} -> {}: Promise {}{named}", asked.name, promise.ballot));
+        }
+        asked.proposer.on_promise(server(to), promise)
     }
-}
 
-fn describe(body: &Body) -> String {
-    match body {
-        Body::Prepare(prepare) => format!("Prepare {}", prepare.ballot),
-        Body::Promise(promise) => {
-            let named = promise.entries.iter().map(|entry| match &entry.state {
-                SlotState::Accepted(ballot, value) => format!(" {}@{ballot}", text(value)),
-                SlotState::Chosen(value) => format!(" {} chosen", text(value)),
-                SlotState::Unknown(ballot) => format!(" unknown up to {ballot}"),
-            });
-            format!("Promise {}{}", promise.ballot, named.collect::<String>())
+    fn campaign(
+        &mut self,
+        asked: &mut Asked,
+        prepare: Prepare,
+        peers: [Value; 2],
+    ) -> Accept<Value> {
+        assert_eq!(self.prepare(asked, prepare, asked.name), None, "one is no quorum of five");
+        assert_eq!(self.prepare(asked, prepare, peers[0]), None, "nor are two");
+        self.prepare(asked, prepare, peers[1]).expect("three are")
+    }
+
+    fn accept(&mut self, asked: &mut Asked, accept: Accept<Value>, to: Value, answered: bool) {
+        if to != asked.name {
+            let Accept { ballot, value } = accept;
+            self.tell(&format!("  {} -> {to}: Accept {ballot} {value}", asked.name));
         }
-        Body::Accept(accept) => {
-            let values: Vec<_> = accept.values.iter().map(text).collect();
-            format!("Accept {} slot {} {}", accept.ballot, accept.first.number(), values.join(", "))
+        let Answer::Written(write, gated) = self.acceptors.get_mut(to).unwrap().accept(accept)
+        else {
+            panic!("{to} promised more");
+        };
+        let accepted = written(write, gated);
+        if answered {
+            if to != asked.name {
+                self.tell(&format!("  {to} -> {}: Accepted {}", asked.name, accepted.ballot));
+            }
+            let chosen = asked.proposer.on_accepted(server(to), accepted);
+            asked.chosen = asked.chosen.or(chosen);
         }
-        Body::Accepted(accepted) => {
-            format!("Accepted {} slot {}", accepted.ballot, accepted.last.number())
-        }
-        Body::Commit(commit) => {
-            format!("Commit {} through slot {}", commit.ballot, commit.committed.number())
-        }
-        Body::Reject(_)
-        | Body::Heartbeat(_)
-        | Body::Fetch(_)
-        | Body::Fetched(_)
-        | Body::Refused(_)
-        | Body::Confirm(_)
-        | Body::Confirmed(_)
-        | Body::Transfer(_) => panic!("the story has no {}", body.name()),
     }
 }
 
 #[test]
 fn athens_the_books_walk_through() {
-    let beds = (1..=5).map(|own| Bed::new(own, 5)).collect();
-    let mut story = Story { beds, transcript: String::new() };
+    let acceptors = NAMES.map(|name| (name, Acceptor::new(server(name))));
+    let mut story = Story { acceptors: acceptors.into(), transcript: String::new() };
 
-    story.tell("alice asks Athens");
-    story.campaign("Athens", ["Byzantium", "Cyrene"]);
-    for peer in ["Byzantium", "Cyrene"] {
-        story.deliver("Athens", peer, "Prepare");
-        story.deliver(peer, "Athens", "Promise");
-    }
-    story.bed("Athens").propose("alice");
-    story.bed("Athens").sync();
-    story.deliver("Athens", "Byzantium", "Accept");
+    let mut athens = story.asked("Athens", "alice");
+    let prepare = story.begin(&mut athens);
+    let accept = story.campaign(&mut athens, prepare, ["Byzantium", "Cyrene"]);
+    story.accept(&mut athens, accept, "Athens", true);
+    story.accept(&mut athens, accept, "Byzantium", false);
     story.tell("Athens crashes: two of five accepted alice");
+    assert_eq!(athens.chosen, None);
 
-    story.tell("elanor asks Ephesus");
-    story.campaign("Ephesus", ["Cyrene", "Delphi"]);
-    for peer in ["Cyrene", "Delphi"] {
-        story.deliver("Ephesus", peer, "Prepare");
-        story.deliver(peer, "Ephesus", "Promise");
+    let mut ephesus = story.asked("Ephesus", "elanor");
+    let prepare = story.begin(&mut ephesus);
+    let accept = story.campaign(&mut ephesus, prepare, ["Cyrene", "Delphi"]);
+    assert_eq!(accept.value, "elanor", "nobody in this quorum had accepted alice");
+    for server in ["Ephesus", "Cyrene", "Delphi"] {
+        story.accept(&mut ephesus, accept, server, server == "Ephesus");
     }
-    story.bed("Ephesus").propose("elanor");
-    story.bed("Ephesus").sync();
-    story.deliver("Ephesus", "Cyrene", "Accept");
-    story.deliver("Ephesus", "Delphi", "Accept");
     story.tell("Ephesus crashes: elanor is chosen, and nobody knows");
+    assert_eq!(ephesus.chosen, None);
 
-    story.tell("carol asks Byzantium");
-    story.bed("Byzantium").take_sent();
-    story.campaign("Byzantium", ["Cyrene", "Delphi"]);
-    for peer in ["Cyrene", "Delphi"] {
-        story.bed(peer).take_sent();
-        story.deliver("Byzantium", peer, "Prepare");
-        story.deliver(peer, "Byzantium", "Promise");
+    let mut byzantium = story.asked("Byzantium", "carol");
+    let prepare = story.begin(&mut byzantium);
+    assert_eq!(story.prepare(&mut byzantium, prepare, "Cyrene"), None);
+    let prepare = story.begin(&mut byzantium);
+    let accept = story.campaign(&mut byzantium, prepare, ["Cyrene", "Delphi"]);
+    assert_eq!(accept.value, "elanor", "alice was accepted too, at a lower ballot");
+    for server in ["Byzantium", "Cyrene", "Delphi"] {
+        assert_eq!(byzantium.chosen, None, "before {server}");
+        story.accept(&mut byzantium, accept, server, true);
     }
-    assert_eq!(story.bed("Byzantium").role(), Role::Leader);
-    for peer in ["Cyrene", "Delphi"] {
-        story.deliver("Byzantium", peer, "Accept");
-        story.deliver(peer, "Byzantium", "Accepted");
-    }
-    let carol = story.bed("Byzantium").propose("carol");
-    assert_eq!(carol.slot, slot(2), "slot 1 is taken: carol is never proposed in it");
-    story.bed("Byzantium").sync();
-    for peer in ["Cyrene", "Delphi"] {
-        story.deliver("Byzantium", peer, "Commit");
-    }
-    story.tell("slot 1 at the end");
+    assert_eq!(byzantium.chosen, Some("elanor"), "carol was never proposed");
+
+    story.tell("what is accepted at the end");
     for name in NAMES {
-        let applied = story.bed(name).applied.clone();
-        let value = applied.first().map_or("nothing yet".to_owned(), |(_, value)| text(value));
-        story.tell(&format!("  {name:<9} {value}"));
+        let accepted = story.acceptors[name].remembered().accepted;
+        let words =
+            accepted.map_or("nothing".to_owned(), |(ballot, value)| format!("{value}@{ballot}"));
+        story.tell(&format!("  {name:<9} {words}"));
     }
 
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/athens.txt");

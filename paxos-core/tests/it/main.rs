@@ -6,6 +6,7 @@
 )]
 
 mod athens;
+mod athens_log;
 mod bed;
 mod codec;
 mod fuzz;
@@ -28,6 +29,7 @@ mod regressions;
 mod rejoin;
 mod samples;
 mod scripts;
+mod single;
 mod traces;
 mod transfer;
 mod values;

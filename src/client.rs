@@ -1,13 +1,18 @@
 //! How a program asks its node.
 //!
-//! Owns: [`Client`]. Knows no protocol: it stamps nothing and retries nothing by itself.
+//! Owns: [`Client`], and when it sends a command again. Knows no protocol.
+//! Invariants: (1) a command is sent again only in the session and under the number that it had,
+//! or after it certainly was not applied; (2) a command is said to be rejected only if no attempt may
+//! have applied it. Rules S6 and S7 of protocol.md §13.
 
 use core::fmt;
 use core::time::Duration;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use paxos_core::codec::COMMAND_HEADER_LEN;
-use paxos_core::ids::Slot;
+use paxos_core::ids::{RequestNumber, Slot, Time};
+use paxos_core::value::CommandKind;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::apply::ReplyTo;
@@ -15,7 +20,7 @@ use crate::codec::CommandCodec;
 use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::machine::StateMachine;
 use crate::shared::{Closing, Shared};
-use crate::submit::{Asked, Request};
+use crate::submit::{Asked, Request, Stamp};
 
 /// How new the state must be that answers a read.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -37,12 +42,37 @@ pub enum Consistency {
     },
 }
 
+/// How often a command may be sent.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// In the node's session, in which a command is applied once however often it is sent: it is sent
+    /// again by itself where the leader or the link to it was lost, until its time is over. All clients
+    /// of a node share the session; the first command opens it, which takes one command more.
+    #[default]
+    ExactlyOnce,
+    /// Once, without a session: nothing is remembered of it. For commands that may be applied twice
+    /// as well, such as those that set a value: the program sends them again, or not. Saves 24
+    /// bytes and the table's work.
+    AtMostOnce,
+}
+
+/// What became of a command that is applied.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Applied<R> {
+    /// Every state that has applied this slot includes the command: a read on any node with
+    /// [`Consistency::AtLeast`] this slot sees it.
+    pub slot: Slot,
+    /// What the state machine replied.
+    pub reply: R,
+}
+
 /// Asks the node that it came from. Cheap to clone; any number of tasks may use it at once.
 ///
 /// # Cancel safety
 ///
 /// Dropping the future of [`Client::execute`] does not withdraw the command: it may be applied
-/// all the same, as after [`ClientError::Unknown`].
+/// all the same, as after [`ClientError::Unknown`]; it is not sent again.
 pub struct Client<M: StateMachine> {
     shared: Arc<Shared>,
     codec: Arc<dyn CommandCodec<M::Command>>,
@@ -85,26 +115,97 @@ impl<M: StateMachine> Client<M> {
         self
     }
 
-    /// Has a command applied, and returns what the state machine replied on this node.
+    /// Has a command applied, once, and returns what the state machine replied: the reply of
+    /// [`Client::execute_at`].
+    pub async fn execute(&self, command: M::Command) -> Result<M::Reply, ClientError> {
+        self.execute_at(command).await.map(|applied| applied.reply)
+    }
+
+    /// Has a command applied, once, and returns in which slot, with what the state machine replied
+    /// on this node: [`Client::execute_with`] and [`Delivery::ExactlyOnce`].
+    pub async fn execute_at(
+        &self,
+        command: M::Command,
+    ) -> Result<Applied<M::Reply>, ClientError> {
+        self.execute_with(Delivery::ExactlyOnce, command).await
+    }
+
+    /// Has a command applied, and returns in which slot, with what the state machine replied on this
+    /// node. `delivery` says whether it is sent again where nobody can say what came of it.
     ///
     /// The command is encoded on the calling task, and read back once, so that one that the codec
-    /// cannot read is rejected and never stands in the log. It is proposed at most once: whatever is
-    /// tried again was certainly not proposed before.
-    pub async fn execute(&self, command: M::Command) -> Result<M::Reply, ClientError> {
-        let rejected = |reason| Err(ClientError::Rejected(reason));
+    /// cannot read is rejected and never stands in the log.
+    ///
+    /// What ends as [`ClientError::Unknown`] in a session may have been applied, once at most: its time
+    /// was over, its node stopped, or its session was lost.
+    pub async fn execute_with(
+        &self,
+        delivery: Delivery,
+        command: M::Command,
+    ) -> Result<Applied<M::Reply>, ClientError> {
         let encoded = self.codec.encode(&command);
         let checked = encoded.and_then(|bytes| self.codec.check(&bytes).map(|()| bytes));
-        let payload = match checked {
-            Ok(payload) => payload,
-            Err(error) => return rejected(Rejection::Codec(error.0)),
-        };
-        let bytes = payload.len() + COMMAND_HEADER_LEN;
+        let payload = checked.map_err(|error| ClientError::Rejected(Rejection::Codec(error.0)))?;
+        drop(command);
+        let deadline = self.shared.clock.now().after(self.timeout);
+        match delivery {
+            Delivery::ExactlyOnce => self.execute_once(payload, deadline).await,
+            Delivery::AtMostOnce => {
+                let stamp = Stamp::Kind(CommandKind::Apply, RequestNumber::default());
+                self.attempt(stamp, payload, deadline, Attempt::First).await
+            }
+        }
+    }
+
+    /// Sends a command in the session of this life until something is known of it.
+    async fn execute_once(
+        &self,
+        payload: Bytes,
+        deadline: Time,
+    ) -> Result<Applied<M::Reply>, ClientError> {
+        let numbering = &self.shared.numbering;
+        let (mut ticket, mut acknowledged_below) = numbering.enter();
+        let mut attempt = Attempt::First;
+        loop {
+            let stamp = Stamp::Own(ticket.place, acknowledged_below);
+            let outcome = self.attempt(stamp, payload.clone(), deadline, attempt).await;
+            let next = attempt.judge(outcome);
+            let late = || self.shared.clock.now() >= deadline;
+            match next {
+                Next::Done(outcome) => return outcome,
+                Next::Again(why) if late() => return Err(ClientError::Unknown(why)),
+                Next::Again(why) => {
+                    attempt = Attempt::After(why);
+                    acknowledged_below = ticket.acknowledged_below();
+                }
+                Next::Anew => {
+                    numbering.leave(ticket.place.session);
+                    if late() {
+                        return Err(ClientError::Rejected(Rejection::SessionUnknown));
+                    }
+                    (ticket, acknowledged_below) = numbering.enter();
+                }
+            }
+            self.shared.meters.requests_again.add(1);
+        }
+    }
+
+    /// Sends a command once.
+    async fn attempt(
+        &self,
+        stamp: Stamp,
+        payload: Bytes,
+        deadline: Time,
+        attempt: Attempt,
+    ) -> Result<Applied<M::Reply>, ClientError> {
+        let bytes = payload.len() + COMMAND_HEADER_LEN + stamp.encoded_len();
         let bytes_max = self.shared.command_bytes_max;
         if bytes > bytes_max {
-            return rejected(Rejection::TooLarge { bytes, bytes_max });
+            return Err(ClientError::Rejected(Rejection::TooLarge { bytes, bytes_max }));
         }
         let (answer, reply) = oneshot::channel();
-        self.ask(Asked::Command(payload), ReplyTo::Command(answer))?;
+        let waiter = ReplyTo::Command(answer);
+        self.ask(Asked::Command(stamp, payload), deadline, waiter, attempt)?;
         // Nobody will answer: the node ended with the request in its hands.
         reply.await.unwrap_or(Err(ClientError::Unknown(Uncertainty::Stopped)))
     }
@@ -127,21 +228,79 @@ impl<M: StateMachine> Client<M> {
     ) -> Result<M::Answer, ClientError> {
         let (answer, reply) = oneshot::channel();
         let waiter = ReplyTo::Query(Box::new((query, answer)));
-        self.ask(Asked::Read(consistency), waiter)?;
+        let deadline = self.shared.clock.now().after(self.timeout);
+        self.ask(Asked::Read(consistency), deadline, waiter, Attempt::First)?;
         // Nobody will answer: the node ended with the request in its hands.
         reply.await.unwrap_or(Err(ClientError::Rejected(Rejection::Stopped)))
     }
 
-    fn ask(&self, asked: Asked, waiter: ReplyTo<M>) -> Result<(), ClientError> {
+    fn ask(
+        &self,
+        asked: Asked,
+        deadline: Time,
+        waiter: ReplyTo<M>,
+        attempt: Attempt,
+    ) -> Result<(), ClientError> {
         let stopped = ClientError::Rejected(Rejection::Stopped);
         if self.shared.closing() != Closing::No {
             return Err(stopped);
         }
-        if !self.shared.admit() {
-            self.shared.meters.requests_busy.add(1);
-            return Err(ClientError::Rejected(Rejection::Busy));
+        match attempt {
+            Attempt::After(_) => self.shared.admit_again(),
+            Attempt::First => {
+                if !self.shared.admit() {
+                    self.shared.meters.requests_busy.add(1);
+                    return Err(ClientError::Rejected(Rejection::Busy));
+                }
+            }
         }
-        let request = Request { asked, timeout: self.timeout, waiter };
+        let request = Request { asked, deadline, waiter };
         self.requests.send(request).map_err(|_| stopped)
+    }
+}
+
+/// Whether a command may have been applied before it is sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Attempt {
+    /// It certainly was not.
+    First,
+    /// Nobody can say, for this reason.
+    After(Uncertainty),
+}
+
+/// What to do with a command that was sent in a session.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Next<T> {
+    /// This is what became of it.
+    Done(Result<T, ClientError>),
+    /// It is sent again as it is; nobody can say what became of it, for this reason.
+    Again(Uncertainty),
+    /// It is sent in another session: it certainly was not applied.
+    Anew,
+}
+
+impl Attempt {
+    /// Judges by how this attempt ended, and by those before it.
+    fn judge<T>(self, outcome: Result<T, ClientError>) -> Next<T> {
+        match (outcome, self) {
+            (Err(ClientError::Unknown(why)), _) => match why {
+                Uncertainty::LeaderChanged | Uncertainty::LinkLost => Next::Again(why),
+                Uncertainty::Timeout | Uncertainty::Stopped | Uncertainty::SessionLost => {
+                    Next::Done(Err(ClientError::Unknown(why)))
+                }
+            },
+            (Err(ClientError::Rejected(Rejection::SessionUnknown)), Self::First) => Next::Anew,
+            (Err(ClientError::Rejected(Rejection::SessionUnknown)), Self::After(_)) => {
+                Next::Done(Err(ClientError::Unknown(Uncertainty::SessionLost)))
+            }
+            // This attempt is not applied. An earlier one may be.
+            (Err(ClientError::Rejected(Rejection::Superseded)), Self::After(why)) => {
+                Next::Again(why)
+            }
+            (Err(ClientError::Rejected(_)), Self::After(why)) => {
+                Next::Done(Err(ClientError::Unknown(why)))
+            }
+            (outcome, _) => Next::Done(outcome),
+        }
     }
 }

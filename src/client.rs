@@ -123,10 +123,7 @@ impl<M: StateMachine> Client<M> {
 
     /// Has a command applied, once, and returns in which slot, with what the state machine replied
     /// on this node: [`Client::execute_with`] and [`Delivery::ExactlyOnce`].
-    pub async fn execute_at(
-        &self,
-        command: M::Command,
-    ) -> Result<Applied<M::Reply>, ClientError> {
+    pub async fn execute_at(&self, command: M::Command) -> Result<Applied<M::Reply>, ClientError> {
         self.execute_with(Delivery::ExactlyOnce, command).await
     }
 

@@ -60,10 +60,8 @@ impl Numbering {
     /// The next number, and what is acknowledged by now.
     pub(crate) fn enter(&self) -> (Ticket<'_>, RequestNumber) {
         let mut numbers = self.numbers();
-        let place = Place {
-            session: numbers.session,
-            number: numbers.first + numbers.done.len() as u64,
-        };
+        let place =
+            Place { session: numbers.session, number: numbers.first + numbers.done.len() as u64 };
         numbers.done.push_back(false);
         (Ticket { numbering: self, place }, RequestNumber::new(numbers.first))
     }

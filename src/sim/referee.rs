@@ -54,7 +54,8 @@ impl Referee {
                 number >= known.acknowledged_below && known.applied.insert(number)
             }
             CommandKind::OpenSession { session, ttl } => {
-                if !self.sessions.contains_key(&session) && self.sessions.len() == self.sessions_max {
+                if !self.sessions.contains_key(&session) && self.sessions.len() == self.sessions_max
+                {
                     let oldest = self.sessions.iter().min_by_key(|(_, known)| known.used);
                     let oldest = oldest.map(|(id, _)| *id);
                     oldest.and_then(|id| self.sessions.remove(&id));

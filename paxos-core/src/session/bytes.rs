@@ -137,9 +137,9 @@ fn read_requests(rest: &mut Bytes, runs_max: usize) -> Result<Requests, TableErr
     let mut runs: VecDeque<Run> = VecDeque::new();
     for _ in 0..count {
         let run = Run { first: number(rest)?, last: number(rest)? };
-        let apart = runs.back().is_none_or(|before| {
-            before.last.checked_add(1).is_some_and(|gap| gap < run.first)
-        });
+        let apart = runs
+            .back()
+            .is_none_or(|before| before.last.checked_add(1).is_some_and(|gap| gap < run.first));
         if run.first > run.last || run.first < acknowledged_below || !apart {
             return Err(TableError::Field("runs"));
         }

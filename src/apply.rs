@@ -440,3 +440,6 @@ impl<W: Waiter> Side<W> {
         self.shared.release(self.waiters.take_answered());
     }
 }
+
+#[cfg(test)]
+mod tests;

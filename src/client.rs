@@ -301,3 +301,60 @@ impl Attempt {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REASONS: [Uncertainty; 2] = [Uncertainty::LeaderChanged, Uncertainty::LinkLost];
+
+    /// S7: what a client says of all attempts, given what the last one came to.
+    #[test]
+    fn only_what_no_attempt_may_have_applied_is_rejected() {
+        let rejections = [
+            Rejection::NoLeader,
+            Rejection::Busy,
+            Rejection::StorageFull,
+            Rejection::Superseded,
+            Rejection::Stopped,
+            Rejection::StaleRequest,
+            Rejection::SessionUnknown,
+        ];
+        for why in REASONS {
+            for rejection in &rejections {
+                let outcome: Result<u64, _> = Err(ClientError::Rejected(rejection.clone()));
+                let told = Err(ClientError::Rejected(rejection.clone()));
+                let lost = Err(ClientError::Unknown(Uncertainty::SessionLost));
+                let (first, later) = match rejection {
+                    Rejection::SessionUnknown => (Next::Anew, Next::Done(lost)),
+                    Rejection::Superseded => (Next::Done(told), Next::Again(why)),
+                    _ => (Next::Done(told), Next::Done(Err(ClientError::Unknown(why)))),
+                };
+                assert_eq!(Attempt::First.judge(outcome.clone()), first, "{rejection}");
+                assert_eq!(Attempt::After(why).judge(outcome), later, "{rejection} after {why}");
+            }
+        }
+    }
+
+    /// S7: what is sent again is what nobody can say anything of, and nothing else.
+    #[test]
+    fn what_is_lost_is_sent_again_and_what_has_an_end_is_not() {
+        for attempt in [Attempt::First, Attempt::After(Uncertainty::LinkLost)] {
+            for why in REASONS {
+                let outcome: Result<u64, _> = Err(ClientError::Unknown(why));
+                assert_eq!(attempt.judge(outcome), Next::Again(why));
+            }
+            let slot = Slot::new(7);
+            let ends = [
+                Ok(1),
+                Err(ClientError::ReplyNotKept { slot }),
+                Err(ClientError::Unknown(Uncertainty::Timeout)),
+                Err(ClientError::Unknown(Uncertainty::Stopped)),
+                Err(ClientError::Unknown(Uncertainty::SessionLost)),
+            ];
+            for outcome in ends {
+                assert_eq!(attempt.judge(outcome.clone()), Next::Done(outcome));
+            }
+        }
+    }
+}

@@ -181,3 +181,73 @@ pub(crate) fn number_in(client: ClientId, session: SessionId) -> Option<u64> {
     let bits = session.bits();
     ((bits >> 64) as u64 == client.number()).then_some(bits as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(nanos: u64) -> Time {
+        Time::from_nanos(nanos)
+    }
+
+    /// S8: what is acknowledged is below everything that may still be sent.
+    #[test]
+    fn numbers_below_the_lowest_in_use_are_acknowledged() {
+        let numbering = Numbering::new();
+        let (first, below) = numbering.enter();
+        assert_eq!((first.place, below), (Place { session: 0, number: 1 }, RequestNumber::new(1)));
+        let (second, below) = numbering.enter();
+        assert_eq!((second.place.number, below), (2, RequestNumber::new(1)));
+        let (third, _) = numbering.enter();
+        drop(second);
+        assert_eq!(third.acknowledged_below(), RequestNumber::new(1), "the first is in use");
+        drop(first);
+        assert_eq!(third.acknowledged_below(), RequestNumber::new(3));
+        let (fourth, below) = numbering.enter();
+        assert_eq!((fourth.place.number, below), (4, RequestNumber::new(3)));
+        drop(third);
+        drop(fourth);
+        assert_eq!(numbering.enter().1, RequestNumber::new(5));
+    }
+
+    #[test]
+    fn the_next_session_begins_with_new_numbers_and_the_last_one_acknowledges_no_more() {
+        let numbering = Numbering::new();
+        let (old, _) = numbering.enter();
+        drop(numbering.enter());
+        numbering.leave(0);
+        let (new, below) = numbering.enter();
+        assert_eq!((new.place, below), (Place { session: 1, number: 1 }, RequestNumber::new(1)));
+        numbering.leave(0);
+        assert_eq!(numbering.enter().0.place.session, 1, "whoever comes late leaves nothing");
+        assert_eq!(old.acknowledged_below(), RequestNumber::default());
+        drop(old);
+        assert_eq!(new.acknowledged_below(), RequestNumber::new(1));
+    }
+
+    #[test]
+    fn an_id_is_asked_for_once_and_whichever_was_opened_is_used() {
+        let client = ClientId::new(7);
+        let patience = Duration::from_nanos(10);
+        let mut session = OwnSession::new(client, Duration::from_secs(1), patience);
+        let (first, ttl) = session.ask(at(0)).expect("nothing was asked for");
+        assert_eq!(ttl, SessionTtl::from_millis(1000));
+        assert_eq!(session.ask(at(9)), None, "it may be opened yet");
+        let (second, _) = session.ask(at(10)).expect("it was waited for long enough");
+        session.ask_again();
+        let (third, _) = session.ask(at(11)).expect("it may be lost");
+        assert!(first != second && second != third && first != third);
+        session.opened(9);
+        assert_eq!(session.id(), None, "nobody asked for that");
+        session.opened(number_in(client, second).expect("it is of this client"));
+        session.opened(number_in(client, third).expect("it is of this client"));
+        assert_eq!(session.id(), Some(second));
+        assert_eq!(session.ask(at(1000)), None);
+        session.begin(1);
+        session.opened(number_in(client, third).expect("it is of this client"));
+        assert_eq!(session.id(), None, "it was asked for in the session before");
+        let (fourth, _) = session.ask(at(1000)).expect("it is another session");
+        assert_eq!(number_in(client, fourth), Some(4));
+        assert_eq!(number_in(ClientId::new(8), fourth), None);
+    }
+}

@@ -498,4 +498,66 @@ mod tests {
         assert_eq!(queue.expire(Time::from_nanos(130)).1.len(), 1);
         assert!(queue.is_empty());
     }
+
+    fn push_own(queue: &mut Queue<u32>, name: u32, session: u64) {
+        let place = Place { session, number: u64::from(name) };
+        let waiting = Waiting { waiter: name, deadline: Time::from_nanos(1000) };
+        queue.push(Stamp::Own(place, RequestNumber::new(1)), Bytes::new(), waiting);
+    }
+
+    /// The id of the session that a parcel opens.
+    fn opened(parcel: &Parcel<u32>) -> u64 {
+        assert_eq!((parcel.commands.len(), parcel.numbers.count), (1, 1));
+        assert!(parcel.waiting.is_empty(), "nobody waits for it");
+        crate::session::number_in(
+            CLIENT,
+            match parcel.commands[0].kind {
+                CommandKind::OpenSession { session, .. } => session,
+                kind => panic!("{kind:?}"),
+            },
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn what_is_to_be_sent_in_the_session_waits_until_it_is_open() {
+        let mut queue = queue(10_000);
+        push_own(&mut queue, 1, 0);
+        push_own(&mut queue, 2, 0);
+        let parcel = queue.next(NOW).unwrap();
+        assert_eq!((opened(&parcel), parcel.numbers.first), (1, 1));
+        assert!(queue.is_opening(&parcel));
+        assert_eq!(Batch::new(LogClock::default(), parcel.commands).encoded_len(), parcel.bytes);
+        assert!(queue.next(NOW).is_none() && !queue.is_empty(), "it is asked for once");
+        let late = NOW.after(PATIENCE);
+        assert_eq!(opened(&queue.next(late).unwrap()), 2, "nobody can say what came of the first");
+        queue.session_opened(1);
+        let parcel = queue.next(late).unwrap();
+        assert_eq!((parcel.numbers.first, parcel.numbers.count), (3, 2));
+        for (command, request) in parcel.commands.iter().zip([1, 2].map(RequestNumber::new)) {
+            let session = paxos_core::ids::SessionId::new(1 << 64 | 1);
+            assert_eq!(command.kind, CommandKind::InSession { session, request });
+            assert_eq!(command.acknowledged_below, RequestNumber::new(1));
+        }
+        assert!(!queue.is_opening(&parcel));
+    }
+
+    #[test]
+    fn what_was_to_be_sent_in_a_session_that_is_lost_goes_astray() {
+        let mut queue = queue(10_000);
+        push_own(&mut queue, 1, 0);
+        push(&mut queue, 50, 1);
+        assert_eq!(opened(&queue.next(NOW).unwrap()), 1);
+        queue.session_opened(1);
+        push_own(&mut queue, 2, 1);
+        assert_eq!(queue.take_astray(), [1]);
+        push_own(&mut queue, 3, 0);
+        assert_eq!(queue.take_astray(), [3]);
+        queue.session_opened(1);
+        let parcel = queue.next(NOW).unwrap();
+        assert_eq!(parcel.commands[0].kind, CommandKind::Apply, "that one is of no session");
+        assert_eq!(opened(&queue.next(NOW).unwrap()), 2);
+        assert_eq!(queue.drain_unopened(), [2]);
+        assert!(queue.is_empty());
+    }
 }

@@ -18,22 +18,26 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use paxos_core::ballot::Ballot;
+use paxos_core::ids::{RequestNumber, SessionId, SessionTtl, Slot};
 use paxos_core::membership::KeyPin;
 use paxos_core::port::{ClientLink, ClientListener};
+use paxos_core::value::CommandKind;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep_until, timeout};
 
-use crate::client::Client;
-use crate::codec::{self, CommandCodec};
-use crate::error::{ClientError, Rejection, StartError, Uncertainty};
+use crate::client::{Client, Consistency};
+use crate::codec::{self, CodecError, CommandCodec};
+use crate::error::{ClientError, Rejection, StartError};
 use crate::machine::StateMachine;
-use crate::node::Node;
+use crate::node::{self, Node};
 use crate::remote::desk::{Bounds, Desk};
-use crate::remote::wire::{HEAD_BYTES, Request, Wanted, Welcome};
+use crate::remote::wire::{Done, HEAD_BYTES, Place, Request, Wanted, Welcome};
 use crate::remote::{Moved, READ_BYTES, poll_link};
 use crate::shared::{Closing, Shared};
 
+/// What a key's share of sessions is counted over.
+const MINUTE: Duration = Duration::from_secs(60);
 /// How long links may still send answers once the node has stopped.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -55,6 +59,10 @@ pub struct ServeOptions {
     pub answer_bytes_max: usize,
     /// The longest time that a request may take, whatever its client says. Default 60 s.
     pub timeout_max: Duration,
+    /// How many sessions the clients of one key may open within a minute; one more is refused as
+    /// busy. The cluster knows 4,096 sessions at a time, and forgets those that were not used for the
+    /// longest first. Default 60.
+    pub sessions_per_minute_max: usize,
     /// How long a client may take for its greeting. Default 5 s.
     pub greeting_timeout: Duration,
     /// How long a client may leave answers untaken before its link is closed. Default 10 s.
@@ -70,6 +78,7 @@ impl Default for ServeOptions {
             request_bytes_max: 1 << 20,
             answer_bytes_max: 1 << 20,
             timeout_max: Duration::from_secs(60),
+            sessions_per_minute_max: 60,
             greeting_timeout: Duration::from_secs(5),
             stall_timeout: Duration::from_secs(10),
         }
@@ -85,6 +94,7 @@ impl ServeOptions {
             (self.request_bytes_max > 0, "request_bytes_max"),
             (self.answer_bytes_max > 0, "answer_bytes_max"),
             (!self.timeout_max.is_zero(), "timeout_max"),
+            (self.sessions_per_minute_max > 0, "sessions_per_minute_max"),
             (!self.greeting_timeout.is_zero(), "greeting_timeout"),
             (!self.stall_timeout.is_zero(), "stall_timeout"),
         ];
@@ -117,9 +127,18 @@ pub struct ServingStatus {
     pub requests: u64,
 }
 
+/// What the clients of one key have.
+#[derive(Clone, Copy, Debug)]
+struct Share {
+    links: usize,
+    /// Sessions opened since this time, for a minute.
+    opened: usize,
+    since: Instant,
+}
+
 #[derive(Debug, Default)]
 struct Counts {
-    by_key: Mutex<BTreeMap<Option<KeyPin>, usize>>,
+    by_key: Mutex<BTreeMap<Option<KeyPin>, Share>>,
     refused: AtomicU64,
     cut: AtomicU64,
     requests: AtomicU64,
@@ -127,8 +146,20 @@ struct Counts {
 
 impl Counts {
     /// Readable even if a holder panicked.
-    fn by_key(&self) -> MutexGuard<'_, BTreeMap<Option<KeyPin>, usize>> {
+    fn by_key(&self) -> MutexGuard<'_, BTreeMap<Option<KeyPin>, Share>> {
         self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a session from the share of a key, if one is left in this minute.
+    fn may_open(&self, key: Option<KeyPin>, opened_max: usize, now: Instant) -> bool {
+        let mut by_key = self.by_key();
+        let fresh = Share { links: 0, opened: 0, since: now };
+        let share = by_key.entry(key).or_insert(fresh);
+        if now.duration_since(share.since) >= MINUTE {
+            (share.opened, share.since) = (0, now);
+        }
+        share.opened += 1;
+        share.opened <= opened_max
     }
 }
 
@@ -137,7 +168,7 @@ impl Serving {
     pub fn status(&self) -> ServingStatus {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ServingStatus {
-            links: self.counts.by_key().values().sum::<usize>() as u64,
+            links: self.counts.by_key().values().map(|share| share.links as u64).sum(),
             links_refused: read(&self.counts.refused),
             links_cut: read(&self.counts.cut),
             requests: read(&self.counts.requests),
@@ -160,30 +191,30 @@ struct Seat {
 impl Seat {
     fn take(counts: &Arc<Counts>, key: Option<KeyPin>, options: &ServeOptions) -> Option<Self> {
         let mut by_key = counts.by_key();
-        let all: usize = by_key.values().sum();
-        let of_key = by_key.get(&key).copied().unwrap_or(0);
-        if all >= options.links_max || of_key >= options.links_per_key_max {
+        let now = Instant::now();
+        // A key that left is remembered for as long as its share of sessions counts.
+        by_key.retain(|_, share| share.links > 0 || now.duration_since(share.since) < MINUTE);
+        let all: usize = by_key.values().map(|share| share.links).sum();
+        let share = by_key.entry(key).or_insert(Share { links: 0, opened: 0, since: now });
+        if all >= options.links_max || share.links >= options.links_per_key_max {
             return None;
         }
-        by_key.insert(key, of_key + 1);
+        share.links += 1;
         Some(Self { counts: Arc::clone(counts), key })
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut by_key = self.counts.by_key();
-        if let Some(count) = by_key.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
-                by_key.remove(&self.key);
-            }
+        if let Some(share) = self.counts.by_key().get_mut(&self.key) {
+            share.links -= 1;
         }
     }
 }
 
 /// What the links of one serving share.
 struct Hall<M: StateMachine> {
+    place: node::Place,
     client: Client<M>,
     codec: Arc<dyn CommandCodec<M::Command>>,
     shared: Arc<Shared>,
@@ -211,6 +242,7 @@ where
         options.check()?;
         let counts = Arc::new(Counts::default());
         let hall = Hall {
+            place: self.place,
             client: self.client(),
             codec: self.codec(),
             shared: self.shared(),
@@ -291,10 +323,12 @@ where
     drop(seat);
 }
 
+type Outcome = Result<Done, ClientError>;
+
 /// What happens to a link.
 enum Event {
     Moved(io::Result<Moved>),
-    Answered(u64, Result<Bytes, ClientError>),
+    Answered(u64, Outcome),
     NodeStopped,
     TooLate,
 }
@@ -310,7 +344,7 @@ where
     let mut running = FuturesUnordered::new();
     let mut buffer = vec![0; READ_BYTES];
     let mut stopped = hall.shared.stopped.subscribe();
-    let mut has_stopped = false;
+    let (mut has_stopped, key) = (false, link.key());
     let greeting_limit = Instant::now() + hall.options.greeting_timeout;
     // By when the client must take some of what it is owed.
     let mut stall_limit = None;
@@ -319,7 +353,7 @@ where
             match next {
                 Ok(request) => {
                     hall.counts.requests.fetch_add(1, Ordering::Relaxed);
-                    running.push(hall.answer(request));
+                    running.push(hall.answer(request, key));
                 }
                 Err(breach) => return End::Cut(breach.to_string()),
             }
@@ -371,11 +405,11 @@ where
         let leader = self.shared.events.borrow().leader.map(Ballot::leader);
         let frame_max = self.shared.command_bytes_max.saturating_add(HEAD_BYTES);
         Welcome {
-            cluster: self.shared.place.cluster,
-            group: self.shared.place.group,
+            cluster: self.place.cluster,
+            group: self.place.group,
             frame_max: u32::try_from(frame_max).unwrap_or(u32::MAX),
             requests_max: u32::try_from(self.options.requests_max).unwrap_or(u32::MAX),
-            replica: self.shared.place.replica,
+            replica: self.place.replica,
             leader,
         }
     }
@@ -388,39 +422,71 @@ where
         }
     }
 
-    async fn answer(&self, request: Request) -> (u64, Result<Bytes, ClientError>) {
+    async fn answer(&self, request: Request, key: Option<KeyPin>) -> (u64, Outcome) {
         let timeout = request.timeout.min(self.options.timeout_max);
         let client = self.client.clone().with_timeout(timeout);
         let outcome = match request.wanted {
-            Wanted::Command(payload) => self.execute(&client, payload).await,
-            Wanted::Read(consistency, query) => {
-                let query = match codec::read(&query) {
-                    Ok(query) => query,
-                    Err(error) => return (request.number, Err(codec_refuses(error.0))),
-                };
-                client.read(consistency, query).await.and_then(|answer: M::Answer| {
-                    let lost = |error: postcard::Error| Rejection::Answer(error.to_string());
-                    let bytes = postcard::to_stdvec(&answer).map_err(lost);
-                    bytes.map(Bytes::from).map_err(ClientError::Rejected)
-                })
-            }
+            Wanted::Command(place, payload) => self.execute(&client, place, payload).await,
+            Wanted::Open(session, ttl) => self.open(&client, key, session, ttl).await,
+            Wanted::Read(consistency, query) => self.read(&client, consistency, &query).await,
         };
         (request.number, outcome)
     }
 
     /// Rule C2: what does not decode would stop every node at its slot.
-    async fn execute(&self, client: &Client<M>, payload: Bytes) -> Result<Bytes, ClientError> {
-        if let Err(error) = self.codec.decode(payload.clone()) {
-            return Err(codec_refuses(error.0));
+    async fn execute(&self, client: &Client<M>, place: Option<Place>, payload: Bytes) -> Outcome {
+        self.codec.decode(payload.clone()).map_err(codec_refuses)?;
+        let (kind, acknowledged_below) = match place {
+            None => (CommandKind::Apply, RequestNumber::default()),
+            Some(Place { session, request, acknowledged_below }) => {
+                let session = remote(session);
+                (CommandKind::InSession { session, request }, acknowledged_below)
+            }
+        };
+        let applied = client.execute_encoded(kind, acknowledged_below, payload).await?;
+        let slot = applied.slot;
+        match postcard::to_stdvec(&applied.reply) {
+            Ok(bytes) => Ok(Done { slot, payload: bytes.into() }),
+            Err(_) => Err(ClientError::ReplyNotKept { slot }),
         }
-        let reply = client.execute_encoded(payload).await?;
-        match postcard::to_stdvec(&reply) {
-            Ok(bytes) => Ok(bytes.into()),
-            Err(_) => Err(ClientError::Unknown(Uncertainty::ReplyLost)),
+    }
+
+    /// Has a session opened, if this key did not open too many of late.
+    async fn open(
+        &self,
+        client: &Client<M>,
+        key: Option<KeyPin>,
+        session: SessionId,
+        ttl: SessionTtl,
+    ) -> Outcome {
+        if !self.counts.may_open(key, self.options.sessions_per_minute_max, Instant::now()) {
+            return Err(ClientError::Rejected(Rejection::Busy));
+        }
+        let kind = CommandKind::OpenSession { session: remote(session), ttl };
+        match client.execute_encoded(kind, RequestNumber::default(), Bytes::new()).await {
+            // There is nothing to reply.
+            Err(ClientError::ReplyNotKept { slot }) => Ok(Done { slot, payload: Bytes::new() }),
+            Err(error) => Err(error),
+            Ok(_) => unreachable!("a session's opening has no reply"),
+        }
+    }
+
+    async fn read(&self, client: &Client<M>, consistency: Consistency, query: &[u8]) -> Outcome {
+        let query = codec::read(query).map_err(codec_refuses)?;
+        let answer = client.read(consistency, query).await?;
+        match postcard::to_stdvec(&answer) {
+            Ok(bytes) => Ok(Done { slot: Slot::ZERO, payload: bytes.into() }),
+            Err(error) => Err(ClientError::Rejected(Rejection::Answer(error.to_string()))),
         }
     }
 }
 
-fn codec_refuses(words: String) -> ClientError {
-    ClientError::Rejected(Rejection::Codec(words))
+fn codec_refuses(error: CodecError) -> ClientError {
+    ClientError::Rejected(Rejection::Codec(error.0))
+}
+
+/// The session of a remote client: its upper 16 bits are zero, where those of a node's own have the
+/// number of a replica, from 1 on. Rule C1: no client may meddle with the session of another's node.
+fn remote(session: SessionId) -> SessionId {
+    SessionId::new(session.bits() & (u128::MAX >> 16))
 }

@@ -1,7 +1,8 @@
 //! The nodes of one seed, and their clients.
 //!
 //! Owns: [`SimFleet`]: clients that call the real [`Client`], one request at a time each, and the
-//! history of what they were told. A request is sent once: what is unknown stays unknown.
+//! history of what they were told. What is unknown stays unknown; some commands are sent in the
+//! session of their node, which sends them again by itself, and some are not.
 //! Invariants: (1) whatever a client does depends on the seed and on what it was told; (2) an answer
 //! is written down at the time of the turn in which it was given.
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use paxos_core::ids::{ReplicaId, Slot, Time};
+use paxos_core::session::Bounds;
 use paxos_core::sim::linear::{History, OperationId, Outcome};
 use paxos_core::sim::{Act, Birth, Fleet, Host, Options, Rng, Tally};
 use paxos_core::value::Command;
@@ -24,9 +26,10 @@ use super::simulation::Setting;
 use super::turn::Flag;
 use super::watched::Watched;
 use super::{Answer, HistoryOf, Question};
-use crate::client::Client;
+use crate::client::{Client, Delivery};
 use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::machine::StateMachine;
+use crate::metrics::{Cell, Meters};
 use crate::options::NodeOptions;
 use crate::shared::{Closing, Shared};
 
@@ -93,8 +96,17 @@ impl<M: StateMachine> fmt::Debug for SimFleet<M> {
     }
 }
 
+/// What nodes count that a long run must have met.
+const MET: [(&str, fn(&Meters) -> &Cell); 5] = [
+    ("command sent again in its session", |meters| &meters.requests_again),
+    ("repeated command answered by the reply that was kept", |meters| &meters.replies_recalled),
+    ("repeated command whose reply was not kept", |meters| &meters.replies_not_kept),
+    ("command of a session that is not known", |meters| &meters.commands_astray),
+    ("session expired", |meters| &meters.sessions_expired),
+];
+
 /// How a request can end, as far as nodes of one release and valid commands go.
-const ENDINGS: [&str; 11] = [
+const ENDINGS: [&str; 13] = [
     "answered",
     "no leader",
     "busy",
@@ -106,7 +118,15 @@ const ENDINGS: [&str; 11] = [
     "node stopped",
     "leader changed",
     "link lost",
+    "session lost",
+    "reply not kept",
 ];
+
+fn count_met(tally: &mut Tally, meters: &Meters) {
+    for (name, cell) in MET {
+        *tally.met.entry(name).or_default() += cell(meters).get();
+    }
+}
 
 fn ending<T>(told: &Result<T, ClientError>) -> &'static str {
     match told {
@@ -122,13 +142,16 @@ fn ending<T>(told: &Result<T, ClientError>) -> &'static str {
             Rejection::Codec(_) => "codec",
             Rejection::Unreachable => "unreachable",
             Rejection::Answer(_) => "answer not carried",
+            Rejection::SessionUnknown => "session unknown",
+            Rejection::StaleRequest => "stale",
         },
+        Err(ClientError::ReplyNotKept { .. }) => "reply not kept",
         Err(ClientError::Unknown(uncertainty)) => match uncertainty {
             Uncertainty::Timeout => "timeout",
             Uncertainty::Stopped => "node stopped",
             Uncertainty::LeaderChanged => "leader changed",
             Uncertainty::LinkLost => "link lost",
-            Uncertainty::ReplyLost => "reply not carried",
+            Uncertainty::SessionLost => "session lost",
         },
     }
 }
@@ -144,6 +167,23 @@ fn draw_options(rng: &mut Rng) -> NodeOptions {
         forwarded_bytes_max: tiny(rng, 2000, usual.forwarded_bytes_max),
         forwards_max: tiny(rng, 2, usual.forwards_max),
         shutdown_timeout: rng.duration(Duration::from_millis(10), Duration::from_millis(400)),
+        session_ttl: if rng.chance(300) {
+            rng.duration(Duration::from_millis(1), Duration::from_millis(500))
+        } else {
+            usual.session_ttl
+        },
+        ..usual
+    }
+}
+
+/// How much is remembered of sessions, some of it little: the sessions of all nodes that are up at
+/// least, or they would drive each other out for ever.
+fn draw_bounds(rng: &mut Rng, replicas: u16) -> Bounds {
+    let usual = Bounds::default();
+    let few = usize::from(replicas) + rng.below(3) as usize;
+    Bounds {
+        sessions_max: if rng.chance(300) { few } else { usual.sessions_max },
+        replies_max: if rng.chance(300) { rng.below(3) as usize } else { usual.replies_max },
         ..usual
     }
 }
@@ -156,15 +196,17 @@ where
 {
     pub(super) fn new(setting: Arc<Setting<M>>, options: &Options, commands: u64) -> Self {
         let mut rng = Rng::new(options.seed ^ 0x00f1_ee70);
-        let ledger = Arc::new(Ledger::new(
-            Arc::clone(&setting.codec),
-            setting.digest.clone(),
-            (setting.make)(),
-        ));
         let full = if rng.chance(300) { rng.between(1, 100) as u32 } else { 0 };
         let full = Arc::new(AtomicU32::new(full));
         let node_options = draw_options(&mut rng);
         let codec = Arc::clone(&setting.codec);
+        let sessions = draw_bounds(&mut rng, options.replicas);
+        let ledger = Ledger::new(
+            Arc::clone(&setting.codec),
+            setting.digest.clone(),
+            (setting.make)(),
+            sessions.sessions_max,
+        );
         // With few clients nothing ever waits for another; with many, queues and windows fill.
         let count = setting.limits.clients.max(1) * *rng.pick(&[1, 1, 2, 4, 8]);
         let pause_max = *rng.pick(&[10, 50, 250]);
@@ -173,7 +215,13 @@ where
             SimClient { left: commands / count + first, pending: None }
         };
         Self {
-            common: Common { codec, options: node_options, ledger, full },
+            common: Common {
+                codec,
+                options: node_options,
+                sessions,
+                ledger: Arc::new(ledger),
+                full,
+            },
             setting,
             election_timeout: options.election_timeout(),
             reached: (1..=options.replicas).map(ReplicaId::new).collect(),
@@ -185,7 +233,11 @@ where
             served: false,
             history: History::new(),
             numbers: Vec::new(),
-            tally: Tally { endings: ENDINGS.map(|name| (name, 0)).into(), ..Tally::default() },
+            tally: Tally {
+                endings: ENDINGS.map(|name| (name, 0)).into(),
+                met: MET.map(|(name, _)| (name, 0)).into(),
+                ..Tally::default()
+            },
         }
     }
 
@@ -200,7 +252,12 @@ where
         let future: Pin<Box<dyn Future<Output = Told<M>> + Send>> = match question {
             Question::Command(command) => {
                 number = Some(self.common.ledger.next());
-                Box::pin(async move { client.execute(command).await.map(Answer::Reply) })
+                let once = self.rng.chance(700);
+                let delivery = if once { Delivery::ExactlyOnce } else { Delivery::AtMostOnce };
+                Box::pin(async move {
+                    let applied = client.execute_with(delivery, command).await?;
+                    Ok(Answer::Reply(applied.reply))
+                })
             }
             Question::Query(query) => {
                 Box::pin(async move { client.query(query).await.map(Answer::Answer) })
@@ -235,6 +292,9 @@ where
         match (&told, pending.number) {
             (Ok(Answer::Reply(reply)), Some(number)) => ledger.answered(number, reply),
             (Err(ClientError::Rejected(_)), Some(number)) => ledger.rejected(number),
+            (Err(ClientError::ReplyNotKept { slot }), Some(number)) => {
+                ledger.is_applied(number, *slot);
+            }
             _ => {}
         }
         self.served |= pending.probe && told.is_ok();
@@ -254,7 +314,9 @@ where
                 self.tally.unknown += count;
                 self.history.reject(operation);
             }
-            Err(ClientError::Unknown(_)) => self.tally.unknown += count,
+            Err(ClientError::Unknown(_) | ClientError::ReplyNotKept { .. }) => {
+                self.tally.unknown += count;
+            }
         }
     }
 
@@ -319,7 +381,9 @@ where
     }
 
     fn stopped(&mut self, id: ReplicaId, _now: Time) {
-        self.places[usize::from(id.number()) - 1] = None;
+        if let Some(place) = self.places[usize::from(id.number()) - 1].take() {
+            count_met(&mut self.tally, &place.shared.meters);
+        }
     }
 
     fn clients(&self) -> usize {
@@ -423,7 +487,11 @@ where
     }
 
     fn tally(&self) -> Tally {
-        self.tally.clone()
+        let mut tally = self.tally.clone();
+        for place in self.places.iter().flatten() {
+            count_met(&mut tally, &place.shared.meters);
+        }
+        tally
     }
 
     fn verdict(&mut self, at_end: bool) -> Result<(), String> {

@@ -53,6 +53,7 @@ mod fleet;
 mod host;
 mod itself;
 mod ledger;
+mod referee;
 mod simulation;
 mod turn;
 mod watched;

@@ -10,6 +10,7 @@ mod host_memory;
 mod host_quic;
 mod host_reads;
 mod host_remote;
+mod host_sessions;
 mod host_silence;
 mod host_stops;
 mod remote_link;

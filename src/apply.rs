@@ -28,7 +28,8 @@ use crate::codec::CommandCodec;
 use crate::error::{ClientError, Rejection, StopReason, Uncertainty, panic_words};
 use crate::journal::Done;
 use crate::machine::{Batch, StateMachine};
-use crate::once::{Fate, Once, opens};
+use crate::once::{Fate, Once};
+use crate::session::opens;
 use crate::shared::Shared;
 use crate::waiters::{Numbers, Waiter, Waiters, Waiting};
 
@@ -135,10 +136,9 @@ impl<M: StateMachine> Applier<M> {
         client: ClientId,
         items: mpsc::UnboundedReceiver<Item<ReplyTo<M>>>,
         done: mpsc::UnboundedSender<Done>,
-        clock: Arc<dyn Clock>,
         shared: Arc<Shared>,
     ) -> Self {
-        let applied = shared.applied();
+        let (applied, clock) = (shared.applied(), Arc::clone(&shared.clock));
         let (now, mut alarm) = (clock.now(), clock.alarm());
         alarm.set(now.after(SWEEP_INTERVAL));
         let included = machine.applied();

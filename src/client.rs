@@ -308,7 +308,9 @@ mod tests {
 
     const REASONS: [Uncertainty; 2] = [Uncertainty::LeaderChanged, Uncertainty::LinkLost];
 
-    /// S7: what a client says of all attempts, given what the last one came to.
+    /// **S7** A command is sent again only in the session and under the number that it had, unless
+    /// it certainly was not applied; and it is said to be rejected only if no attempt may have
+    /// applied it.
     #[test]
     fn only_what_no_attempt_may_have_applied_is_rejected() {
         let rejections = [
@@ -325,10 +327,12 @@ mod tests {
                 let outcome: Result<u64, _> = Err(ClientError::Rejected(rejection.clone()));
                 let told = Err(ClientError::Rejected(rejection.clone()));
                 let lost = Err(ClientError::Unknown(Uncertainty::SessionLost));
-                let (first, later) = match rejection {
-                    Rejection::SessionUnknown => (Next::Anew, Next::Done(lost)),
-                    Rejection::Superseded => (Next::Done(told), Next::Again(why)),
-                    _ => (Next::Done(told), Next::Done(Err(ClientError::Unknown(why)))),
+                let (first, later) = if *rejection == Rejection::SessionUnknown {
+                    (Next::Anew, Next::Done(lost))
+                } else if *rejection == Rejection::Superseded {
+                    (Next::Done(told), Next::Again(why))
+                } else {
+                    (Next::Done(told), Next::Done(Err(ClientError::Unknown(why))))
                 };
                 assert_eq!(Attempt::First.judge(outcome.clone()), first, "{rejection}");
                 assert_eq!(Attempt::After(why).judge(outcome), later, "{rejection} after {why}");

@@ -96,8 +96,10 @@ impl<M: StateMachine> fmt::Debug for SimFleet<M> {
     }
 }
 
+type Counted = fn(&Meters) -> &Cell;
+
 /// What nodes count that a long run must have met.
-const MET: [(&str, fn(&Meters) -> &Cell); 5] = [
+const MET: [(&str, Counted); 5] = [
     ("command sent again in its session", |meters| &meters.requests_again),
     ("repeated command answered by the reply that was kept", |meters| &meters.replies_recalled),
     ("repeated command whose reply was not kept", |meters| &meters.replies_not_kept),

@@ -71,6 +71,8 @@ type Answer<T> = oneshot::Sender<Result<T, ClientError>>;
 /// Who waits for what of a state machine.
 pub(crate) enum ReplyTo<M: StateMachine> {
     Command(Answer<Applied<M::Reply>>),
+    /// Waits for a session to be opened or closed.
+    Session(Answer<Slot>),
     Query(Box<(M::Query, Answer<M::Answer>)>),
 }
 
@@ -79,6 +81,7 @@ impl<M: StateMachine> Waiter for ReplyTo<M> {
         // A client that is gone does not mind.
         match self {
             Self::Command(answer) => drop(answer.send(Err(error))),
+            Self::Session(answer) => drop(answer.send(Err(error))),
             Self::Query(query) => drop(query.1.send(Err(error))),
         }
     }
@@ -86,6 +89,7 @@ impl<M: StateMachine> Waiter for ReplyTo<M> {
     fn is_gone(&self) -> bool {
         match self {
             Self::Command(answer) => answer.is_closed(),
+            Self::Session(answer) => answer.is_closed(),
             Self::Query(query) => query.1.is_closed(),
         }
     }
@@ -273,16 +277,19 @@ impl<M: StateMachine> Applier<M> {
             if let Some(number) = opens(command, self.client) {
                 self.side.shared.session_opened(number);
             }
-            let Some(waiter) = self.side.waiters.take(command.request.number()) else { continue };
-            let ReplyTo::Command(answer) = waiter else {
-                unreachable!("what has a number is a command")
-            };
-            let told = match reply {
-                Some(reply) => Ok(reply),
-                None => self.once.recall(command, fate, slot),
-            };
             // A client that is gone does not mind.
-            let _ = answer.send(told.map(|reply| Applied { slot, reply }));
+            match self.side.waiters.take(command.request.number()) {
+                None => {}
+                Some(ReplyTo::Command(answer)) => {
+                    let told = match reply {
+                        Some(reply) => Ok(reply),
+                        None => self.once.recall(command, fate, slot),
+                    };
+                    let _ = answer.send(told.map(|reply| Applied { slot, reply }));
+                }
+                Some(ReplyTo::Session(answer)) => drop(answer.send(Ok(slot))),
+                Some(ReplyTo::Query(_)) => unreachable!("what has a number is a command"),
+            }
         }
         self.side.release();
     }

@@ -28,7 +28,8 @@ use crate::codec::CommandCodec;
 use crate::error::{ClientError, Rejection, StopReason, Uncertainty, panic_words};
 use crate::journal::Done;
 use crate::machine::{Batch, StateMachine};
-use crate::once::{Fate, Once, opens};
+use crate::once::{Fate, Once};
+use crate::session::opens;
 use crate::shared::Shared;
 use crate::waiters::{Numbers, Waiter, Waiters, Waiting};
 
@@ -70,6 +71,8 @@ type Answer<T> = oneshot::Sender<Result<T, ClientError>>;
 /// Who waits for what of a state machine.
 pub(crate) enum ReplyTo<M: StateMachine> {
     Command(Answer<Applied<M::Reply>>),
+    /// Waits for a session to be opened or closed.
+    Session(Answer<Slot>),
     Query(Box<(M::Query, Answer<M::Answer>)>),
 }
 
@@ -78,6 +81,7 @@ impl<M: StateMachine> Waiter for ReplyTo<M> {
         // A client that is gone does not mind.
         match self {
             Self::Command(answer) => drop(answer.send(Err(error))),
+            Self::Session(answer) => drop(answer.send(Err(error))),
             Self::Query(query) => drop(query.1.send(Err(error))),
         }
     }
@@ -85,6 +89,7 @@ impl<M: StateMachine> Waiter for ReplyTo<M> {
     fn is_gone(&self) -> bool {
         match self {
             Self::Command(answer) => answer.is_closed(),
+            Self::Session(answer) => answer.is_closed(),
             Self::Query(query) => query.1.is_closed(),
         }
     }
@@ -135,10 +140,9 @@ impl<M: StateMachine> Applier<M> {
         client: ClientId,
         items: mpsc::UnboundedReceiver<Item<ReplyTo<M>>>,
         done: mpsc::UnboundedSender<Done>,
-        clock: Arc<dyn Clock>,
         shared: Arc<Shared>,
     ) -> Self {
-        let applied = shared.applied();
+        let (applied, clock) = (shared.applied(), Arc::clone(&shared.clock));
         let (now, mut alarm) = (clock.now(), clock.alarm());
         alarm.set(now.after(SWEEP_INTERVAL));
         let included = machine.applied();
@@ -273,16 +277,19 @@ impl<M: StateMachine> Applier<M> {
             if let Some(number) = opens(command, self.client) {
                 self.side.shared.session_opened(number);
             }
-            let Some(waiter) = self.side.waiters.take(command.request.number()) else { continue };
-            let ReplyTo::Command(answer) = waiter else {
-                unreachable!("what has a number is a command")
-            };
-            let told = match reply {
-                Some(reply) => Ok(reply),
-                None => self.once.recall(command, fate, slot),
-            };
             // A client that is gone does not mind.
-            let _ = answer.send(told.map(|reply| Applied { slot, reply }));
+            match self.side.waiters.take(command.request.number()) {
+                None => {}
+                Some(ReplyTo::Command(answer)) => {
+                    let told = match reply {
+                        Some(reply) => Ok(reply),
+                        None => self.once.recall(command, fate, slot),
+                    };
+                    let _ = answer.send(told.map(|reply| Applied { slot, reply }));
+                }
+                Some(ReplyTo::Session(answer)) => drop(answer.send(Ok(slot))),
+                Some(ReplyTo::Query(_)) => unreachable!("what has a number is a command"),
+            }
         }
         self.side.release();
     }

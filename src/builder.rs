@@ -158,8 +158,7 @@ pub(crate) fn assemble<M: StateMachine>(
     let (now, reached) = (clock.now(), Slot::ZERO);
     let replica = Replica::recover(config.clone(), recovered, reached, clock.seed(), now)
         .map_err(StartError::Recover)?;
-    let includes = machine.applied();
-    tracing::info!(replica = %format.replica, %life, %includes, "starts");
+    tracing::info!(replica = %format.replica, %life, includes = %machine.applied(), "starts");
     if let Some(sink) = &options.trace {
         let started = Event::Started { incarnation: life, applied: reached };
         sink.event(now, format.replica, &started);
@@ -170,27 +169,21 @@ pub(crate) fn assemble<M: StateMachine>(
     let client = client_id(format.replica, life);
     let (requests_sender, requests) = mpsc::unbounded_channel();
     let (apply, items) = mpsc::unbounded_channel();
-    let applier = Applier::new(
-        machine,
-        Arc::clone(&codec),
-        client,
-        items,
-        done_sender,
-        Arc::clone(&clock),
-        Arc::clone(&shared),
-    );
+    let applier =
+        Applier::new(machine, Arc::clone(&codec), client, items, done_sender, Arc::clone(&shared));
     transport.start(life);
     let timeout = options.request_timeout;
-    let session = OwnSession::new(client, options.session_ttl, config.election_timeout);
+    let patience = config.election_timeout;
+    let session = OwnSession::new(client, options.session_ttl, patience);
     let driver = Driver {
         id: format.replica,
         group: format.group,
         life,
         client: client_id,
         queue: Queue::new(client, config.batch_bytes_max, session),
-        reads: Reads::new(config.election_timeout),
+        reads: Reads::new(patience),
         forwarder: Forwarder::new(options.forwards_max),
-        succession: Succession::new(config.election_timeout),
+        succession: Succession::new(patience),
         config,
         options,
         // A generator of this kind never leaves zero.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use paxos_core::codec::COMMAND_HEADER_LEN;
-use paxos_core::ids::{RequestNumber, Slot, Time};
+use paxos_core::ids::{RequestNumber, SessionId, SessionTtl, Slot, Time};
 use paxos_core::value::CommandKind;
 use tokio::sync::{mpsc, oneshot};
 
@@ -55,6 +55,17 @@ pub enum Delivery {
     /// as well, such as those that set a value: the program sends them again, or not. Saves 24
     /// bytes and the table's work.
     AtMostOnce,
+}
+
+/// A request's name, in a session that a program opened by itself.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct SessionRequest {
+    /// The session.
+    pub session: SessionId,
+    /// Which request of it; the same each time it is sent, and of no other request.
+    pub request: RequestNumber,
+    /// Requests below this one will never be sent again, and what is remembered of them may go.
+    pub acknowledged_below: RequestNumber,
 }
 
 /// What became of a command that is applied.
@@ -140,30 +151,86 @@ impl<M: StateMachine> Client<M> {
         delivery: Delivery,
         command: M::Command,
     ) -> Result<Applied<M::Reply>, ClientError> {
-        let encoded = self.codec.encode(&command);
-        let checked = encoded.and_then(|bytes| self.codec.check(&bytes).map(|()| bytes));
-        let payload = checked.map_err(|error| ClientError::Rejected(Rejection::Codec(error.0)))?;
+        let payload = self.encode(&command)?;
         drop(command);
-        let deadline = self.shared.clock.now().after(self.timeout);
+        let deadline = self.deadline();
         match delivery {
             Delivery::ExactlyOnce => self.execute_once(payload, deadline).await,
             Delivery::AtMostOnce => {
                 let stamp = Stamp::Kind(CommandKind::Apply, RequestNumber::default());
-                self.attempt(stamp, payload, deadline, Attempt::First).await
+                self.send(stamp, payload, deadline, Attempt::First).await
             }
         }
     }
 
-    /// Sends a command once as a remote client has it, whose session, if it has one, is its own. The
-    /// codec reads its bytes.
-    pub(crate) async fn execute_encoded(
+    /// Opens a session of the program's own, in which commands may be sent by any node, and again by
+    /// another when one is lost: [`Client::attempt`]. Returns the slot from which on it is known.
+    ///
+    /// It lasts until it is closed, or until the log's clock is `ttl` above that of its last use, or
+    /// until so many others are used that it gives way ([`paxos_core::session::Bounds`]). An
+    /// id is for one call: after an error open another.
+    pub async fn open_session(
         &self,
-        kind: CommandKind,
-        acknowledged_below: RequestNumber,
+        session: SessionId,
+        ttl: Duration,
+    ) -> Result<Slot, ClientError> {
+        let ttl = SessionTtl::from_duration(ttl);
+        self.arrange(CommandKind::OpenSession { session, ttl }).await
+    }
+
+    /// Ends a session: nothing is remembered of it, and no request of it will be applied any more.
+    pub async fn close_session(&self, session: SessionId) -> Result<Slot, ClientError> {
+        self.arrange(CommandKind::CloseSession { session }).await
+    }
+
+    /// Sends a command of a session of the program's own, once. However often it is sent under its
+    /// name, by whichever nodes, it is applied once at most.
+    ///
+    /// [`ClientError::Rejected`] says that this attempt is not applied, and nothing of earlier ones.
+    /// After [`ClientError::Unknown`] it may be sent again, the same command under the same name.
+    pub async fn attempt(
+        &self,
+        name: SessionRequest,
+        command: M::Command,
+    ) -> Result<Applied<M::Reply>, ClientError> {
+        let payload = self.encode(&command)?;
+        drop(command);
+        self.attempt_encoded(Some(name), payload).await
+    }
+
+    /// The same with a command's bytes, which the codec reads; without a name it is of no session.
+    pub(crate) async fn attempt_encoded(
+        &self,
+        name: Option<SessionRequest>,
         payload: Bytes,
     ) -> Result<Applied<M::Reply>, ClientError> {
-        let deadline = self.shared.clock.now().after(self.timeout);
-        self.attempt(Stamp::Kind(kind, acknowledged_below), payload, deadline, Attempt::First).await
+        let (kind, acknowledged_below) = match name {
+            None => (CommandKind::Apply, RequestNumber::default()),
+            Some(SessionRequest { session, request, acknowledged_below }) => {
+                (CommandKind::InSession { session, request }, acknowledged_below)
+            }
+        };
+        let stamp = Stamp::Kind(kind, acknowledged_below);
+        self.send(stamp, payload, self.deadline(), Attempt::First).await
+    }
+
+    /// Puts a command into the log that is not for the state machine.
+    async fn arrange(&self, kind: CommandKind) -> Result<Slot, ClientError> {
+        let (answer, slot) = oneshot::channel();
+        let asked = Asked::Command(Stamp::Kind(kind, RequestNumber::default()), Bytes::new());
+        self.ask(asked, self.deadline(), ReplyTo::Session(answer), Attempt::First)?;
+        // Nobody will answer: the node ended with the request in its hands.
+        slot.await.unwrap_or(Err(ClientError::Unknown(Uncertainty::Stopped)))
+    }
+
+    fn encode(&self, command: &M::Command) -> Result<Bytes, ClientError> {
+        let encoded = self.codec.encode(command);
+        let checked = encoded.and_then(|bytes| self.codec.check(&bytes).map(|()| bytes));
+        checked.map_err(|error| ClientError::Rejected(Rejection::Codec(error.0)))
+    }
+
+    fn deadline(&self) -> Time {
+        self.shared.clock.now().after(self.timeout)
     }
 
     /// Sends a command in the session of this life until something is known of it.
@@ -177,7 +244,7 @@ impl<M: StateMachine> Client<M> {
         let mut attempt = Attempt::First;
         loop {
             let stamp = Stamp::Own(ticket.place, acknowledged_below);
-            let outcome = self.attempt(stamp, payload.clone(), deadline, attempt).await;
+            let outcome = self.send(stamp, payload.clone(), deadline, attempt).await;
             let next = attempt.judge(outcome);
             let late = || self.shared.clock.now() >= deadline;
             match next {
@@ -200,7 +267,7 @@ impl<M: StateMachine> Client<M> {
     }
 
     /// Sends a command once.
-    async fn attempt(
+    async fn send(
         &self,
         stamp: Stamp,
         payload: Bytes,
@@ -237,8 +304,7 @@ impl<M: StateMachine> Client<M> {
     ) -> Result<M::Answer, ClientError> {
         let (answer, reply) = oneshot::channel();
         let waiter = ReplyTo::Query(Box::new((query, answer)));
-        let deadline = self.shared.clock.now().after(self.timeout);
-        self.ask(Asked::Read(consistency), deadline, waiter, Attempt::First)?;
+        self.ask(Asked::Read(consistency), self.deadline(), waiter, Attempt::First)?;
         // Nobody will answer: the node ended with the request in its hands.
         reply.await.unwrap_or(Err(ClientError::Rejected(Rejection::Stopped)))
     }
@@ -320,7 +386,9 @@ mod tests {
 
     const REASONS: [Uncertainty; 2] = [Uncertainty::LeaderChanged, Uncertainty::LinkLost];
 
-    /// S7: what a client says of all attempts, given what the last one came to.
+    /// **S7** A command is sent again only in the session and under the number that it had, unless
+    /// it certainly was not applied; and it is said to be rejected only if no attempt may have
+    /// applied it.
     #[test]
     fn only_what_no_attempt_may_have_applied_is_rejected() {
         let rejections = [
@@ -337,10 +405,12 @@ mod tests {
                 let outcome: Result<u64, _> = Err(ClientError::Rejected(rejection.clone()));
                 let told = Err(ClientError::Rejected(rejection.clone()));
                 let lost = Err(ClientError::Unknown(Uncertainty::SessionLost));
-                let (first, later) = match rejection {
-                    Rejection::SessionUnknown => (Next::Anew, Next::Done(lost)),
-                    Rejection::Superseded => (Next::Done(told), Next::Again(why)),
-                    _ => (Next::Done(told), Next::Done(Err(ClientError::Unknown(why)))),
+                let (first, later) = if *rejection == Rejection::SessionUnknown {
+                    (Next::Anew, Next::Done(lost))
+                } else if *rejection == Rejection::Superseded {
+                    (Next::Done(told), Next::Again(why))
+                } else {
+                    (Next::Done(told), Next::Done(Err(ClientError::Unknown(why))))
                 };
                 assert_eq!(Attempt::First.judge(outcome.clone()), first, "{rejection}");
                 assert_eq!(Attempt::After(why).judge(outcome), later, "{rejection} after {why}");

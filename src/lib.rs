@@ -147,7 +147,9 @@ pub use paxos_transport_quic as quic;
 pub use bytes::Bytes;
 pub use paxos_core::ballot::Ballot;
 pub use paxos_core::config::Config;
-pub use paxos_core::ids::{ClusterId, Epoch, GroupId, Incarnation, LogClock, ReplicaId, Slot};
+pub use paxos_core::ids::{
+    ClusterId, Epoch, GroupId, Incarnation, LogClock, ReplicaId, RequestNumber, SessionId, Slot,
+};
 pub use paxos_core::membership::{KeyPin, Member, Membership};
 pub use paxos_core::message::Connectivity;
 pub use paxos_core::output::{Halt, RecoverError, Role, Status};
@@ -155,7 +157,7 @@ pub use paxos_core::port::{Format, Room, StorageError};
 pub use paxos_core::quorum::QuorumRule;
 
 pub use crate::builder::Builder;
-pub use crate::client::{Applied, Client, Consistency, Delivery};
+pub use crate::client::{Applied, Client, Consistency, Delivery, SessionRequest};
 pub use crate::codec::{CodecError, CommandCodec, Postcard};
 pub use crate::error::{ClientError, Rejection, StartError, StopReason, Uncertainty};
 pub use crate::machine::{Batch, SnapshotError, SnapshotStream, StateMachine};

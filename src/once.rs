@@ -7,14 +7,13 @@
 
 use std::sync::Arc;
 
-use paxos_core::ids::{ClientId, Slot};
+use paxos_core::ids::Slot;
 use paxos_core::session::{SessionTable, Verdict};
 use paxos_core::value::{Batch, Command, CommandKind};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::error::{ClientError, Rejection};
 use crate::metrics::Meters;
-use crate::session::number_in;
 
 /// Replies up to so many bytes are encoded without an allocation.
 const REPLY_LEN: usize = 256;
@@ -140,12 +139,10 @@ impl Once {
         if let Some(rejection) = fate.refusal() {
             return Err(ClientError::Rejected(rejection));
         }
-        if fate == Fate::Done {
-            return Err(ClientError::ReplyNotKept { slot });
-        }
-        let kept = match command.kind {
-            CommandKind::InSession { session, request } => self.table.reply(session, request),
-            _ => None,
+        let kept = if let CommandKind::InSession { session, request } = command.kind {
+            self.table.reply(session, request)
+        } else {
+            None
         };
         // A type that serde cannot read back from what it wrote has no replies that can be kept.
         let reply = kept.and_then(|bytes| postcard::from_bytes(bytes).ok());
@@ -153,15 +150,5 @@ impl Once {
         let met = if reply.is_some() { &meters.replies_recalled } else { &meters.replies_not_kept };
         met.add(1);
         reply.ok_or(ClientError::ReplyNotKept { slot })
-    }
-}
-
-/// The number of the session of this life that a command opens, if it does.
-pub(crate) fn opens(command: &Command, client: ClientId) -> Option<u64> {
-    match command.kind {
-        CommandKind::OpenSession { session, .. } if command.client == client => {
-            number_in(client, session)
-        }
-        _ => None,
     }
 }

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use paxos_core::ids::{ClientId, RequestNumber, SessionId, SessionTtl, Time};
+use paxos_core::value::{Command, CommandKind};
 
 /// A request's place in the session. Sessions of a life are counted: when one is lost, the next one
 /// begins with new numbers.
@@ -166,20 +167,25 @@ impl OwnSession {
         }
     }
 
-    /// Whether an id is one of this life's.
-    pub(crate) fn is_own(&self, session: SessionId) -> bool {
-        number_in(self.client, session).is_some()
-    }
-
     fn id_of(&self, number: u64) -> SessionId {
         SessionId::new(u128::from(self.client.number()) << 64 | u128::from(number))
     }
 }
 
 /// The number of a session in a life of a client, if it is one of that life's.
-pub(crate) fn number_in(client: ClientId, session: SessionId) -> Option<u64> {
+fn number_in(client: ClientId, session: SessionId) -> Option<u64> {
     let bits = session.bits();
     ((bits >> 64) as u64 == client.number()).then_some(bits as u64)
+}
+
+/// The number of the session of this life that a command opens, if it does.
+pub(crate) fn opens(command: &Command, client: ClientId) -> Option<u64> {
+    if let CommandKind::OpenSession { session, .. } = command.kind
+        && command.client == client
+    {
+        return number_in(client, session);
+    }
+    None
 }
 
 #[cfg(test)]
@@ -190,7 +196,7 @@ mod tests {
         Time::from_nanos(nanos)
     }
 
-    /// S8: what is acknowledged is below everything that may still be sent.
+    /// **S8** A number is acknowledged only when its request will never be sent again.
     #[test]
     fn numbers_below_the_lowest_in_use_are_acknowledged() {
         let numbering = Numbering::new();
@@ -225,6 +231,8 @@ mod tests {
         assert_eq!(new.acknowledged_below(), RequestNumber::new(1));
     }
 
+    /// **S6** An id is opened by one command. Whoever cannot say what came of that command opens
+    /// another id, and sends nothing in a session before it is known to be open.
     #[test]
     fn an_id_is_asked_for_once_and_whichever_was_opened_is_used() {
         let client = ClientId::new(7);

@@ -15,7 +15,7 @@ use paxos_core::ids::{ClientId, Incarnation, ReplicaId, RequestNumber, Time};
 use paxos_core::value::{Batch, Command, CommandKind};
 
 use crate::client::Consistency;
-use crate::session::{OwnSession, Place};
+use crate::session::{OwnSession, Place, opens};
 use crate::waiters::{Numbers, Waiting};
 
 /// What makes a payload a command.
@@ -187,13 +187,7 @@ impl<W> Queue<W> {
 
     /// Whether a parcel is to open the session.
     pub(crate) fn is_opening(&self, parcel: &Parcel<W>) -> bool {
-        let opens = |command: &Command| match command.kind {
-            CommandKind::OpenSession { session, .. } => {
-                command.client == self.client && self.session.is_own(session)
-            }
-            _ => false,
-        };
-        parcel.commands.first().is_some_and(opens)
+        parcel.commands.first().is_some_and(|first| opens(first, self.client).is_some())
     }
 
     /// Takes those out that wait for the session to be opened.
@@ -509,14 +503,7 @@ mod tests {
     fn opened(parcel: &Parcel<u32>) -> u64 {
         assert_eq!((parcel.commands.len(), parcel.numbers.count), (1, 1));
         assert!(parcel.waiting.is_empty(), "nobody waits for it");
-        crate::session::number_in(
-            CLIENT,
-            match parcel.commands[0].kind {
-                CommandKind::OpenSession { session, .. } => session,
-                kind => panic!("{kind:?}"),
-            },
-        )
-        .unwrap()
+        opens(&parcel.commands[0], CLIENT).unwrap()
     }
 
     #[test]

@@ -269,6 +269,17 @@ pub const fn value_kind(value: &Value) -> u8 {
     }
 }
 
+/// The byte that says what kind of command follows.
+pub const fn command_kind(kind: CommandKind) -> u8 {
+    match kind {
+        CommandKind::Apply => 0,
+        CommandKind::Barrier => 1,
+        CommandKind::OpenSession { .. } => 2,
+        CommandKind::InSession { .. } => 3,
+        CommandKind::CloseSession { .. } => 4,
+    }
+}
+
 /// The bytes of a value without its kind and length, as the log stores them.
 pub fn encode_value(value: &Value) -> Bytes {
     match value {
@@ -291,13 +302,7 @@ pub(crate) fn encode_batch(clock: LogClock, commands: &[Command]) -> Bytes {
     out.put_u64_le(clock.millis());
     out.put_u32_le(len_u32(commands.len()));
     for command in commands {
-        out.put_u8(match command.kind {
-            CommandKind::Apply => 0,
-            CommandKind::Barrier => 1,
-            CommandKind::OpenSession { .. } => 2,
-            CommandKind::InSession { .. } => 3,
-            CommandKind::CloseSession { .. } => 4,
-        });
+        out.put_u8(command_kind(command.kind));
         out.put_u8(COMMAND_VERSION);
         out.put_u16_le(0);
         out.put_u32_le(len_u32(command.kind.encoded_len() + command.payload.len()));

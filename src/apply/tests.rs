@@ -81,12 +81,11 @@ impl Bed {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
         let meters = Arc::new(Meters::new());
         let options = NodeOptions::default();
-        let shared = Shared::new(&options, &config, Arc::clone(&clock), meters, published);
+        let shared = Shared::new(&options, &config, clock, meters, published);
         let (items, taken) = mpsc::unbounded_channel();
         let (done, _) = mpsc::unbounded_channel();
         let machine = Scribe { applied: Slot::new(included), log: Arc::clone(log) };
-        let applier =
-            Applier::new(machine, Arc::new(Postcard), OWN, taken, done, clock, Arc::new(shared));
+        let applier = Applier::new(machine, Arc::new(Postcard), OWN, taken, done, Arc::new(shared));
         Self { applier, items, log: Arc::clone(log), slot: Slot::ZERO }
     }
 

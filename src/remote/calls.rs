@@ -310,9 +310,9 @@ impl Calls {
             Asked::Plain(payload) => (Wanted::Command(None, payload.clone()), left),
             Asked::Read(level, query) => (Wanted::Read(*level, query.clone()), shared),
             Asked::Once(payload) => {
-                let known = call.number.and_then(|number| self.session.place(number));
-                let place = match (known, call.doubt) {
-                    (Some(place), _) => place,
+                let known = call.number.and_then(|number| self.session.name(number));
+                let name = match (known, call.doubt) {
+                    (Some(name), _) => name,
                     // Nobody remembers whether it was applied in the session before.
                     (None, Some(_)) => {
                         let lost = ClientError::Unknown(Uncertainty::SessionLost);
@@ -321,10 +321,10 @@ impl Calls {
                     (None, None) => {
                         let number = self.session.enter();
                         call.number = Some(number);
-                        self.session.place(number).expect("it is sent while the session is open")
+                        self.session.name(number).expect("it is sent while the session is open")
                     }
                 };
-                (Wanted::Command(Some(place), payload.clone()), shared)
+                (Wanted::Command(Some(name), payload.clone()), shared)
             }
         };
         self.send(wanted, timeout, Sent::Call(call));
@@ -444,12 +444,14 @@ impl Calls {
     /// The node answered a command in the session.
     fn answered_once(&mut self, mut call: Call, outcome: Outcome, now: Instant) {
         match (&outcome, call.doubt) {
-            (Ok(_) | Err(ClientError::ReplyNotKept { .. }), _) => {
-                return self.finish(call, outcome);
-            }
-            (Err(ClientError::Unknown(Uncertainty::SessionLost)), _) => {
-                return self.finish(call, outcome);
-            }
+            (
+                Ok(_)
+                | Err(
+                    ClientError::ReplyNotKept { .. }
+                    | ClientError::Unknown(Uncertainty::SessionLost),
+                ),
+                _,
+            ) => return self.finish(call, outcome),
             (Err(ClientError::Unknown(why)), _) => {
                 call.doubt = Some(*why);
                 if matches!(why, Uncertainty::Timeout | Uncertainty::Stopped) {

@@ -18,21 +18,20 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use paxos_core::ballot::Ballot;
-use paxos_core::ids::{RequestNumber, SessionId, SessionTtl, Slot};
+use paxos_core::ids::{SessionId, Slot};
 use paxos_core::membership::KeyPin;
 use paxos_core::port::{ClientLink, ClientListener};
-use paxos_core::value::CommandKind;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep_until, timeout};
 
-use crate::client::{Client, Consistency};
+use crate::client::{Applied, Client, Consistency, SessionRequest};
 use crate::codec::{self, CodecError, CommandCodec};
 use crate::error::{ClientError, Rejection, StartError};
 use crate::machine::StateMachine;
 use crate::node::{self, Node};
 use crate::remote::desk::{Bounds, Desk};
-use crate::remote::wire::{Done, HEAD_BYTES, Place, Request, Wanted, Welcome};
+use crate::remote::wire::{Done, HEAD_BYTES, Request, Wanted, Welcome};
 use crate::remote::{Moved, READ_BYTES, poll_link};
 use crate::shared::{Closing, Shared};
 
@@ -426,26 +425,27 @@ where
         let timeout = request.timeout.min(self.options.timeout_max);
         let client = self.client.clone().with_timeout(timeout);
         let outcome = match request.wanted {
-            Wanted::Command(place, payload) => self.execute(&client, place, payload).await,
-            Wanted::Open(session, ttl) => self.open(&client, key, session, ttl).await,
+            Wanted::Command(name, payload) => self.execute(&client, name, payload).await,
+            Wanted::Open(session, ttl) => {
+                let ttl = Duration::from_millis(ttl.millis());
+                self.open(&client, key, session, ttl).await
+            }
             Wanted::Read(consistency, query) => self.read(&client, consistency, &query).await,
         };
         (request.number, outcome)
     }
 
     /// Rule C2: what does not decode would stop every node at its slot.
-    async fn execute(&self, client: &Client<M>, place: Option<Place>, payload: Bytes) -> Outcome {
+    async fn execute(
+        &self,
+        client: &Client<M>,
+        name: Option<SessionRequest>,
+        payload: Bytes,
+    ) -> Outcome {
         self.codec.decode(payload.clone()).map_err(codec_refuses)?;
-        let (kind, acknowledged_below) = match place {
-            None => (CommandKind::Apply, RequestNumber::default()),
-            Some(Place { session, request, acknowledged_below }) => {
-                let session = remote(session);
-                (CommandKind::InSession { session, request }, acknowledged_below)
-            }
-        };
-        let applied = client.execute_encoded(kind, acknowledged_below, payload).await?;
-        let slot = applied.slot;
-        match postcard::to_stdvec(&applied.reply) {
+        let name = name.map(|name| SessionRequest { session: of_a_client(name.session), ..name });
+        let Applied { slot, reply } = client.attempt_encoded(name, payload).await?;
+        match postcard::to_stdvec(&reply) {
             Ok(bytes) => Ok(Done { slot, payload: bytes.into() }),
             Err(_) => Err(ClientError::ReplyNotKept { slot }),
         }
@@ -457,18 +457,13 @@ where
         client: &Client<M>,
         key: Option<KeyPin>,
         session: SessionId,
-        ttl: SessionTtl,
+        ttl: Duration,
     ) -> Outcome {
         if !self.counts.may_open(key, self.options.sessions_per_minute_max, Instant::now()) {
             return Err(ClientError::Rejected(Rejection::Busy));
         }
-        let kind = CommandKind::OpenSession { session: remote(session), ttl };
-        match client.execute_encoded(kind, RequestNumber::default(), Bytes::new()).await {
-            // There is nothing to reply.
-            Err(ClientError::ReplyNotKept { slot }) => Ok(Done { slot, payload: Bytes::new() }),
-            Err(error) => Err(error),
-            Ok(_) => unreachable!("a session's opening has no reply"),
-        }
+        let slot = client.open_session(of_a_client(session), ttl).await?;
+        Ok(Done { slot, payload: Bytes::new() })
     }
 
     async fn read(&self, client: &Client<M>, consistency: Consistency, query: &[u8]) -> Outcome {
@@ -487,6 +482,6 @@ fn codec_refuses(error: CodecError) -> ClientError {
 
 /// The session of a remote client: its upper 16 bits are zero, where those of a node's own have the
 /// number of a replica, from 1 on. Rule C1: no client may meddle with the session of another's node.
-fn remote(session: SessionId) -> SessionId {
+fn of_a_client(session: SessionId) -> SessionId {
     SessionId::new(session.bits() & (u128::MAX >> 16))
 }

@@ -12,7 +12,7 @@ use std::hash::BuildHasher as _;
 
 use paxos_core::ids::{RequestNumber, SessionId};
 
-use crate::remote::wire::Place;
+use crate::client::SessionRequest;
 
 /// Which of this client's sessions, and which of its numbers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -90,11 +90,11 @@ impl Session {
         }
     }
 
-    /// The place of a number, if it is one of the open session.
-    pub(crate) fn place(&self, number: Number) -> Option<Place> {
+    /// The name of a number's command, if the number is one of the open session.
+    pub(crate) fn name(&self, number: Number) -> Option<SessionRequest> {
         let State::Open(session) = self.state else { return None };
         let below = self.live.first().copied().unwrap_or(self.next);
-        (number.count == self.count).then_some(Place {
+        (number.count == self.count).then_some(SessionRequest {
             session,
             request: RequestNumber::new(number.request),
             acknowledged_below: RequestNumber::new(below),

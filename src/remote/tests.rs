@@ -10,13 +10,12 @@ use bytes::{Bytes, BytesMut};
 use paxos_core::ids::{ClusterId, GroupId, ReplicaId, RequestNumber, SessionId, SessionTtl, Slot};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::client::Consistency;
+use crate::client::{Consistency, SessionRequest};
 use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::remote::calls::{Asked, Call, Calls, Patience, Phase, Progress};
 use crate::remote::desk::{Bounds, Desk};
 use crate::remote::wire::{
-    self, Answer, Assembler, Breach, Done, Frame, Hello, LENGTH_BYTES, Place, Request, Wanted,
-    Welcome,
+    self, Answer, Assembler, Breach, Done, Frame, Hello, LENGTH_BYTES, Request, Wanted, Welcome,
 };
 
 const CLUSTER: ClusterId = ClusterId::new(0xc1);
@@ -87,13 +86,13 @@ fn frames() -> Vec<Frame> {
     let mut frames = vec![Frame::Hello(HELLO), Frame::Welcome(WELCOME), Frame::Welcome(leaderless)];
     frames.extend([request(1, b"set"), request(u64::MAX, b"")].map(Frame::Request));
     let session = SessionId::new(0xabcd);
-    let place = Place {
+    let name = SessionRequest {
         session,
         request: RequestNumber::new(5),
         acknowledged_below: RequestNumber::new(4),
     };
     for wanted in [
-        Wanted::Command(Some(place), Bytes::from_static(b"set")),
+        Wanted::Command(Some(name), Bytes::from_static(b"set")),
         Wanted::Open(session, SessionTtl::from_millis(1000)),
     ] {
         let timeout = Duration::from_millis(1500);
@@ -498,22 +497,22 @@ impl Table {
         *session
     }
 
-    /// The only request that is sent now: its number on the link, and its place.
-    fn placed(&mut self) -> (u64, Place) {
+    /// The only request that is sent now: its number on the link, and its name.
+    fn named(&mut self) -> (u64, SessionRequest) {
         let sent = self.sent();
         match sent.as_slice() {
-            [Request { number, wanted: Wanted::Command(Some(place), _), timeout }] => {
+            [Request { number, wanted: Wanted::Command(Some(name), _), timeout }] => {
                 assert_eq!(*timeout, Duration::from_secs(2), "another node can be asked");
-                (*number, *place)
+                (*number, *name)
             }
             other => panic!("one command: {other:?}"),
         }
     }
 }
 
-fn place(session: SessionId, request: u64, below: u64) -> Place {
+fn name(session: SessionId, request: u64, below: u64) -> SessionRequest {
     let (request, below) = (RequestNumber::new(request), RequestNumber::new(below));
-    Place { session, request, acknowledged_below: below }
+    SessionRequest { session, request, acknowledged_below: below }
 }
 
 #[test]
@@ -524,27 +523,27 @@ fn c3_a_command_in_doubt_is_sent_again_under_its_number_and_no_other() {
     let (progress, mut answered) = table.once();
     table.link();
     let session = table.open();
-    let (mut number, first) = table.placed();
-    assert_eq!(first, place(session, 1, 1));
+    let (mut number, first) = table.named();
+    assert_eq!(first, name(session, 1, 1));
     for doubt in doubts {
         table.told(&answer(number, Err(doubt))).unwrap();
         table.calls.end();
         table.link();
-        let (again, same) = table.placed();
+        let (again, same) = table.named();
         assert_eq!(same, first);
         assert!(again > number, "on the link it is another request");
         number = again;
     }
     table.calls.end();
     table.link();
-    (number, _) = table.placed();
+    (number, _) = table.named();
     // It is in doubt until it is answered, whatever becomes of later attempts.
     for error in [no_leader(), ClientError::Rejected(Rejection::Busy)] {
         table.told(&answer(number, Err(error))).unwrap();
         assert!(table.calls.leaves_at(table.now).is_some());
         table.calls.end();
         table.link();
-        let (again, same) = table.placed();
+        let (again, same) = table.named();
         assert_eq!(same, first);
         number = again;
     }
@@ -552,7 +551,7 @@ fn c3_a_command_in_doubt_is_sent_again_under_its_number_and_no_other() {
     table.told(&answer(number, Ok(b"r"))).unwrap();
     assert_eq!(answered.try_recv().unwrap(), Ok(done(b"r")));
     let (_, _answered) = table.once();
-    assert_eq!(table.placed().1, place(session, 2, 2), "and is acknowledged");
+    assert_eq!(table.named().1, name(session, 2, 2), "and is acknowledged");
 }
 
 #[test]
@@ -562,9 +561,9 @@ fn c4_a_command_in_doubt_is_never_said_to_be_rejected() {
         let (_, mut answered) = table.once();
         table.link();
         table.open();
-        let (number, _) = table.placed();
+        let (number, _) = table.named();
         table.told(&answer(number, Err(ClientError::Unknown(Uncertainty::LinkLost)))).unwrap();
-        let (number, _) = table.placed();
+        let (number, _) = table.named();
         table.now += Duration::from_secs(5);
         table.told(&answer(number, Err(error.clone()))).unwrap();
         let outcome = answered.try_recv().unwrap();
@@ -591,8 +590,8 @@ fn a_session_that_is_lost_is_followed_by_another_unless_a_command_is_in_doubt() 
     table.told(&answer(sent[0].number, unknown())).unwrap();
     let other = table.open();
     assert_ne!(other, session);
-    let (number, again) = table.placed();
-    assert_eq!(again, place(other, 1, 1));
+    let (number, again) = table.named();
+    assert_eq!(again, name(other, 1, 1));
     let gone = Err(ClientError::Unknown(Uncertainty::SessionLost));
     assert_eq!(doubtful.try_recv().unwrap(), gone, "nobody remembers whether it was applied");
     table.told(&answer(number, Ok(b""))).unwrap();
@@ -609,16 +608,16 @@ fn what_may_still_be_sent_is_not_acknowledged() {
     let sent = table.sent();
     let (_, _third) = table.once();
     table.told(&answer(sent[0].number, Err(ClientError::Unknown(Uncertainty::LinkLost)))).unwrap();
-    let (number, again) = table.placed();
-    assert_eq!(again, place(session, 1, 1));
+    let (number, again) = table.named();
+    assert_eq!(again, name(session, 1, 1));
     // Nobody waits for the second any more: it is not sent again, and is acknowledged with the first.
     drop(second);
     table.told(&answer(sent[1].number, Err(ClientError::Unknown(Uncertainty::LinkLost)))).unwrap();
-    assert_eq!(table.placed().1, place(session, 3, 1));
+    assert_eq!(table.named().1, name(session, 3, 1));
     table.told(&answer(number, Ok(b""))).unwrap();
     assert!(first.try_recv().unwrap().is_ok());
     let (_, _fourth) = table.once();
-    assert_eq!(table.placed().1, place(session, 4, 3));
+    assert_eq!(table.named().1, name(session, 4, 3));
 }
 
 #[test]
@@ -636,7 +635,7 @@ fn a_session_is_opened_once_under_each_id_and_reads_do_not_wait_for_it() {
     table.told(&answer(*number, Err(ClientError::Unknown(Uncertainty::LeaderChanged)))).unwrap();
     let second = table.open();
     assert_ne!(second, *first);
-    assert_eq!(table.placed().1, place(second, 1, 1));
+    assert_eq!(table.named().1, name(second, 1, 1));
 }
 
 #[test]

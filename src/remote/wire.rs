@@ -12,7 +12,7 @@ use core::time::Duration;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use paxos_core::ids::{ClusterId, GroupId, ReplicaId, RequestNumber, SessionId, SessionTtl, Slot};
 
-use crate::client::Consistency;
+use crate::client::{Consistency, SessionRequest};
 use crate::error::{ClientError, Rejection, Uncertainty};
 
 /// The version of these frames: both sides say it before anything else.
@@ -53,20 +53,11 @@ pub(crate) struct Welcome {
     pub(crate) leader: Option<ReplicaId>,
 }
 
-/// A command's place in a session of its client.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Place {
-    pub(crate) session: SessionId,
-    pub(crate) request: RequestNumber,
-    /// What the client will not send again is below this.
-    pub(crate) acknowledged_below: RequestNumber,
-}
-
 /// What is asked for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Wanted {
-    /// That this command be applied; once, where it has a place in a session.
-    Command(Option<Place>, Bytes),
+    /// That this command be applied; once, where it has a name in a session.
+    Command(Option<SessionRequest>, Bytes),
     /// That this session be opened.
     Open(SessionId, SessionTtl),
     /// An answer to this query.
@@ -203,11 +194,11 @@ fn put_request(out: &mut BytesMut, request: &Request) {
             put_head(out, 3, 0, timeout, request.number);
             out.put_slice(payload);
         }
-        Wanted::Command(Some(place), payload) => {
+        Wanted::Command(Some(name), payload) => {
             put_head(out, 3, 1, timeout, request.number);
-            out.put_u128_le(place.session.bits());
-            out.put_u64_le(place.request.number());
-            out.put_u64_le(place.acknowledged_below.number());
+            out.put_u128_le(name.session.bits());
+            out.put_u64_le(name.request.number());
+            out.put_u64_le(name.acknowledged_below.number());
             out.put_slice(payload);
         }
         Wanted::Open(session, ttl) => {
@@ -343,8 +334,8 @@ fn command(detail: u8, rest: &mut Bytes) -> Result<Wanted, Breach> {
         1 => {
             let request = RequestNumber::new(number);
             let acknowledged_below = RequestNumber::new(u64::from_le_bytes(take(rest)?));
-            let place = Place { session, request, acknowledged_below };
-            Ok(Wanted::Command(Some(place), core::mem::take(rest)))
+            let name = SessionRequest { session, request, acknowledged_below };
+            Ok(Wanted::Command(Some(name), core::mem::take(rest)))
         }
         2 => whole(rest, Wanted::Open(session, SessionTtl::from_millis(number))),
         _ => Err(Breach::Malformed),

@@ -2,7 +2,8 @@
 //!
 //! Owns: [`SimFleet`]: clients that call the real [`Client`], one request at a time each, and the
 //! history of what they were told. What is unknown stays unknown; some commands are sent in the
-//! session of their node, which sends them again by itself, and some are not.
+//! session of their node, which sends them again by itself, some are not, and some clients have
+//! sessions of their own, in which they ask one node after the other.
 //! Invariants: (1) whatever a client does depends on the seed and on what it was told; (2) an answer
 //! is written down at the time of the turn in which it was given.
 
@@ -22,6 +23,7 @@ use paxos_core::value::Command;
 
 use super::host::{Common, SimHost};
 use super::ledger::Ledger;
+use super::roamer::{Held, Roamer, Verdict};
 use super::simulation::Setting;
 use super::turn::Flag;
 use super::watched::Watched;
@@ -39,6 +41,8 @@ const PATIENCE_MAX: u64 = 10;
 const SHUTDOWN: u32 = 30;
 /// Nodes are shut down early, so that they are back when progress is demanded.
 const CLOSE_BEFORE: Time = Time::from_nanos(800_000_000);
+/// How many of a thousand clients have sessions of their own.
+const ROAMERS: u32 = 250;
 /// The client that asks whether the cluster serves again.
 const PROBE: u64 = 1_000_000;
 
@@ -62,11 +66,22 @@ struct Pending<M: StateMachine> {
     number: Option<u64>,
     /// Who was asked.
     at: ReplicaId,
+    /// Whether it is an attempt of a roaming client at the request in its hands.
+    roams: bool,
 }
 
 struct SimClient<M: StateMachine> {
     left: u64,
     pending: Option<Pending<M>>,
+    /// One that has a session of its own.
+    roamer: Option<Roamer<M::Command>>,
+}
+
+impl<M: StateMachine> SimClient<M> {
+    fn is_open(&self) -> bool {
+        let busy = self.roamer.as_ref().is_some_and(Roamer::is_busy);
+        self.left > 0 || self.pending.is_some() || busy
+    }
 }
 
 /// Makes the nodes of one seed and speaks for their clients.
@@ -96,8 +111,13 @@ impl<M: StateMachine> fmt::Debug for SimFleet<M> {
     }
 }
 
+type Counted = fn(&Meters) -> &Cell;
+
+/// A roaming client asks a node for what it asked another.
+const SENT_ELSEWHERE: &str = "command sent again to another node";
+
 /// What nodes count that a long run must have met.
-const MET: [(&str, fn(&Meters) -> &Cell); 5] = [
+const MET: [(&str, Counted); 5] = [
     ("command sent again in its session", |meters| &meters.requests_again),
     ("repeated command answered by the reply that was kept", |meters| &meters.replies_recalled),
     ("repeated command whose reply was not kept", |meters| &meters.replies_not_kept),
@@ -106,7 +126,7 @@ const MET: [(&str, fn(&Meters) -> &Cell); 5] = [
 ];
 
 /// How a request can end, as far as nodes of one release and valid commands go.
-const ENDINGS: [&str; 13] = [
+const ENDINGS: [&str; 14] = [
     "answered",
     "no leader",
     "busy",
@@ -118,6 +138,7 @@ const ENDINGS: [&str; 13] = [
     "node stopped",
     "leader changed",
     "link lost",
+    "session unknown",
     "session lost",
     "reply not kept",
 ];
@@ -168,7 +189,7 @@ fn draw_options(rng: &mut Rng) -> NodeOptions {
         forwards_max: tiny(rng, 2, usual.forwards_max),
         shutdown_timeout: rng.duration(Duration::from_millis(10), Duration::from_millis(400)),
         session_ttl: if rng.chance(300) {
-            rng.duration(Duration::from_millis(1), Duration::from_millis(500))
+            rng.duration(Duration::from_millis(20), Duration::from_secs(1))
         } else {
             usual.session_ttl
         },
@@ -176,11 +197,11 @@ fn draw_options(rng: &mut Rng) -> NodeOptions {
     }
 }
 
-/// How much is remembered of sessions, some of it little: the sessions of all nodes that are up at
-/// least, or they would drive each other out for ever.
-fn draw_bounds(rng: &mut Rng, replicas: u16) -> Bounds {
+/// How much is remembered of sessions, some of it little: those of all nodes that are up and of all
+/// roaming clients at least, or they would drive each other out for ever.
+fn draw_bounds(rng: &mut Rng, replicas: u16, roamers: usize) -> Bounds {
     let usual = Bounds::default();
-    let few = usize::from(replicas) + rng.below(3) as usize;
+    let few = usize::from(replicas) + roamers + rng.below(3) as usize;
     Bounds {
         sessions_max: if rng.chance(300) { few } else { usual.sessions_max },
         replies_max: if rng.chance(300) { rng.below(3) as usize } else { usual.replies_max },
@@ -200,20 +221,28 @@ where
         let full = Arc::new(AtomicU32::new(full));
         let node_options = draw_options(&mut rng);
         let codec = Arc::clone(&setting.codec);
-        let sessions = draw_bounds(&mut rng, options.replicas);
+        // With few clients nothing ever waits for another; with many, queues and windows fill.
+        let count = setting.limits.clients.max(1) * *rng.pick(&[1, 1, 2, 4, 8]);
+        let pause_max = *rng.pick(&[10, 50, 250]);
+        let clients: Vec<_> = (0..count)
+            .map(|number| {
+                let first = if number == 0 { commands % count } else { 0 };
+                let roamer = rng.chance(ROAMERS).then(|| {
+                    let hour = Duration::from_secs(3600);
+                    let brief = Duration::from_millis(rng.between(50, 500));
+                    Roamer::new(number + 1, if rng.chance(200) { brief } else { hour })
+                });
+                SimClient { left: commands / count + first, pending: None, roamer }
+            })
+            .collect();
+        let roamers = clients.iter().filter(|client| client.roamer.is_some()).count();
+        let sessions = draw_bounds(&mut rng, options.replicas, roamers);
         let ledger = Ledger::new(
             Arc::clone(&setting.codec),
             setting.digest.clone(),
             (setting.make)(),
             sessions.sessions_max,
         );
-        // With few clients nothing ever waits for another; with many, queues and windows fill.
-        let count = setting.limits.clients.max(1) * *rng.pick(&[1, 1, 2, 4, 8]);
-        let pause_max = *rng.pick(&[10, 50, 250]);
-        let client = |number| {
-            let first = if number == 0 { commands % count } else { 0 };
-            SimClient { left: commands / count + first, pending: None }
-        };
         Self {
             common: Common {
                 codec,
@@ -227,7 +256,7 @@ where
             reached: (1..=options.replicas).map(ReplicaId::new).collect(),
             rng,
             places: (0..options.replicas).map(|_| None).collect(),
-            clients: (0..count).map(client).collect(),
+            clients,
             probes: Vec::new(),
             pause_max,
             served: false,
@@ -235,18 +264,39 @@ where
             numbers: Vec::new(),
             tally: Tally {
                 endings: ENDINGS.map(|name| (name, 0)).into(),
-                met: MET.map(|(name, _)| (name, 0)).into(),
+                met: MET
+                    .map(|(name, _)| (name, 0))
+                    .into_iter()
+                    .chain([(SENT_ELSEWHERE, 0)])
+                    .collect(),
                 ..Tally::default()
             },
         }
     }
 
-    /// Sends a request to this node, if it is up.
-    fn ask(&mut self, by: u64, at: ReplicaId, now: Time, probe: bool) -> Option<Pending<M>> {
+    /// A client of this node, if it is up, that waits for some time.
+    fn door(&mut self, at: ReplicaId) -> Option<Client<Watched<M>>> {
         let place = self.places[usize::from(at.number()) - 1].as_ref()?;
         let patience = self.election_timeout * self.rng.between(1, PATIENCE_MAX) as u32;
-        let client = place.client.clone().with_timeout(patience);
+        Some(place.client.clone().with_timeout(patience))
+    }
+
+    /// Sends a request to this node, if it is up.
+    fn ask(&mut self, by: u64, at: ReplicaId, now: Time, probe: bool) -> Option<Pending<M>> {
+        let client = self.door(at)?;
         let question = (self.setting.workload)(&mut self.rng);
+        self.put(question, by, (client, at), now, probe)
+    }
+
+    /// Asks a node's client this.
+    fn put(
+        &mut self,
+        question: Question<M::Command, M::Query>,
+        by: u64,
+        (client, at): (Client<Watched<M>>, ReplicaId),
+        now: Time,
+        probe: bool,
+    ) -> Option<Pending<M>> {
         let operation = self.history.invoke(by, question.clone(), now.nanos());
         let mut number = None;
         let future: Pin<Box<dyn Future<Output = Told<M>> + Send>> = match question {
@@ -264,7 +314,8 @@ where
             }
         };
         self.numbers.push(number);
-        let mut pending = Pending { future, flag: Flag::raised(), operation, probe, number, at };
+        let flag = Flag::raised();
+        let mut pending = Pending { future, flag, operation, probe, number, at, roams: false };
         // The command gets its number in the first poll.
         if let Some(told) = Self::poll(&mut pending) {
             self.is_told(&pending, told, now);
@@ -317,6 +368,69 @@ where
             Err(ClientError::Unknown(_) | ClientError::ReplyNotKept { .. }) => {
                 self.tally.unknown += count;
             }
+        }
+    }
+
+    /// Lets a client with a session of its own do what comes next: open one, ask again for what it
+    /// has in hand, or ask for something new. Whom it asked.
+    fn roam(
+        &mut self,
+        index: usize,
+        at: ReplicaId,
+        now: Time,
+        under_faults: bool,
+    ) -> Option<ReplicaId> {
+        let door = self.door(at)?;
+        let client = &mut self.clients[index];
+        let roamer = client.roamer.as_mut()?;
+        if let Some(id) = roamer.wants_session() {
+            let ttl = roamer.ttl;
+            roamer.opens(id, Box::pin(async move { door.open_session(id, ttl).await }));
+            roamer.poll();
+            return Some(at);
+        }
+        let name = roamer.name()?;
+        if let Some(held) = &roamer.held {
+            self.common.ledger.again(held.number);
+            *self.tally.met.entry(SENT_ELSEWHERE).or_default() += 1;
+        } else {
+            client.left -= 1;
+            self.tally.asked += 1;
+            self.tally.asked_under_faults += u64::from(under_faults);
+            let (by, question) = (index as u64 + 1, (self.setting.workload)(&mut self.rng));
+            let Question::Command(command) = question.clone() else {
+                // What changes nothing needs no session.
+                let pending = self.put(question, by, (door, at), now, false);
+                self.clients[index].pending = pending;
+                return Some(at);
+            };
+            let operation = self.history.invoke(by, question, now.nanos());
+            let number = self.common.ledger.next();
+            self.numbers.push(Some(number));
+            roamer.takes(command, operation, number);
+        }
+        let Held { command, operation, number, .. } = roamer.held.clone()?;
+        let future: Pin<Box<dyn Future<Output = Told<M>> + Send>> = Box::pin(async move {
+            door.attempt(name, command).await.map(|applied| Answer::Reply(applied.reply))
+        });
+        let (flag, number) = (Flag::raised(), Some(number));
+        let mut pending =
+            Pending { future, flag, operation, probe: false, number, at, roams: true };
+        // The command gets its number in the first poll.
+        match Self::poll(&mut pending) {
+            Some(told) => self.attempt_is_told(index, &pending, told, now),
+            None => self.clients[index].pending = Some(pending),
+        }
+        Some(at)
+    }
+
+    /// An attempt of a roaming client ended: the request may go on.
+    fn attempt_is_told(&mut self, index: usize, pending: &Pending<M>, told: Told<M>, now: Time) {
+        let Some(roamer) = &mut self.clients[index].roamer else { return };
+        match roamer.is_told(&told) {
+            Verdict::Done => self.is_told(pending, told, now),
+            Verdict::Lost => self.tally.unknown += 1,
+            Verdict::Again => {}
         }
     }
 
@@ -396,7 +510,7 @@ where
         if self.clients[client].pending.is_some() {
             return act;
         }
-        if self.clients[client].left == 0 {
+        if !self.clients[client].is_open() {
             return Act::default();
         }
         let at = self.any_place();
@@ -404,6 +518,10 @@ where
             let place = self.places[usize::from(at.number()) - 1].as_ref();
             let closing = if self.rng.chance(500) { Closing::Graceful } else { Closing::AtOnce };
             place.inspect(|place| place.shared.close(closing));
+        }
+        if self.clients[client].roamer.is_some() {
+            act.asked = self.roam(client, at, now, under_faults);
+            return act;
         }
         let asked = self.history.operations().len();
         let pending = self.ask(client as u64 + 1, at, now, false);
@@ -429,9 +547,16 @@ where
             }
         }
         for client in &mut self.clients {
+            if let Some(roamer) = &mut client.roamer {
+                roamer.give_up_opening();
+            }
             let Some(pending) = client.pending.take_if(|pending| !ids.contains(&pending.at)) else {
                 continue;
             };
+            if let Some(roamer) = client.roamer.as_mut().filter(|_| pending.roams) {
+                roamer.doubts();
+                continue;
+            }
             self.tally.unknown += 1;
             if pending.number.is_none() {
                 // A query changed nothing, whatever became of it.
@@ -442,12 +567,17 @@ where
 
     fn settle(&mut self, now: Time) {
         for index in 0..self.clients.len() {
+            if let Some(roamer) = &mut self.clients[index].roamer {
+                roamer.poll();
+            }
             let Some(pending) = &mut self.clients[index].pending else {
                 continue;
             };
-            if let Some(told) = Self::poll(pending)
-                && let Some(pending) = self.clients[index].pending.take()
-            {
+            let Some(told) = Self::poll(pending) else { continue };
+            let Some(pending) = self.clients[index].pending.take() else { continue };
+            if pending.roams {
+                self.attempt_is_told(index, &pending, told, now);
+            } else {
                 self.is_told(&pending, told, now);
             }
         }
@@ -478,8 +608,7 @@ where
     }
 
     fn open(&self) -> usize {
-        let open = |client: &&SimClient<M>| client.left > 0 || client.pending.is_some();
-        self.clients.iter().filter(open).count() + self.probes.len()
+        self.clients.iter().filter(|client| client.is_open()).count() + self.probes.len()
     }
 
     fn is_submitted(&self, command: &Command) -> bool {

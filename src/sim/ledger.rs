@@ -1,7 +1,7 @@
 //! What clients asked for, what was chosen, and what a machine without replicas makes of it.
 //!
 //! Owns: [`Ledger`], the memory of one seed that its nodes and clients share; [`Numbered`], the
-//! codec that gives each command a number of its own.
+//! codec that gives each command a number of its own, which it keeps when it is sent again.
 //! Invariants, each checked as things happen: (1) what is applied was asked for, byte for byte;
 //! (2) it is applied in one slot and once in it, however often it is sent; (3) what was rejected is
 //! not applied, before or after; (4) every replica's replies and digest after a slot are those of the
@@ -59,7 +59,8 @@ struct State<M: StateMachine> {
     /// The last slot whose commands a replica's machine applied.
     applied: BTreeMap<ReplicaId, Slot>,
     entries: BTreeMap<u64, Entry>,
-    /// The number of the command that is being encoded.
+    /// The highest number given, and that of the command that is being encoded.
+    last: u64,
     current: u64,
     reached: Slot,
     /// How many commands were chosen.
@@ -149,6 +150,7 @@ impl<M: StateMachine> Ledger<M> {
             referee: Referee::new(sessions_max),
             applied: BTreeMap::new(),
             entries: BTreeMap::new(),
+            last: 0,
             current: 0,
             reached: Slot::ZERO,
             count: 0,
@@ -170,8 +172,14 @@ impl<M: StateMachine> Ledger<M> {
     /// The next command that is encoded has a number of its own, which is returned.
     pub(super) fn next(&self) -> u64 {
         let mut state = self.state();
-        state.current += 1;
+        state.last += 1;
+        state.current = state.last;
         state.current
+    }
+
+    /// The next command that is encoded is one that was encoded before.
+    pub(super) fn again(&self, number: u64) {
+        self.state().current = number;
     }
 
     /// Whether a client asked for exactly this.
@@ -296,8 +304,9 @@ impl<M: StateMachine> CommandCodec<M::Command> for Numbered<M> {
         payload.put_u64_le(number);
         payload.put_slice(&inner);
         let payload = payload.freeze();
-        let entry = Entry { payload: payload.clone(), ..Entry::default() };
-        state.entries.insert(number, entry);
+        // One that is sent again is the same, and may have been applied.
+        let entry = state.entries.entry(number).or_default();
+        entry.payload = payload.clone();
         Ok(payload)
     }
 

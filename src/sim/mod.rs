@@ -54,6 +54,7 @@ mod host;
 mod itself;
 mod ledger;
 mod referee;
+mod roamer;
 mod simulation;
 mod turn;
 mod watched;

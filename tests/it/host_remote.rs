@@ -403,6 +403,58 @@ async fn c2_bytes_that_the_codec_does_not_read_are_not_proposed() {
     }
 }
 
+/// C1: the session of a node's own clients has a name that a remote client could work out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c1_no_client_gets_into_the_session_of_a_nodes_own() {
+    let served = Served::start(1, ServeOptions::default()).await;
+    let local = served.cluster.node(0).client();
+    assert_eq!(mark(&local, 1).await, Ok(1));
+    let life = served.cluster.node(0).status().replica.incarnation;
+    let own = 1_u64 << 48 | u64::from(life.boot()) << 16 | u64::from(life.nonce() & 0xffff);
+    let mut hand = Hand::greeted(&served.pipes, id(0), 1).await;
+    // The node's next request, before the node sends it.
+    let session = u128::from(own) << 64 | 1;
+    let name = [&session.to_le_bytes()[..], &[2, 0, 0, 0, 0, 0, 0, 0], &[0; 8], &[0, 9]].concat();
+    let mut body = vec![3, 1, 0, 0];
+    body.extend_from_slice(&5000_u32.to_le_bytes());
+    body.extend_from_slice(&7_u64.to_le_bytes());
+    body.extend_from_slice(&name);
+    hand.say(&framed(&body)).await;
+    assert_eq!(hand.frame().await[..2], [6, 11], "no such session is known of clients");
+    assert_eq!(mark(&local, 1).await, Ok(2));
+    assert_eq!(marked(&local, 9).await, 0);
+}
+
+/// C5: sessions that are opened and not used would push others' out of the table.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c5_sessions_are_bounded_for_each_key() {
+    let options = ServeOptions { sessions_per_minute_max: 3, ..ServeOptions::default() };
+    let served = Served::start(1, options).await;
+    let open = |number: u64, session: u128| {
+        let mut body = vec![3, 2, 0, 0];
+        body.extend_from_slice(&5000_u32.to_le_bytes());
+        body.extend_from_slice(&number.to_le_bytes());
+        body.extend_from_slice(&session.to_le_bytes());
+        body.extend_from_slice(&60_000_u64.to_le_bytes());
+        framed(&body)
+    };
+    for round in 0..2 {
+        // Another link is no way around it.
+        let mut hand = Hand::greeted(&served.pipes, id(0), 1).await;
+        for number in 0..2 {
+            hand.say(&open(number, 100 + u128::from(round * 2 + number))).await;
+            let answer = hand.frame().await;
+            let last = round * 2 + number == 3;
+            assert_eq!(answer[..2], if last { [6, 2] } else { [5, 0] }, "{round} {number}");
+        }
+        drop(hand);
+        until("no link", || served.serving[0].status().links == 0).await;
+    }
+    let mut other = Hand::greeted(&served.pipes, id(0), 2).await;
+    other.say(&open(1, 999)).await;
+    assert_eq!(other.frame().await[..2], [5, 0]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c6_bytes_that_are_not_allowed_end_their_link_with_a_reason_and_nothing_else() {
     let served = Served::start(1, ServeOptions::default()).await;

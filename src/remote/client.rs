@@ -19,7 +19,8 @@ use crate::client::{Applied, Consistency, Delivery};
 use crate::codec::{self, CommandCodec, Postcard};
 use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::machine::StateMachine;
-use crate::remote::calls::{Asked, Call, Calls, Patience, Phase, Progress};
+use crate::remote::call::{Asked, Call, Phase, Progress};
+use crate::remote::calls::{Calls, Patience};
 use crate::remote::keeper::Keeper;
 use crate::remote::wire::{Done, GREETING_BYTES_MAX};
 

@@ -12,7 +12,8 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::client::{Consistency, SessionRequest};
 use crate::error::{ClientError, Rejection, Uncertainty};
-use crate::remote::calls::{Asked, Call, Calls, Patience, Phase, Progress};
+use crate::remote::call::{Asked, Call, Phase, Progress};
+use crate::remote::calls::{Calls, Patience};
 use crate::remote::desk::{Bounds, Desk};
 use crate::remote::wire::{
     self, Answer, Assembler, Breach, Done, Frame, Hello, LENGTH_BYTES, Request, Wanted, Welcome,

@@ -136,7 +136,7 @@ where
     M::Query: DeserializeOwned,
     M::Answer: Serialize,
 {
-    /// Serves remote clients: whoever `listener` lets in may do what a [`Client`] of this node may,
+    /// Serves remote clients: whoever `listener` lets in may do what a [`crate::Client`] of this node may,
     /// and nothing else. Goes on until the node has stopped, or what this returns is dropped. May be
     /// called several times, with other listeners. Call it within the node's runtime.
     ///

@@ -19,12 +19,12 @@ use paxos::core::quorum::QuorumRule;
 use paxos::quic::{Identity, QuicOptions, QuicTransport};
 use paxos::storage::{MemoryStorage, Wal, WalOptions};
 use paxos::{
-    Batch, Client, ClusterId, Epoch, Format, GroupId, Member, Membership, MemoryNetwork, Node,
-    ReplicaId, StateMachine, async_trait,
+    Batch, Client, ClusterId, Delivery, Epoch, Format, GroupId, Member, Membership, MemoryNetwork,
+    Node, ReplicaId, StateMachine, async_trait,
 };
 
 const USAGE: &str = "usage: bench [--replicas N] [--clients N] [--seconds S] [--payload BYTES]
-             [--storage memory|wal] [--dir DIR] [--transport memory|quic] [--spread] [--threads N] [--metrics] [--smoke]
+             [--storage memory|wal] [--dir DIR] [--transport memory|quic] [--spread] [--single] [--threads N] [--metrics] [--smoke]
 
   --replicas N   nodes in this process (3)
   --clients N    tasks with one command outstanding each (1024)
@@ -33,6 +33,7 @@ const USAGE: &str = "usage: bench [--replicas N] [--clients N] [--seconds S] [--
   --storage wal  synced to files under DIR (a temporary directory)
   --transport quic  mutual TLS over UDP on loopback
   --spread       clients on all nodes, not on the leader alone
+  --single       commands outside of the node's session
   --threads N    worker threads (2)
   --metrics      print the leader's metrics too
   --smoke        a run of a second or less";
@@ -69,6 +70,7 @@ struct Args {
     quic: bool,
     dir: Option<String>,
     spread: bool,
+    delivery: Delivery,
     threads: usize,
     metrics: bool,
 }
@@ -83,6 +85,7 @@ fn parse() -> Result<Args, String> {
         quic: false,
         dir: None,
         spread: false,
+        delivery: Delivery::ExactlyOnce,
         threads: 2,
         metrics: false,
     };
@@ -99,6 +102,7 @@ fn parse() -> Result<Args, String> {
             "--threads" => args.threads = number(value()?)?.clamp(1, 64),
             "--dir" => args.dir = Some(value()?),
             "--spread" => args.spread = true,
+            "--single" => args.delivery = Delivery::AtMostOnce,
             "--metrics" => args.metrics = true,
             "--smoke" => (args.seconds, args.clients) = (0.2, 64),
             "--storage" => match value()?.as_str() {
@@ -162,7 +166,12 @@ async fn run(args: &Args) -> Result<(), String> {
         if args.wal { "wal" } else { "memory" },
         if args.quic { "quic" } else { "memory" },
         args.threads,
-        if args.spread { " spread" } else { "" },
+        match (args.spread, args.delivery) {
+            (true, Delivery::AtMostOnce) => " spread single",
+            (false, Delivery::AtMostOnce) => " single",
+            (true, _) => " spread",
+            (false, _) => "",
+        },
     );
     println!(
         "{:>12} {:>10} {:>10} {:>10} {:>12} {:>10} {:>12}",
@@ -278,7 +287,7 @@ async fn measure(args: &Args, nodes: &[Node<Sink>], leader: usize) -> Measured {
         let client = nodes[place].client();
         let (counting, ended) = (Arc::clone(&counting), Arc::clone(&ended));
         let payload = vec![7; args.payload];
-        tasks.push(tokio::spawn(ask(client, payload, counting, ended)));
+        tasks.push(tokio::spawn(ask(client, args.delivery, payload, counting, ended)));
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     counting.store(true, Ordering::Relaxed);
@@ -297,6 +306,7 @@ async fn measure(args: &Args, nodes: &[Node<Sink>], leader: usize) -> Measured {
 /// Asks one command after the other; the latencies in tenths of a microsecond.
 async fn ask(
     client: Client<Sink>,
+    delivery: Delivery,
     payload: Payload,
     counting: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,
@@ -304,7 +314,7 @@ async fn ask(
     let mut latencies = Vec::new();
     let mut begin = Instant::now();
     while !ended.load(Ordering::Relaxed) {
-        let reply = client.execute(payload.clone()).await;
+        let reply = client.execute_with(delivery, payload.clone()).await;
         let end = Instant::now();
         if reply.is_ok() && counting.load(Ordering::Relaxed) {
             latencies.push((end.duration_since(begin).as_nanos() / 100) as u32);

@@ -21,6 +21,12 @@ pub enum ClientError {
     Rejected(Rejection),
     /// It may have been applied, or may still be. Sending it again may apply it twice.
     Unknown(Uncertainty),
+    /// It is applied, once, by this slot at the latest. What the state machine replied was lost on its
+    /// way, and is not kept any more.
+    ReplyNotKept {
+        /// A slot of which every state includes it.
+        slot: Slot,
+    },
 }
 
 /// Why a command was certainly not applied.
@@ -53,6 +59,11 @@ pub enum Rejection {
     /// A read was answered, and the answer cannot be carried to the remote client, or not read
     /// there; why.
     Answer(String),
+    /// Its session is not known: it never was opened, or has ended or expired. Whether the same
+    /// request was applied when it was sent before, nobody remembers.
+    SessionUnknown,
+    /// Its session has acknowledged its number before.
+    StaleRequest,
 }
 
 /// Why it is not known whether a command is applied.
@@ -68,9 +79,8 @@ pub enum Uncertainty {
     /// The link to the leader, or that of a remote client to its node, fell before the other end
     /// said what became of the command.
     LinkLost,
-    /// It was applied, and its reply cannot be carried to the remote client, or not read there: it
-    /// is larger than a frame may be, or of another type.
-    ReplyLost,
+    /// It was sent again, and the session in which it may have been applied is not known any more.
+    SessionLost,
 }
 
 impl fmt::Display for ClientError {
@@ -78,6 +88,9 @@ impl fmt::Display for ClientError {
         match self {
             Self::Rejected(rejection) => write!(f, "not carried out: {rejection}"),
             Self::Unknown(uncertainty) => write!(f, "may be applied or not: {uncertainty}"),
+            Self::ReplyNotKept { slot } => {
+                write!(f, "applied by {slot} at the latest, and its reply is not kept")
+            }
         }
     }
 }
@@ -101,6 +114,8 @@ impl fmt::Display for Rejection {
             }
             Self::Unreachable => f.write_str("no node was reached in time"),
             Self::Answer(what) => write!(f, "the answer cannot be carried: {what}"),
+            Self::SessionUnknown => f.write_str("its session is not known"),
+            Self::StaleRequest => f.write_str("its session has acknowledged its number before"),
         }
     }
 }
@@ -112,7 +127,7 @@ impl fmt::Display for Uncertainty {
             Self::Stopped => "it may have been proposed, and the node stopped",
             Self::LeaderChanged => "it may have been proposed, and the leader changed",
             Self::LinkLost => "it may have been proposed, and the link to its leader or node fell",
-            Self::ReplyLost => "it was applied, and its reply cannot be carried",
+            Self::SessionLost => "it may have been proposed, and its session is not known any more",
         })
     }
 }

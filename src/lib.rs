@@ -125,11 +125,13 @@ mod handover;
 mod histogram;
 mod journal;
 mod node;
+mod once;
 mod options;
 mod reading;
 mod reads;
 mod remote;
 mod router;
+mod session;
 mod shared;
 mod submit;
 mod succession;
@@ -147,7 +149,8 @@ pub use bytes::Bytes;
 pub use paxos_core::ballot::Ballot;
 pub use paxos_core::config::Config;
 pub use paxos_core::ids::{
-    ClusterId, Epoch, GroupId, Incarnation, LogClock, Priority, ReplicaId, Slot,
+    ClusterId, Epoch, GroupId, Incarnation, LogClock, Priority, ReplicaId, RequestNumber,
+    SessionId, Slot,
 };
 pub use paxos_core::membership::{KeyPin, Member, Membership};
 pub use paxos_core::message::Connectivity;
@@ -156,7 +159,7 @@ pub use paxos_core::port::{Format, Room, StorageError};
 pub use paxos_core::quorum::QuorumRule;
 
 pub use crate::builder::Builder;
-pub use crate::client::{Client, Consistency};
+pub use crate::client::{Applied, Client, Consistency, Delivery, SessionRequest};
 pub use crate::codec::{CodecError, CommandCodec, Postcard};
 pub use crate::error::{
     ClientError, Rejection, StartError, StopReason, TransferError, Uncertainty,

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use paxos_core::ballot::Ballot;
-use paxos_core::ids::ReplicaId;
+use paxos_core::ids::{ClusterId, GroupId, ReplicaId};
+use paxos_core::port::Format;
 use std::panic::AssertUnwindSafe;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -29,11 +30,26 @@ use crate::submit::Request;
 /// the node has stopped. A wedged device must not keep a program from ending.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Which replica of which group a node runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) cluster: ClusterId,
+    pub(crate) group: GroupId,
+    pub(crate) replica: ReplicaId,
+}
+
+impl Place {
+    pub(crate) fn of(format: &Format) -> Self {
+        Self { cluster: format.cluster, group: format.group, replica: format.replica }
+    }
+}
+
 /// One member of a cluster, running.
 ///
 /// Dropping it stops it where it stands, as a crash would; [`Node::shutdown`] first finishes what
 /// was asked for. Both leave a state from which it can be started again.
 pub struct Node<M: StateMachine> {
+    pub(crate) place: Place,
     shared: Arc<Shared>,
     codec: Arc<dyn CommandCodec<M::Command>>,
     requests: mpsc::UnboundedSender<Request<ReplyTo<M>>>,
@@ -54,12 +70,13 @@ impl<M: StateMachine> Node<M> {
 
     /// The handle of the node that this task runs.
     pub(crate) fn new(
+        place: Place,
         driver: &Driver<ReplyTo<M>>,
         codec: Arc<dyn CommandCodec<M::Command>>,
         requests: mpsc::UnboundedSender<Request<ReplyTo<M>>>,
     ) -> Self {
         let (shared, timeout) = (Arc::clone(&driver.shared), driver.options.request_timeout);
-        Self { shared, codec, requests, timeout }
+        Self { place, shared, codec, requests, timeout }
     }
 
     /// A client of this node. It outlives the node, and then answers `Rejected(Stopped)`.

@@ -11,15 +11,17 @@ use futures::task::AtomicWaker;
 use paxos_core::ballot::Ballot;
 use paxos_core::codec::BATCH_HEADER_LEN;
 use paxos_core::config::Config;
-use paxos_core::ids::{ClusterId, GroupId, ReplicaId, Slot};
+use paxos_core::ids::{ReplicaId, Slot};
 use paxos_core::output::{Counters, Status};
-use paxos_core::port::{Format, Room, TransportCounters};
+use paxos_core::port::{Room, TransportCounters};
 use paxos_core::replica::Replica;
 use tokio::sync::{oneshot, watch};
 
+use crate::clock::Clock;
 use crate::error::{StopReason, TransferError};
 use crate::metrics::Meters;
 use crate::options::NodeOptions;
+use crate::session::Numbering;
 
 /// What can be seen of a node.
 #[derive(Clone, Debug)]
@@ -96,23 +98,8 @@ impl Published {
     }
 }
 
-/// Which replica of which group a node runs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
-    pub(crate) cluster: ClusterId,
-    pub(crate) group: GroupId,
-    pub(crate) replica: ReplicaId,
-}
-
-impl Place {
-    pub(crate) fn of(format: &Format) -> Self {
-        Self { cluster: format.cluster, group: format.group, replica: format.replica }
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) place: Place,
     waiting: AtomicUsize,
     waiting_max: usize,
     /// The largest command, its envelope included.
@@ -121,7 +108,12 @@ pub(crate) struct Shared {
     applied: AtomicU64,
     nudged: AtomicBool,
     waker: AtomicWaker,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) meters: Arc<Meters>,
+    /// By which clients number their requests.
+    pub(crate) numbering: Numbering,
+    /// The newest session of this life that the log opened, until it is taken; zero if none.
+    opened: AtomicU64,
     pub(crate) published: Mutex<Published>,
     orders: Mutex<Vec<Order>>,
     pub(crate) events: watch::Sender<NodeEventState>,
@@ -131,16 +123,15 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(
-        place: Place,
         options: &NodeOptions,
         config: &Config,
+        clock: Arc<dyn Clock>,
         meters: Arc<Meters>,
         published: Published,
     ) -> Self {
         let applied = published.status.applied;
         let events = NodeEventState { applied, ..NodeEventState::default() };
         Self {
-            place,
             waiting: AtomicUsize::new(0),
             waiting_max: options.requests_max,
             command_bytes_max: config.batch_bytes_max.saturating_sub(BATCH_HEADER_LEN),
@@ -148,7 +139,10 @@ impl Shared {
             applied: AtomicU64::new(applied.number()),
             nudged: AtomicBool::new(false),
             waker: AtomicWaker::new(),
+            clock,
             meters,
+            numbering: Numbering::new(),
+            opened: AtomicU64::new(0),
             published: Mutex::new(published),
             orders: Mutex::new(Vec::new()),
             events: watch::Sender::new(events),
@@ -164,6 +158,27 @@ impl Shared {
             self.release(1);
         }
         admitted
+    }
+
+    /// Takes a place for a request that had one, and is sent again: those that were admitted are not
+    /// turned away half-way.
+    pub(crate) fn admit_again(&self) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The log opened this session of this life. Wakes the node's task, where requests wait for it.
+    pub(crate) fn session_opened(&self, number: u64) {
+        self.opened.fetch_max(number, Ordering::AcqRel);
+        self.nudge();
+    }
+
+    /// The newest session of this life that the log opened since the last call.
+    pub(crate) fn take_opened(&self) -> Option<u64> {
+        // Reading is free, and there is one in an hour.
+        if self.opened.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        Some(self.opened.swap(0, Ordering::AcqRel)).filter(|number| *number > 0)
     }
 
     /// Frees the places of requests that were answered.

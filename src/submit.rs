@@ -2,27 +2,46 @@
 //! queue).
 //!
 //! Owns: [`Queue`]: what was asked for and is certainly not proposed yet; the numbering of this
-//! life's requests. Knows no replica and no transport.
+//! life's requests; the session that they are sent in. Knows no replica and no transport.
 //! Invariants: (1) a request gets its number when it leaves `pending`, in order, once; (2) a parcel
 //! holds this node's own commands first, their numbers consecutive; (3) whatever stands in the
-//! queue is certainly not proposed.
+//! queue is certainly not proposed; (4) what is to be sent in the session waits until it is open.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use core::time::Duration;
-use paxos_core::codec::BATCH_HEADER_LEN;
+use paxos_core::codec::{BATCH_HEADER_LEN, IN_SESSION_LEN};
 use paxos_core::ids::{ClientId, Incarnation, ReplicaId, RequestNumber, Time};
 use paxos_core::value::{Batch, Command, CommandKind};
 
 use crate::client::Consistency;
+use crate::session::{OwnSession, Place, opens};
 use crate::waiters::{Numbers, Waiting};
+
+/// What makes a payload a command.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Stamp {
+    /// It is of this kind, and its client has acknowledged so much.
+    Kind(CommandKind, RequestNumber),
+    /// It stands here in the session of this life, where so much is acknowledged.
+    Own(Place, RequestNumber),
+}
+
+impl Stamp {
+    /// The bytes between the command's envelope and its payload.
+    pub(crate) fn encoded_len(&self) -> usize {
+        match self {
+            Self::Kind(kind, _) => kind.encoded_len(),
+            Self::Own(..) => IN_SESSION_LEN,
+        }
+    }
+}
 
 /// What a client asks for.
 #[derive(Debug)]
 pub(crate) enum Asked {
-    /// That this be applied.
-    Command(Bytes),
+    /// That this be put into the log.
+    Command(Stamp, Bytes),
     /// An answer from a state as new as this.
     Read(Consistency),
 }
@@ -31,12 +50,13 @@ pub(crate) enum Asked {
 #[derive(Debug)]
 pub(crate) struct Request<W> {
     pub(crate) asked: Asked,
-    pub(crate) timeout: Duration,
+    pub(crate) deadline: Time,
     pub(crate) waiter: W,
 }
 
 #[derive(Debug)]
 struct Pending<W> {
+    stamp: Stamp,
     payload: Bytes,
     waiting: Waiting<W>,
 }
@@ -98,19 +118,24 @@ pub(crate) struct Queue<W> {
     client: ClientId,
     bytes_max: usize,
     next_number: u64,
+    session: OwnSession,
     pending: VecDeque<Pending<W>>,
+    /// Those that are of a session that is lost.
+    astray: Vec<W>,
     returned: VecDeque<Parcel<W>>,
     forwarded: VecDeque<(Forwarded, Batch)>,
     forwarded_bytes: usize,
 }
 
 impl<W> Queue<W> {
-    pub(crate) fn new(client: ClientId, bytes_max: usize) -> Self {
+    pub(crate) fn new(client: ClientId, bytes_max: usize, session: OwnSession) -> Self {
         Self {
             client,
             bytes_max,
             next_number: 1,
+            session,
             pending: VecDeque::new(),
+            astray: Vec::new(),
             returned: VecDeque::new(),
             forwarded: VecDeque::new(),
             forwarded_bytes: 0,
@@ -130,8 +155,60 @@ impl<W> Queue<W> {
         self.pending.is_empty() && self.returned.is_empty() && self.forwarded.is_empty()
     }
 
-    pub(crate) fn push(&mut self, payload: Bytes, waiting: Waiting<W>) {
-        self.pending.push_back(Pending { payload, waiting });
+    pub(crate) fn push(&mut self, stamp: Stamp, payload: Bytes, waiting: Waiting<W>) {
+        if let Stamp::Own(place, _) = stamp
+            && place.session != self.session.count()
+        {
+            if place.session < self.session.count() {
+                self.astray.push(waiting.waiter);
+                return;
+            }
+            self.session.begin(place.session);
+            let lost = self.take_own();
+            self.astray.extend(lost);
+        }
+        self.pending.push_back(Pending { stamp, payload, waiting });
+    }
+
+    /// Takes those out that were to be sent in a session that is lost.
+    pub(crate) fn take_astray(&mut self) -> Vec<W> {
+        core::mem::take(&mut self.astray)
+    }
+
+    /// The log opened the session of this life with this number.
+    pub(crate) fn session_opened(&mut self, number: u64) {
+        self.session.opened(number);
+    }
+
+    /// Whatever was sent may be lost: if the session is not open, it is to be opened again.
+    pub(crate) fn open_again(&mut self) {
+        self.session.ask_again();
+    }
+
+    /// Whether a parcel is to open the session.
+    pub(crate) fn is_opening(&self, parcel: &Parcel<W>) -> bool {
+        parcel.commands.first().is_some_and(|first| opens(first, self.client).is_some())
+    }
+
+    /// Takes those out that wait for the session to be opened.
+    pub(crate) fn drain_unopened(&mut self) -> Vec<W> {
+        if self.session.id().is_some() {
+            return Vec::new();
+        }
+        self.session.ask_again();
+        self.take_own()
+    }
+
+    /// Takes those out that are to be sent in the session.
+    fn take_own(&mut self) -> Vec<W> {
+        let mut own = Vec::new();
+        for pending in core::mem::take(&mut self.pending) {
+            match pending.stamp {
+                Stamp::Own(..) => own.push(pending.waiting.waiter),
+                Stamp::Kind(..) => self.pending.push_back(pending),
+            }
+        }
+        own
     }
 
     pub(crate) fn push_forwarded(&mut self, forwarded: Forwarded, batch: Batch) {
@@ -150,6 +227,7 @@ impl<W> Queue<W> {
 
     /// There is a leader that has refused nothing yet: every parcel is to be tried at once.
     pub(crate) fn hurry(&mut self) {
+        self.session.ask_again();
         for parcel in &mut self.returned {
             parcel.retry_at = Time::ZERO;
         }
@@ -166,7 +244,7 @@ impl<W> Queue<W> {
         if let Some(due) = due {
             return self.returned.remove(due);
         }
-        let parcel = self.assemble();
+        let parcel = self.assemble(now);
         (!parcel.commands.is_empty()).then_some(parcel)
     }
 
@@ -174,7 +252,7 @@ impl<W> Queue<W> {
     pub(crate) fn next(&mut self, now: Time) -> Option<Parcel<W>> {
         let mut parcel = match self.next_own(now) {
             Some(parcel) => parcel,
-            None => self.assemble(),
+            None => self.assemble(now),
         };
         while let Some((_, batch)) = self.forwarded.front() {
             let bytes = batch.encoded_len() - BATCH_HEADER_LEN;
@@ -191,7 +269,7 @@ impl<W> Queue<W> {
     }
 
     /// Numbers pending requests and takes them out, as many as fit into one batch.
-    fn assemble(&mut self) -> Parcel<W> {
+    fn assemble(&mut self, now: Time) -> Parcel<W> {
         let mut bytes = BATCH_HEADER_LEN;
         let guess = self.pending.len().min(8192);
         let mut commands = Vec::with_capacity(guess);
@@ -199,16 +277,20 @@ impl<W> Queue<W> {
         let mut deadline = Time::ZERO;
         let first = self.next_number;
         while let Some(pending) = self.pending.pop_front() {
-            let command = Command {
-                kind: CommandKind::Apply,
-                client: self.client,
-                request: RequestNumber::new(self.next_number),
-                acknowledged_below: RequestNumber::default(),
-                payload: pending.payload,
+            let Some((kind, acknowledged_below)) = self.kind_of(pending.stamp) else {
+                self.pending.push_front(pending);
+                if commands.is_empty()
+                    && let Some(opening) = self.opening(now)
+                {
+                    deadline = self.session.asked_until(now);
+                    bytes += opening.encoded_len();
+                    commands.push(opening);
+                }
+                break;
             };
+            let command = self.command(kind, acknowledged_below, pending.payload);
             if !commands.is_empty() && bytes + command.encoded_len() > self.bytes_max {
-                self.pending
-                    .push_front(Pending { payload: command.payload, waiting: pending.waiting });
+                self.pending.push_front(Pending { payload: command.payload, ..pending });
                 break;
             }
             bytes += command.encoded_len();
@@ -227,6 +309,37 @@ impl<W> Queue<W> {
             attempts: 0,
             retry_at: Time::ZERO,
         }
+    }
+
+    /// What a command is, and what its client has acknowledged; none as long as the session is not
+    /// open in which it is to be sent.
+    fn kind_of(&self, stamp: Stamp) -> Option<(CommandKind, RequestNumber)> {
+        match stamp {
+            Stamp::Kind(kind, acknowledged_below) => Some((kind, acknowledged_below)),
+            Stamp::Own(place, acknowledged_below) => {
+                let (session, request) = (self.session.id()?, RequestNumber::new(place.number));
+                Some((CommandKind::InSession { session, request }, acknowledged_below))
+            }
+        }
+    }
+
+    fn command(
+        &self,
+        kind: CommandKind,
+        acknowledged_below: RequestNumber,
+        payload: Bytes,
+    ) -> Command {
+        let request = RequestNumber::new(self.next_number);
+        Command { kind, client: self.client, request, acknowledged_below, payload }
+    }
+
+    /// The command that opens the session, with a number of its own, if it is time for it.
+    fn opening(&mut self, now: Time) -> Option<Command> {
+        let (session, ttl) = self.session.ask(now)?;
+        let kind = CommandKind::OpenSession { session, ttl };
+        let command = self.command(kind, RequestNumber::default(), Bytes::new());
+        self.next_number += 1;
+        Some(command)
     }
 
     /// Takes out what nobody waits for any longer: single waiters, and numbered parcels.
@@ -276,17 +389,26 @@ impl<W> Queue<W> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+    use core::time::Duration;
+
     use paxos_core::codec::COMMAND_HEADER_LEN;
     use paxos_core::ids::LogClock;
 
     use super::*;
 
     const NOW: Time = Time::from_nanos(100);
+    const PATIENCE: Duration = Duration::from_nanos(50);
+    const CLIENT: ClientId = ClientId::new(1);
+
+    fn queue(bytes_max: usize) -> Queue<u32> {
+        Queue::new(CLIENT, bytes_max, OwnSession::new(CLIENT, Duration::from_secs(9), PATIENCE))
+    }
 
     /// A request that gives up after as many nanoseconds as its name says.
     fn push(queue: &mut Queue<u32>, name: u32, len: usize) {
         let deadline = NOW.after(Duration::from_nanos(u64::from(name)));
-        queue.push(vec![0; len].into(), Waiting { waiter: name, deadline });
+        let plain = Stamp::Kind(CommandKind::Apply, RequestNumber::default());
+        queue.push(plain, vec![0; len].into(), Waiting { waiter: name, deadline });
     }
 
     fn forwarded(sequence: u64) -> Forwarded {
@@ -301,7 +423,7 @@ mod tests {
     #[test]
     fn everything_ready_shares_a_parcel_up_to_the_bound() {
         let room_for_two = BATCH_HEADER_LEN + 2 * (COMMAND_HEADER_LEN + 10);
-        let mut queue = Queue::new(ClientId::new(1), room_for_two);
+        let mut queue = queue(room_for_two);
         for name in 1..=3 {
             push(&mut queue, name, 10);
         }
@@ -319,7 +441,7 @@ mod tests {
 
     #[test]
     fn commands_of_peers_follow_the_own_and_can_be_dropped_again() {
-        let mut queue = Queue::new(ClientId::new(1), 10_000);
+        let mut queue = queue(10_000);
         push(&mut queue, 1, 10);
         queue.push_forwarded(forwarded(8), foreign(3));
         queue.push_forwarded(forwarded(9), foreign(1));
@@ -335,7 +457,7 @@ mod tests {
 
     #[test]
     fn what_is_put_back_keeps_its_numbers_and_waits_for_its_turn() {
-        let mut queue = Queue::new(ClientId::new(1), 10_000);
+        let mut queue = queue(10_000);
         push(&mut queue, 50, 1);
         let mut parcel = queue.next(NOW).unwrap();
         parcel.waiting.clear();
@@ -356,7 +478,7 @@ mod tests {
 
     #[test]
     fn expiry_takes_those_out_whose_time_is_over() {
-        let mut queue = Queue::new(ClientId::new(1), 10_000);
+        let mut queue = queue(10_000);
         for name in [30, 10, 20] {
             push(&mut queue, name, 1);
         }
@@ -368,6 +490,61 @@ mod tests {
         queue.put_back(parcel);
         assert!(queue.expire(Time::from_nanos(129)).1.is_empty());
         assert_eq!(queue.expire(Time::from_nanos(130)).1.len(), 1);
+        assert!(queue.is_empty());
+    }
+
+    fn push_own(queue: &mut Queue<u32>, name: u32, session: u64) {
+        let place = Place { session, number: u64::from(name) };
+        let waiting = Waiting { waiter: name, deadline: Time::from_nanos(1000) };
+        queue.push(Stamp::Own(place, RequestNumber::new(1)), Bytes::new(), waiting);
+    }
+
+    /// The id of the session that a parcel opens.
+    fn opened(parcel: &Parcel<u32>) -> u64 {
+        assert_eq!((parcel.commands.len(), parcel.numbers.count), (1, 1));
+        assert!(parcel.waiting.is_empty(), "nobody waits for it");
+        opens(&parcel.commands[0], CLIENT).unwrap()
+    }
+
+    #[test]
+    fn what_is_to_be_sent_in_the_session_waits_until_it_is_open() {
+        let mut queue = queue(10_000);
+        push_own(&mut queue, 1, 0);
+        push_own(&mut queue, 2, 0);
+        let parcel = queue.next(NOW).unwrap();
+        assert_eq!((opened(&parcel), parcel.numbers.first), (1, 1));
+        assert!(queue.is_opening(&parcel));
+        assert_eq!(Batch::new(LogClock::default(), parcel.commands).encoded_len(), parcel.bytes);
+        assert!(queue.next(NOW).is_none() && !queue.is_empty(), "it is asked for once");
+        let late = NOW.after(PATIENCE);
+        assert_eq!(opened(&queue.next(late).unwrap()), 2, "nobody can say what came of the first");
+        queue.session_opened(1);
+        let parcel = queue.next(late).unwrap();
+        assert_eq!((parcel.numbers.first, parcel.numbers.count), (3, 2));
+        for (command, request) in parcel.commands.iter().zip([1, 2].map(RequestNumber::new)) {
+            let session = paxos_core::ids::SessionId::new(1 << 64 | 1);
+            assert_eq!(command.kind, CommandKind::InSession { session, request });
+            assert_eq!(command.acknowledged_below, RequestNumber::new(1));
+        }
+        assert!(!queue.is_opening(&parcel));
+    }
+
+    #[test]
+    fn what_was_to_be_sent_in_a_session_that_is_lost_goes_astray() {
+        let mut queue = queue(10_000);
+        push_own(&mut queue, 1, 0);
+        push(&mut queue, 50, 1);
+        assert_eq!(opened(&queue.next(NOW).unwrap()), 1);
+        queue.session_opened(1);
+        push_own(&mut queue, 2, 1);
+        assert_eq!(queue.take_astray(), [1]);
+        push_own(&mut queue, 3, 0);
+        assert_eq!(queue.take_astray(), [3]);
+        queue.session_opened(1);
+        let parcel = queue.next(NOW).unwrap();
+        assert_eq!(parcel.commands[0].kind, CommandKind::Apply, "that one is of no session");
+        assert_eq!(opened(&queue.next(NOW).unwrap()), 2);
+        assert_eq!(queue.drain_unopened(), [2]);
         assert!(queue.is_empty());
     }
 }

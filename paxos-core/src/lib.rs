@@ -85,6 +85,7 @@ mod read;
 mod repeat;
 pub mod replica;
 mod ring;
+pub mod session;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod single;

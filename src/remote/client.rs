@@ -9,20 +9,20 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use paxos_core::ids::{ClusterId, GroupId, ReplicaId};
 use paxos_core::port::ClientConnector;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout_at;
 
-use crate::client::Consistency;
+use crate::client::{Applied, Consistency, Delivery};
 use crate::codec::{self, CommandCodec, Postcard};
 use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::machine::StateMachine;
-use crate::remote::calls::{Call, Calls, Phase, Progress};
+use crate::remote::call::{Asked, Call, Phase, Progress};
+use crate::remote::calls::{Calls, Patience};
 use crate::remote::keeper::Keeper;
-use crate::remote::wire::{GREETING_BYTES_MAX, Wanted};
+use crate::remote::wire::{Done, GREETING_BYTES_MAX};
 
 /// How long after its time a call waits for what the node says of it, which knows more.
 const GRACE: Duration = Duration::from_millis(150);
@@ -37,9 +37,14 @@ pub struct RemoteOptions {
     pub group: GroupId,
     /// How long a call waits for its answer unless the client says otherwise. Default 5 s.
     pub request_timeout: Duration,
-    /// How long one node may take over its greeting, and over a read, before another is asked.
-    /// Longer than an election takes, or reads wander while there is none. Default 2 s.
+    /// How long one node may take over its greeting, a read, or a command in the session, before
+    /// another is asked. Longer than an election takes, or calls wander while there is none.
+    /// Default 2 s.
     pub attempt_timeout: Duration,
+    /// How long the session in which commands are sent outlives its last use, by the clock of the
+    /// log; the next command after that opens another. Longer than any call may take: one that is
+    /// sent again after its session expired ends as unknown. Default 10 min.
+    pub session_ttl: Duration,
     /// How many calls may wait for an answer at once; one more is refused as `Busy`. Default 1,024.
     pub requests_max: usize,
     /// The largest answer that is taken, in bytes; at least 2 KiB. Default 8 MiB.
@@ -57,6 +62,7 @@ impl RemoteOptions {
             group: GroupId::default(),
             request_timeout: Duration::from_secs(5),
             attempt_timeout: Duration::from_secs(2),
+            session_ttl: Duration::from_secs(600),
             requests_max: 1024,
             frame_bytes_max: 8 << 20,
             follow_leader: true,
@@ -68,6 +74,7 @@ impl RemoteOptions {
         let rules = [
             (!self.request_timeout.is_zero(), "request_timeout must be above zero"),
             (!self.attempt_timeout.is_zero(), "attempt_timeout must be above zero"),
+            (!self.session_ttl.is_zero(), "session_ttl must be above zero"),
             (
                 (1..=Semaphore::MAX_PERMITS).contains(&self.requests_max),
                 "requests_max must be above zero",
@@ -113,14 +120,16 @@ impl std::error::Error for ConnectError {}
 /// change to another by themselves.
 ///
 /// A call ends as it does in the node's own process: answered, [`ClientError::Rejected`] if it
-/// certainly changed nothing, or [`ClientError::Unknown`]. A command that was sent is not sent again;
-/// if its link falls before it is answered, it is [`Uncertainty::LinkLost`]. Reads, and commands that
-/// a node certainly did not propose, are tried again at other nodes while their time lasts.
+/// certainly changed nothing, or [`ClientError::Unknown`]. Commands are sent in a session of this
+/// client, which its clones share: one whose fate is not known, because its link, its node or the
+/// leader was lost, is sent again, to any node, and applied once; until its time is over. Without the
+/// session, [`Delivery::AtMostOnce`], it is not sent again, and unknown. Reads, and commands that
+/// certainly were not proposed, are tried again at other nodes while their time lasts.
 ///
 /// # Cancel safety
 ///
 /// Dropping the future of [`RemoteClient::execute`] withdraws the command if it was not sent yet;
-/// otherwise it may be applied all the same, as after [`ClientError::Unknown`].
+/// otherwise it may be applied all the same, as after [`ClientError::Unknown`]; it is not sent again.
 pub struct RemoteClient<M: StateMachine> {
     calls: mpsc::UnboundedSender<Call>,
     permits: Arc<Semaphore>,
@@ -184,9 +193,11 @@ impl<M: StateMachine> RemoteClient<M> {
             timeout: options.request_timeout,
             machine: PhantomData,
         };
+        let patience =
+            Patience { attempt: options.attempt_timeout, session_ttl: options.session_ttl };
         let keeper = Keeper {
             connector: Arc::new(connector),
-            calls: Calls::new(options.attempt_timeout),
+            calls: Calls::new(patience),
             options,
             inbox,
             first: Some(first),
@@ -204,30 +215,56 @@ impl<M: StateMachine> RemoteClient<M> {
         self
     }
 
-    /// Has a command applied, and returns what the state machine replied. The command is encoded on
-    /// the calling task, and read back once.
+    /// Has a command applied, once, and returns what the state machine replied: the reply of
+    /// [`RemoteClient::execute_at`].
     pub async fn execute(&self, command: M::Command) -> Result<M::Reply, ClientError> {
+        self.execute_at(command).await.map(|applied| applied.reply)
+    }
+
+    /// Has a command applied, once, and returns in which slot, with what the state machine replied:
+    /// [`RemoteClient::execute_with`] and [`Delivery::ExactlyOnce`].
+    pub async fn execute_at(&self, command: M::Command) -> Result<Applied<M::Reply>, ClientError> {
+        self.execute_with(Delivery::ExactlyOnce, command).await
+    }
+
+    /// Has a command applied, and returns in which slot, with what the state machine replied.
+    /// `delivery` says whether it is sent again, at this node or another, where nobody can say what
+    /// came of it. The command is encoded on the calling task, and read back once.
+    pub async fn execute_with(
+        &self,
+        delivery: Delivery,
+        command: M::Command,
+    ) -> Result<Applied<M::Reply>, ClientError> {
         let encoded = self.codec.encode(&command);
         let checked = encoded.and_then(|bytes| self.codec.check(&bytes).map(|()| bytes));
         let payload = checked.map_err(|error| ClientError::Rejected(Rejection::Codec(error.0)))?;
-        let reply = self.call(Wanted::Command(payload)).await?;
-        codec::read(&reply).map_err(|_| ClientError::Unknown(Uncertainty::ReplyLost))
+        drop(command);
+        let asked = match delivery {
+            Delivery::ExactlyOnce => Asked::Once(payload),
+            Delivery::AtMostOnce => Asked::Plain(payload),
+        };
+        let Done { slot, payload } = self.call(asked).await?;
+        match codec::read(&payload) {
+            Ok(reply) => Ok(Applied { slot, reply }),
+            Err(_) => Err(ClientError::ReplyNotKept { slot }),
+        }
     }
 
-    async fn call(&self, wanted: Wanted) -> Result<Bytes, ClientError> {
-        let is_read = matches!(wanted, Wanted::Read(..));
+    async fn call(&self, asked: Asked) -> Result<Done, ClientError> {
+        let is_read = matches!(asked, Asked::Read(..));
         let permit = Arc::clone(&self.permits).try_acquire_owned();
         let permit = permit.map_err(|_| ClientError::Rejected(Rejection::Busy))?;
         let deadline = Instant::now() + self.timeout;
         let (progress, (answer, answered)) = (Progress::new(), oneshot::channel());
         // A future that is dropped is a call that is withdrawn.
-        let asked = Withdraw(progress.clone());
-        let call = Call { wanted, deadline, progress, answer, permit };
+        let waits = Withdraw(progress.clone());
+        let (number, doubt) = (None, None);
+        let call = Call { asked, deadline, progress, answer, permit, number, doubt };
         self.calls.send(call).map_err(|_| ClientError::Rejected(Rejection::Stopped))?;
         if let Ok(Ok(outcome)) = timeout_at((deadline + GRACE).into(), answered).await {
             return outcome;
         }
-        Err(match asked.0.withdraw() {
+        Err(match waits.0.withdraw() {
             Phase::Sent if is_read => ClientError::Rejected(Rejection::TimedOut),
             Phase::Sent => ClientError::Unknown(Uncertainty::Timeout),
             Phase::Waiting(why) => ClientError::Rejected(why),
@@ -261,8 +298,8 @@ where
             Ok(bytes) => bytes.into(),
             Err(error) => return rejected(Rejection::Codec(error.to_string())),
         };
-        let answer = self.call(Wanted::Read(consistency, query)).await?;
-        codec::read(&answer).or_else(|error| rejected(Rejection::Answer(error.0)))
+        let answer = self.call(Asked::Read(consistency, query)).await?;
+        codec::read(&answer.payload).or_else(|error| rejected(Rejection::Answer(error.0)))
     }
 }
 

@@ -12,10 +12,10 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::error::{ClientError, Rejection, Uncertainty};
+use crate::error::{ClientError, Rejection};
 use crate::remote::wire::{
-    self, Answer, Assembler, Breach, Frame, GREETING_BYTES_MAX, HEAD_BYTES, Hello, Request, Wanted,
-    Welcome,
+    self, Answer, Assembler, Breach, Done, Frame, GREETING_BYTES_MAX, HEAD_BYTES, Hello, Request,
+    Wanted, Welcome,
 };
 
 /// The bounds of one link.
@@ -130,7 +130,8 @@ impl Desk {
 
     fn take(&mut self, request: &Request) -> Result<(), Breach> {
         let (bytes, is_read) = match &request.wanted {
-            Wanted::Command(payload) => (payload.len(), false),
+            Wanted::Command(_, payload) => (payload.len(), false),
+            Wanted::Open(..) => (0, false),
             Wanted::Read(_, payload) => (payload.len(), true),
         };
         if self.open.insert(request.number, Open { bytes, is_read }).is_some() {
@@ -141,20 +142,20 @@ impl Desk {
     }
 
     /// The outcome of a request that was taken in.
-    pub(crate) fn answer(&mut self, number: u64, outcome: Result<Bytes, ClientError>) {
+    pub(crate) fn answer(&mut self, number: u64, outcome: Result<Done, ClientError>) {
         let open = self.open.remove(&number).expect("only what was asked for is answered");
         self.open_bytes -= open.bytes;
         let frame_max = self.frame_max.expect("nothing is asked for before the greeting");
-        let outcome = outcome.and_then(|payload| {
-            let bytes = payload.len() + HEAD_BYTES;
+        let outcome = outcome.and_then(|done| {
+            let bytes = done.payload.len() + HEAD_BYTES;
             if bytes <= frame_max {
-                return Ok(payload);
+                return Ok(done);
             }
             Err(if open.is_read {
                 let what = format!("it takes {bytes} bytes, more than {frame_max}");
                 ClientError::Rejected(Rejection::Answer(what))
             } else {
-                ClientError::Unknown(Uncertainty::ReplyLost)
+                ClientError::ReplyNotKept { slot: done.slot }
             })
         });
         wire::encode(&mut self.out, &Frame::Answer(Answer { number, outcome }));

@@ -18,7 +18,8 @@ use paxos_core::port::{ClientConnector, ClientLink};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, sleep_until};
 
-use crate::remote::calls::{Call, Calls};
+use crate::remote::call::Call;
+use crate::remote::calls::Calls;
 use crate::remote::client::{ConnectError, RemoteOptions};
 use crate::remote::wire::{Hello, Welcome};
 use crate::remote::{Moved, READ_BYTES, poll_link};

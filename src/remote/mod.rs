@@ -1,16 +1,20 @@
 //! Clients that are not replicas: programs that reach a cluster's nodes over a link of their own.
 //!
 //! Owns: the bytes of such links ([`wire`]), both ends of one as state machines without a network
-//! ([`desk`], [`calls`]), and the tasks that drive them ([`serve`], [`client`]). Knows links as
+//! ([`desk`], [`calls`], [`session`]), and the tasks that drive them ([`serve`], [`hall`], [`keeper`]). Knows links as
 //! [`paxos_core::port::ClientLink`] alone, and the node as its own clients know it: a remote client
 //! can ask for what a client in the node's process can ask for, and for nothing else.
 //! The rules, with ids, stand in docs/format-client.md.
 
+pub(crate) mod call;
 pub(crate) mod calls;
 pub(crate) mod client;
 pub(crate) mod desk;
+pub(crate) mod hall;
 pub(crate) mod keeper;
+pub(crate) mod seats;
 pub(crate) mod serve;
+pub(crate) mod session;
 pub(crate) mod wire;
 
 #[cfg(test)]

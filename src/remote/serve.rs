@@ -1,38 +1,26 @@
 //! The node's side of its remote clients: who is let in, and what each may have open.
 //!
-//! Owns: [`ServeOptions`], [`Serving`], the task that takes links, and one task for each of them.
-//! Invariants: (1) a remote client asks through [`Client`], as the node's own program does; (2) bytes
-//! that the codec does not read are never proposed; (3) links are bounded, altogether and for each
-//! key, and so is what each may have open: a client that is slow or hostile costs bounded memory, and
-//! the others nothing.
+//! Owns: [`ServeOptions`], [`Serving`], and the task that takes links. What each link does is the
+//! hall's.
+//! Invariant: links are bounded, altogether and for each key, and so is what each may have open: a
+//! client that is slow or hostile costs bounded memory, and the others nothing.
 
-use core::future::{pending, poll_fn};
+use core::future::poll_fn;
 use core::time::Duration;
-use std::collections::BTreeMap;
-use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
-use bytes::Bytes;
-use futures::StreamExt as _;
-use futures::stream::FuturesUnordered;
-use paxos_core::ballot::Ballot;
-use paxos_core::membership::KeyPin;
-use paxos_core::port::{ClientLink, ClientListener};
+use paxos_core::port::ClientListener;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep_until, timeout};
+use tokio::time::timeout;
 
-use crate::client::Client;
-use crate::codec::{self, CommandCodec};
-use crate::error::{ClientError, Rejection, StartError, Uncertainty};
+use crate::error::StartError;
 use crate::machine::StateMachine;
 use crate::node::Node;
-use crate::remote::desk::{Bounds, Desk};
-use crate::remote::wire::{HEAD_BYTES, Request, Wanted, Welcome};
-use crate::remote::{Moved, READ_BYTES, poll_link};
-use crate::shared::{Closing, Shared};
+use crate::remote::hall::{Hall, attend};
+use crate::remote::seats::{Counts, Seat};
+use crate::shared::Closing;
 
 /// How long links may still send answers once the node has stopped.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
@@ -55,6 +43,10 @@ pub struct ServeOptions {
     pub answer_bytes_max: usize,
     /// The longest time that a request may take, whatever its client says. Default 60 s.
     pub timeout_max: Duration,
+    /// How many sessions the clients of one key may open within a minute; one more is refused as
+    /// busy. The cluster knows 4,096 sessions at a time, and forgets those that were not used for the
+    /// longest first. Default 60.
+    pub sessions_per_minute_max: usize,
     /// How long a client may take for its greeting. Default 5 s.
     pub greeting_timeout: Duration,
     /// How long a client may leave answers untaken before its link is closed. Default 10 s.
@@ -70,6 +62,7 @@ impl Default for ServeOptions {
             request_bytes_max: 1 << 20,
             answer_bytes_max: 1 << 20,
             timeout_max: Duration::from_secs(60),
+            sessions_per_minute_max: 60,
             greeting_timeout: Duration::from_secs(5),
             stall_timeout: Duration::from_secs(10),
         }
@@ -85,6 +78,7 @@ impl ServeOptions {
             (self.request_bytes_max > 0, "request_bytes_max"),
             (self.answer_bytes_max > 0, "answer_bytes_max"),
             (!self.timeout_max.is_zero(), "timeout_max"),
+            (self.sessions_per_minute_max > 0, "sessions_per_minute_max"),
             (!self.greeting_timeout.is_zero(), "greeting_timeout"),
             (!self.stall_timeout.is_zero(), "stall_timeout"),
         ];
@@ -117,27 +111,12 @@ pub struct ServingStatus {
     pub requests: u64,
 }
 
-#[derive(Debug, Default)]
-struct Counts {
-    by_key: Mutex<BTreeMap<Option<KeyPin>, usize>>,
-    refused: AtomicU64,
-    cut: AtomicU64,
-    requests: AtomicU64,
-}
-
-impl Counts {
-    /// Readable even if a holder panicked.
-    fn by_key(&self) -> MutexGuard<'_, BTreeMap<Option<KeyPin>, usize>> {
-        self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Serving {
     /// What is counted. Cheap.
     pub fn status(&self) -> ServingStatus {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ServingStatus {
-            links: self.counts.by_key().values().sum::<usize>() as u64,
+            links: self.counts.links(),
             links_refused: read(&self.counts.refused),
             links_cut: read(&self.counts.cut),
             requests: read(&self.counts.requests),
@@ -151,53 +130,13 @@ impl Drop for Serving {
     }
 }
 
-/// One link's share of the bound.
-struct Seat {
-    counts: Arc<Counts>,
-    key: Option<KeyPin>,
-}
-
-impl Seat {
-    fn take(counts: &Arc<Counts>, key: Option<KeyPin>, options: &ServeOptions) -> Option<Self> {
-        let mut by_key = counts.by_key();
-        let all: usize = by_key.values().sum();
-        let of_key = by_key.get(&key).copied().unwrap_or(0);
-        if all >= options.links_max || of_key >= options.links_per_key_max {
-            return None;
-        }
-        by_key.insert(key, of_key + 1);
-        Some(Self { counts: Arc::clone(counts), key })
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut by_key = self.counts.by_key();
-        if let Some(count) = by_key.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
-                by_key.remove(&self.key);
-            }
-        }
-    }
-}
-
-/// What the links of one serving share.
-struct Hall<M: StateMachine> {
-    client: Client<M>,
-    codec: Arc<dyn CommandCodec<M::Command>>,
-    shared: Arc<Shared>,
-    counts: Arc<Counts>,
-    options: ServeOptions,
-}
-
 impl<M> Node<M>
 where
     M: StateMachine,
     M::Query: DeserializeOwned,
     M::Answer: Serialize,
 {
-    /// Serves remote clients: whoever `listener` lets in may do what a [`Client`] of this node may,
+    /// Serves remote clients: whoever `listener` lets in may do what a [`crate::Client`] of this node may,
     /// and nothing else. Goes on until the node has stopped, or what this returns is dropped. May be
     /// called several times, with other listeners. Call it within the node's runtime.
     ///
@@ -211,6 +150,7 @@ where
         options.check()?;
         let counts = Arc::new(Counts::default());
         let hall = Hall {
+            place: self.place,
             client: self.client(),
             codec: self.codec(),
             shared: self.shared(),
@@ -261,166 +201,4 @@ where
         let all = async { while links.join_next().await.is_some() {} };
         let _ = timeout(END_TIMEOUT, all).await;
     }
-}
-
-/// Why a link ends.
-enum End {
-    /// The client left, or its link fell.
-    Gone,
-    /// The node has stopped.
-    Stopped,
-    /// For something that the client did, or did not do in time.
-    Cut(String),
-}
-
-async fn attend<M>(mut link: Box<dyn ClientLink>, seat: Seat, hall: Arc<Hall<M>>)
-where
-    M: StateMachine,
-    M::Query: DeserializeOwned,
-    M::Answer: Serialize,
-{
-    match talk(&mut *link, &hall).await {
-        End::Gone => {}
-        End::Stopped => link.close("the node has stopped"),
-        End::Cut(reason) => {
-            hall.counts.cut.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(remote = %link.remote(), %reason, "a client is cut off");
-            link.close(&reason);
-        }
-    }
-    drop(seat);
-}
-
-/// What happens to a link.
-enum Event {
-    Moved(io::Result<Moved>),
-    Answered(u64, Result<Bytes, ClientError>),
-    NodeStopped,
-    TooLate,
-}
-
-/// Serves one link to its end.
-async fn talk<M>(link: &mut dyn ClientLink, hall: &Hall<M>) -> End
-where
-    M: StateMachine,
-    M::Query: DeserializeOwned,
-    M::Answer: Serialize,
-{
-    let mut desk = Desk::new(hall.welcome(), hall.bounds());
-    let mut running = FuturesUnordered::new();
-    let mut buffer = vec![0; READ_BYTES];
-    let mut stopped = hall.shared.stopped.subscribe();
-    let mut has_stopped = false;
-    let greeting_limit = Instant::now() + hall.options.greeting_timeout;
-    // By when the client must take some of what it is owed.
-    let mut stall_limit = None;
-    loop {
-        while !has_stopped && let Some(next) = desk.next().transpose() {
-            match next {
-                Ok(request) => {
-                    hall.counts.requests.fetch_add(1, Ordering::Relaxed);
-                    running.push(hall.answer(request));
-                }
-                Err(breach) => return End::Cut(breach.to_string()),
-            }
-        }
-        if has_stopped && desk.leave() {
-            return End::Stopped;
-        }
-        let owes = !desk.out().is_empty();
-        let stall = Instant::now() + hall.options.stall_timeout;
-        stall_limit = owes.then(|| stall_limit.unwrap_or(stall));
-        let limit = stall_limit.or((!desk.is_greeted()).then_some(greeting_limit));
-        let mut into = (!has_stopped && desk.wants_bytes()).then_some(&mut buffer[..]);
-        let (is_due, out) = (owes || into.is_some(), desk.out());
-        let event = tokio::select! {
-            moved = poll_fn(|cx| poll_link(link, cx, out, into.as_deref_mut())), if is_due => {
-                Event::Moved(moved)
-            }
-            Some((number, outcome)) = running.next() => Event::Answered(number, outcome),
-            _ = stopped.wait_for(Option::is_some), if !has_stopped => Event::NodeStopped,
-            () = wait_until(limit) => Event::TooLate,
-        };
-        match event {
-            Event::Moved(Ok(Moved::Wrote)) => stall_limit = None,
-            Event::Moved(Ok(Moved::Read(0)) | Err(_)) => return End::Gone,
-            Event::Moved(Ok(Moved::Read(count))) => desk.feed(&buffer[..count]),
-            Event::Answered(number, outcome) => desk.answer(number, outcome),
-            Event::NodeStopped => has_stopped = true,
-            Event::TooLate if owes => return End::Cut("answers are not taken".to_owned()),
-            Event::TooLate => return End::Cut("no greeting in time".to_owned()),
-        }
-    }
-}
-
-/// Waits for this time; for ever, where there is none.
-async fn wait_until(limit: Option<Instant>) {
-    match limit {
-        Some(limit) => sleep_until(limit.into()).await,
-        None => pending().await,
-    }
-}
-
-impl<M> Hall<M>
-where
-    M: StateMachine,
-    M::Query: DeserializeOwned,
-    M::Answer: Serialize,
-{
-    fn welcome(&self) -> Welcome {
-        let leader = self.shared.events.borrow().leader.map(Ballot::leader);
-        let frame_max = self.shared.command_bytes_max.saturating_add(HEAD_BYTES);
-        Welcome {
-            cluster: self.shared.place.cluster,
-            group: self.shared.place.group,
-            frame_max: u32::try_from(frame_max).unwrap_or(u32::MAX),
-            requests_max: u32::try_from(self.options.requests_max).unwrap_or(u32::MAX),
-            replica: self.shared.place.replica,
-            leader,
-        }
-    }
-
-    fn bounds(&self) -> Bounds {
-        Bounds {
-            requests: self.options.requests_max,
-            request_bytes: self.options.request_bytes_max,
-            answer_bytes: self.options.answer_bytes_max,
-        }
-    }
-
-    async fn answer(&self, request: Request) -> (u64, Result<Bytes, ClientError>) {
-        let timeout = request.timeout.min(self.options.timeout_max);
-        let client = self.client.clone().with_timeout(timeout);
-        let outcome = match request.wanted {
-            Wanted::Command(payload) => self.execute(&client, payload).await,
-            Wanted::Read(consistency, query) => {
-                let query = match codec::read(&query) {
-                    Ok(query) => query,
-                    Err(error) => return (request.number, Err(codec_refuses(error.0))),
-                };
-                client.read(consistency, query).await.and_then(|answer: M::Answer| {
-                    let lost = |error: postcard::Error| Rejection::Answer(error.to_string());
-                    let bytes = postcard::to_stdvec(&answer).map_err(lost);
-                    bytes.map(Bytes::from).map_err(ClientError::Rejected)
-                })
-            }
-        };
-        (request.number, outcome)
-    }
-
-    /// Rule C2: what does not decode would stop every node at its slot.
-    async fn execute(&self, client: &Client<M>, payload: Bytes) -> Result<Bytes, ClientError> {
-        if let Err(error) = self.codec.decode(payload.clone()) {
-            return Err(codec_refuses(error.0));
-        }
-        let reply = client.execute_encoded(payload).await?;
-        match postcard::to_stdvec(&reply) {
-            Ok(bytes) => Ok(bytes.into()),
-            Err(_) => Err(ClientError::Unknown(Uncertainty::ReplyLost)),
-        }
-    }
-}
-
-fn codec_refuses(words: String) -> ClientError {
-    ClientError::Rejected(Rejection::Codec(words))
 }

@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use paxos_core::ids::{ClusterId, GroupId, ReplicaId, Slot};
+use paxos_core::ids::{ClusterId, GroupId, ReplicaId, RequestNumber, SessionId, SessionTtl, Slot};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::client::Consistency;
+use crate::client::{Consistency, SessionRequest};
 use crate::error::{ClientError, Rejection, Uncertainty};
-use crate::remote::calls::{Call, Calls, Phase, Progress};
+use crate::remote::call::{Asked, Call, Phase, Progress};
+use crate::remote::calls::{Calls, Patience};
 use crate::remote::desk::{Bounds, Desk};
 use crate::remote::wire::{
-    self, Answer, Assembler, Breach, Frame, Hello, LENGTH_BYTES, Request, Wanted, Welcome,
+    self, Answer, Assembler, Breach, Done, Frame, Hello, LENGTH_BYTES, Request, Wanted, Welcome,
 };
 
 const CLUSTER: ClusterId = ClusterId::new(0xc1);
@@ -31,7 +32,7 @@ const WELCOME: Welcome = Welcome {
 };
 
 fn request(number: u64, payload: &'static [u8]) -> Request {
-    let wanted = Wanted::Command(Bytes::from_static(payload));
+    let wanted = Wanted::Command(None, Bytes::from_static(payload));
     Request { number, timeout: Duration::from_millis(1500), wanted }
 }
 
@@ -40,8 +41,12 @@ fn read(number: u64, consistency: Consistency) -> Request {
     Request { number, timeout: Duration::from_secs(5), wanted }
 }
 
+fn done(payload: &'static [u8]) -> Done {
+    Done { slot: Slot::new(6), payload: Bytes::from_static(payload) }
+}
+
 fn answer(number: u64, outcome: Result<&'static [u8], ClientError>) -> Frame {
-    Frame::Answer(Answer { number, outcome: outcome.map(Bytes::from_static) })
+    Frame::Answer(Answer { number, outcome: outcome.map(done) })
 }
 
 fn bytes_of(frame: &Frame) -> Bytes {
@@ -62,22 +67,38 @@ fn errors() -> Vec<ClientError> {
         Rejection::Codec("no".to_owned()),
         Rejection::Answer(String::new()),
         Rejection::Unreachable,
+        Rejection::SessionUnknown,
+        Rejection::StaleRequest,
     ];
     let uncertainties = [
         Uncertainty::Timeout,
         Uncertainty::Stopped,
         Uncertainty::LeaderChanged,
         Uncertainty::LinkLost,
-        Uncertainty::ReplyLost,
+        Uncertainty::SessionLost,
     ];
     let rejections = rejections.into_iter().map(ClientError::Rejected);
-    rejections.chain(uncertainties.map(ClientError::Unknown)).collect()
+    let kept = [ClientError::ReplyNotKept { slot: Slot::new(8) }];
+    rejections.chain(uncertainties.map(ClientError::Unknown)).chain(kept).collect()
 }
 
 fn frames() -> Vec<Frame> {
     let leaderless = Welcome { leader: None, ..WELCOME };
     let mut frames = vec![Frame::Hello(HELLO), Frame::Welcome(WELCOME), Frame::Welcome(leaderless)];
     frames.extend([request(1, b"set"), request(u64::MAX, b"")].map(Frame::Request));
+    let session = SessionId::new(0xabcd);
+    let name = SessionRequest {
+        session,
+        request: RequestNumber::new(5),
+        acknowledged_below: RequestNumber::new(4),
+    };
+    for wanted in [
+        Wanted::Command(Some(name), Bytes::from_static(b"set")),
+        Wanted::Open(session, SessionTtl::from_millis(1000)),
+    ] {
+        let timeout = Duration::from_millis(1500);
+        frames.push(Frame::Request(Request { number: 1, timeout, wanted }));
+    }
     let levels = [
         Consistency::Linearizable,
         Consistency::AtLeast(Slot::new(12)),
@@ -102,15 +123,19 @@ fn golden_frames() {
          00000000000000",
         "1300000003000000dc0500000100000000000000736574",
         "1000000003000000dc050000ffffffffffffffff",
+        "3300000003010000dc0500000100000000000000cdab0000000000000000000000000000\
+         05000000000000000400000000000000736574",
+        "2800000003020000dc0500000100000000000000cdab0000000000000000000000000000\
+         e803000000000000",
         "19000000040000008813000002000000000000000000000000000000\
          71",
         "1900000004010000881300000200000000000000\
          0c0000000000000071",
         "1900000004020000881300000200000000000000\
          fa0000000000000071",
-        "140000000500000000000000010000000000000\
-         0646f6e65",
-        "1000000005000000000000000200000000000000",
+        "1c000000050000000000000001000000000000000600000000000000646f6e65",
+        "1800000005000000000000000200000000000000\
+         0600000000000000",
         "1000000007000000000000000000000000000000",
     ];
     let hex = |frame: &Frame| {
@@ -124,7 +149,8 @@ fn golden_frames() {
     }
     let details =
         frames()[golden.len()..].iter().map(|frame| bytes_of(frame)[5]).collect::<Vec<_>>();
-    assert_eq!(details, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0x81, 0x82, 0x83, 0x84, 0x85]);
+    let codes = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0x81, 0x82, 0x83, 0x84, 0x85, 0x40];
+    assert_eq!(details, codes);
     let sized = "2000000006030000000000000300000000000000000000000e0000000900000000000000";
     assert_eq!(hex(&frames()[golden.len() + 2]), sized);
 }
@@ -225,18 +251,18 @@ fn a_desk_takes_requests_up_to_its_bounds_and_answers_each_once() {
         assert_eq!(desk.next(), Ok(Some(requests[1].clone())));
         if bounds.answer_bytes == 1 {
             // What is owed bounds what is taken.
-            desk.answer(1, Ok(Bytes::new()));
+            desk.answer(1, Ok(done(b"")));
         }
         assert_eq!(desk.next(), Ok(None));
         assert!(!desk.wants_bytes(), "all but two are there already");
-        desk.answer(2, Ok(Bytes::from_static(b"two")));
+        desk.answer(2, Ok(done(b"two")));
         assert!(desk.out().split().ends_with(b"two"));
         assert_eq!(desk.next(), Ok(Some(requests[2].clone())));
     }
 }
 
 #[test]
-fn an_answer_beyond_what_the_client_takes_is_said_to_be_lost_and_not_rejected() {
+fn a_reply_beyond_what_the_client_takes_is_said_to_be_lost_and_not_rejected() {
     let mut desk = Desk::new(WELCOME, AMPLE);
     desk.feed(&bytes_of(&Frame::Hello(Hello { frame_max: 0, ..HELLO })));
     assert_eq!(desk.next(), Ok(None));
@@ -246,9 +272,9 @@ fn an_answer_beyond_what_the_client_takes_is_said_to_be_lost_and_not_rejected() 
         desk.feed(&bytes_of(&Frame::Request(request)));
         assert!(desk.next().unwrap().is_some());
     }
-    let large = Bytes::from(vec![0; 3000]);
+    let large = Done { slot: Slot::new(6), payload: Bytes::from(vec![0; 3000]) };
     desk.answer(1, Ok(large.clone()));
-    let lost = answer(1, Err(ClientError::Unknown(Uncertainty::ReplyLost)));
+    let lost = answer(1, Err(ClientError::ReplyNotKept { slot: Slot::new(6) }));
     assert_eq!(desk.out().split(), bytes_of(&lost));
     desk.answer(2, Ok(large));
     let body = desk.out().split().freeze().slice(LENGTH_BYTES..);
@@ -262,7 +288,7 @@ fn an_answer_beyond_what_the_client_takes_is_said_to_be_lost_and_not_rejected() 
 // ---------------------------------------------------------------------------------------------
 // The client's side
 
-type Answered = oneshot::Receiver<Result<Bytes, ClientError>>;
+type Answered = oneshot::Receiver<Result<Done, ClientError>>;
 
 struct Table {
     calls: Calls,
@@ -271,24 +297,31 @@ struct Table {
 
 impl Table {
     fn new() -> Self {
-        Self { calls: Calls::new(Duration::from_secs(2)), now: Instant::now() }
+        let (attempt, session_ttl) = (Duration::from_secs(2), Duration::from_secs(1));
+        Self { calls: Calls::new(Patience { attempt, session_ttl }), now: Instant::now() }
     }
 
-    fn push(&mut self, wanted: Wanted) -> (Progress, Answered) {
+    fn push(&mut self, asked: Asked) -> (Progress, Answered) {
         let (answer, answered) = oneshot::channel();
         let progress = Progress::new();
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let deadline = self.now + Duration::from_secs(5);
-        self.calls.push(Call { wanted, deadline, progress: progress.clone(), answer, permit });
+        let (number, doubt, told) = (None, None, progress.clone());
+        let call = Call { asked, deadline, progress: told, answer, permit, number, doubt };
+        self.calls.push(call);
         (progress, answered)
     }
 
     fn command(&mut self) -> (Progress, Answered) {
-        self.push(Wanted::Command(Bytes::from_static(b"c")))
+        self.push(Asked::Plain(Bytes::from_static(b"c")))
+    }
+
+    fn once(&mut self) -> (Progress, Answered) {
+        self.push(Asked::Once(Bytes::from_static(b"o")))
     }
 
     fn read(&mut self) -> (Progress, Answered) {
-        self.push(Wanted::Read(Consistency::Linearizable, Bytes::from_static(b"q")))
+        self.push(Asked::Read(Consistency::Linearizable, Bytes::from_static(b"q")))
     }
 
     fn link(&mut self) {
@@ -337,13 +370,14 @@ fn c3_calls_that_certainly_changed_nothing_are_sent_again_and_no_others() {
     let sent = table.sent();
     let wanted: Vec<_> = sent.iter().map(|request| request.wanted.clone()).collect();
     let (command, query) = (Bytes::from_static(b"c"), Bytes::from_static(b"q"));
-    assert_eq!(wanted, [Wanted::Read(Consistency::Linearizable, query), Wanted::Command(command)]);
+    let level = Consistency::Linearizable;
+    assert_eq!(wanted, [Wanted::Read(level, query), Wanted::Command(None, command)]);
     // The node has no leader: it certainly proposed nothing, and another may.
     table.told(&answer(sent[1].number, Err(no_leader()))).unwrap();
     assert_eq!(table.calls.leaves_at(table.now), Some(table.now + Duration::from_secs(2)));
     assert!(table.sent().is_empty(), "and this one is left");
     table.told(&answer(sent[0].number, Ok(b"a"))).unwrap();
-    assert_eq!(asked.try_recv().unwrap(), Ok(Bytes::from_static(b"a")));
+    assert_eq!(asked.try_recv().unwrap(), Ok(done(b"a")));
     assert_eq!(table.calls.leaves_at(table.now), Some(table.now));
     table.calls.end();
     table.link();
@@ -357,7 +391,7 @@ fn c3_calls_that_certainly_changed_nothing_are_sent_again_and_no_others() {
 }
 
 #[test]
-fn every_other_outcome_ends_a_command() {
+fn every_other_outcome_ends_a_command_outside_a_session() {
     for error in errors() {
         let again = [Rejection::NoLeader, Rejection::Stopped].map(ClientError::Rejected);
         if again.contains(&error) {
@@ -434,17 +468,184 @@ fn what_a_node_did_not_take_before_its_goodbye_is_sent_elsewhere() {
     desk.feed(&bytes_of(&Frame::Request(sent[0].clone())));
     assert_eq!(desk.next(), Ok(Some(sent[0].clone())));
     assert!(!desk.leave(), "one is owed its answer");
-    desk.answer(sent[0].number, Ok(Bytes::new()));
+    desk.answer(sent[0].number, Ok(done(b"")));
     assert!(!desk.leave(), "it is to be sent yet");
     desk.feed(&bytes_of(&Frame::Request(sent[1].clone())));
     assert_eq!(desk.next(), Ok(None), "nothing is taken in after goodbye");
     let said = desk.out().split();
     assert!(desk.leave());
     table.calls.feed(&said, table.now).unwrap();
-    assert_eq!(taken.try_recv().unwrap(), Ok(Bytes::new()));
+    assert_eq!(taken.try_recv().unwrap(), Ok(done(b"")));
     assert_eq!(table.calls.leaves_at(table.now), Some(table.now));
     table.calls.end();
     table.link();
     assert_eq!(table.sent().len(), 1);
     assert_eq!(left.withdraw(), Phase::Sent);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Commands in the session
+
+impl Table {
+    /// Opens the session.
+    fn open(&mut self) -> SessionId {
+        let sent = self.sent();
+        let Some(Request { number, wanted: Wanted::Open(session, ttl), .. }) = sent.first() else {
+            panic!("the session is opened first: {sent:?}");
+        };
+        assert_eq!(*ttl, SessionTtl::from_millis(1000));
+        self.told(&answer(*number, Ok(b""))).unwrap();
+        *session
+    }
+
+    /// The only request that is sent now: its number on the link, and its name.
+    fn named(&mut self) -> (u64, SessionRequest) {
+        let sent = self.sent();
+        match sent.as_slice() {
+            [Request { number, wanted: Wanted::Command(Some(name), _), timeout }] => {
+                assert_eq!(*timeout, Duration::from_secs(2), "another node can be asked");
+                (*number, *name)
+            }
+            other => panic!("one command: {other:?}"),
+        }
+    }
+}
+
+fn name(session: SessionId, request: u64, below: u64) -> SessionRequest {
+    let (request, below) = (RequestNumber::new(request), RequestNumber::new(below));
+    SessionRequest { session, request, acknowledged_below: below }
+}
+
+#[test]
+fn c3_a_command_in_doubt_is_sent_again_under_its_number_and_no_other() {
+    let doubts = [Uncertainty::LeaderChanged, Uncertainty::LinkLost, Uncertainty::Timeout]
+        .map(ClientError::Unknown);
+    let mut table = Table::new();
+    let (progress, mut answered) = table.once();
+    table.link();
+    let session = table.open();
+    let (mut number, first) = table.named();
+    assert_eq!(first, name(session, 1, 1));
+    for doubt in doubts {
+        table.told(&answer(number, Err(doubt))).unwrap();
+        table.calls.end();
+        table.link();
+        let (again, same) = table.named();
+        assert_eq!(same, first);
+        assert!(again > number, "on the link it is another request");
+        number = again;
+    }
+    table.calls.end();
+    table.link();
+    (number, _) = table.named();
+    // It is in doubt until it is answered, whatever becomes of later attempts.
+    for error in [no_leader(), ClientError::Rejected(Rejection::Busy)] {
+        table.told(&answer(number, Err(error))).unwrap();
+        assert!(table.calls.leaves_at(table.now).is_some());
+        table.calls.end();
+        table.link();
+        let (again, same) = table.named();
+        assert_eq!(same, first);
+        number = again;
+    }
+    assert_eq!(progress.withdraw(), Phase::Sent);
+    table.told(&answer(number, Ok(b"r"))).unwrap();
+    assert_eq!(answered.try_recv().unwrap(), Ok(done(b"r")));
+    let (_, _answered) = table.once();
+    assert_eq!(table.named().1, name(session, 2, 2), "and is acknowledged");
+}
+
+#[test]
+fn c4_a_command_in_doubt_is_never_said_to_be_rejected() {
+    for error in errors() {
+        let mut table = Table::new();
+        let (_, mut answered) = table.once();
+        table.link();
+        table.open();
+        let (number, _) = table.named();
+        table.told(&answer(number, Err(ClientError::Unknown(Uncertainty::LinkLost)))).unwrap();
+        let (number, _) = table.named();
+        table.now += Duration::from_secs(5);
+        table.told(&answer(number, Err(error.clone()))).unwrap();
+        let outcome = answered.try_recv().unwrap();
+        let honest = match &error {
+            ClientError::Rejected(_) => matches!(outcome, Err(ClientError::Unknown(_))),
+            ClientError::Unknown(_) | ClientError::ReplyNotKept { .. } => outcome == Err(error),
+        };
+        assert!(honest, "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_session_that_is_lost_is_followed_by_another_unless_a_command_is_in_doubt() {
+    let unknown = || Err(ClientError::Rejected(Rejection::SessionUnknown));
+    let mut table = Table::new();
+    let (_, mut certain) = table.once();
+    let (_, mut doubtful) = table.once();
+    table.link();
+    let session = table.open();
+    let sent = table.sent();
+    assert_eq!(sent.len(), 2);
+    let lost = ClientError::Unknown(Uncertainty::LeaderChanged);
+    table.told(&answer(sent[1].number, Err(lost))).unwrap();
+    table.told(&answer(sent[0].number, unknown())).unwrap();
+    let other = table.open();
+    assert_ne!(other, session);
+    let (number, again) = table.named();
+    assert_eq!(again, name(other, 1, 1));
+    let gone = Err(ClientError::Unknown(Uncertainty::SessionLost));
+    assert_eq!(doubtful.try_recv().unwrap(), gone, "nobody remembers whether it was applied");
+    table.told(&answer(number, Ok(b""))).unwrap();
+    assert_eq!(certain.try_recv().unwrap(), Ok(done(b"")));
+}
+
+#[test]
+fn what_may_still_be_sent_is_not_acknowledged() {
+    let mut table = Table::new();
+    let (_, mut first) = table.once();
+    let (_, second) = table.once();
+    table.link();
+    let session = table.open();
+    let sent = table.sent();
+    let (_, _third) = table.once();
+    table.told(&answer(sent[0].number, Err(ClientError::Unknown(Uncertainty::LinkLost)))).unwrap();
+    let (number, again) = table.named();
+    assert_eq!(again, name(session, 1, 1));
+    // Nobody waits for the second any more: it is not sent again, and is acknowledged with the first.
+    drop(second);
+    table.told(&answer(sent[1].number, Err(ClientError::Unknown(Uncertainty::LinkLost)))).unwrap();
+    assert_eq!(table.named().1, name(session, 3, 1));
+    table.told(&answer(number, Ok(b""))).unwrap();
+    assert!(first.try_recv().unwrap().is_ok());
+    let (_, _fourth) = table.once();
+    assert_eq!(table.named().1, name(session, 4, 3));
+}
+
+#[test]
+fn a_session_is_opened_once_under_each_id_and_reads_do_not_wait_for_it() {
+    let mut table = Table::new();
+    let (_, _kept) = table.once();
+    table.link();
+    let sent = table.sent();
+    let [Request { number, wanted: Wanted::Open(first, _), .. }] = sent.as_slice() else {
+        panic!("{sent:?}");
+    };
+    let (_, _asked) = table.read();
+    assert!(matches!(table.sent()[..], [Request { wanted: Wanted::Read(..), .. }]));
+    // Nobody can say whether it is open: it would expire, and be opened again by what comes late.
+    table.told(&answer(*number, Err(ClientError::Unknown(Uncertainty::LeaderChanged)))).unwrap();
+    let second = table.open();
+    assert_ne!(second, *first);
+    assert_eq!(table.named().1, name(second, 1, 1));
+}
+
+#[test]
+fn where_no_session_can_be_opened_commands_are_told_why() {
+    let mut table = Table::new();
+    let (_, mut answered) = table.once();
+    table.link();
+    let number = table.sent()[0].number;
+    let busy = ClientError::Rejected(Rejection::Busy);
+    table.told(&answer(number, Err(busy.clone()))).unwrap();
+    assert_eq!(answered.try_recv().unwrap(), Err(busy));
 }

@@ -10,9 +10,9 @@ use core::fmt;
 use core::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use paxos_core::ids::{ClusterId, GroupId, ReplicaId, Slot};
+use paxos_core::ids::{ClusterId, GroupId, ReplicaId, RequestNumber, SessionId, SessionTtl, Slot};
 
-use crate::client::Consistency;
+use crate::client::{Consistency, SessionRequest};
 use crate::error::{ClientError, Rejection, Uncertainty};
 
 /// The version of these frames: both sides say it before anything else.
@@ -20,7 +20,7 @@ const VERSION: u16 = 1;
 /// The bytes before each frame: its length.
 pub(crate) const LENGTH_BYTES: usize = 4;
 /// The bytes of a request or an answer before its payload, at most.
-pub(crate) const HEAD_BYTES: usize = 24;
+pub(crate) const HEAD_BYTES: usize = 48;
 /// The largest greeting: a later version's may be longer than this one's.
 pub(crate) const GREETING_BYTES_MAX: usize = 1024;
 /// Words of an error longer than this are cut.
@@ -56,8 +56,10 @@ pub(crate) struct Welcome {
 /// What is asked for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Wanted {
-    /// That this command be applied.
-    Command(Bytes),
+    /// That this command be applied; once, where it has a name in a session.
+    Command(Option<SessionRequest>, Bytes),
+    /// That this session be opened.
+    Open(SessionId, SessionTtl),
     /// An answer to this query.
     Read(Consistency, Bytes),
 }
@@ -72,11 +74,20 @@ pub(crate) struct Request {
     pub(crate) wanted: Wanted,
 }
 
+/// That a request was carried out.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Done {
+    /// Every state that has applied this slot includes it; zero for a read.
+    pub(crate) slot: Slot,
+    /// The reply or answer.
+    pub(crate) payload: Bytes,
+}
+
 /// The outcome of the request of this number.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) number: u64,
-    pub(crate) outcome: Result<Bytes, ClientError>,
+    pub(crate) outcome: Result<Done, ClientError>,
 }
 
 /// A frame of either side.
@@ -141,9 +152,10 @@ pub(crate) fn encode(out: &mut BytesMut, frame: &Frame) {
             out.put_u16_le(leader.map_or(0, ReplicaId::number));
         }
         Frame::Request(request) => put_request(out, request),
-        Frame::Answer(Answer { number, outcome: Ok(payload) }) => {
+        Frame::Answer(Answer { number, outcome: Ok(done) }) => {
             put_head(out, 5, 0, 0, *number);
-            out.put_slice(payload);
+            out.put_u64_le(done.slot.number());
+            out.put_slice(&done.payload);
         }
         Frame::Answer(Answer { number, outcome: Err(error) }) => put_error(out, *number, error),
         Frame::Goodbye => put_head(out, 7, 0, 0, 0),
@@ -178,9 +190,21 @@ fn put_head(out: &mut BytesMut, kind: u8, detail: u8, timeout: u32, number: u64)
 fn put_request(out: &mut BytesMut, request: &Request) {
     let timeout = u32::try_from(request.timeout.as_millis()).unwrap_or(u32::MAX);
     match &request.wanted {
-        Wanted::Command(payload) => {
+        Wanted::Command(None, payload) => {
             put_head(out, 3, 0, timeout, request.number);
             out.put_slice(payload);
+        }
+        Wanted::Command(Some(name), payload) => {
+            put_head(out, 3, 1, timeout, request.number);
+            out.put_u128_le(name.session.bits());
+            out.put_u64_le(name.request.number());
+            out.put_u64_le(name.acknowledged_below.number());
+            out.put_slice(payload);
+        }
+        Wanted::Open(session, ttl) => {
+            put_head(out, 3, 2, timeout, request.number);
+            out.put_u128_le(session.bits());
+            out.put_u64_le(ttl.millis());
         }
         Wanted::Read(consistency, payload) => {
             let (detail, argument) = match *consistency {
@@ -209,11 +233,14 @@ fn put_error(out: &mut BytesMut, number: u64, error: &ClientError) {
         ClientError::Rejected(Rejection::Codec(_)) => 8,
         ClientError::Rejected(Rejection::Answer(_)) => 9,
         ClientError::Rejected(Rejection::Unreachable) => 10,
+        ClientError::Rejected(Rejection::SessionUnknown) => 11,
+        ClientError::Rejected(Rejection::StaleRequest) => 12,
+        ClientError::ReplyNotKept { .. } => 0x40,
         ClientError::Unknown(Uncertainty::Timeout) => 0x81,
         ClientError::Unknown(Uncertainty::Stopped) => 0x82,
         ClientError::Unknown(Uncertainty::LeaderChanged) => 0x83,
         ClientError::Unknown(Uncertainty::LinkLost) => 0x84,
-        ClientError::Unknown(Uncertainty::ReplyLost) => 0x85,
+        ClientError::Unknown(Uncertainty::SessionLost) => 0x85,
     };
     put_head(out, 6, detail, 0, number);
     match error {
@@ -226,6 +253,7 @@ fn put_error(out: &mut BytesMut, number: u64, error: &ClientError) {
             let end = (0..=words.len().min(WORDS_BYTES_MAX)).rev().find(cut).unwrap_or(0);
             out.put_slice(&words.as_bytes()[..end]);
         }
+        ClientError::ReplyNotKept { slot } => out.put_u64_le(slot.number()),
         ClientError::Rejected(_) | ClientError::Unknown(_) => {}
     }
 }
@@ -244,8 +272,8 @@ pub(crate) fn decode(mut body: Bytes) -> Result<Frame, Breach> {
     }
     let after = Duration::from_millis(timeout.into());
     match (kind, detail) {
-        (3, 0) => {
-            let wanted = Wanted::Command(core::mem::take(rest));
+        (3, detail) => {
+            let wanted = command(detail, rest)?;
             Ok(Frame::Request(Request { number, timeout: after, wanted }))
         }
         (4, detail) => {
@@ -260,7 +288,9 @@ pub(crate) fn decode(mut body: Bytes) -> Result<Frame, Breach> {
             Ok(Frame::Request(Request { number, timeout: after, wanted }))
         }
         (5, 0) if timeout == 0 => {
-            Ok(Frame::Answer(Answer { number, outcome: Ok(core::mem::take(rest)) }))
+            let slot = Slot::new(u64::from_le_bytes(take(rest)?));
+            let done = Done { slot, payload: core::mem::take(rest) };
+            Ok(Frame::Answer(Answer { number, outcome: Ok(done) }))
         }
         (6, detail) if timeout == 0 => {
             Ok(Frame::Answer(Answer { number, outcome: Err(error(detail, rest)?) }))
@@ -294,6 +324,24 @@ fn greeting(kind: u8, magic: [u8; 3], rest: &mut Bytes) -> Result<Frame, Breach>
     Ok(Frame::Welcome(welcome))
 }
 
+fn command(detail: u8, rest: &mut Bytes) -> Result<Wanted, Breach> {
+    if detail == 0 {
+        return Ok(Wanted::Command(None, core::mem::take(rest)));
+    }
+    let session = SessionId::new(u128::from_le_bytes(take(rest)?));
+    let number = u64::from_le_bytes(take(rest)?);
+    match detail {
+        1 => {
+            let request = RequestNumber::new(number);
+            let acknowledged_below = RequestNumber::new(u64::from_le_bytes(take(rest)?));
+            let name = SessionRequest { session, request, acknowledged_below };
+            Ok(Wanted::Command(Some(name), core::mem::take(rest)))
+        }
+        2 => whole(rest, Wanted::Open(session, SessionTtl::from_millis(number))),
+        _ => Err(Breach::Malformed),
+    }
+}
+
 fn error(detail: u8, rest: &mut Bytes) -> Result<ClientError, Breach> {
     let rejected = match detail {
         1 => Rejection::NoLeader,
@@ -315,13 +363,19 @@ fn error(detail: u8, rest: &mut Bytes) -> Result<ClientError, Breach> {
             if detail == 8 { Rejection::Codec(words) } else { Rejection::Answer(words) }
         }
         10 => Rejection::Unreachable,
+        11 => Rejection::SessionUnknown,
+        12 => Rejection::StaleRequest,
+        0x40 => {
+            let slot = Slot::new(u64::from_le_bytes(take(rest)?));
+            return whole(rest, ClientError::ReplyNotKept { slot });
+        }
         _ => {
             let uncertainty = match detail {
                 0x81 => Uncertainty::Timeout,
                 0x82 => Uncertainty::Stopped,
                 0x83 => Uncertainty::LeaderChanged,
                 0x84 => Uncertainty::LinkLost,
-                0x85 => Uncertainty::ReplyLost,
+                0x85 => Uncertainty::SessionLost,
                 _ => return Err(Breach::Malformed),
             };
             return whole(rest, ClientError::Unknown(uncertainty));

@@ -6,12 +6,12 @@ use std::time::Duration;
 use futures::future::join_all;
 use paxos::core::port::ClientLink;
 use paxos::{
-    ClientError, ClusterId, ConnectError, Consistency, MemoryNetwork, NodeOptions, Rejection,
-    RemoteClient, RemoteOptions, ReplicaId, ServeOptions, Serving, Slot, Uncertainty,
+    ClientError, ClusterId, ConnectError, Consistency, Delivery, MemoryNetwork, NodeOptions,
+    Rejection, RemoteClient, RemoteOptions, ReplicaId, ServeOptions, Serving, Slot, Uncertainty,
 };
 
 use crate::remote_link::{PipeLink, Pipes};
-use crate::support::{Cluster, Marks, Op, id, mark, marked, soon, until};
+use crate::support::{Cluster, Marks, Op, PATIENCE, id, mark, marked, soon, until};
 
 const SOON: Duration = Duration::from_millis(600);
 
@@ -107,7 +107,8 @@ async fn a_remote_client_executes_and_reads_as_one_in_the_process() {
         matches!(outcome, Err(ClientError::Rejected(Rejection::TooLarge { .. }))),
         "{outcome:?}"
     );
-    let len = (1 << 20) - 12 - 32 - 4;
+    // Less the heads of a batch, of a command, of its place in a session, and of its bytes.
+    let len = (1 << 20) - 12 - 32 - 24 - 4;
     let largest = client.execute(Op::Weight(vec![1; len]));
     assert_eq!(soon("a reply", largest).await, Ok(len as u64));
 }
@@ -129,7 +130,7 @@ async fn a_client_goes_to_the_leader_and_stays_where_it_is_told_to() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c3_a_command_that_was_sent_is_not_sent_again_and_a_read_is() {
+async fn c3_what_was_sent_is_sent_again_in_a_session_alone_and_a_read_anyhow() {
     let served = Served::start(3, ServeOptions::default()).await;
     let leader = served.cluster.leader().await;
     let client = served.client().await;
@@ -138,17 +139,25 @@ async fn c3_a_command_that_was_sent_is_not_sent_again_and_a_read_is() {
     served.network().isolate(id(leader));
     let requests = || served.serving[leader].status().requests;
     let before = requests();
-    let (sender, asker) = (client.clone(), client.clone());
-    let command = tokio::spawn(async move { sender.execute(Op::Mark(2)).await });
+    let send = |name, delivery| {
+        let client = client.clone().with_timeout(PATIENCE);
+        tokio::spawn(async move { client.execute_with(delivery, Op::Mark(name)).await })
+    };
+    let plain = send(2, Delivery::AtMostOnce);
+    let once = send(4, Delivery::ExactlyOnce);
+    let asker = client.clone().with_timeout(PATIENCE);
     let read = tokio::spawn(async move { asker.query(1).await });
-    until("both are taken", || requests() >= before + 2).await;
+    until("all are taken", || requests() >= before + 3).await;
     served.pipes.cut();
-    let outcome = soon("an end", command).await.unwrap();
+    let outcome = soon("an end", plain).await.unwrap();
     assert_eq!(outcome, Err(ClientError::Unknown(Uncertainty::LinkLost)));
     served.network().heal();
     assert_eq!(soon("an answer", read).await.unwrap(), Ok(1));
-    // It may be applied, but once at most.
-    assert_eq!(remote_mark(&client, 3).await, Ok(1));
+    let applied = soon("a reply", once).await.unwrap().unwrap();
+    assert_eq!(applied.reply, 1);
+    // What was sent once may be applied, but once at most; the other is, wherever it is looked for.
+    let seen = client.read(Consistency::AtLeast(applied.slot), 4);
+    assert_eq!(soon("an answer", seen).await, Ok(1));
     assert!(soon("an answer", client.query(2)).await.unwrap() <= 1);
 }
 
@@ -173,7 +182,7 @@ async fn c4_what_no_node_can_serve_is_rejected_and_certainly_not_applied() {
     let known = [
         Err(ClientError::Rejected(Rejection::Unreachable)),
         // It was sent before the client saw the cut.
-        Err(ClientError::Unknown(Uncertainty::LinkLost)),
+        Err(ClientError::Unknown(Uncertainty::Timeout)),
     ];
     assert!(known.contains(&lost), "{lost:?}");
     let outcome = soon("an end", client.execute(Op::Mark(6))).await;
@@ -225,6 +234,60 @@ async fn connecting_says_of_each_node_why_it_is_not_reached() {
     assert!(matches!(error, ConnectError::Unreachable(_)), "{error}");
     let cut: u64 = served.serving.iter().map(|serving| serving.status().links_cut).sum();
     assert_eq!(cut, 3, "each node said that it is of another cluster");
+}
+
+/// How many commands are sent while leaders are killed and links cut, and how many at once.
+const MARKS: u64 = 600;
+const AT_ONCE: u64 = 12;
+
+/// C3: with a retry and without a session, what was applied before its link fell is applied twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c3_every_command_is_applied_once_while_leaders_are_killed_and_links_cut() {
+    let mut served = Served::start(3, ServeOptions::default()).await;
+    let client = served.client().await.with_timeout(PATIENCE * 2);
+    let senders: Vec<_> = (0..AT_ONCE)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let mut replies = Vec::new();
+                for _ in 0..MARKS / AT_ONCE {
+                    replies.push(client.execute(Op::Mark(1)).await);
+                    tokio::time::sleep(Duration::from_millis(30)).await;
+                }
+                replies
+            })
+        })
+        .collect();
+    let mut kills = 0;
+    while !senders.iter().all(tokio::task::JoinHandle::is_finished) {
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            served.pipes.cut();
+        }
+        if kills < 4 {
+            let leader = served.cluster.leader().await;
+            drop(served.cluster.nodes[leader].take());
+            let name = format!("{:?}", id(leader));
+            let network = served.network().clone();
+            until("the former life's end", || !format!("{network:?}").contains(&name)).await;
+            served.cluster.start_node(leader, Marks::default()).await;
+            served.serving[leader] = served.serve(leader, ServeOptions::default());
+            kills += 1;
+        }
+    }
+    let mut replies = Vec::new();
+    for sender in senders {
+        replies.extend(sender.await.unwrap().into_iter().map(Result::unwrap));
+    }
+    // Each count was replied to one command.
+    replies.sort_unstable();
+    assert_eq!(replies, (1..=MARKS).collect::<Vec<_>>());
+    assert_eq!(soon("an answer", client.query(1)).await, Ok(MARKS));
+    let links = served.pipes.laid().len();
+    assert!(kills == 4 && links > 20, "{kills} kills, {links} links");
+    let again: u64 =
+        (0..3).map(|place| served.cluster.node(place).metrics().commands_repeated).sum();
+    assert!(again > 0, "no command came twice: nothing was shown");
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -333,13 +396,63 @@ async fn c2_bytes_that_the_codec_does_not_read_are_not_proposed() {
     }
     // The same link goes on, and so do all nodes.
     hand.say(&request(3, 9, &[0, 1])).await;
-    assert_eq!(
-        hand.frame().await,
-        [&[5, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0][..], &[2]].concat()
-    );
+    let answer = hand.frame().await;
+    assert_eq!((answer[0], &answer[8..16], &answer[24..]), (5, &9_u64.to_le_bytes()[..], &[2][..]));
     for place in 0..3 {
         assert_eq!(marked(&served.cluster.node(place).client(), 1).await, 2);
     }
+}
+
+/// C1: the session of a node's own clients has a name that a remote client could work out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c1_no_client_gets_into_the_session_of_a_nodes_own() {
+    let served = Served::start(1, ServeOptions::default()).await;
+    let local = served.cluster.node(0).client();
+    assert_eq!(mark(&local, 1).await, Ok(1));
+    let life = served.cluster.node(0).status().replica.incarnation;
+    let own = 1_u64 << 48 | u64::from(life.boot()) << 16 | u64::from(life.nonce() & 0xffff);
+    let mut hand = Hand::greeted(&served.pipes, id(0), 1).await;
+    // The node's next request, before the node sends it.
+    let session = u128::from(own) << 64 | 1;
+    let name = [&session.to_le_bytes()[..], &[2, 0, 0, 0, 0, 0, 0, 0], &[0; 8], &[0, 9]].concat();
+    let mut body = vec![3, 1, 0, 0];
+    body.extend_from_slice(&5000_u32.to_le_bytes());
+    body.extend_from_slice(&7_u64.to_le_bytes());
+    body.extend_from_slice(&name);
+    hand.say(&framed(&body)).await;
+    assert_eq!(hand.frame().await[..2], [6, 11], "no such session is known of clients");
+    assert_eq!(mark(&local, 1).await, Ok(2));
+    assert_eq!(marked(&local, 9).await, 0);
+}
+
+/// C5: sessions that are opened and not used would push others' out of the table.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c5_sessions_are_bounded_for_each_key() {
+    let options = ServeOptions { sessions_per_minute_max: 3, ..ServeOptions::default() };
+    let served = Served::start(1, options).await;
+    let open = |number: u64, session: u128| {
+        let mut body = vec![3, 2, 0, 0];
+        body.extend_from_slice(&5000_u32.to_le_bytes());
+        body.extend_from_slice(&number.to_le_bytes());
+        body.extend_from_slice(&session.to_le_bytes());
+        body.extend_from_slice(&60_000_u64.to_le_bytes());
+        framed(&body)
+    };
+    for round in 0..2 {
+        // Another link is no way around it.
+        let mut hand = Hand::greeted(&served.pipes, id(0), 1).await;
+        for number in 0..2 {
+            hand.say(&open(number, 100 + u128::from(round * 2 + number))).await;
+            let answer = hand.frame().await;
+            let last = round * 2 + number == 3;
+            assert_eq!(answer[..2], if last { [6, 2] } else { [5, 0] }, "{round} {number}");
+        }
+        drop(hand);
+        until("no link", || served.serving[0].status().links == 0).await;
+    }
+    let mut other = Hand::greeted(&served.pipes, id(0), 2).await;
+    other.say(&open(1, 999)).await;
+    assert_eq!(other.frame().await[..2], [5, 0]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -499,16 +612,16 @@ async fn serving_ends_with_the_node_and_when_it_is_dropped() {
 /// The rules, word for word, each with what tests it: the rest of this file, `clients` of the QUIC
 /// transport's tests, and the units of src/remote.
 const RULES: [&str; 6] = [
-    "**C1** A client can ask for what a client in the node's own process can ask for, and for nothing \
-     else. Its key opens no port of replicas, and no port serves both.",
+    "**C1** A client can ask for what a client in the node's own process can ask for, in sessions of \
+     its own, and for nothing else. Its key opens no port of replicas, and no port serves both.",
     "**C2** A node proposes a command of a remote client only after its codec has read it.",
-    "**C3** A remote client does not send a command again that may have been proposed. A read it may, \
-     and what certainly was not proposed.",
-    "**C4** A remote client says that a command is rejected only if it was not sent, or the last node \
-     it was sent to said so.",
+    "**C3** A remote client sends a command that may have been proposed again in its session alone, \
+     under the number that it has there. Reads, and what certainly was not proposed, it may send again.",
+    "**C4** A remote client says that a command is rejected only if no attempt may have been proposed: \
+     it was not sent, or each node that it was sent to said so.",
     "**C5** Links are bounded, altogether and for each key, and so are a link's unanswered requests, \
-     by number and by bytes, and the answers that its client does not take. Beyond the bounds of a \
-     link it is not read, and the others are.",
+     by number and by bytes, the answers that its client does not take, and the sessions that a key \
+     opens within a minute. Beyond the bounds of a link it is not read, and the others are.",
     "**C6** Bytes that this page does not allow end their link, with a reason, and nothing else.",
 ];
 

@@ -10,10 +10,15 @@ mod host_memory;
 mod host_quic;
 mod host_reads;
 mod host_remote;
+mod host_sessions;
 mod host_silence;
 mod host_stops;
 mod host_transfer;
+#[path = "../programs/examples.rs"]
+#[allow(dead_code, reason = "other programs are waited for; this one ends")]
+mod programs;
 mod remote_link;
+mod remote_quic;
 mod sim_machines;
 mod support;
 mod traces;

@@ -29,6 +29,7 @@ mod regressions;
 mod rejoin;
 mod samples;
 mod scripts;
+mod sessions;
 mod single;
 mod traces;
 mod transfer;

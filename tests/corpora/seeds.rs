@@ -35,7 +35,7 @@ fn core_codec() -> Seeds {
         let form = match name {
             "value/noop" => 3,
             name if name.starts_with("value/membership") => 4,
-            "value/batch" => 5,
+            name if name.starts_with("value/batch") => 5,
             _ => 0,
         };
         let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex digits");

@@ -113,6 +113,7 @@ pub mod metrics;
 #[cfg(feature = "sim")]
 pub mod sim;
 
+mod applied;
 mod apply;
 mod builder;
 mod client;
@@ -154,6 +155,7 @@ pub use paxos_core::output::{Halt, RecoverError, Role, Status};
 pub use paxos_core::port::{Format, Room, StorageError};
 pub use paxos_core::quorum::QuorumRule;
 
+pub use crate::applied::{AppliedSlot, AppliedStream, StreamEnd};
 pub use crate::builder::Builder;
 pub use crate::client::{Client, Consistency};
 pub use crate::codec::{CodecError, CommandCodec, Postcard};

@@ -84,7 +84,7 @@ async fn a_stream_waits_is_cancel_safe_and_ends_with_its_node() {
     let mut cluster = Cluster::start(1).await;
     let client = cluster.node(0).client();
     assert_eq!(mark(&client, 1).await, Ok(1));
-    let next = cluster.node(0).status().replica.applied.next();
+    let next = Slot::FIRST.next();
     let mut stream = cluster.node(0).applied_from(next);
     for _ in 0..3 {
         let mut waits = Box::pin(stream.next());

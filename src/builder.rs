@@ -16,6 +16,7 @@ use paxos_core::replica::Replica;
 use paxos_core::trace::Event;
 use tokio::sync::mpsc;
 
+use crate::applied::Pages;
 use crate::apply::{Applier, ReplyTo};
 use crate::clock::{Clock, SystemClock};
 use crate::codec::{CommandCodec, Postcard};
@@ -164,7 +165,6 @@ pub(crate) fn assemble<M: StateMachine>(
         let started = Event::Started { incarnation: life, applied: reached };
         sink.event(now, format.replica, &started);
     }
-
     let published = Published::first(&replica, transport.counters());
     let shared = Arc::new(Shared::new(&options, &config, Arc::clone(&clock), meters, published));
     let client = client_id(format.replica, life);
@@ -199,6 +199,7 @@ pub(crate) fn assemble<M: StateMachine>(
         leader: None,
         leads: false,
         handover: Handover::default(),
+        pages: Pages::default(),
         disk: Disk::default(),
         room: Room::Ample,
         stop: None,

@@ -24,6 +24,7 @@ use paxos_core::trace::{Delivery, Event, Packet};
 use paxos_core::value::Value;
 use tokio::sync::mpsc;
 
+use crate::applied::Pages;
 use crate::apply::{Item, SWEEP_INTERVAL};
 use crate::clock::{Alarm, Clock};
 use crate::dispatch::Carried;
@@ -72,6 +73,7 @@ pub(crate) struct Driver<W> {
     pub(crate) leader: Option<Ballot>,
     pub(crate) leads: bool,
     pub(crate) handover: Handover,
+    pub(crate) pages: Pages,
     pub(crate) succession: Succession,
     pub(crate) disk: Disk,
     pub(crate) room: Room,
@@ -204,6 +206,7 @@ impl<W: Waiter> Driver<W> {
             self.replica.handle_timeout(now);
         }
         self.make_way(now);
+        self.serve_pages(now);
         // What was committed, or a change of leadership, makes room for what waits.
         while self.stop.is_none() {
             self.dispatch(now);
@@ -316,7 +319,9 @@ impl<W: Waiter> Driver<W> {
                 }
                 Done::Loaded(ticket, loaded) => {
                     self.trace(now, || Event::Loaded { values: loaded.values.len() });
-                    self.replica.handle_loaded(ticket, loaded, now);
+                    if let Some(loaded) = self.serve_loaded(ticket, loaded) {
+                        self.replica.handle_loaded(ticket, loaded, now);
+                    }
                 }
                 Done::Failed(reason) => {
                     self.stop = Some(reason);

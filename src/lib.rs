@@ -17,8 +17,8 @@
 //! # fn main() {
 //! use paxos::storage::MemoryStorage;
 //! use paxos::{
-//!     Batch, ClientError, ClusterId, Format, GroupId, MemoryNetwork, Membership, Node, ReplicaId,
-//!     StateMachine, async_trait,
+//!     Batch, ClientError, ClusterId, Format, GroupId, Leadership, MemoryNetwork, Membership, Node,
+//!     ReplicaId, Slot, StateMachine, async_trait,
 //! };
 //!
 //! // 1. What is replicated: a function of state and commands, and of nothing else.
@@ -73,7 +73,23 @@
 //! assert_eq!(nodes[1].client().execute(2).await, Ok(7));
 //! assert_eq!(nodes[2].client().query(()).await, Ok(7));
 //!
-//! // 6. An error says whether the command is certainly not applied, or may be.
+//! // 6. One of them leads, and makes way for another when it is asked to, or shut down. What was
+//! //    applied can be followed slot by slot.
+//! for (node, next) in nodes.iter().zip([ids[1], ids[2], ids[0]]) {
+//!     if let Leadership::Leads(ballot) = *node.leadership().borrow() {
+//!         println!("leads since {ballot}");
+//!     } else {
+//!         continue;
+//!     }
+//!     match node.transfer(next).await {
+//!         Ok(ballot) => println!("{} leads since {ballot}", ballot.leader()),
+//!         Err(why) => println!("nothing has changed, or another leads: {why}"),
+//!     }
+//!     break;
+//! }
+//! println!("the first slot: {:?}", nodes[0].applied_from(Slot::FIRST).next().await?);
+//!
+//! // 7. An error says whether the command is certainly not applied, or may be.
 //! let client = nodes[0].client();
 //! for node in nodes {
 //!     println!("{}", node.shutdown().await);
@@ -113,6 +129,7 @@ pub mod metrics;
 #[cfg(feature = "sim")]
 pub mod sim;
 
+mod applied;
 mod apply;
 mod builder;
 mod client;
@@ -158,6 +175,7 @@ pub use paxos_core::output::{Halt, RecoverError, Role, Status};
 pub use paxos_core::port::{Format, Room, StorageError};
 pub use paxos_core::quorum::QuorumRule;
 
+pub use crate::applied::{AppliedSlot, AppliedStream, StreamEnd};
 pub use crate::builder::Builder;
 pub use crate::client::{Applied, Client, Consistency, Delivery, SessionRequest};
 pub use crate::codec::{CodecError, CommandCodec, Postcard};

@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use paxos_core::ballot::Ballot;
-use paxos_core::ids::{ClusterId, GroupId, ReplicaId};
+use paxos_core::ids::{ClusterId, GroupId, ReplicaId, Slot};
 use paxos_core::port::Format;
 use std::panic::AssertUnwindSafe;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::applied::AppliedStream;
 use crate::apply::ReplyTo;
 use crate::builder::Builder;
 use crate::client::Client;
@@ -123,6 +124,13 @@ impl<M: StateMachine> Node<M> {
     /// [`Leadership`] says before you rely on it.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.shared.leadership.subscribe()
+    }
+
+    /// Every slot that this node applies from this one on, in order: first what was applied before, from
+    /// memory or the log, then what follows as it is applied. Ends with
+    /// [`crate::StreamEnd::Trimmed`] where the log no longer has a slot.
+    pub fn applied_from(&self, slot: Slot) -> AppliedStream<M::Command> {
+        AppliedStream::new(Arc::clone(&self.shared), Arc::clone(&self.codec), slot)
     }
 
     /// Asks this node, which must lead, to make way for the node of another voter, and returns the

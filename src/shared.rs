@@ -17,6 +17,7 @@ use paxos_core::port::{Room, TransportCounters};
 use paxos_core::replica::Replica;
 use tokio::sync::{oneshot, watch};
 
+use crate::applied::PageOrder;
 use crate::clock::Clock;
 use crate::error::{StopReason, TransferError};
 use crate::metrics::Meters;
@@ -116,6 +117,7 @@ pub(crate) struct Shared {
     opened: AtomicU64,
     pub(crate) published: Mutex<Published>,
     orders: Mutex<Vec<Order>>,
+    pages: Mutex<Vec<PageOrder>>,
     pub(crate) events: watch::Sender<NodeEventState>,
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) stopped: watch::Sender<Option<StopReason>>,
@@ -145,6 +147,7 @@ impl Shared {
             opened: AtomicU64::new(0),
             published: Mutex::new(published),
             orders: Mutex::new(Vec::new()),
+            pages: Mutex::new(Vec::new()),
             events: watch::Sender::new(events),
             leadership: watch::Sender::new(Leadership::Unknown),
             stopped: watch::Sender::new(None),
@@ -229,6 +232,17 @@ impl Shared {
     /// What was asked for and not taken yet.
     pub(crate) fn take_orders(&self) -> Vec<Order> {
         core::mem::take(&mut *self.orders.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Asks the node's task for a page of the log.
+    pub(crate) fn order_page(&self, order: PageOrder) {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).push(order);
+        self.nudge();
+    }
+
+    /// What streams asked for and did not get yet.
+    pub(crate) fn take_pages(&self) -> Vec<PageOrder> {
+        core::mem::take(&mut *self.pages.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Wakes the node's task.

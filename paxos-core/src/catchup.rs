@@ -128,6 +128,11 @@ impl Loads {
         Some(ticket)
     }
 
+    /// A reading of the host's own, of which nothing is remembered here.
+    pub(crate) fn for_host(&mut self) -> LoadTicket {
+        self.ticket()
+    }
+
     /// Begins to read for a peer, unless that is under way.
     pub(crate) fn for_peer(&mut self, peer: ReplicaId, from: Slot) -> Option<LoadTicket> {
         if self.serving.values().any(|(served, _)| *served == peer) {

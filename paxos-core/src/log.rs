@@ -97,6 +97,11 @@ impl Log {
         self.applied
     }
 
+    /// The last slot that was handed out to be applied.
+    pub(crate) fn handed(&self) -> Slot {
+        self.handed
+    }
+
     pub(crate) fn trimmed(&self) -> Slot {
         self.trimmed
     }

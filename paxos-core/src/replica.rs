@@ -12,10 +12,12 @@ mod election;
 mod follow;
 mod lead;
 mod learn;
+mod page;
 mod read;
 mod safety;
 mod transfer;
 
+pub use page::LogPage;
 pub use safety::SafetyState;
 
 use std::sync::Arc;

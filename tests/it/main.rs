@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod host_applied;
 mod host_cluster;
 mod host_disk;
 mod host_faults;

@@ -170,7 +170,7 @@ impl Replica {
         }
     }
 
-    fn load_range(&self, from: Slot, through: Slot) -> LoadRange {
+    pub(super) fn load_range(&self, from: Slot, through: Slot) -> LoadRange {
         let group = self.outbox.origin().group;
         LoadRange { group, from, through, bytes_max: self.config.page_bytes_max }
     }

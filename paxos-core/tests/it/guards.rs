@@ -12,7 +12,9 @@ use paxos_core::message::{
     SlotState,
 };
 use paxos_core::output::{Halt, Output, Recipients, Role};
+use paxos_core::port::Loaded;
 use paxos_core::quorum::QuorumRule;
+use paxos_core::replica::LogPage;
 
 use crate::bed::{
     Bed, accept, accepted, ballot, blank, id, members, promise, remembered, slot, text, value,
@@ -306,6 +308,37 @@ fn what_left_memory_is_read_back_as_far_as_it_is_durable() {
     bed.drain();
     let (_, range) = bed.loads.pop().unwrap();
     assert_eq!((range.from, range.through), (slot(1), slot(3)));
+}
+
+/// A host reads what was handed out to be applied, and no more: from memory, or by a range of the log.
+#[test]
+fn the_host_reads_the_log_as_far_as_it_was_handed_out() {
+    // The last value stays in memory, whatever the bound.
+    let config = Config { tail_bytes_max: 1, ..Config::default() };
+    let mut bed = Bed::start(blank(1, &members(3, 8)), config);
+    bed.receive(id(2), accept(ballot(1, 2), 1, &["a", "b", "c"], 0));
+    bed.receive(id(2), Commit { ballot: ballot(1, 2), committed: slot(3) });
+    assert_eq!(bed.replica.read_log(slot(1), slot(9)), LogPage::NotYet, "it is not durable yet");
+    bed.sync();
+    let (ticket, range) = bed.loads.pop().expect("what left memory is read back to be applied");
+    let values = ["a", "b"].map(value).to_vec();
+    bed.replica.handle_loaded(ticket, Loaded { values, trimmed: slot(0) }, bed.now);
+    bed.drain();
+    assert_eq!(bed.applied.len(), 3);
+    let LogPage::Load(own, page) = bed.replica.read_log(slot(1), slot(9)) else {
+        panic!("the first two have left memory")
+    };
+    assert_eq!((page.from, page.through), (range.from, slot(2)));
+    let values = vec![value("a")];
+    bed.replica.handle_loaded(own, Loaded { values, trimmed: slot(0) }, bed.now);
+    bed.drain();
+    assert_eq!(bed.applied.len(), 3, "the replica did not ask for it");
+    assert_eq!(bed.replica.read_log(slot(3), slot(9)), LogPage::Values(vec![value("c")]));
+    assert_eq!(bed.replica.read_log(slot(4), slot(9)), LogPage::NotYet);
+    assert_eq!(bed.replica.read_log(slot(3), slot(2)), LogPage::NotYet, "up to what was asked for");
+    bed.replica.trim(slot(2)).unwrap();
+    let begin = LogPage::Trimmed { first: slot(3) };
+    assert_eq!(bed.replica.read_log(slot(2), slot(9)), begin);
 }
 
 /// Mutant `new-life-answered-at-once`: the second message of a life waits as the first one does,

@@ -152,6 +152,10 @@ pub(crate) fn assemble<M: StateMachine>(
     options: NodeOptions,
 ) -> Result<Parts<M>, StartError> {
     let Ground { clock, mut transport, journal, meters, done_sender, done, recovered } = ground;
+    let (carried, needed) = (transport.frame_bytes_max(), config.message_bytes_max());
+    if needed > carried {
+        return Err(StartError::Frames { carried, needed });
+    }
     let (format, life) = (recovered.format.clone(), recovered.incarnation);
     let (now, reached) = (clock.now(), machine.applied());
     let replica = Replica::recover(config.clone(), recovered, reached, clock.seed(), now)

@@ -8,6 +8,7 @@ use core::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::agreement::MembershipDigest;
 use crate::ballot::Ballot;
 use crate::ids::{
     ClientId, ClusterId, Epoch, GroupId, Incarnation, LogClock, ReplicaId, RequestNumber, Slot,
@@ -21,7 +22,7 @@ use crate::quorum::{QuorumRule, VoterSet};
 use crate::value::{Batch, Command, CommandKind, Value};
 
 /// The version of the wire format. A message of another version is refused as a whole.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 4;
 /// The bytes before a message's body.
 pub const HEADER_LEN: usize = 48;
 /// The bytes before a batch's commands.
@@ -132,7 +133,7 @@ pub fn encode(message: &Message) -> Vec<Bytes> {
     head.put_u64_le(origin.group.number());
     head.put_u64_le(origin.incarnation.bits());
     head.put_u16_le(origin.replica.number());
-    head.put_bytes(0, 6);
+    head.put_slice(&origin.membership.to_bytes());
     put_body(&mut writer, &message.body);
     writer.finish()
 }
@@ -317,12 +318,9 @@ pub(crate) fn membership_len(membership: &Membership) -> usize {
     13 + rule + members
 }
 
-fn put_membership(out: &mut BytesMut, membership: &Membership) {
-    out.put_u32_le(membership.epoch().number());
-    out.put_u32_le(membership.window());
-    out.put_u16_le(len_u16(membership.voters().len()));
-    out.put_u16_le(len_u16(membership.observers().len()));
-    match membership.quorums().rule() {
+/// The kind of the rule, and what it says.
+pub(crate) fn put_rule(out: &mut BytesMut, rule: &QuorumRule) {
+    match rule {
         QuorumRule::Majority => out.put_u8(0),
         QuorumRule::Counts { prepare, accept } => {
             out.put_u8(1);
@@ -347,6 +345,14 @@ fn put_membership(out: &mut BytesMut, membership: &Membership) {
             }
         }
     }
+}
+
+fn put_membership(out: &mut BytesMut, membership: &Membership) {
+    out.put_u32_le(membership.epoch().number());
+    out.put_u32_le(membership.window());
+    out.put_u16_le(len_u16(membership.voters().len()));
+    out.put_u16_le(len_u16(membership.observers().len()));
+    put_rule(out, membership.quorums().rule());
     for member in membership.members() {
         out.put_u16_le(member.id.number());
         out.put_u8(u8::try_from(member.addresses.len()).expect("bounded by ADDRESSES_MAX"));
@@ -501,10 +507,11 @@ pub fn decode(bytes: Bytes) -> Result<Message, DecodeError> {
     let group = GroupId::new(reader.u64()?);
     let incarnation = reader.incarnation()?;
     let replica = reader.replica()?;
-    reader.zeros(6, "reserved")?;
+    let membership = MembershipDigest::from_bytes(reader.array()?);
     let body = decode_body(kind, &mut reader)?;
     reader.end()?;
-    Ok(Message { origin: Origin { cluster, group, epoch, replica, incarnation }, body })
+    let origin = Origin { cluster, group, epoch, membership, replica, incarnation };
+    Ok(Message { origin, body })
 }
 
 fn decode_body(kind: u8, reader: &mut Reader) -> Result<Body, DecodeError> {

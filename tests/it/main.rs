@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod host_cluster;
+mod host_config;
 mod host_disk;
 mod host_faults;
 mod host_guest;

@@ -67,6 +67,7 @@ impl World {
             cluster: ClusterId::new(1),
             group: GroupId::new(1),
             epoch: Epoch::FIRST,
+            membership: crate::agreement::MembershipDigest::default(),
             replica: id(replica),
             incarnation: Incarnation::new(1, 0),
         }
@@ -163,6 +164,7 @@ impl World {
             bytes_in_flight: 0,
             writes_pending: 0,
             reads_waiting: 0,
+            disagreeing: Vec::new(),
             messages_waiting: 0,
             slots_being_applied: 0,
             values_ahead: 0,

@@ -114,6 +114,10 @@ impl<M: StateMachine> Builder<M> {
             let (storage, transport) = (recovered.format.replica, transport.replica());
             return Err(StartError::Replicas { storage, transport });
         }
+        let (carried, needed) = (transport.frame_bytes_max(), self.config.message_bytes_max());
+        if needed > carried {
+            return Err(StartError::Frames { carried, needed });
+        }
         let ground = Ground { clock, transport, journal, meters, done_sender, done, recovered };
         let Parts { node, driver, applier, shared } =
             assemble(ground, machine, self.codec, self.config, self.options)?;
@@ -152,10 +156,6 @@ pub(crate) fn assemble<M: StateMachine>(
     options: NodeOptions,
 ) -> Result<Parts<M>, StartError> {
     let Ground { clock, mut transport, journal, meters, done_sender, done, recovered } = ground;
-    let (carried, needed) = (transport.frame_bytes_max(), config.message_bytes_max());
-    if needed > carried {
-        return Err(StartError::Frames { carried, needed });
-    }
     let (format, life) = (recovered.format.clone(), recovered.incarnation);
     let (now, reached) = (clock.now(), machine.applied());
     let replica = Replica::recover(config.clone(), recovered, reached, clock.seed(), now)

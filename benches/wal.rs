@@ -65,6 +65,7 @@ impl Journal {
                 cluster: format.cluster,
                 group: format.group,
                 epoch: Epoch::FIRST,
+                membership: paxos_core::agreement::MembershipDigest::default(),
                 replica,
                 incarnation,
             }),

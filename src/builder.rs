@@ -117,6 +117,10 @@ impl<M: StateMachine> Builder<M> {
             let (storage, transport) = (recovered.format.replica, transport.replica());
             return Err(StartError::Replicas { storage, transport });
         }
+        let (carried, needed) = (transport.frame_bytes_max(), self.config.message_bytes_max());
+        if needed > carried {
+            return Err(StartError::Frames { carried, needed });
+        }
         let ground = Ground { clock, transport, journal, meters, done_sender, done, recovered };
         let Parts { node, driver, applier, shared } =
             assemble(ground, machine, self.codec, self.config, self.options)?;

@@ -542,12 +542,19 @@ impl<W: Waiter> Driver<W> {
         }
         self.timer.published = Some(now);
         let status = self.replica.status();
-        self.shared.published(|published| {
-            published.status = status;
+        let disagreeing = status.disagreeing.clone();
+        let known = self.shared.published(|published| {
             published.room = self.room;
             published.core = self.replica.counters();
             published.transport = self.transport.counters();
+            core::mem::replace(&mut published.status, status).disagreeing
         });
+        let replica = self.id;
+        for (peer, what) in disagreeing {
+            if !known.contains(&(peer, what)) {
+                tracing::warn!(%replica, %peer, "{peer} {what} than this one, and is not heeded");
+            }
+        }
         // After the status, so that whoever is told of a change finds it there.
         self.shared.events.send_if_modified(|state| {
             let modified = (state.leader, state.is_leader) != (self.leader, self.leads);

@@ -191,6 +191,14 @@ pub enum StartError {
         /// Whose end the transport is.
         transport: ReplicaId,
     },
+    /// The transport carries smaller frames than the config lets messages be: a batch, or a page of
+    /// the log, could never be sent.
+    Frames {
+        /// What the transport carries, in bytes.
+        carried: usize,
+        /// What the config needs, in bytes: [`paxos_core::config::Config::message_bytes_max`].
+        needed: usize,
+    },
     /// What the storage holds does not fit the config or the state machine.
     Recover(RecoverError),
     /// The system refused a thread for the journal.
@@ -209,6 +217,12 @@ impl fmt::Display for StartError {
                 "the storage is that of {storage} and the transport that of {transport}: \
                  both must be of one replica"
             ),
+            Self::Frames { carried, needed } => write!(
+                f,
+                "the transport carries frames of up to {carried} bytes, and messages may take \
+                 {needed}: lower batch_bytes_max and page_bytes_max of the config, or raise the \
+                 transport's frame_bytes_max"
+            ),
             Self::Recover(error) => error.fmt(f),
             Self::Thread(error) => write!(f, "no thread for the journal: {error}"),
         }
@@ -221,7 +235,11 @@ impl std::error::Error for StartError {
             Self::Storage(error) => Some(error),
             Self::Recover(error) => Some(error),
             Self::Thread(error) => Some(error),
-            Self::Missing(_) | Self::Options(_) | Self::Groups(_) | Self::Replicas { .. } => None,
+            Self::Missing(_)
+            | Self::Options(_)
+            | Self::Groups(_)
+            | Self::Replicas { .. }
+            | Self::Frames { .. } => None,
         }
     }
 }

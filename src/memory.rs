@@ -272,6 +272,10 @@ impl Transport for MemoryTransport {
         self.replica
     }
 
+    fn frame_bytes_max(&self) -> usize {
+        FRAME_BYTES_MAX
+    }
+
     fn start(&mut self, incarnation: Incarnation) {
         let mut state = self.network.lock();
         assert!(

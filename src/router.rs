@@ -62,6 +62,7 @@ mod tests {
                 cluster: ClusterId::new(1),
                 group: GroupId::new(3),
                 epoch: Epoch::FIRST,
+                membership: paxos_core::agreement::MembershipDigest::default(),
                 replica: ReplicaId::new(1),
                 incarnation: Incarnation::new(1, 1),
             },

@@ -284,6 +284,7 @@ impl Node {
                 cluster: self.format.cluster,
                 group: self.format.group,
                 epoch: self.format.membership.epoch(),
+                membership: self.format.membership.digest(),
                 replica: peer,
                 incarnation: life,
             };

@@ -9,6 +9,7 @@ use core::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::agreement::MembershipDigest;
 use crate::ballot::Ballot;
 use crate::ids::{
     ClientId, ClusterId, Epoch, GroupId, Incarnation, LogClock, Priority, ReplicaId, RequestNumber,
@@ -24,7 +25,7 @@ use crate::quorum::{QuorumRule, VoterSet};
 use crate::value::{Batch, Command, CommandKind, Value};
 
 /// The version of the wire format. A message of another version is refused as a whole.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// The bytes before a message's body.
 pub const HEADER_LEN: usize = 48;
 /// The bytes before a batch's commands.
@@ -141,7 +142,7 @@ pub fn encode(message: &Message) -> Vec<Bytes> {
     head.put_u64_le(origin.group.number());
     head.put_u64_le(origin.incarnation.bits());
     head.put_u16_le(origin.replica.number());
-    head.put_bytes(0, 6);
+    head.put_slice(&origin.membership.to_bytes());
     put_body(&mut writer, &message.body);
     writer.finish()
 }
@@ -355,12 +356,9 @@ pub(crate) fn membership_len(membership: &Membership) -> usize {
     14 + rule + lease + members
 }
 
-fn put_membership(out: &mut BytesMut, membership: &Membership) {
-    out.put_u32_le(membership.epoch().number());
-    out.put_u32_le(membership.window());
-    out.put_u16_le(len_u16(membership.voters().len()));
-    out.put_u16_le(len_u16(membership.observers().len()));
-    match membership.quorums().rule() {
+/// The kind of the rule, and what it says.
+pub(crate) fn put_rule(out: &mut BytesMut, rule: &QuorumRule) {
+    match rule {
         QuorumRule::Majority => out.put_u8(0),
         QuorumRule::Counts { prepare, accept } => {
             out.put_u8(1);
@@ -385,12 +383,25 @@ fn put_membership(out: &mut BytesMut, membership: &Membership) {
             }
         }
     }
-    out.put_u8(u8::from(membership.lease().is_some()));
-    if let Some(terms) = membership.lease() {
+}
+
+/// Whether there are leases, and their terms.
+pub(crate) fn put_lease(out: &mut BytesMut, lease: Option<LeaseTerms>) {
+    out.put_u8(u8::from(lease.is_some()));
+    if let Some(terms) = lease {
         let nanos = terms.duration().as_nanos();
         out.put_u64_le(u64::try_from(nanos).expect("a lease is a minute at most"));
         out.put_u32_le(terms.drift_ppm());
     }
+}
+
+fn put_membership(out: &mut BytesMut, membership: &Membership) {
+    out.put_u32_le(membership.epoch().number());
+    out.put_u32_le(membership.window());
+    out.put_u16_le(len_u16(membership.voters().len()));
+    out.put_u16_le(len_u16(membership.observers().len()));
+    put_rule(out, membership.quorums().rule());
+    put_lease(out, membership.lease());
     for member in membership.members() {
         out.put_u16_le(member.id.number());
         out.put_u8(u8::try_from(member.addresses.len()).expect("bounded by ADDRESSES_MAX"));
@@ -549,10 +560,11 @@ pub fn decode(bytes: Bytes) -> Result<Message, DecodeError> {
     let group = GroupId::new(reader.u64()?);
     let incarnation = reader.incarnation()?;
     let replica = reader.replica()?;
-    reader.zeros(6, "reserved")?;
+    let membership = MembershipDigest::from_bytes(reader.array()?);
     let body = decode_body(kind, &mut reader)?;
     reader.end()?;
-    Ok(Message { origin: Origin { cluster, group, epoch, replica, incarnation }, body })
+    let origin = Origin { cluster, group, epoch, membership, replica, incarnation };
+    Ok(Message { origin, body })
 }
 
 fn decode_body(kind: u8, reader: &mut Reader) -> Result<Body, DecodeError> {

@@ -2,10 +2,28 @@
 //!
 //! Owns: [`Config`]. Nothing in it needs to agree between replicas; what must agree stands in the
 //! membership. No safety property depends on any of it.
+//!
+//! # Near and far
+//!
+//! What [`Config::default`] (replicas on a local network) and [`Config::wan`] (replicas in different
+//! regions) set differently; a test reads the table.
+//!
+//! | tunable | near | far | why |
+//! |---|---|---|---|
+//! | `heartbeat_interval` | 100 ms | 500 ms | a few round trips, so that a late one is not a lost one |
+//! | `election_timeout` | 500 ms | 3000 ms | two lost heartbeats and a slow third are no failure |
+//! | `election_jitter` | 250 ms | 1500 ms | above a round trip, or candidates meet again and again |
+//! | `disk_stall` | 2000 ms | 6000 ms | giving up a leader costs more where electing one does |
+//! | `retransmit_interval` | 100 ms | 500 ms | above a round trip, or everything is sent twice |
+//! | `fetch_timeout` | 200 ms | 1000 ms | a page has to arrive in that time |
+//!
+//! A command takes a round trip and a write to the disks of an accept quorum in either. A leader that
+//! fails is missed for 500 to 750 ms near and for 3 to 4.5 s far.
 
 use core::fmt;
 use core::time::Duration;
 
+use crate::codec::PROMISE_ENTRY_LEN;
 use crate::ids::Priority;
 use crate::membership::Membership;
 
@@ -76,6 +94,11 @@ impl Default for Config {
 /// The largest allowed `batch_bytes_max` and `page_bytes_max`.
 pub const PAGE_BYTES_LIMIT: usize = 7 << 20;
 
+/// A message without its values, or the head of a forwarded batch, with room to spare.
+const MESSAGE_AROUND: usize = 128;
+/// A heartbeat that echoes 94 peers.
+const HEARTBEAT_BYTES_MAX: usize = 2048;
+
 /// Which tunable is out of its bounds, and what they are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ConfigError {
@@ -105,6 +128,14 @@ impl Config {
             fetch_timeout: Duration::from_secs(1),
             ..Self::default()
         }
+    }
+
+    /// The most bytes that a message between replicas may take under these tunables: a page of
+    /// values, or one batch, with what stands around it; or the heartbeat of a full membership. A
+    /// transport has to carry frames of this size.
+    pub fn message_bytes_max(&self) -> usize {
+        let values = self.page_bytes_max.max(PROMISE_ENTRY_LEN + self.batch_bytes_max);
+        (MESSAGE_AROUND + values).max(HEARTBEAT_BYTES_MAX)
     }
 
     /// Whether every tunable is within its bounds, and fits what the membership says.

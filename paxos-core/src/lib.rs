@@ -64,6 +64,7 @@
 //! ```
 
 mod acceptor;
+pub mod agreement;
 pub mod ballot;
 mod catchup;
 pub mod codec;

@@ -7,6 +7,7 @@
 use core::fmt;
 use core::time::Duration;
 
+use crate::agreement::MembershipDigest;
 use crate::ids::{Epoch, ReplicaId};
 use crate::quorum::{Named, QuorumError, QuorumRule, QuorumSystem, VOTERS_MAX, VoterSet};
 
@@ -246,6 +247,11 @@ impl Membership {
     /// govern.
     pub fn window(&self) -> u32 {
         self.window
+    }
+
+    /// What all its members must agree on, in six bytes.
+    pub fn digest(&self) -> MembershipDigest {
+        MembershipDigest::of(self)
     }
 
     /// The place of `id` among the voters.

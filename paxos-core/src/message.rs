@@ -5,6 +5,7 @@
 //! Invariant: every message carries cluster, group, epoch, sender and the sender's incarnation.
 //! Two kinds never mix: a type implements one of the two traits, and the outbox sends nothing else.
 
+use crate::agreement::MembershipDigest;
 use crate::ballot::Ballot;
 use crate::ids::{ClusterId, Epoch, GroupId, Incarnation, Priority, ReplicaId, Slot};
 use crate::value::Value;
@@ -19,6 +20,8 @@ pub struct Origin {
     pub group: GroupId,
     /// The newest membership that the replica knew.
     pub epoch: Epoch,
+    /// What the members of that membership must agree on. Stands in messages alone.
+    pub membership: MembershipDigest,
     /// The replica.
     pub replica: ReplicaId,
     /// Its life.

@@ -7,6 +7,7 @@
 
 use core::fmt;
 
+use crate::agreement::Disagreement;
 use crate::ballot::Ballot;
 use crate::config::ConfigError;
 use crate::durable::WriteBatch;
@@ -416,6 +417,9 @@ pub struct Status {
     pub lease_until: Option<Time>,
     /// For whom it makes way, as leader.
     pub transferring: Option<ReplicaId>,
+    /// Replicas of this cluster that were formatted with something else than this one, and with
+    /// what: nothing that they say is heeded until one of the two is formatted anew.
+    pub disagreeing: Vec<(ReplicaId, Disagreement)>,
 }
 
 /// What a replica counted in this life.
@@ -459,6 +463,8 @@ pub struct Counters {
     pub prepares_withheld: u64,
     /// Messages of another cluster or group, or whose sender is not who it says.
     pub dropped_foreign: u64,
+    /// Messages of replicas that disagree on the membership.
+    pub dropped_disagreeing: u64,
     /// Messages of a life that is no longer, or not yet, listened to.
     pub dropped_stale_life: u64,
     /// Messages under a ballot that is over, and votes already counted.

@@ -306,6 +306,13 @@ pub trait Transport: Send {
 
     /// What the transport counted since it was made, for metrics.
     fn counters(&self) -> TransportCounters;
+
+    /// The most bytes of a frame that this end takes: a host that may have larger ones to send does
+    /// not start. A peer may take less, and then says [`Sent::TooLarge`]. Unless an adapter says
+    /// otherwise there is no bound.
+    fn frame_bytes_max(&self) -> usize {
+        usize::MAX
+    }
 }
 
 /// What a transport counts.

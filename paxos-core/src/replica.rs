@@ -20,9 +20,11 @@ mod transfer;
 pub use page::LogPage;
 pub use safety::SafetyState;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::acceptor::{Acceptor, Vote};
+use crate::agreement::Disagreement;
 use crate::ballot::Ballot;
 use crate::catchup::{Catchup, Loads};
 use crate::config::Config;
@@ -31,7 +33,7 @@ use crate::ids::{Incarnation, LogClock, ReplicaId, Slot, Time};
 use crate::learner::Learner;
 use crate::lives::{Lives, Verdict};
 use crate::log::{ApplyWindow, Log};
-use crate::membership::Membership;
+use crate::membership::{Membership, OBSERVERS_MAX};
 use crate::message::{Body, Message, Origin, Refused};
 use crate::outbox::Outbox;
 use crate::output::{
@@ -40,6 +42,7 @@ use crate::output::{
 };
 use crate::pacemaker::{Pacemaker, Timer};
 use crate::proposer::Proposer;
+use crate::quorum::VOTERS_MAX;
 use crate::read::Reads;
 use crate::repeat::Repeats;
 use crate::stored::{Recovered, RecoveredVote};
@@ -77,9 +80,14 @@ pub struct Replica {
     told: Slot,
     repeats: Repeats,
     counters: Counters,
+    /// Who was formatted differently, and in what (Q4).
+    disagreeing: BTreeMap<ReplicaId, Disagreement>,
     now: Time,
     halted: bool,
 }
+
+/// How many replicas that disagree are named at most: as many as a membership has members.
+const DISAGREEING_MAX: usize = VOTERS_MAX + OBSERVERS_MAX;
 
 impl Replica {
     /// The only constructor: what storage remembers, and `applied`, the last slot that the state
@@ -111,6 +119,7 @@ impl Replica {
             cluster: format.cluster,
             group: format.group,
             epoch: membership.epoch(),
+            membership: membership.digest(),
             replica: own,
             incarnation,
         };
@@ -143,6 +152,7 @@ impl Replica {
             told: Slot::ZERO,
             repeats: Repeats::new(membership.voters().len()),
             counters: Counters::default(),
+            disagreeing: BTreeMap::new(),
             now,
             halted: false,
             membership,
@@ -163,6 +173,10 @@ impl Replica {
             return;
         }
         let (own, theirs) = (self.outbox.origin(), message.origin);
+        if !self.agrees(from, theirs) {
+            self.counters.dropped_disagreeing += 1;
+            return;
+        }
         if theirs.cluster != own.cluster
             || theirs.group != own.group
             || theirs.replica != from
@@ -354,6 +368,7 @@ impl Replica {
                 Proposer::Idle | Proposer::Preparing(_) => None,
             },
             transferring: self.transferring(),
+            disagreeing: self.disagreeing.iter().map(|(peer, what)| (*peer, *what)).collect(),
         }
     }
 
@@ -404,6 +419,24 @@ impl Replica {
     }
 
     // --- routing
+
+    /// Rule Q4. A sender of another epoch may know a later membership, which is not compared.
+    fn agrees(&mut self, from: ReplicaId, theirs: Origin) -> bool {
+        let own = self.outbox.origin();
+        let ours = (own.cluster, own.group, own.epoch, from);
+        if (theirs.cluster, theirs.group, theirs.epoch, theirs.replica) != ours {
+            return true;
+        }
+        let Some(what) = own.membership.disagreement(theirs.membership) else {
+            self.disagreeing.remove(&from);
+            return true;
+        };
+        // Strangers are named too, for they may have been meant to be members: up to a bound.
+        if self.disagreeing.len() < DISAGREEING_MAX || self.disagreeing.contains_key(&from) {
+            self.disagreeing.insert(from, what);
+        }
+        false
+    }
 
     fn advance_time(&mut self, now: Time) {
         self.now = self.now.max(now);

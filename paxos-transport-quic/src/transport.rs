@@ -139,6 +139,10 @@ impl Transport for QuicTransport {
         self.shared.replica
     }
 
+    fn frame_bytes_max(&self) -> usize {
+        self.shared.limits.frame_bytes_max as usize
+    }
+
     fn start(&mut self, incarnation: Incarnation) {
         let server = self.server.take().expect("a transport is started once");
         self.shared.incarnation.set(incarnation).expect("a transport is started once");

@@ -4,6 +4,7 @@
 
 mod host_applied;
 mod host_cluster;
+mod host_config;
 mod host_disk;
 mod host_faults;
 mod host_guest;

@@ -185,6 +185,7 @@ fn rarities() -> String {
         cluster: ClusterId::new(1),
         group: GroupId::new(1),
         epoch: Epoch::FIRST,
+        membership: paxos_core::agreement::MembershipDigest::default(),
         replica: ReplicaId::new(1),
         incarnation: Incarnation::new(1, 2),
     };

@@ -172,6 +172,7 @@ fn batches(recovered: &Recovered) -> Batches {
         cluster: recovered.format.cluster,
         group: recovered.format.group,
         epoch: Epoch::FIRST,
+        membership: paxos_core::agreement::MembershipDigest::default(),
         replica: recovered.format.replica,
         incarnation: recovered.incarnation,
     })

@@ -363,6 +363,7 @@ mod tests {
             cluster: format.cluster,
             group: format.group,
             epoch: Epoch::FIRST,
+            membership: crate::agreement::MembershipDigest::default(),
             replica: ME,
             incarnation: Incarnation::new(1, 0),
         });

@@ -458,6 +458,7 @@ mod tests {
             cluster: ClusterId::new(1),
             group: GroupId::new(1),
             epoch: Epoch::FIRST,
+            membership: crate::agreement::MembershipDigest::default(),
             replica,
             incarnation: life_of(replica),
         }

@@ -190,6 +190,7 @@ impl Bed {
             cluster: CLUSTER,
             group: GroupId::default(),
             epoch: self.replica.membership().epoch(),
+            membership: self.replica.membership().digest(),
             replica: peer,
             incarnation: Incarnation::new(1, 0),
         }
@@ -241,16 +242,18 @@ impl Bed {
         self.drain();
     }
 
+    /// A peer's newest heartbeat, which echoes this replica's newest.
+    pub(crate) fn pulse_of_a_peer(&self) -> Heartbeat {
+        let incarnation = self.replica.incarnation();
+        let echo = Echo { peer: self.own, incarnation, sequence: self.pulse };
+        Heartbeat { echoes: vec![echo], ..self.idle_heartbeat() }
+    }
+
     /// Heartbeats from these peers, each echoing this replica's newest.
     pub(crate) fn hear(&mut self, peers: &[u16], change: impl Fn(u16, &mut Heartbeat)) {
         self.peer_pulse += 1;
         for peer in peers {
-            let echo = Echo {
-                peer: self.own,
-                incarnation: self.replica.incarnation(),
-                sequence: self.pulse,
-            };
-            let mut heartbeat = Heartbeat { echoes: vec![echo], ..self.idle_heartbeat() };
+            let mut heartbeat = self.pulse_of_a_peer();
             change(*peer, &mut heartbeat);
             self.receive(id(*peer), heartbeat);
         }

@@ -209,10 +209,8 @@ fn fields_that_no_sender_writes_are_refused() {
         changed[at..at + bytes.len()].copy_from_slice(bytes);
         codec::decode(changed.into())
     };
-    // Flags and reserved bytes.
-    for at in [3, 42, 47] {
-        assert!(matches!(with("message/Prepare", at, &[1]), Err(DecodeError::Field(_))));
-    }
+    // Flags.
+    assert!(matches!(with("message/Prepare", 3, &[1]), Err(DecodeError::Field(_))));
     // An Accept in slot 0, and one whose slots would overflow.
     let first = HEADER_LEN + 10 + 8;
     for slot in [0, u64::MAX] {

@@ -5,10 +5,12 @@
     reason = "a failed unwrap is a failed test, and its message says where"
 )]
 
+mod agreement;
 mod athens;
 mod athens_log;
 mod bed;
 mod codec;
+mod config;
 mod fuzz;
 mod golden;
 mod guards;

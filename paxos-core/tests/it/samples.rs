@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use paxos_core::agreement::MembershipDigest;
 use paxos_core::ballot::Ballot;
 use paxos_core::ids::{
     ClientId, ClusterId, Epoch, GroupId, Incarnation, LogClock, Priority, ReplicaId, RequestNumber,
@@ -27,6 +28,7 @@ pub(crate) fn origin() -> Origin {
         cluster: ClusterId::new(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff),
         group: GroupId::new(7),
         epoch: Epoch::new(3),
+        membership: MembershipDigest::from_bytes([0x11, 0x12, 0x21, 0x22, 0x31, 0x32]),
         replica: ReplicaId::new(2),
         incarnation: Incarnation::new(5, 0xdead_beef),
     }
@@ -428,14 +430,19 @@ fn bodies() -> impl Strategy<Value = Body> {
 
 pub(crate) fn any_message() -> impl Strategy<Value = Message> {
     let whose = (any::<u128>(), any::<u64>(), any::<u32>(), any::<u16>(), incarnations());
-    (whose, bodies()).prop_map(|((cluster, group, epoch, replica, incarnation), body)| Message {
-        origin: Origin {
-            cluster: ClusterId::new(cluster),
-            group: GroupId::new(group),
-            epoch: Epoch::new(epoch),
-            replica: ReplicaId::new(replica),
-            incarnation,
-        },
-        body,
+    let whose = (whose, any::<[u8; 6]>());
+    (whose, bodies()).prop_map(|((whose, membership), body)| {
+        let (cluster, group, epoch, replica, incarnation) = whose;
+        Message {
+            origin: Origin {
+                cluster: ClusterId::new(cluster),
+                group: GroupId::new(group),
+                epoch: Epoch::new(epoch),
+                membership: MembershipDigest::from_bytes(membership),
+                replica: ReplicaId::new(replica),
+                incarnation,
+            },
+            body,
+        }
     })
 }

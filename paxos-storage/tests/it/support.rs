@@ -45,6 +45,7 @@ impl<S: Storage> Open<S> {
             cluster: recovered.format.cluster,
             group: recovered.format.group,
             epoch: Epoch::FIRST,
+            membership: paxos_core::agreement::MembershipDigest::default(),
             replica: recovered.format.replica,
             incarnation: recovered.incarnation,
         };

@@ -67,6 +67,7 @@ impl World {
             cluster: ClusterId::new(1),
             group: GroupId::new(1),
             epoch: Epoch::FIRST,
+            membership: crate::agreement::MembershipDigest::default(),
             replica: id(replica),
             incarnation: Incarnation::new(1, 0),
         }
@@ -164,6 +165,7 @@ impl World {
             writes_pending: 0,
             reads_waiting: 0,
             transferring: None,
+            disagreeing: Vec::new(),
             messages_waiting: 0,
             slots_being_applied: 0,
             lease_until: None,

@@ -129,7 +129,9 @@ impl<M: StateMachine> Client<M> {
     /// Has a command applied, once, and returns what the state machine replied: the reply of
     /// [`Client::execute_at`].
     pub async fn execute(&self, command: M::Command) -> Result<M::Reply, ClientError> {
-        self.execute_at(command).await.map(|applied| applied.reply)
+        let (payload, deadline) = (self.encode(&command)?, self.deadline());
+        drop(command);
+        self.execute_once(payload, deadline).await.map(|applied| applied.reply)
     }
 
     /// Has a command applied, once, and returns in which slot, with what the state machine replied
@@ -157,8 +159,7 @@ impl<M: StateMachine> Client<M> {
         match delivery {
             Delivery::ExactlyOnce => self.execute_once(payload, deadline).await,
             Delivery::AtMostOnce => {
-                let stamp = Stamp::Kind(CommandKind::Apply, RequestNumber::default());
-                self.send(stamp, payload, deadline, Attempt::First).await
+                self.send(Stamp::Single, payload, deadline, Attempt::First).await
             }
         }
     }
@@ -204,20 +205,21 @@ impl<M: StateMachine> Client<M> {
         name: Option<SessionRequest>,
         payload: Bytes,
     ) -> Result<Applied<M::Reply>, ClientError> {
-        let (kind, acknowledged_below) = match name {
-            None => (CommandKind::Apply, RequestNumber::default()),
+        let stamp = match name {
+            None => Stamp::Single,
             Some(SessionRequest { session, request, acknowledged_below }) => {
-                (CommandKind::InSession { session, request }, acknowledged_below)
+                let kind = CommandKind::InSession { session, request };
+                Stamp::Given(Box::new((kind, acknowledged_below)))
             }
         };
-        let stamp = Stamp::Kind(kind, acknowledged_below);
         self.send(stamp, payload, self.deadline(), Attempt::First).await
     }
 
     /// Puts a command into the log that is not for the state machine.
     async fn arrange(&self, kind: CommandKind) -> Result<Slot, ClientError> {
         let (answer, slot) = oneshot::channel();
-        let asked = Asked::Command(Stamp::Kind(kind, RequestNumber::default()), Bytes::new());
+        let stamp = Stamp::Given(Box::new((kind, RequestNumber::default())));
+        let asked = Asked::Command(stamp, Bytes::new());
         self.ask(asked, self.deadline(), ReplyTo::Session(answer), Attempt::First)?;
         // Nobody will answer: the node ended with the request in its hands.
         slot.await.unwrap_or(Err(ClientError::Unknown(Uncertainty::Stopped)))
@@ -240,11 +242,14 @@ impl<M: StateMachine> Client<M> {
         deadline: Time,
     ) -> Result<Applied<M::Reply>, ClientError> {
         let numbering = &self.shared.numbering;
+        let spare = Spare::of(&payload);
+        let mut payload = Some(payload);
         let (mut ticket, mut acknowledged_below) = numbering.enter();
         let mut attempt = Attempt::First;
         loop {
             let stamp = Stamp::Own(ticket.place, acknowledged_below);
-            let outcome = self.send(stamp, payload.clone(), deadline, attempt).await;
+            let payload = payload.take().unwrap_or_else(|| spare.bytes());
+            let outcome = self.send(stamp, payload, deadline, attempt).await;
             let next = attempt.judge(outcome);
             let late = || self.shared.clock.now() >= deadline;
             match next {
@@ -334,6 +339,36 @@ impl<M: StateMachine> Client<M> {
     }
 }
 
+/// Payloads up to so many bytes are copied by whoever may have to send them again: the count of
+/// holders of one that is shared is written to by every task that it passes.
+const SPARE_LEN: usize = 64;
+
+/// A payload that may have to be sent again.
+enum Spare {
+    Copied(u8, [u8; SPARE_LEN]),
+    Shared(Bytes),
+}
+
+impl Spare {
+    fn of(payload: &Bytes) -> Self {
+        let mut copy = [0; SPARE_LEN];
+        match (copy.get_mut(..payload.len()), u8::try_from(payload.len())) {
+            (Some(place), Ok(len)) => {
+                place.copy_from_slice(payload);
+                Self::Copied(len, copy)
+            }
+            _ => Self::Shared(payload.clone()),
+        }
+    }
+
+    fn bytes(&self) -> Bytes {
+        match self {
+            Self::Copied(len, copy) => Bytes::copy_from_slice(&copy[..usize::from(*len)]),
+            Self::Shared(bytes) => bytes.clone(),
+        }
+    }
+}
+
 /// Whether a command may have been applied before it is sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Attempt {
@@ -385,6 +420,16 @@ mod tests {
     use super::*;
 
     const REASONS: [Uncertainty; 2] = [Uncertainty::LeaderChanged, Uncertainty::LinkLost];
+
+    #[test]
+    fn a_payload_is_spared_whole_whatever_its_length() {
+        for len in [0, 1, SPARE_LEN - 1, SPARE_LEN, SPARE_LEN + 1, 300, 1000] {
+            let payload: Bytes = (0..len).map(|byte| byte as u8).collect();
+            let spare = Spare::of(&payload);
+            assert_eq!((spare.bytes(), spare.bytes()), (payload.clone(), payload));
+            assert_eq!(matches!(spare, Spare::Copied(..)), len <= SPARE_LEN);
+        }
+    }
 
     /// **S7** A command is sent again only in the session and under the number that it had, unless
     /// it certainly was not applied; and it is said to be rejected only if no attempt may have

@@ -18,7 +18,7 @@ use paxos_core::value::{Command, CommandKind};
 /// begins with new numbers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Place {
-    pub(crate) session: u64,
+    pub(crate) session: u32,
     pub(crate) number: u64,
 }
 
@@ -31,13 +31,13 @@ pub(crate) struct Numbering {
 /// Numbers from `first` on, and whether each is done with.
 #[derive(Debug)]
 struct Numbers {
-    session: u64,
+    session: u32,
     first: u64,
     done: VecDeque<bool>,
 }
 
 impl Numbers {
-    fn of(session: u64) -> Self {
+    fn of(session: u32) -> Self {
         Self { session, first: 1, done: VecDeque::new() }
     }
 }
@@ -68,10 +68,11 @@ impl Numbering {
     }
 
     /// The session is known no more: from here on numbers are of the next one.
-    pub(crate) fn leave(&self, session: u64) {
+    pub(crate) fn leave(&self, session: u32) {
         let mut numbers = self.numbers();
         if numbers.session == session {
-            *numbers = Numbers::of(session + 1);
+            let next = session.checked_add(1).expect("sessions of a life are never exhausted");
+            *numbers = Numbers::of(next);
         }
     }
 }
@@ -109,7 +110,7 @@ pub(crate) struct OwnSession {
     /// An opening that has no answer for so long is given up.
     patience: Duration,
     /// Which session of this life it is.
-    count: u64,
+    count: u32,
     open: Option<SessionId>,
     /// When it was last asked to be opened; none if that is to be asked at once.
     asked_at: Option<Time>,
@@ -125,12 +126,12 @@ impl OwnSession {
     }
 
     /// Which session of this life it is.
-    pub(crate) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u32 {
         self.count
     }
 
     /// The next session: nothing more is sent in the one before.
-    pub(crate) fn begin(&mut self, count: u64) {
+    pub(crate) fn begin(&mut self, count: u32) {
         (self.count, self.open, self.asked_at, self.first) = (count, None, None, self.next);
     }
 

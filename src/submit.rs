@@ -19,20 +19,23 @@ use crate::session::{OwnSession, Place, opens};
 use crate::waiters::{Numbers, Waiting};
 
 /// What makes a payload a command.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Stamp {
-    /// It is of this kind, and its client has acknowledged so much.
-    Kind(CommandKind, RequestNumber),
+    /// It is of no session.
+    Single,
     /// It stands here in the session of this life, where so much is acknowledged.
     Own(Place, RequestNumber),
+    /// It is of this kind, and its client has acknowledged so much.
+    Given(Box<(CommandKind, RequestNumber)>),
 }
 
 impl Stamp {
     /// The bytes between the command's envelope and its payload.
     pub(crate) fn encoded_len(&self) -> usize {
         match self {
-            Self::Kind(kind, _) => kind.encoded_len(),
+            Self::Single => 0,
             Self::Own(..) => IN_SESSION_LEN,
+            Self::Given(given) => given.0.encoded_len(),
         }
     }
 }
@@ -205,7 +208,7 @@ impl<W> Queue<W> {
         for pending in core::mem::take(&mut self.pending) {
             match pending.stamp {
                 Stamp::Own(..) => own.push(pending.waiting.waiter),
-                Stamp::Kind(..) => self.pending.push_back(pending),
+                Stamp::Single | Stamp::Given(_) => self.pending.push_back(pending),
             }
         }
         own
@@ -277,7 +280,7 @@ impl<W> Queue<W> {
         let mut deadline = Time::ZERO;
         let first = self.next_number;
         while let Some(pending) = self.pending.pop_front() {
-            let Some((kind, acknowledged_below)) = self.kind_of(pending.stamp) else {
+            let Some((kind, acknowledged_below)) = self.kind_of(&pending.stamp) else {
                 self.pending.push_front(pending);
                 if commands.is_empty()
                     && let Some(opening) = self.opening(now)
@@ -313,13 +316,14 @@ impl<W> Queue<W> {
 
     /// What a command is, and what its client has acknowledged; none as long as the session is not
     /// open in which it is to be sent.
-    fn kind_of(&self, stamp: Stamp) -> Option<(CommandKind, RequestNumber)> {
+    fn kind_of(&self, stamp: &Stamp) -> Option<(CommandKind, RequestNumber)> {
         match stamp {
-            Stamp::Kind(kind, acknowledged_below) => Some((kind, acknowledged_below)),
+            Stamp::Single => Some((CommandKind::Apply, RequestNumber::default())),
             Stamp::Own(place, acknowledged_below) => {
                 let (session, request) = (self.session.id()?, RequestNumber::new(place.number));
-                Some((CommandKind::InSession { session, request }, acknowledged_below))
+                Some((CommandKind::InSession { session, request }, *acknowledged_below))
             }
+            Stamp::Given(given) => Some(**given),
         }
     }
 
@@ -407,8 +411,7 @@ mod tests {
     /// A request that gives up after as many nanoseconds as its name says.
     fn push(queue: &mut Queue<u32>, name: u32, len: usize) {
         let deadline = NOW.after(Duration::from_nanos(u64::from(name)));
-        let plain = Stamp::Kind(CommandKind::Apply, RequestNumber::default());
-        queue.push(plain, vec![0; len].into(), Waiting { waiter: name, deadline });
+        queue.push(Stamp::Single, vec![0; len].into(), Waiting { waiter: name, deadline });
     }
 
     fn forwarded(sequence: u64) -> Forwarded {
@@ -493,7 +496,7 @@ mod tests {
         assert!(queue.is_empty());
     }
 
-    fn push_own(queue: &mut Queue<u32>, name: u32, session: u64) {
+    fn push_own(queue: &mut Queue<u32>, name: u32, session: u32) {
         let place = Place { session, number: u64::from(name) };
         let waiting = Waiting { waiter: name, deadline: Time::from_nanos(1000) };
         queue.push(Stamp::Own(place, RequestNumber::new(1)), Bytes::new(), waiting);

@@ -25,17 +25,18 @@ struct Ends {
     unknown: u64,
 }
 
-/// Has the counter incremented from two nodes of five, while leaders are killed where nobody asks,
-/// and cut off where somebody does, before what they were given is answered.
+/// Has the counter incremented from two nodes of five, while leaders are killed where nobody asks, and
+/// cut off where somebody does, and links fall over which replies would come.
 async fn increment(delivery: Delivery, blows: u64) -> (Cluster, Ends) {
     let mut cluster = Cluster::start(5).await;
     cluster.leader().await;
     let answered = Arc::new(AtomicU64::new(0));
+    let unknown = Arc::new(AtomicU64::new(0));
     let mut workers = Vec::new();
     for worker in 0..WORKERS {
         let client = cluster.node(worker as usize % ASKED).client();
         let client = client.with_timeout(Duration::from_secs(60));
-        let answered = Arc::clone(&answered);
+        let (answered, unknown) = (Arc::clone(&answered), Arc::clone(&unknown));
         workers.push(tokio::spawn(async move {
             let mut ends = Ends::default();
             for _ in 0..INCREMENTS / WORKERS {
@@ -46,7 +47,10 @@ async fn increment(delivery: Delivery, blows: u64) -> (Cluster, Ends) {
                             ends.rejected += 1;
                             continue;
                         }
-                        Err(_) => ends.unknown += 1,
+                        Err(_) => {
+                            ends.unknown += 1;
+                            unknown.fetch_add(1, Ordering::SeqCst);
+                        }
                     }
                     break;
                 }
@@ -59,7 +63,25 @@ async fn increment(delivery: Delivery, blows: u64) -> (Cluster, Ends) {
         let due = blow * INCREMENTS / (blows + 1);
         until("some increments", || answered.load(Ordering::SeqCst) >= due).await;
         let leader = cluster.leader().await;
-        if leader < ASKED {
+        let asked = usize::from(leader == 0);
+        if blow % 2 == 1 {
+            // What was forwarded is applied, and nobody is there to be told so.
+            let lost = || {
+                let recalled = cluster.node(asked).metrics().replies_recalled;
+                recalled + unknown.load(Ordering::SeqCst)
+            };
+            let before = lost();
+            // Most cuts have something on the link.
+            for _ in 0..40 {
+                cluster.network.cut(id(asked), id(leader));
+                tokio::time::sleep(Duration::from_millis(3)).await;
+                cluster.network.heal();
+                tokio::time::sleep(Duration::from_millis(7)).await;
+                if lost() > before {
+                    break;
+                }
+            }
+        } else if leader < ASKED {
             cluster.network.isolate(id(leader));
             let others: Vec<_> = (0..5).filter(|place| *place != leader).collect();
             cluster.leader_among(&others).await;
@@ -87,12 +109,14 @@ fn again(cluster: &Cluster) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_increments_in_a_session_are_ten_thousand() {
-    let (cluster, ends) = increment(Delivery::ExactlyOnce, 6).await;
+    let (cluster, ends) = increment(Delivery::ExactlyOnce, 10).await;
     assert_eq!((ends.acknowledged, ends.unknown), (INCREMENTS, 0), "{ends:?}");
     for place in 0..5 {
         assert_eq!(marked(&cluster.node(place).client(), COUNTER).await, INCREMENTS);
     }
     assert!(again(&cluster) > 0, "no leader was lost with something in its hands");
+    let recalled = |place| cluster.node(place).metrics().replies_recalled;
+    assert!((0..ASKED).map(recalled).sum::<u64>() > 0, "nothing was applied whose reply was lost");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

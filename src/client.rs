@@ -205,13 +205,13 @@ impl<M: StateMachine> Client<M> {
         name: Option<SessionRequest>,
         payload: Bytes,
     ) -> Result<Applied<M::Reply>, ClientError> {
-        let (kind, acknowledged_below) = match name {
-            None => (CommandKind::Apply, RequestNumber::default()),
+        let stamp = match name {
+            None => Stamp::Single,
             Some(SessionRequest { session, request, acknowledged_below }) => {
-                (CommandKind::InSession { session, request }, acknowledged_below)
+                let kind = CommandKind::InSession { session, request };
+                Stamp::Given(Box::new((kind, acknowledged_below)))
             }
         };
-        let stamp = Stamp::Given(Box::new((kind, acknowledged_below)));
         self.send(stamp, payload, self.deadline(), Attempt::First).await
     }
 

@@ -40,7 +40,8 @@ pub trait StateMachine: Send + Sync + 'static {
     type Command: Serialize + DeserializeOwned + Send + 'static;
     /// What a command answers.
     type Reply: Serialize + DeserializeOwned + Send + 'static;
-    /// What is asked without changing anything. Never leaves the process.
+    /// What is asked without changing anything. Never leaves the process, unless remote clients are
+    /// served: [`crate::Node::serve`] and [`crate::RemoteClient`] ask for serde of it and its answer.
     type Query: Send + 'static;
     /// What a query answers.
     type Answer: Send + 'static;

@@ -13,7 +13,7 @@ use paxos::{
 use crate::remote_link::{PipeLink, Pipes};
 use crate::support::{Cluster, Marks, Op, PATIENCE, id, mark, marked, soon, until};
 
-const SOON: Duration = Duration::from_millis(600);
+const SOON: Duration = Duration::from_secs(1);
 
 /// A cluster whose nodes serve remote clients over pipes.
 struct Served {
@@ -53,9 +53,7 @@ impl Served {
 }
 
 fn options() -> RemoteOptions {
-    let mut options = RemoteOptions::new(ClusterId::new(7));
-    options.attempt_timeout = SOON;
-    options
+    RemoteOptions::new(ClusterId::new(7))
 }
 
 /// Marks a name, again while leaders change.
@@ -578,7 +576,7 @@ async fn c5_links_are_bounded_altogether_and_for_each_key() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_link_without_a_greeting_is_cut_and_one_that_is_idle_is_not() {
-    let options = ServeOptions { greeting_timeout: SOON, ..ServeOptions::default() };
+    let options = ServeOptions { greeting_timeout: 2 * SOON, ..ServeOptions::default() };
     let served = Served::start(1, options).await;
     let mut idle = Hand::greeted(&served.pipes, id(0), 1).await;
     let mut silent = Hand::new(&served.pipes, id(0), 1);

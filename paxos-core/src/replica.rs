@@ -24,6 +24,7 @@ use crate::ballot::Ballot;
 use crate::catchup::{Catchup, Loads};
 use crate::config::Config;
 use crate::durable::{Durable, Write, WriteSequence};
+use crate::flow::Flows;
 use crate::ids::{Incarnation, LogClock, ReplicaId, Slot, Time};
 use crate::learner::Learner;
 use crate::lives::{Lives, Verdict};
@@ -73,6 +74,7 @@ pub struct Replica {
     /// The committed prefix that this leader has told its peers.
     told: Slot,
     repeats: Repeats,
+    flows: Flows,
     counters: Counters,
     now: Time,
     halted: bool,
@@ -92,7 +94,15 @@ impl Replica {
     ) -> Result<Self, RecoverError> {
         config.check().map_err(RecoverError::Config)?;
         let Recovered {
-            format, incarnation, promised, trimmed, votes, chosen, clock, peers, ..
+            format,
+            incarnation,
+            promised,
+            trimmed,
+            votes,
+            chosen,
+            clock,
+            peers: known,
+            ..
         } = recovered;
         let own = format.replica;
         if !format.membership.contains(own) {
@@ -121,14 +131,17 @@ impl Replica {
             slots_max: config.apply_slots_max as usize,
             bytes_max: config.apply_bytes_max,
         };
+        let peers: Vec<ReplicaId> =
+            membership.members().map(|member| member.id).filter(|id| *id != own).collect();
+        let flows = Flows::new(&peers, membership.window(), config.window_bytes_max);
         let mut replica = Self {
             voter: membership.voter_index(own),
-            peers: membership.members().map(|member| member.id).filter(|id| *id != own).collect(),
+            peers,
             acceptor,
             learner: Learner::recovered(committed, chosen.into_iter()),
             proposer: Proposer::Idle,
             log: Log::recovered(committed, applied, trimmed, config.tail_bytes_max, window),
-            lives: Lives::recovered(peers),
+            lives: Lives::recovered(known),
             catchup: Catchup::new(),
             loads: Loads::new(),
             reads: Reads::default(),
@@ -139,6 +152,7 @@ impl Replica {
             recorded: recovered.committed,
             told: Slot::ZERO,
             repeats: Repeats::new(membership.voters().len()),
+            flows,
             counters: Counters::default(),
             now,
             halted: false,
@@ -341,6 +355,10 @@ impl Replica {
             values_ahead: self.learner.values_ahead(),
             slots_being_applied: self.log.being_applied(),
             reads_waiting: self.reads.waiting(),
+            flows: match self.proposer {
+                Proposer::Leading(_) => self.flows.status(),
+                Proposer::Idle | Proposer::Preparing(_) => Vec::new(),
+            },
         }
     }
 

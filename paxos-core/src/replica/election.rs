@@ -92,6 +92,7 @@ impl Replica {
             (Some(_) | None, Some(_) | None) => {}
         }
         self.catchup.replace(from, heartbeat.committed);
+        self.flows.reported(from, heartbeat.committed);
         if let Some((ballot, committed)) = Pacemaker::watermark(from, heartbeat) {
             self.on_watermark(from, ballot, committed);
         } else {
@@ -200,6 +201,7 @@ impl Replica {
         }
         self.told = self.learner.committed();
         self.repeats.begin(self.learner.committed());
+        self.flows.reset();
         self.pacemaker.disarm(Timer::Election);
         if behind {
             self.pacemaker.arm_election(self.now);
@@ -261,6 +263,7 @@ impl Replica {
         let led = matches!(self.proposer, Proposer::Leading(_));
         self.proposer = Proposer::Idle;
         self.learner.abandon();
+        self.flows.reset();
         if let Some(through) = self.reads.abandon() {
             self.outbox.reads_lost(through);
         }

@@ -8,6 +8,7 @@
 mod athens;
 mod bed;
 mod codec;
+mod flow;
 mod fuzz;
 mod golden;
 mod guards;

@@ -163,6 +163,7 @@ impl World {
             bytes_in_flight: 0,
             writes_pending: 0,
             reads_waiting: 0,
+            flows: Vec::new(),
             messages_waiting: 0,
             slots_being_applied: 0,
             values_ahead: 0,

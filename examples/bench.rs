@@ -19,12 +19,13 @@ use paxos::core::quorum::QuorumRule;
 use paxos::quic::{Identity, QuicOptions, QuicTransport};
 use paxos::storage::{MemoryStorage, Wal, WalOptions};
 use paxos::{
-    Batch, Client, ClusterId, Epoch, Format, GroupId, Member, Membership, MemoryNetwork, Node,
-    ReplicaId, StateMachine, async_trait,
+    Batch, Client, ClusterId, Delivery, Epoch, Format, GroupId, Member, Membership, MemoryNetwork,
+    Node, ReplicaId, StateMachine, async_trait,
 };
 
 const USAGE: &str = "usage: bench [--replicas N] [--clients N] [--seconds S] [--payload BYTES]
-             [--storage memory|wal] [--dir DIR] [--transport memory|quic] [--spread] [--threads N] [--metrics] [--smoke]
+             [--storage memory|wal] [--dir DIR] [--transport memory|quic] [--spread] [--single] [--threads N]
+             [--flood N] [--metrics] [--smoke]
 
   --replicas N   nodes in this process (3)
   --clients N    tasks with one command outstanding each (1024)
@@ -33,7 +34,9 @@ const USAGE: &str = "usage: bench [--replicas N] [--clients N] [--seconds S] [--
   --storage wal  synced to files under DIR (a temporary directory)
   --transport quic  mutual TLS over UDP on loopback
   --spread       clients on all nodes, not on the leader alone
+  --single       commands outside of the node's session
   --threads N    worker threads (2)
+  --flood N      measure the clients alone, and again beside another with N commands outstanding
   --metrics      print the leader's metrics too
   --smoke        a run of a second or less";
 
@@ -69,7 +72,9 @@ struct Args {
     quic: bool,
     dir: Option<String>,
     spread: bool,
+    delivery: Delivery,
     threads: usize,
+    flood: usize,
     metrics: bool,
 }
 
@@ -83,7 +88,9 @@ fn parse() -> Result<Args, String> {
         quic: false,
         dir: None,
         spread: false,
+        delivery: Delivery::ExactlyOnce,
         threads: 2,
+        flood: 0,
         metrics: false,
     };
     let mut words = std::env::args().skip(1);
@@ -97,8 +104,10 @@ fn parse() -> Result<Args, String> {
             "--seconds" => args.seconds = number(value()?)? as f64,
             "--payload" => args.payload = number(value()?)?.min(1 << 19),
             "--threads" => args.threads = number(value()?)?.clamp(1, 64),
+            "--flood" => args.flood = number(value()?)?.clamp(1, 60_000),
             "--dir" => args.dir = Some(value()?),
             "--spread" => args.spread = true,
+            "--single" => args.delivery = Delivery::AtMostOnce,
             "--metrics" => args.metrics = true,
             "--smoke" => (args.seconds, args.clients) = (0.2, 64),
             "--storage" => match value()?.as_str() {
@@ -148,7 +157,20 @@ async fn run(args: &Args) -> Result<(), String> {
     let before = if args.wal { sync_p50(dir)? } else { None };
     let nodes = start(args, dir).await?;
     let leader = leader(&nodes).await;
-    let measured = measure(args, &nodes, leader).await;
+    let mut measured = measure(args, &nodes, leader).await;
+    if args.flood > 0 {
+        let alone = measured.quantile(0.5);
+        let flood = flood(args, &nodes[leader]);
+        measured = measure(args, &nodes, leader).await;
+        let commands = flood.end().await;
+        let beside = measured.quantile(0.5);
+        println!(
+            "p50 alone {alone:?}, beside {} outstanding of another {beside:?}: {:.1} times; the other had \
+             {commands} answered",
+            args.flood,
+            beside.as_secs_f64() / alone.as_secs_f64().max(1e-9),
+        );
+    }
     let metrics = nodes[leader].metrics();
     let status = nodes[leader].status();
     if let Some(reason) = status.stopped {
@@ -162,7 +184,12 @@ async fn run(args: &Args) -> Result<(), String> {
         if args.wal { "wal" } else { "memory" },
         if args.quic { "quic" } else { "memory" },
         args.threads,
-        if args.spread { " spread" } else { "" },
+        match (args.spread, args.delivery) {
+            (true, Delivery::AtMostOnce) => " spread single",
+            (false, Delivery::AtMostOnce) => " single",
+            (true, _) => " spread",
+            (false, _) => "",
+        },
     );
     println!(
         "{:>12} {:>10} {:>10} {:>10} {:>12} {:>10} {:>12}",
@@ -256,6 +283,37 @@ async fn leader(nodes: &[Node<Sink>]) -> usize {
     }
 }
 
+/// A client with many commands outstanding.
+struct Flood {
+    ended: Arc<AtomicBool>,
+    tasks: Vec<tokio::task::JoinHandle<Vec<u32>>>,
+}
+
+impl Flood {
+    /// Ends it; how many commands it had answered.
+    async fn end(self) -> usize {
+        self.ended.store(true, Ordering::Relaxed);
+        let mut commands = 0;
+        for task in self.tasks {
+            commands += task.await.unwrap_or_default().len();
+        }
+        commands
+    }
+}
+
+/// Lets one client have as many commands outstanding as the arguments say: its clones are one.
+fn flood(args: &Args, node: &Node<Sink>) -> Flood {
+    let (counting, ended) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+    let client = node.client();
+    let task = |_| {
+        let (counting, ended) = (Arc::clone(&counting), Arc::clone(&ended));
+        let payload = vec![7; args.payload];
+        tokio::spawn(ask(client.clone(), args.delivery, payload, counting, ended))
+    };
+    let tasks = (0..args.flood).map(task).collect();
+    Flood { ended, tasks }
+}
+
 struct Measured {
     latencies: Vec<u32>,
     elapsed: Duration,
@@ -278,7 +336,7 @@ async fn measure(args: &Args, nodes: &[Node<Sink>], leader: usize) -> Measured {
         let client = nodes[place].client();
         let (counting, ended) = (Arc::clone(&counting), Arc::clone(&ended));
         let payload = vec![7; args.payload];
-        tasks.push(tokio::spawn(ask(client, payload, counting, ended)));
+        tasks.push(tokio::spawn(ask(client, args.delivery, payload, counting, ended)));
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     counting.store(true, Ordering::Relaxed);
@@ -297,6 +355,7 @@ async fn measure(args: &Args, nodes: &[Node<Sink>], leader: usize) -> Measured {
 /// Asks one command after the other; the latencies in tenths of a microsecond.
 async fn ask(
     client: Client<Sink>,
+    delivery: Delivery,
     payload: Payload,
     counting: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,
@@ -304,7 +363,7 @@ async fn ask(
     let mut latencies = Vec::new();
     let mut begin = Instant::now();
     while !ended.load(Ordering::Relaxed) {
-        let reply = client.execute(payload.clone()).await;
+        let reply = client.execute_with(delivery, payload.clone()).await;
         let end = Instant::now();
         if reply.is_ok() && counting.load(Ordering::Relaxed) {
             latencies.push((end.duration_since(begin).as_nanos() / 100) as u32);

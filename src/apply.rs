@@ -1,7 +1,9 @@
 //! Chosen values to replies, in order, on a task of its own.
 //!
-//! Owns: the state machine, the waiting list, and the last applied slot. Knows no protocol.
-//! Invariants: (1) slots are applied in order, each once in a life; (2) a command whose bytes do not
+//! Owns: the state machine, the table of sessions, the waiting list, and the last applied slot. Knows
+//! no protocol.
+//! Invariants: (1) slots are applied in order, each once in a life, and to a state machine that
+//! includes some already the rest of them; (2) a command whose bytes do not
 //! decode, or a panic of the state machine, stops the node: nothing after it is applied;
 //! (3) whoever waits is answered after the state machine returned, never before; (4) waiting
 //! requests time out while the state machine works, as long as it yields.
@@ -16,14 +18,18 @@ use core::time::Duration;
 use futures::FutureExt;
 use paxos_core::ballot::Ballot;
 use paxos_core::ids::{ClientId, Slot, Time};
-use paxos_core::value::{CommandKind, Value};
+use paxos_core::session::{Bounds, SessionTable};
+use paxos_core::value::Value;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::client::Applied;
 use crate::clock::{Alarm, Clock};
 use crate::codec::CommandCodec;
 use crate::error::{ClientError, Rejection, StopReason, Uncertainty, panic_words};
 use crate::journal::Done;
 use crate::machine::{Batch, StateMachine};
+use crate::once::{Fate, Once};
+use crate::session::opens;
 use crate::shared::Shared;
 use crate::waiters::{Numbers, Waiter, Waiters, Waiting};
 
@@ -64,7 +70,9 @@ type Answer<T> = oneshot::Sender<Result<T, ClientError>>;
 
 /// Who waits for what of a state machine.
 pub(crate) enum ReplyTo<M: StateMachine> {
-    Command(Answer<M::Reply>),
+    Command(Answer<Applied<M::Reply>>),
+    /// Waits for a session to be opened or closed.
+    Session(Answer<Slot>),
     Query(Box<(M::Query, Answer<M::Answer>)>),
 }
 
@@ -73,6 +81,7 @@ impl<M: StateMachine> Waiter for ReplyTo<M> {
         // A client that is gone does not mind.
         match self {
             Self::Command(answer) => drop(answer.send(Err(error))),
+            Self::Session(answer) => drop(answer.send(Err(error))),
             Self::Query(query) => drop(query.1.send(Err(error))),
         }
     }
@@ -80,14 +89,23 @@ impl<M: StateMachine> Waiter for ReplyTo<M> {
     fn is_gone(&self) -> bool {
         match self {
             Self::Command(answer) => answer.is_closed(),
+            Self::Session(answer) => answer.is_closed(),
             Self::Query(query) => query.1.is_closed(),
         }
     }
 }
 
+/// Is shown the table of sessions after each slot.
+pub(crate) type Onlooker = Box<dyn FnMut(Slot, &SessionTable) + Send>;
+
 /// The task.
 pub(crate) struct Applier<M: StateMachine> {
     machine: M,
+    /// The last slot that the machine included when it was made.
+    included: Slot,
+    pub(crate) once: Once,
+    /// Whoever looks on; nobody but a simulator does.
+    pub(crate) onlooker: Option<Onlooker>,
     codec: Arc<dyn CommandCodec<M::Command>>,
     client: ClientId,
     applied: Slot,
@@ -122,14 +140,18 @@ impl<M: StateMachine> Applier<M> {
         client: ClientId,
         items: mpsc::UnboundedReceiver<Item<ReplyTo<M>>>,
         done: mpsc::UnboundedSender<Done>,
-        clock: Arc<dyn Clock>,
         shared: Arc<Shared>,
     ) -> Self {
-        let applied = shared.applied();
+        let (applied, clock) = (shared.applied(), Arc::clone(&shared.clock));
         let (now, mut alarm) = (clock.now(), clock.alarm());
         alarm.set(now.after(SWEEP_INTERVAL));
+        let included = machine.applied();
+        let once = Once::new(SessionTable::new(Bounds::default()), Arc::clone(&shared.meters));
         Self {
             machine,
+            included,
+            once,
+            onlooker: None,
             codec,
             client,
             applied,
@@ -176,10 +198,13 @@ impl<M: StateMachine> Applier<M> {
         while let Some((slot, value)) = self.side.values.pop_front() {
             assert_eq!(slot, self.applied.next(), "slots are applied in order");
             match value {
-                Value::Noop | Value::Membership(_) => self.skipped = Some(slot),
+                Value::Noop | Value::Membership(_) => self.skip(slot),
                 Value::Batch(batch) => self.apply_batch(slot, &batch).await?,
             }
             self.applied = slot;
+            if let Some(onlooker) = &mut self.onlooker {
+                onlooker(slot, self.once.table());
+            }
             self.side.waiters.settle(slot);
             self.side.release();
             self.side.shared.set_applied(slot);
@@ -200,29 +225,22 @@ impl<M: StateMachine> Applier<M> {
         slot: Slot,
         batch: &paxos_core::value::Batch,
     ) -> Result<(), StopReason> {
+        let undecodable = |what| StopReason::Undecodable { slot, what };
+        self.once.decide(batch).map_err(|kind| undecodable(format!("command kind {kind:?}")))?;
+        if slot <= self.included {
+            return Ok(());
+        }
         let mut commands = Vec::with_capacity(batch.commands().len());
-        for command in batch.commands() {
-            match command.kind {
-                CommandKind::Apply => {
-                    let decoded = self.codec.decode(command.payload.clone());
-                    commands.push(decoded.map_err(|error| StopReason::Undecodable {
-                        slot,
-                        what: error.to_string(),
-                    })?);
-                }
-                CommandKind::Barrier => {}
-                kind => {
-                    return Err(StopReason::Undecodable {
-                        slot,
-                        what: format!("command kind {kind:?}"),
-                    });
-                }
+        for (command, fate) in batch.commands().iter().zip(self.once.fates()) {
+            if *fate == Fate::Apply {
+                let decoded = self.codec.decode(command.payload.clone());
+                commands.push(decoded.map_err(|error| undecodable(error.to_string()))?);
             }
         }
         let count = commands.len();
         let mut replies = Vec::new();
         if count == 0 {
-            self.skipped = Some(slot);
+            self.skip(slot);
         } else {
             self.tell_skipped();
             let meters = &self.side.shared.meters;
@@ -239,28 +257,38 @@ impl<M: StateMachine> Applier<M> {
             let what = format!("{} replies to {count} commands", replies.len());
             return Err(StopReason::Apply { slot, what });
         }
-        self.answer(batch, replies);
+        self.answer(slot, batch, replies);
         Ok(())
     }
 
-    /// Answers those of this node's clients whose commands were in the batch.
-    fn answer(&mut self, batch: &paxos_core::value::Batch, replies: Vec<M::Reply>) {
+    /// Keeps replies that may be asked for again, and answers those of this node's clients whose
+    /// commands were in the batch.
+    fn answer(&mut self, slot: Slot, batch: &paxos_core::value::Batch, replies: Vec<M::Reply>) {
         let mut replies = replies.into_iter();
-        for command in batch.commands() {
-            let reply = match command.kind {
-                CommandKind::Apply => replies.next(),
-                CommandKind::Barrier | _ => None,
-            };
+        for (place, command) in batch.commands().iter().enumerate() {
+            let fate = self.once.fates()[place];
+            let reply = if fate == Fate::Apply { replies.next() } else { None };
+            if let Some(reply) = &reply {
+                self.once.keep(command, reply);
+            }
             if command.client != self.client {
                 continue;
             }
-            match (self.side.waiters.take(command.request.number()), reply) {
-                // A client that is gone does not mind.
-                (Some(ReplyTo::Command(answer)), Some(reply)) => drop(answer.send(Ok(reply))),
-                (None, _) => {}
-                (Some(ReplyTo::Command(_)), None) | (Some(ReplyTo::Query(_)), _) => {
-                    unreachable!("what has a number is a command that is applied")
+            if let Some(number) = opens(command, self.client) {
+                self.side.shared.session_opened(number);
+            }
+            // A client that is gone does not mind.
+            match self.side.waiters.take(command.request.number()) {
+                None => {}
+                Some(ReplyTo::Command(answer)) => {
+                    let told = match reply {
+                        Some(reply) => Ok(reply),
+                        None => self.once.recall(command, fate, slot),
+                    };
+                    let _ = answer.send(told.map(|reply| Applied { slot, reply }));
                 }
+                Some(ReplyTo::Session(answer)) => drop(answer.send(Ok(slot))),
+                Some(ReplyTo::Query(_)) => unreachable!("what has a number is a command"),
             }
         }
         self.side.release();
@@ -292,6 +320,11 @@ impl<M: StateMachine> Applier<M> {
             }
         }
         Ok(())
+    }
+
+    fn skip(&mut self, slot: Slot) {
+        // It knows of those that it includes.
+        self.skipped = Some(slot).filter(|slot| *slot > self.included);
     }
 
     fn tell_skipped(&mut self) {
@@ -414,3 +447,6 @@ impl<W: Waiter> Side<W> {
         self.shared.release(self.waiters.take_answered());
     }
 }
+
+#[cfg(test)]
+mod tests;

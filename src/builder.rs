@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use paxos_core::config::Config;
-use paxos_core::ids::{ClientId, Incarnation, ReplicaId};
+use paxos_core::ids::{ClientId, Incarnation, ReplicaId, Slot};
 use paxos_core::output::RecoverError;
 use paxos_core::port::{Recovered, Room, Storage, Transport};
 use paxos_core::replica::Replica;
@@ -28,6 +28,7 @@ use crate::metrics::Meters;
 use crate::node::{Node, supervise};
 use crate::options::NodeOptions;
 use crate::reads::Reads;
+use crate::session::OwnSession;
 use crate::shared::{Published, Shared};
 use crate::submit::Queue;
 use crate::succession::Succession;
@@ -153,40 +154,36 @@ pub(crate) fn assemble<M: StateMachine>(
 ) -> Result<Parts<M>, StartError> {
     let Ground { clock, mut transport, journal, meters, done_sender, done, recovered } = ground;
     let (format, life) = (recovered.format.clone(), recovered.incarnation);
-    let (now, reached) = (clock.now(), machine.applied());
+    // Whatever the state machine has made durable, the table of sessions is made of the log.
+    let (now, reached) = (clock.now(), Slot::ZERO);
     let replica = Replica::recover(config.clone(), recovered, reached, clock.seed(), now)
         .map_err(StartError::Recover)?;
-    tracing::info!(replica = %format.replica, %life, applied = %reached, "starts");
+    tracing::info!(replica = %format.replica, %life, includes = %machine.applied(), "starts");
     if let Some(sink) = &options.trace {
         let started = Event::Started { incarnation: life, applied: reached };
         sink.event(now, format.replica, &started);
     }
 
     let published = Published::first(&replica, transport.counters());
-    let shared = Arc::new(Shared::new(&options, &config, meters, published));
+    let shared = Arc::new(Shared::new(&options, &config, Arc::clone(&clock), meters, published));
     let client = client_id(format.replica, life);
     let (requests_sender, requests) = mpsc::unbounded_channel();
     let (apply, items) = mpsc::unbounded_channel();
-    let applier = Applier::new(
-        machine,
-        Arc::clone(&codec),
-        client,
-        items,
-        done_sender,
-        Arc::clone(&clock),
-        Arc::clone(&shared),
-    );
+    let applier =
+        Applier::new(machine, Arc::clone(&codec), client, items, done_sender, Arc::clone(&shared));
     transport.start(life);
     let timeout = options.request_timeout;
+    let patience = config.election_timeout;
+    let session = OwnSession::new(client, options.session_ttl, patience);
     let driver = Driver {
         id: format.replica,
         group: format.group,
         life,
         client: client_id,
-        queue: Queue::new(client, config.batch_bytes_max),
-        reads: Reads::new(config.election_timeout),
+        queue: Queue::new(client, config.batch_bytes_max, session),
+        reads: Reads::new(patience),
         forwarder: Forwarder::new(options.forwards_max),
-        succession: Succession::new(config.election_timeout),
+        succession: Succession::new(patience),
         config,
         options,
         // A generator of this kind never leaves zero.

@@ -289,6 +289,7 @@ impl<W: Waiter> Driver<W> {
     /// waiting for luck.
     pub(crate) fn on_link_lost(&mut self, peer: ReplicaId) {
         self.reads.give_up_on(|asked| asked == peer);
+        self.queue.open_again();
         for carried in self.forwarder.on_down(peer) {
             let lost = ClientError::Unknown(Uncertainty::LinkLost);
             self.tell(Item::Fail(carried.numbers, lost));
@@ -315,6 +316,9 @@ impl<W: Waiter> Driver<W> {
 
     /// Tells the clients of a parcel that it certainly will not be applied.
     fn fail(&mut self, parcel: Parcel<W>, reason: Rejection) {
+        if self.queue.is_opening(&parcel) {
+            return self.fail_opening(&reason);
+        }
         let error = ClientError::Rejected(reason);
         if parcel.waiting.is_empty() {
             if parcel.numbers.count > 0 {
@@ -325,6 +329,20 @@ impl<W: Waiter> Driver<W> {
         self.shared.release(parcel.waiting.len());
         for waiting in parcel.waiting {
             waiting.waiter.fail(error.clone());
+        }
+    }
+
+    /// The session certainly is not opened by this parcel. Whoever waits for it waits for the next
+    /// one, unless that would meet the same.
+    fn fail_opening(&mut self, reason: &Rejection) {
+        self.queue.open_again();
+        if *reason != Rejection::StorageFull {
+            return;
+        }
+        let waiters = self.queue.drain_unopened();
+        self.shared.release(waiters.len());
+        for waiter in waiters {
+            waiter.fail(ClientError::Rejected(reason.clone()));
         }
     }
 

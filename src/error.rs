@@ -20,6 +20,12 @@ pub enum ClientError {
     Rejected(Rejection),
     /// It may have been applied, or may still be. Sending it again may apply it twice.
     Unknown(Uncertainty),
+    /// It is applied, once, by this slot at the latest. What the state machine replied was lost on its
+    /// way, and is not kept any more.
+    ReplyNotKept {
+        /// A slot of which every state includes it.
+        slot: Slot,
+    },
 }
 
 /// Why a command was certainly not applied.
@@ -47,6 +53,11 @@ pub enum Rejection {
     Stopped,
     /// The codec did not encode it; the codec's words.
     Codec(String),
+    /// Its session is not known: it never was opened, or has ended or expired. Whether the same
+    /// request was applied when it was sent before, nobody remembers.
+    SessionUnknown,
+    /// Its session has acknowledged its number before.
+    StaleRequest,
 }
 
 /// Why it is not known whether a command is applied.
@@ -61,6 +72,8 @@ pub enum Uncertainty {
     LeaderChanged,
     /// The link to the leader fell before the leader said what became of the command.
     LinkLost,
+    /// It was sent again, and the session in which it may have been applied is not known any more.
+    SessionLost,
 }
 
 impl fmt::Display for ClientError {
@@ -68,6 +81,9 @@ impl fmt::Display for ClientError {
         match self {
             Self::Rejected(rejection) => write!(f, "not carried out: {rejection}"),
             Self::Unknown(uncertainty) => write!(f, "may be applied or not: {uncertainty}"),
+            Self::ReplyNotKept { slot } => {
+                write!(f, "applied by {slot} at the latest, and its reply is not kept")
+            }
         }
     }
 }
@@ -89,6 +105,8 @@ impl fmt::Display for Rejection {
             Self::Codec(what) => {
                 write!(f, "the codec cannot write the command and read it back: {what}")
             }
+            Self::SessionUnknown => f.write_str("its session is not known"),
+            Self::StaleRequest => f.write_str("its session has acknowledged its number before"),
         }
     }
 }
@@ -100,6 +118,7 @@ impl fmt::Display for Uncertainty {
             Self::Stopped => "it may have been proposed, and the node stopped",
             Self::LeaderChanged => "it may have been proposed, and the leader changed",
             Self::LinkLost => "it may have been proposed, and the link to the leader fell",
+            Self::SessionLost => "it may have been proposed, and its session is not known any more",
         })
     }
 }

@@ -32,7 +32,7 @@ impl Cell {
         self.0.store(value as u64, Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -97,12 +97,29 @@ meters! {
         requests_waiting,
         /// Gauge: those of them that are not proposed.
         requests_pending,
+        /// Commands that clients of this node sent again: nobody could say what came of them, or their
+        /// session was lost before they were applied.
+        requests_again,
         /// Commands proposed here, as leader.
         commands_proposed,
         /// Batches proposed here, as leader.
         batches_proposed,
         /// Commands given to the state machine.
         commands_applied,
+        /// Commands in the log that were applied before, and not again.
+        commands_repeated,
+        /// Those of them whose reply was wanted here, and was kept.
+        replies_recalled,
+        /// Those of them whose reply was wanted here, and is not kept any more.
+        replies_not_kept,
+        /// Commands in the log that were not applied, as their session is not known.
+        commands_astray,
+        /// Commands in the log that were not applied: acknowledged before, or one too many to remember.
+        commands_refused,
+        /// Gauge: sessions that are known.
+        sessions,
+        /// Sessions that expired, or gave way to others.
+        sessions_expired,
         /// Gauge: slots handed out to be applied that are not.
         apply_slots_waiting,
         /// Frames of commands sent to another leader.

@@ -22,6 +22,10 @@ pub struct NodeOptions {
     pub forwards_max: usize,
     /// How long a client waits for its answer unless it says otherwise. Default 5 s.
     pub request_timeout: Duration,
+    /// How long the session in which this node's commands are sent outlives its last use, by the
+    /// clock of the log; the next command after that opens another. Longer than any request may
+    /// take: one that is sent again after its session expired ends as unknown. Default 1 h.
+    pub session_ttl: Duration,
     /// How long [`crate::Node::shutdown`] waits for what is proposed. Default 5 s.
     pub shutdown_timeout: Duration,
     /// How long a forwarded command that the leader refused waits before it is tried again; grows
@@ -41,6 +45,7 @@ impl Default for NodeOptions {
             forwarded_bytes_max: 64 << 20,
             forwards_max: 64,
             request_timeout: Duration::from_secs(5),
+            session_ttl: Duration::from_secs(3600),
             shutdown_timeout: Duration::from_secs(5),
             backoff_min: Duration::from_millis(5),
             backoff_max: Duration::from_millis(200),
@@ -56,6 +61,7 @@ impl NodeOptions {
             (self.forwarded_bytes_max > 0, "forwarded_bytes_max"),
             (self.forwards_max > 0, "forwards_max"),
             (!self.request_timeout.is_zero(), "request_timeout"),
+            (!self.session_ttl.is_zero(), "session_ttl"),
             (!self.backoff_min.is_zero(), "backoff_min"),
             (!self.backoff_max.is_zero(), "backoff_max"),
         ];

@@ -6,7 +6,6 @@
 //! point; (2) a question of a peer is put to the replica at once, so that its point is as new as the
 //! question.
 
-use bytes::Bytes;
 use paxos_core::ballot::Ballot;
 use paxos_core::ids::{ReplicaId, Slot, Time};
 use paxos_core::output::ReadTicket;
@@ -26,18 +25,25 @@ impl<W: Waiter> Driver<W> {
     /// Puts what clients asked for where it waits.
     pub(crate) fn take_requests(&mut self, now: Time) {
         let mut requests = core::mem::take(&mut self.intake.requests);
-        for Request { asked, timeout, waiter } in requests.drain(..) {
-            let waiting = Waiting { waiter, deadline: now.after(timeout) };
+        for Request { asked, deadline, waiter, owner } in requests.drain(..) {
+            let waiting = Waiting { waiter, deadline };
             match asked {
-                Asked::Command(payload) => self.take_command(payload, waiting),
+                Asked::Command(stamp, payload) => {
+                    self.queue.push(owner, stamp, payload, waiting);
+                }
                 Asked::Read(consistency) => self.take_read(consistency, waiting, now),
             }
         }
         self.intake.requests = requests;
-    }
-
-    fn take_command(&mut self, payload: Bytes, waiting: Waiting<W>) {
-        self.queue.push(payload, waiting);
+        if let Some(number) = self.shared.take_opened() {
+            self.queue.session_opened(number);
+        }
+        // Their clients know whether they were sent before.
+        let astray = self.queue.take_astray();
+        self.shared.release(astray.len());
+        for waiter in astray {
+            waiter.fail(ClientError::Rejected(Rejection::SessionUnknown));
+        }
     }
 
     fn take_read(&mut self, consistency: Consistency, waiting: Waiting<W>, now: Time) {

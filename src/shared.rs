@@ -17,9 +17,11 @@ use paxos_core::port::{Room, TransportCounters};
 use paxos_core::replica::Replica;
 use tokio::sync::watch;
 
+use crate::clock::Clock;
 use crate::error::StopReason;
 use crate::metrics::Meters;
 use crate::options::NodeOptions;
+use crate::session::Numbering;
 
 /// What can be seen of a node.
 #[derive(Clone, Debug)]
@@ -82,7 +84,14 @@ pub(crate) struct Shared {
     applied: AtomicU64,
     nudged: AtomicBool,
     waker: AtomicWaker,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) meters: Arc<Meters>,
+    /// By which clients number their requests.
+    pub(crate) numbering: Numbering,
+    /// The newest session of this life that the log opened, until it is taken; zero if none.
+    opened: AtomicU64,
+    /// How many clients were made.
+    owners: AtomicU64,
     pub(crate) published: Mutex<Published>,
     pub(crate) events: watch::Sender<NodeEventState>,
     pub(crate) stopped: watch::Sender<Option<StopReason>>,
@@ -92,6 +101,7 @@ impl Shared {
     pub(crate) fn new(
         options: &NodeOptions,
         config: &Config,
+        clock: Arc<dyn Clock>,
         meters: Arc<Meters>,
         published: Published,
     ) -> Self {
@@ -105,11 +115,20 @@ impl Shared {
             applied: AtomicU64::new(applied.number()),
             nudged: AtomicBool::new(false),
             waker: AtomicWaker::new(),
+            clock,
             meters,
+            numbering: Numbering::new(),
+            opened: AtomicU64::new(0),
+            owners: AtomicU64::new(0),
             published: Mutex::new(published),
             events: watch::Sender::new(events),
             stopped: watch::Sender::new(None),
         }
+    }
+
+    /// A number for a client that is made.
+    pub(crate) fn next_owner(&self) -> u64 {
+        self.owners.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Takes a place for one request, if one is free.
@@ -119,6 +138,27 @@ impl Shared {
             self.release(1);
         }
         admitted
+    }
+
+    /// Takes a place for a request that had one, and is sent again: those that were admitted are not
+    /// turned away half-way.
+    pub(crate) fn admit_again(&self) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The log opened this session of this life. Wakes the node's task, where requests wait for it.
+    pub(crate) fn session_opened(&self, number: u64) {
+        self.opened.fetch_max(number, Ordering::AcqRel);
+        self.nudge();
+    }
+
+    /// The newest session of this life that the log opened since the last call.
+    pub(crate) fn take_opened(&self) -> Option<u64> {
+        // Reading is free, and there is one in an hour.
+        if self.opened.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        Some(self.opened.swap(0, Ordering::AcqRel)).filter(|number| *number > 0)
     }
 
     /// Frees the places of requests that were answered.

@@ -2,27 +2,50 @@
 //! queue).
 //!
 //! Owns: [`Queue`]: what was asked for and is certainly not proposed yet; the numbering of this
-//! life's requests. Knows no replica and no transport.
+//! life's requests; the session that they are sent in. Knows no replica and no transport.
 //! Invariants: (1) a request gets its number when it leaves `pending`, in order, once; (2) a parcel
 //! holds this node's own commands first, their numbers consecutive; (3) whatever stands in the
-//! queue is certainly not proposed.
+//! queue is certainly not proposed; (4) what is to be sent in the session waits until it is open.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use core::time::Duration;
-use paxos_core::codec::BATCH_HEADER_LEN;
+use paxos_core::codec::{BATCH_HEADER_LEN, COMMAND_HEADER_LEN, IN_SESSION_LEN};
 use paxos_core::ids::{ClientId, Incarnation, ReplicaId, RequestNumber, Time};
 use paxos_core::value::{Batch, Command, CommandKind};
 
 use crate::client::Consistency;
+use crate::fair::Fair;
+use crate::session::{OwnSession, Place, opens};
 use crate::waiters::{Numbers, Waiting};
+
+/// What makes a payload a command.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Stamp {
+    /// It is of no session.
+    Single,
+    /// It stands here in the session of this life, where so much is acknowledged.
+    Own(Place, RequestNumber),
+    /// It is of this kind, and its client has acknowledged so much.
+    Given(Box<(CommandKind, RequestNumber)>),
+}
+
+impl Stamp {
+    /// The bytes between the command's envelope and its payload.
+    pub(crate) fn encoded_len(&self) -> usize {
+        match self {
+            Self::Single => 0,
+            Self::Own(..) => IN_SESSION_LEN,
+            Self::Given(given) => given.0.encoded_len(),
+        }
+    }
+}
 
 /// What a client asks for.
 #[derive(Debug)]
 pub(crate) enum Asked {
-    /// That this be applied.
-    Command(Bytes),
+    /// That this be put into the log.
+    Command(Stamp, Bytes),
     /// An answer from a state as new as this.
     Read(Consistency),
 }
@@ -31,12 +54,15 @@ pub(crate) enum Asked {
 #[derive(Debug)]
 pub(crate) struct Request<W> {
     pub(crate) asked: Asked,
-    pub(crate) timeout: Duration,
+    pub(crate) deadline: Time,
     pub(crate) waiter: W,
+    /// Which client asks: clients take turns.
+    pub(crate) owner: u64,
 }
 
 #[derive(Debug)]
 struct Pending<W> {
+    stamp: Stamp,
     payload: Bytes,
     waiting: Waiting<W>,
 }
@@ -98,22 +124,30 @@ pub(crate) struct Queue<W> {
     client: ClientId,
     bytes_max: usize,
     next_number: u64,
-    pending: VecDeque<Pending<W>>,
+    session: OwnSession,
+    pending: Fair<Pending<W>>,
+    /// Those that are of a session that is lost.
+    astray: Vec<W>,
     returned: VecDeque<Parcel<W>>,
-    forwarded: VecDeque<(Forwarded, Batch)>,
+    forwarded: Fair<(Forwarded, Batch)>,
     forwarded_bytes: usize,
+    /// The last parcel left no room for what peers forwarded: the next one does.
+    owed: bool,
 }
 
 impl<W> Queue<W> {
-    pub(crate) fn new(client: ClientId, bytes_max: usize) -> Self {
+    pub(crate) fn new(client: ClientId, bytes_max: usize, session: OwnSession) -> Self {
         Self {
             client,
             bytes_max,
             next_number: 1,
-            pending: VecDeque::new(),
+            session,
+            pending: Fair::new(),
+            astray: Vec::new(),
             returned: VecDeque::new(),
-            forwarded: VecDeque::new(),
+            forwarded: Fair::new(),
             forwarded_bytes: 0,
+            owed: false,
         }
     }
 
@@ -130,13 +164,60 @@ impl<W> Queue<W> {
         self.pending.is_empty() && self.returned.is_empty() && self.forwarded.is_empty()
     }
 
-    pub(crate) fn push(&mut self, payload: Bytes, waiting: Waiting<W>) {
-        self.pending.push_back(Pending { payload, waiting });
+    /// Puts a client's command where it waits for its turn.
+    pub(crate) fn push(&mut self, owner: u64, stamp: Stamp, payload: Bytes, waiting: Waiting<W>) {
+        if let Stamp::Own(place, _) = stamp
+            && place.session != self.session.count()
+        {
+            if place.session < self.session.count() {
+                self.astray.push(waiting.waiter);
+                return;
+            }
+            self.session.begin(place.session);
+            let lost = self.take_own();
+            self.astray.extend(lost);
+        }
+        self.pending.push(owner, Pending { stamp, payload, waiting });
+    }
+
+    /// Takes those out that were to be sent in a session that is lost.
+    pub(crate) fn take_astray(&mut self) -> Vec<W> {
+        core::mem::take(&mut self.astray)
+    }
+
+    /// The log opened the session of this life with this number.
+    pub(crate) fn session_opened(&mut self, number: u64) {
+        self.session.opened(number);
+    }
+
+    /// Whatever was sent may be lost: if the session is not open, it is to be opened again.
+    pub(crate) fn open_again(&mut self) {
+        self.session.ask_again();
+    }
+
+    /// Whether a parcel is to open the session.
+    pub(crate) fn is_opening(&self, parcel: &Parcel<W>) -> bool {
+        parcel.commands.first().is_some_and(|first| opens(first, self.client).is_some())
+    }
+
+    /// Takes those out that wait for the session to be opened.
+    pub(crate) fn drain_unopened(&mut self) -> Vec<W> {
+        if self.session.id().is_some() {
+            return Vec::new();
+        }
+        self.session.ask_again();
+        self.take_own()
+    }
+
+    /// Takes those out that are to be sent in the session.
+    fn take_own(&mut self) -> Vec<W> {
+        let own = self.pending.take_if(|pending| matches!(pending.stamp, Stamp::Own(..)));
+        own.into_iter().map(|pending| pending.waiting.waiter).collect()
     }
 
     pub(crate) fn push_forwarded(&mut self, forwarded: Forwarded, batch: Batch) {
         self.forwarded_bytes += batch.encoded_len();
-        self.forwarded.push_back((forwarded, batch));
+        self.forwarded.push(u64::from(forwarded.from.number()), (forwarded, batch));
     }
 
     /// Puts a parcel back that was not proposed. Its waiters must stand in the waiting list.
@@ -150,6 +231,7 @@ impl<W> Queue<W> {
 
     /// There is a leader that has refused nothing yet: every parcel is to be tried at once.
     pub(crate) fn hurry(&mut self) {
+        self.session.ask_again();
         for parcel in &mut self.returned {
             parcel.retry_at = Time::ZERO;
         }
@@ -166,52 +248,65 @@ impl<W> Queue<W> {
         if let Some(due) = due {
             return self.returned.remove(due);
         }
-        let parcel = self.assemble();
+        let parcel = self.assemble(now, self.bytes_max);
         (!parcel.commands.is_empty()).then_some(parcel)
     }
 
-    /// The next parcel to be proposed here: everything that is ready and fits.
+    /// The next parcel to be proposed here: everything that is ready and fits. Of two parcels one at
+    /// least has room for what peers forwarded, however much this node's own clients ask for.
     pub(crate) fn next(&mut self, now: Time) -> Option<Parcel<W>> {
-        let mut parcel = match self.next_own(now) {
-            Some(parcel) => parcel,
-            None => self.assemble(),
+        let owed = self.forwarded.front().filter(|_| self.owed);
+        let owed = owed.map(|(_, batch)| batch.encoded_len() - BATCH_HEADER_LEN);
+        let mut parcel = match owed {
+            Some(bytes) => self.assemble(now, self.bytes_max.saturating_sub(bytes)),
+            None => match self.next_own(now) {
+                Some(parcel) => parcel,
+                None => self.assemble(now, self.bytes_max),
+            },
         };
         while let Some((_, batch)) = self.forwarded.front() {
             let bytes = batch.encoded_len() - BATCH_HEADER_LEN;
             if !parcel.commands.is_empty() && parcel.bytes + bytes > self.bytes_max {
                 break;
             }
-            let (forwarded, batch) = self.forwarded.pop_front().expect("the front was just seen");
+            let (forwarded, batch) = self.forwarded.pop().expect("the front was just seen");
             self.forwarded_bytes -= batch.encoded_len();
             parcel.bytes += bytes;
             parcel.commands.extend_from_slice(batch.commands());
             parcel.forwards.push(forwarded);
         }
+        self.owed = parcel.forwards.is_empty() && !self.forwarded.is_empty();
         (!parcel.commands.is_empty()).then_some(parcel)
     }
 
-    /// Numbers pending requests and takes them out, as many as fit into one batch.
-    fn assemble(&mut self) -> Parcel<W> {
+    /// Numbers pending requests and takes them out, one of each client in turn, as many as fit into
+    /// so many bytes; into a whole batch one at least.
+    fn assemble(&mut self, now: Time, bytes_max: usize) -> Parcel<W> {
         let mut bytes = BATCH_HEADER_LEN;
         let guess = self.pending.len().min(8192);
         let mut commands = Vec::with_capacity(guess);
         let mut waiting = Vec::with_capacity(guess);
         let mut deadline = Time::ZERO;
         let first = self.next_number;
-        while let Some(pending) = self.pending.pop_front() {
-            let command = Command {
-                kind: CommandKind::Apply,
-                client: self.client,
-                request: RequestNumber::new(self.next_number),
-                acknowledged_below: RequestNumber::default(),
-                payload: pending.payload,
+        let whole = bytes_max == self.bytes_max;
+        while let Some(pending) = self.pending.front() {
+            let Some((kind, acknowledged_below)) = self.kind_of(&pending.stamp) else {
+                if commands.is_empty()
+                    && let Some(opening) = self.opening(now)
+                {
+                    deadline = self.session.asked_until(now);
+                    bytes += opening.encoded_len();
+                    commands.push(opening);
+                }
+                break;
             };
-            if !commands.is_empty() && bytes + command.encoded_len() > self.bytes_max {
-                self.pending
-                    .push_front(Pending { payload: command.payload, waiting: pending.waiting });
+            let len = COMMAND_HEADER_LEN + kind.encoded_len() + pending.payload.len();
+            if bytes + len > bytes_max && !(whole && commands.is_empty()) {
                 break;
             }
-            bytes += command.encoded_len();
+            let pending = self.pending.pop().expect("the front was just seen");
+            let command = self.command(kind, acknowledged_below, pending.payload);
+            bytes += len;
             self.next_number += 1;
             deadline = deadline.max(pending.waiting.deadline);
             commands.push(command);
@@ -229,19 +324,43 @@ impl<W> Queue<W> {
         }
     }
 
+    /// What a command is, and what its client has acknowledged; none as long as the session is not
+    /// open in which it is to be sent.
+    fn kind_of(&self, stamp: &Stamp) -> Option<(CommandKind, RequestNumber)> {
+        match stamp {
+            Stamp::Single => Some((CommandKind::Apply, RequestNumber::default())),
+            Stamp::Own(place, acknowledged_below) => {
+                let (session, request) = (self.session.id()?, RequestNumber::new(place.number));
+                Some((CommandKind::InSession { session, request }, *acknowledged_below))
+            }
+            Stamp::Given(given) => Some(**given),
+        }
+    }
+
+    fn command(
+        &self,
+        kind: CommandKind,
+        acknowledged_below: RequestNumber,
+        payload: Bytes,
+    ) -> Command {
+        let request = RequestNumber::new(self.next_number);
+        Command { kind, client: self.client, request, acknowledged_below, payload }
+    }
+
+    /// The command that opens the session, with a number of its own, if it is time for it.
+    fn opening(&mut self, now: Time) -> Option<Command> {
+        let (session, ttl) = self.session.ask(now)?;
+        let kind = CommandKind::OpenSession { session, ttl };
+        let command = self.command(kind, RequestNumber::default(), Bytes::new());
+        self.next_number += 1;
+        Some(command)
+    }
+
     /// Takes out what nobody waits for any longer: single waiters, and numbered parcels.
     pub(crate) fn expire(&mut self, now: Time) -> (Vec<W>, Vec<Parcel<W>>) {
-        let mut waiters = Vec::new();
         // Timeouts differ by client, so the order of arrival is not that of deadlines.
-        if self.pending.iter().any(|p| p.waiting.deadline <= now) {
-            for pending in core::mem::take(&mut self.pending) {
-                if pending.waiting.deadline <= now {
-                    waiters.push(pending.waiting.waiter);
-                } else {
-                    self.pending.push_back(pending);
-                }
-            }
-        }
+        let late = self.pending.take_if(|pending| pending.waiting.deadline <= now);
+        let waiters = late.into_iter().map(|pending| pending.waiting.waiter).collect();
         let mut parcels = Vec::new();
         for parcel in core::mem::take(&mut self.returned) {
             // One that carries commands of peers is of interest to them at any rate.
@@ -256,14 +375,14 @@ impl<W> Queue<W> {
 
     /// Takes all waiters without a number out.
     pub(crate) fn drain_pending(&mut self) -> Vec<W> {
-        let pending = self.pending.drain(..);
-        pending.map(|pending| pending.waiting.waiter).collect()
+        let pending = self.pending.take_all();
+        pending.into_iter().map(|pending| pending.waiting.waiter).collect()
     }
 
     /// Takes everything out that peers forwarded.
     pub(crate) fn drain_forwarded(&mut self) -> Vec<Forwarded> {
         self.forwarded_bytes = 0;
-        let mut all: Vec<_> = self.forwarded.drain(..).map(|(from, _)| from).collect();
+        let mut all: Vec<_> = self.forwarded.take_all().into_iter().map(|(from, _)| from).collect();
         for parcel in &mut self.returned {
             all.extend(parcel.without_forwards());
         }
@@ -276,17 +395,24 @@ impl<W> Queue<W> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-    use paxos_core::codec::COMMAND_HEADER_LEN;
+    use core::time::Duration;
+
     use paxos_core::ids::LogClock;
 
     use super::*;
 
     const NOW: Time = Time::from_nanos(100);
+    const PATIENCE: Duration = Duration::from_nanos(50);
+    const CLIENT: ClientId = ClientId::new(1);
+
+    fn queue(bytes_max: usize) -> Queue<u32> {
+        Queue::new(CLIENT, bytes_max, OwnSession::new(CLIENT, Duration::from_secs(9), PATIENCE))
+    }
 
     /// A request that gives up after as many nanoseconds as its name says.
     fn push(queue: &mut Queue<u32>, name: u32, len: usize) {
         let deadline = NOW.after(Duration::from_nanos(u64::from(name)));
-        queue.push(vec![0; len].into(), Waiting { waiter: name, deadline });
+        queue.push(1, Stamp::Single, vec![0; len].into(), Waiting { waiter: name, deadline });
     }
 
     fn forwarded(sequence: u64) -> Forwarded {
@@ -301,7 +427,7 @@ mod tests {
     #[test]
     fn everything_ready_shares_a_parcel_up_to_the_bound() {
         let room_for_two = BATCH_HEADER_LEN + 2 * (COMMAND_HEADER_LEN + 10);
-        let mut queue = Queue::new(ClientId::new(1), room_for_two);
+        let mut queue = queue(room_for_two);
         for name in 1..=3 {
             push(&mut queue, name, 10);
         }
@@ -318,8 +444,68 @@ mod tests {
     }
 
     #[test]
+    fn clients_take_turns_however_much_one_asks_for() {
+        let room_for_four = BATCH_HEADER_LEN + 4 * (COMMAND_HEADER_LEN + 10);
+        let mut queue = queue(room_for_four);
+        let ask = |queue: &mut Queue<u32>, owner, name| {
+            let waiting = Waiting { waiter: name, deadline: NOW.after(PATIENCE) };
+            queue.push(owner, Stamp::Single, vec![0; 10].into(), waiting);
+        };
+        for name in 0..1000 {
+            ask(&mut queue, 1, name);
+        }
+        let names = |parcel: Parcel<u32>| {
+            parcel.waiting.into_iter().map(|waiting| waiting.waiter).collect::<Vec<_>>()
+        };
+        assert_eq!(names(queue.next(NOW).unwrap()), [0, 1, 2, 3]);
+        ask(&mut queue, 2, 2000);
+        ask(&mut queue, 3, 3000);
+        ask(&mut queue, 2, 2001);
+        assert_eq!(names(queue.next(NOW).unwrap()), [4, 2000, 3000, 5]);
+        assert_eq!(names(queue.next(NOW).unwrap()), [2001, 6, 7, 8]);
+        assert_eq!(queue.pending(), 991);
+    }
+
+    #[test]
+    fn own_commands_without_end_leave_every_second_parcel_to_peers_in_turn() {
+        let room_for_four = BATCH_HEADER_LEN + 4 * (COMMAND_HEADER_LEN + 10);
+        let mut queue = queue(room_for_four);
+        for name in 1..=100 {
+            push(&mut queue, name, 10);
+        }
+        let from =
+            |replica, sequence| Forwarded { from: ReplicaId::new(replica), ..forwarded(sequence) };
+        for sequence in 1..=3 {
+            queue.push_forwarded(from(2, sequence), foreign(2));
+        }
+        queue.push_forwarded(from(3, 9), foreign(2));
+        let mut served = Vec::new();
+        for _ in 0..8 {
+            let parcel = queue.next(NOW).unwrap();
+            assert!(parcel.bytes <= room_for_four);
+            assert!(parcel.numbers.count >= 1, "own commands go on");
+            served.push(parcel.forwards.iter().map(|f| (f.from.number(), f.sequence)).collect());
+        }
+        let served: Vec<Vec<(u16, u64)>> = served;
+        assert_eq!(
+            served,
+            [
+                vec![],
+                vec![(2, 1)],
+                vec![],
+                vec![(3, 9)],
+                vec![],
+                vec![(2, 2)],
+                vec![],
+                vec![(2, 3)]
+            ]
+        );
+        assert_eq!(queue.forwarded_bytes(), 0);
+    }
+
+    #[test]
     fn commands_of_peers_follow_the_own_and_can_be_dropped_again() {
-        let mut queue = Queue::new(ClientId::new(1), 10_000);
+        let mut queue = queue(10_000);
         push(&mut queue, 1, 10);
         queue.push_forwarded(forwarded(8), foreign(3));
         queue.push_forwarded(forwarded(9), foreign(1));
@@ -335,7 +521,7 @@ mod tests {
 
     #[test]
     fn what_is_put_back_keeps_its_numbers_and_waits_for_its_turn() {
-        let mut queue = Queue::new(ClientId::new(1), 10_000);
+        let mut queue = queue(10_000);
         push(&mut queue, 50, 1);
         let mut parcel = queue.next(NOW).unwrap();
         parcel.waiting.clear();
@@ -356,7 +542,7 @@ mod tests {
 
     #[test]
     fn expiry_takes_those_out_whose_time_is_over() {
-        let mut queue = Queue::new(ClientId::new(1), 10_000);
+        let mut queue = queue(10_000);
         for name in [30, 10, 20] {
             push(&mut queue, name, 1);
         }
@@ -368,6 +554,61 @@ mod tests {
         queue.put_back(parcel);
         assert!(queue.expire(Time::from_nanos(129)).1.is_empty());
         assert_eq!(queue.expire(Time::from_nanos(130)).1.len(), 1);
+        assert!(queue.is_empty());
+    }
+
+    fn push_own(queue: &mut Queue<u32>, name: u32, session: u32) {
+        let place = Place { session, number: u64::from(name) };
+        let waiting = Waiting { waiter: name, deadline: Time::from_nanos(1000) };
+        queue.push(1, Stamp::Own(place, RequestNumber::new(1)), Bytes::new(), waiting);
+    }
+
+    /// The id of the session that a parcel opens.
+    fn opened(parcel: &Parcel<u32>) -> u64 {
+        assert_eq!((parcel.commands.len(), parcel.numbers.count), (1, 1));
+        assert!(parcel.waiting.is_empty(), "nobody waits for it");
+        opens(&parcel.commands[0], CLIENT).unwrap()
+    }
+
+    #[test]
+    fn what_is_to_be_sent_in_the_session_waits_until_it_is_open() {
+        let mut queue = queue(10_000);
+        push_own(&mut queue, 1, 0);
+        push_own(&mut queue, 2, 0);
+        let parcel = queue.next(NOW).unwrap();
+        assert_eq!((opened(&parcel), parcel.numbers.first), (1, 1));
+        assert!(queue.is_opening(&parcel));
+        assert_eq!(Batch::new(LogClock::default(), parcel.commands).encoded_len(), parcel.bytes);
+        assert!(queue.next(NOW).is_none() && !queue.is_empty(), "it is asked for once");
+        let late = NOW.after(PATIENCE);
+        assert_eq!(opened(&queue.next(late).unwrap()), 2, "nobody can say what came of the first");
+        queue.session_opened(1);
+        let parcel = queue.next(late).unwrap();
+        assert_eq!((parcel.numbers.first, parcel.numbers.count), (3, 2));
+        for (command, request) in parcel.commands.iter().zip([1, 2].map(RequestNumber::new)) {
+            let session = paxos_core::ids::SessionId::new(1 << 64 | 1);
+            assert_eq!(command.kind, CommandKind::InSession { session, request });
+            assert_eq!(command.acknowledged_below, RequestNumber::new(1));
+        }
+        assert!(!queue.is_opening(&parcel));
+    }
+
+    #[test]
+    fn what_was_to_be_sent_in_a_session_that_is_lost_goes_astray() {
+        let mut queue = queue(10_000);
+        push_own(&mut queue, 1, 0);
+        push(&mut queue, 50, 1);
+        assert_eq!(opened(&queue.next(NOW).unwrap()), 1);
+        queue.session_opened(1);
+        push_own(&mut queue, 2, 1);
+        assert_eq!(queue.take_astray(), [1]);
+        push_own(&mut queue, 3, 0);
+        assert_eq!(queue.take_astray(), [3]);
+        queue.session_opened(1);
+        let parcel = queue.next(NOW).unwrap();
+        assert_eq!(parcel.commands[0].kind, CommandKind::Apply, "that one is of no session");
+        assert_eq!(opened(&queue.next(NOW).unwrap()), 2);
+        assert_eq!(queue.drain_unopened(), [2]);
         assert!(queue.is_empty());
     }
 }

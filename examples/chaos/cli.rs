@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::fault::{self, Fault};
+use crate::preset::{self, Preset};
 
 /// What `chaos --help` prints.
 pub(crate) const HELP: &str = "\
@@ -14,6 +15,8 @@ chaos - real `kv serve` processes, under faults, with clients whose history is j
 usage:
   chaos --minutes M [options]    run for M minutes (0.1 to 1440; fractions are allowed)
   chaos --smoke [options]        run for 20 seconds, without root's means
+  chaos --preset NAME [options]  how long no new command is committed in a partial partition; all for
+                                 each of them
   chaos --check FILE             judge a history that an earlier run has saved
 
 options:
@@ -23,6 +26,9 @@ options:
                    kill kill-many pause isolate split bridge quorum-loss chain one-way swizzle loss
                    delay duplicate reorder filter-cut filter-loss sync-error sync-lie sync-slow
                    sync-hang write-error disk-full
+  --preset NAME    quorum-loss constrained chained row howard bridge leader-mute leader-deaf
+                   follower-mute follower-deaf to-follower from-follower flapping-link
+                   flapping-follower; some of five replicas alone; 78 s each
   --rootless       do without root's means: namespaces, packet filter, small file systems
   --kv PATH        the `kv` program (default: built by cargo, or beside this program)
   --history FILE   save the history here, whatever the verdict
@@ -50,6 +56,8 @@ pub(crate) struct Options {
     pub(crate) nodes: usize,
     pub(crate) seed: Option<u64>,
     pub(crate) faults: Vec<Fault>,
+    /// What is measured; nothing for random faults.
+    pub(crate) presets: Vec<Preset>,
     pub(crate) rootless: bool,
     pub(crate) kv: Option<PathBuf>,
     pub(crate) history: Option<PathBuf>,
@@ -63,6 +71,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
         nodes: 3,
         seed: None,
         faults: Fault::ALL.to_vec(),
+        presets: Vec::new(),
         rootless: false,
         kv: None,
         history: None,
@@ -92,6 +101,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
                 options.seed = Some(seed);
             }
             "--faults" => options.faults = fault::parse(&value()?)?,
+            "--preset" => options.presets = preset::parse(&value()?)?,
             "--rootless" => options.rootless = true,
             "--kv" => options.kv = Some(value()?.into()),
             "--history" => options.history = Some(value()?.into()),
@@ -102,7 +112,13 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
     }
     match check {
         Some(file) => Ok(Invocation::Check(file)),
-        None if options.duration.is_zero() => Err("--minutes M or --smoke is needed".into()),
+        None if options.presets.iter().any(|preset| preset.fits(options.nodes)) => {
+            Ok(Invocation::Run(options))
+        }
+        None if !options.presets.is_empty() => Err("that preset needs --nodes 5".into()),
+        None if options.duration.is_zero() => {
+            Err("--minutes M, --smoke or --preset is needed".into())
+        }
         None => Ok(Invocation::Run(options)),
     }
 }

@@ -213,6 +213,12 @@ impl Cluster {
         infos.iter().position(leads)
     }
 
+    /// How often replicas that run have campaigned, by their own word.
+    pub(crate) fn campaigns(&self) -> u64 {
+        let count = |node| info(node)?.line("campaigns")?.parse::<u64>().ok();
+        self.nodes.iter().filter_map(count).sum()
+    }
+
     /// Waits until all replicas hold the same at the same slot.
     pub(crate) fn wait_until_equal(&self, patience: Duration) -> Result<String, String> {
         let start = Instant::now();

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example chaos -- --minutes 10 --nodes 5
+//! cargo run --release --example chaos -- --preset chained
 //! cargo run --release --example chaos -- --check FILE
 //! ```
 //!
@@ -22,6 +23,7 @@ mod history;
 mod judge;
 mod layout;
 mod load;
+mod preset;
 mod proxy;
 mod report;
 mod resp;
@@ -148,6 +150,10 @@ fn run(options: &Options) -> Result<ExitCode, String> {
     );
     let plan = Plan { kv: &kv, dir: &dir, nodes: options.nodes, seed, small_disk };
     let mut cluster = Cluster::new(lay_out(&plan, &abilities, &guard)?, &kv, &abilities);
+    if !options.presets.is_empty() {
+        let held = preset::run(&mut cluster, &options.presets, seed, &interrupted)?;
+        return Ok(if held { ExitCode::SUCCESS } else { ExitCode::from(EXIT_VIOLATION) });
+    }
     let orders =
         Orders { menu: &menu, duration: options.duration, seed, interrupted: &interrupted };
     let run = driver::run(&mut cluster, &orders);

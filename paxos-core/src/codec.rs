@@ -10,7 +10,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::ballot::Ballot;
 use crate::ids::{
-    ClientId, ClusterId, Epoch, GroupId, Incarnation, LogClock, ReplicaId, RequestNumber, Slot,
+    ClientId, ClusterId, Epoch, GroupId, Incarnation, LogClock, ReplicaId, RequestNumber,
+    SessionId, SessionTtl, Slot,
 };
 use crate::membership::{KeyPin, Member, Membership, MembershipError};
 use crate::message::{
@@ -28,6 +29,12 @@ pub const HEADER_LEN: usize = 48;
 pub const BATCH_HEADER_LEN: usize = 12;
 /// The bytes before a command's payload.
 pub const COMMAND_HEADER_LEN: usize = 32;
+/// What follows the envelope of a command that opens a session: its id and its time to live.
+pub const OPEN_SESSION_LEN: usize = 24;
+/// What precedes the payload of a command in a session: the session's id and the request's number.
+pub const IN_SESSION_LEN: usize = 24;
+/// What follows the envelope of a command that ends a session: its id.
+pub const CLOSE_SESSION_LEN: usize = 16;
 /// The bytes before a value's own.
 pub const VALUE_HEADER_LEN: usize = 5;
 
@@ -262,6 +269,17 @@ pub const fn value_kind(value: &Value) -> u8 {
     }
 }
 
+/// The byte that says what kind of command follows.
+pub const fn command_kind(kind: CommandKind) -> u8 {
+    match kind {
+        CommandKind::Apply => 0,
+        CommandKind::Barrier => 1,
+        CommandKind::OpenSession { .. } => 2,
+        CommandKind::InSession { .. } => 3,
+        CommandKind::CloseSession { .. } => 4,
+    }
+}
+
 /// The bytes of a value without its kind and length, as the log stores them.
 pub fn encode_value(value: &Value) -> Bytes {
     match value {
@@ -284,16 +302,25 @@ pub(crate) fn encode_batch(clock: LogClock, commands: &[Command]) -> Bytes {
     out.put_u64_le(clock.millis());
     out.put_u32_le(len_u32(commands.len()));
     for command in commands {
-        out.put_u8(match command.kind {
-            CommandKind::Apply => 0,
-            CommandKind::Barrier => 1,
-        });
+        out.put_u8(command_kind(command.kind));
         out.put_u8(COMMAND_VERSION);
         out.put_u16_le(0);
-        out.put_u32_le(len_u32(command.payload.len()));
+        out.put_u32_le(len_u32(command.kind.encoded_len() + command.payload.len()));
         out.put_u64_le(command.client.number());
         out.put_u64_le(command.request.number());
         out.put_u64_le(command.acknowledged_below.number());
+        match command.kind {
+            CommandKind::Apply | CommandKind::Barrier => {}
+            CommandKind::OpenSession { session, ttl } => {
+                out.put_u128_le(session.bits());
+                out.put_u64_le(ttl.millis());
+            }
+            CommandKind::InSession { session, request } => {
+                out.put_u128_le(session.bits());
+                out.put_u64_le(request.number());
+            }
+            CommandKind::CloseSession { session } => out.put_u128_le(session.bits()),
+        }
         out.put_slice(&command.payload);
     }
     assert_eq!(out.len(), len, "a batch's length is known without encoding it");
@@ -417,6 +444,10 @@ impl Reader {
 
     fn incarnation(&mut self) -> Result<Incarnation, DecodeError> {
         self.u64().map(Incarnation::from_bits)
+    }
+
+    fn session(&mut self) -> Result<SessionId, DecodeError> {
+        self.array().map(|bytes| SessionId::new(u128::from_le_bytes(bytes)))
     }
 
     fn ballot(&mut self) -> Result<Ballot, DecodeError> {
@@ -602,24 +633,40 @@ fn decode_batch(bytes: Bytes) -> Result<Batch, DecodeError> {
     }
     let mut commands = Vec::with_capacity(count);
     for _ in 0..count {
-        let (kind, version) = (reader.u8()?, reader.u8()?);
-        let kind = match (kind, version) {
-            (0, COMMAND_VERSION) => CommandKind::Apply,
-            (1, COMMAND_VERSION) => CommandKind::Barrier,
-            _ => return Err(DecodeError::CommandKind(kind, version)),
-        };
-        reader.zeros(2, "command")?;
-        let len = reader.u32()? as usize;
-        commands.push(Command {
-            kind,
-            client: ClientId::new(reader.u64()?),
-            request: RequestNumber::new(reader.u64()?),
-            acknowledged_below: RequestNumber::new(reader.u64()?),
-            payload: reader.take(len)?,
-        });
+        commands.push(decode_command(&mut reader)?);
     }
     reader.end()?;
     Ok(Batch::decoded(clock, commands, bytes))
+}
+
+fn decode_command(reader: &mut Reader) -> Result<Command, DecodeError> {
+    let (code, version) = (reader.u8()?, reader.u8()?);
+    if code > 4 || version != COMMAND_VERSION {
+        return Err(DecodeError::CommandKind(code, version));
+    }
+    reader.zeros(2, "command")?;
+    let len = reader.u32()? as usize;
+    let client = ClientId::new(reader.u64()?);
+    let request = RequestNumber::new(reader.u64()?);
+    let acknowledged_below = RequestNumber::new(reader.u64()?);
+    let mut body = Reader { rest: reader.take(len)? };
+    let kind = match code {
+        0 => CommandKind::Apply,
+        1 => CommandKind::Barrier,
+        2 => CommandKind::OpenSession {
+            session: body.session()?,
+            ttl: SessionTtl::from_millis(body.u64()?),
+        },
+        3 => CommandKind::InSession {
+            session: body.session()?,
+            request: RequestNumber::new(body.u64()?),
+        },
+        _ => CommandKind::CloseSession { session: body.session()? },
+    };
+    if matches!(kind, CommandKind::OpenSession { .. } | CommandKind::CloseSession { .. }) {
+        body.end()?;
+    }
+    Ok(Command { kind, client, request, acknowledged_below, payload: body.rest })
 }
 
 /// Reads a membership.

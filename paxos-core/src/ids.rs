@@ -258,6 +258,33 @@ impl RequestNumber {
     }
 }
 
+/// Names a session: 128 bits, given by whoever opens it, and never used for another one.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct SessionId {
+    // Two halves, as a whole would make every command that names a session larger by its alignment.
+    high: u64,
+    low: u64,
+}
+
+impl SessionId {
+    /// The id with the given bits. They must be unique in the cluster for ever: drawn at random, or
+    /// made of something that is unique.
+    pub const fn new(bits: u128) -> Self {
+        Self { high: (bits >> 64) as u64, low: bits as u64 }
+    }
+
+    /// The bits, as written in files and on the wire.
+    pub const fn bits(self) -> u128 {
+        (self.high as u128) << 64 | self.low as u128
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "session {:032x}", self.bits())
+    }
+}
+
 /// A reading of the host's monotonic clock, in nanoseconds since an arbitrary origin.
 ///
 /// Serves timers only; no safety property depends on it. The host never lets it go back.
@@ -317,6 +344,27 @@ impl LogClock {
     }
 
     /// Milliseconds since the start of 1970.
+    pub const fn millis(self) -> u64 {
+        self.0
+    }
+}
+
+/// How long a session lasts after its last use, in milliseconds of the clock of batches.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct SessionTtl(u64);
+
+impl SessionTtl {
+    /// A time to live of so many milliseconds.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// A duration in whole milliseconds, the part of one cut off; saturates.
+    pub fn from_duration(duration: Duration) -> Self {
+        Self(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Milliseconds.
     pub const fn millis(self) -> u64 {
         self.0
     }

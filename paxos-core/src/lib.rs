@@ -86,6 +86,7 @@ mod read;
 mod repeat;
 pub mod replica;
 mod ring;
+pub mod session;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 mod stored;

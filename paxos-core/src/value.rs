@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use crate::codec;
-use crate::ids::{ClientId, LogClock, RequestNumber};
+use crate::ids::{ClientId, LogClock, RequestNumber, SessionId, SessionTtl};
 use crate::membership::Membership;
 
 /// What a slot is filled with. Cheap to clone.
@@ -47,6 +47,37 @@ pub enum CommandKind {
     Apply,
     /// Changes nothing; its place in the log is the point at which a read is served.
     Barrier,
+    /// Opens a session (protocol.md §13). Has no payload.
+    OpenSession {
+        /// Which; no other command ever opens it.
+        session: SessionId,
+        /// How long after its last use it expires.
+        ttl: SessionTtl,
+    },
+    /// Bytes for the state machine, to be applied once, however often they are sent.
+    InSession {
+        /// In which session.
+        session: SessionId,
+        /// Which request of that session; the same each time it is sent.
+        request: RequestNumber,
+    },
+    /// Ends a session: nothing more will be asked in it. Has no payload.
+    CloseSession {
+        /// Which.
+        session: SessionId,
+    },
+}
+
+impl CommandKind {
+    /// The bytes that a command of this kind takes between its envelope and its payload.
+    pub const fn encoded_len(self) -> usize {
+        match self {
+            Self::Apply | Self::Barrier => 0,
+            Self::OpenSession { .. } => codec::OPEN_SESSION_LEN,
+            Self::InSession { .. } => codec::IN_SESSION_LEN,
+            Self::CloseSession { .. } => codec::CLOSE_SESSION_LEN,
+        }
+    }
 }
 
 /// A client's command in its envelope.
@@ -56,9 +87,9 @@ pub struct Command {
     pub kind: CommandKind,
     /// Who asked for it.
     pub client: ClientId,
-    /// Which of that client's requests it is.
+    /// Which of that client's requests it is: a new number each time that it is sent.
     pub request: RequestNumber,
-    /// The client will never again ask about requests below this one.
+    /// In a session, its requests below this one are never sent again; zero elsewhere.
     pub acknowledged_below: RequestNumber,
     /// What the state machine is given. Opaque to the protocol.
     pub payload: Bytes,
@@ -78,7 +109,7 @@ impl Command {
 
     /// The bytes that this command takes in an encoded batch.
     pub fn encoded_len(&self) -> usize {
-        codec::COMMAND_HEADER_LEN + self.payload.len()
+        codec::COMMAND_HEADER_LEN + self.kind.encoded_len() + self.payload.len()
     }
 }
 

@@ -1,7 +1,9 @@
 //! The nodes of one seed, and their clients.
 //!
 //! Owns: [`SimFleet`]: clients that call the real [`Client`], one request at a time each, and the
-//! history of what they were told. A request is sent once: what is unknown stays unknown.
+//! history of what they were told. What is unknown stays unknown; some commands are sent in the
+//! session of their node, which sends them again by itself, some are not, and some clients have
+//! sessions of their own, in which they ask one node after the other.
 //! Invariants: (1) whatever a client does depends on the seed and on what it was told; (2) an answer
 //! is written down at the time of the turn in which it was given.
 
@@ -14,19 +16,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use paxos_core::ids::{ReplicaId, Slot, Time};
+use paxos_core::session::Bounds;
 use paxos_core::sim::linear::{History, OperationId, Outcome};
 use paxos_core::sim::{Act, Birth, Fleet, Host, Options, Rng, Tally};
 use paxos_core::value::Command;
 
 use super::host::{Common, SimHost};
 use super::ledger::Ledger;
+use super::roamer::{Held, Roamer, Verdict};
 use super::simulation::Setting;
 use super::turn::Flag;
 use super::watched::Watched;
 use super::{Answer, HistoryOf, Question};
-use crate::client::Client;
+use crate::client::{Client, Delivery};
 use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::machine::StateMachine;
+use crate::metrics::{Cell, Meters};
 use crate::options::NodeOptions;
 use crate::shared::{Closing, Shared};
 
@@ -36,6 +41,8 @@ const PATIENCE_MAX: u64 = 10;
 const SHUTDOWN: u32 = 30;
 /// Nodes are shut down early, so that they are back when progress is demanded.
 const CLOSE_BEFORE: Time = Time::from_nanos(800_000_000);
+/// How many of a thousand clients have sessions of their own.
+const ROAMERS: u32 = 250;
 /// The client that asks whether the cluster serves again.
 const PROBE: u64 = 1_000_000;
 
@@ -75,11 +82,22 @@ struct Pending<M: StateMachine> {
     at: ReplicaId,
     /// When.
     asked: Time,
+    /// Whether it is an attempt of a roaming client at the request in its hands.
+    roams: bool,
 }
 
 struct SimClient<M: StateMachine> {
     left: u64,
     pending: Option<Pending<M>>,
+    /// One that has a session of its own.
+    roamer: Option<Roamer<M::Command>>,
+}
+
+impl<M: StateMachine> SimClient<M> {
+    fn is_open(&self) -> bool {
+        let busy = self.roamer.as_ref().is_some_and(Roamer::is_busy);
+        self.left > 0 || self.pending.is_some() || busy
+    }
 }
 
 /// Makes the nodes of one seed and speaks for their clients.
@@ -111,8 +129,22 @@ impl<M: StateMachine> fmt::Debug for SimFleet<M> {
     }
 }
 
+type Counted = fn(&Meters) -> &Cell;
+
+/// A roaming client asks a node for what it asked another.
+const SENT_ELSEWHERE: &str = "command sent again to another node";
+
+/// What nodes count that a long run must have met.
+const MET: [(&str, Counted); 5] = [
+    ("command sent again in its session", |meters| &meters.requests_again),
+    ("repeated command answered by the reply that was kept", |meters| &meters.replies_recalled),
+    ("repeated command whose reply was not kept", |meters| &meters.replies_not_kept),
+    ("command of a session that is not known", |meters| &meters.commands_astray),
+    ("session expired", |meters| &meters.sessions_expired),
+];
+
 /// How a request can end, as far as nodes of one release and valid commands go.
-const ENDINGS: [&str; 11] = [
+const ENDINGS: [&str; 14] = [
     "answered",
     "no leader",
     "busy",
@@ -124,7 +156,16 @@ const ENDINGS: [&str; 11] = [
     "node stopped",
     "leader changed",
     "link lost",
+    "session unknown",
+    "session lost",
+    "reply not kept",
 ];
+
+fn count_met(tally: &mut Tally, meters: &Meters) {
+    for (name, cell) in MET {
+        *tally.met.entry(name).or_default() += cell(meters).get();
+    }
+}
 
 fn ending<T>(told: &Result<T, ClientError>) -> &'static str {
     match told {
@@ -138,12 +179,16 @@ fn ending<T>(told: &Result<T, ClientError>) -> &'static str {
             Rejection::TimedOut => "read timed out",
             Rejection::Stopped => "node stopped before",
             Rejection::Codec(_) => "codec",
+            Rejection::SessionUnknown => "session unknown",
+            Rejection::StaleRequest => "stale",
         },
+        Err(ClientError::ReplyNotKept { .. }) => "reply not kept",
         Err(ClientError::Unknown(uncertainty)) => match uncertainty {
             Uncertainty::Timeout => "timeout",
             Uncertainty::Stopped => "node stopped",
             Uncertainty::LeaderChanged => "leader changed",
             Uncertainty::LinkLost => "link lost",
+            Uncertainty::SessionLost => "session lost",
         },
     }
 }
@@ -159,6 +204,23 @@ fn draw_options(rng: &mut Rng) -> NodeOptions {
         forwarded_bytes_max: tiny(rng, 2000, usual.forwarded_bytes_max),
         forwards_max: tiny(rng, 2, usual.forwards_max),
         shutdown_timeout: rng.duration(Duration::from_millis(10), Duration::from_millis(400)),
+        session_ttl: if rng.chance(300) {
+            rng.duration(Duration::from_millis(20), Duration::from_secs(1))
+        } else {
+            usual.session_ttl
+        },
+        ..usual
+    }
+}
+
+/// How much is remembered of sessions, some of it little: those of all nodes that are up and of all
+/// roaming clients at least, or they would drive each other out for ever.
+fn draw_bounds(rng: &mut Rng, replicas: u16, roamers: usize) -> Bounds {
+    let usual = Bounds::default();
+    let few = usize::from(replicas) + roamers + rng.below(3) as usize;
+    Bounds {
+        sessions_max: if rng.chance(300) { few } else { usual.sessions_max },
+        replies_max: if rng.chance(300) { rng.below(3) as usize } else { usual.replies_max },
         ..usual
     }
 }
@@ -177,11 +239,6 @@ where
         usual: bool,
     ) -> Self {
         let mut rng = Rng::new(options.seed ^ 0x00f1_ee70);
-        let ledger = Arc::new(Ledger::new(
-            Arc::clone(&setting.codec),
-            setting.digest.clone(),
-            (setting.make)(),
-        ));
         let full = if rng.chance(300) { rng.between(1, 100) as u32 } else { 0 };
         let full = Arc::new(AtomicU32::new(if usual { 0 } else { full }));
         let drawn = draw_options(&mut rng);
@@ -190,33 +247,67 @@ where
         // With few clients nothing ever waits for another; with many, queues and windows fill.
         let count = setting.limits.clients.max(1) * *rng.pick(&[1, 1, 2, 4, 8]);
         let pause_max = *rng.pick(&[10, 50, 250]);
-        let client = |number| {
-            let first = if number == 0 { commands % count } else { 0 };
-            SimClient { left: commands / count + first, pending: None }
-        };
+        let clients: Vec<_> = (0..count)
+            .map(|number| {
+                let first = if number == 0 { commands % count } else { 0 };
+                let roamer = rng.chance(ROAMERS).then(|| {
+                    let hour = Duration::from_secs(3600);
+                    let brief = Duration::from_millis(rng.between(50, 500));
+                    Roamer::new(number + 1, if rng.chance(200) { brief } else { hour })
+                });
+                SimClient { left: commands / count + first, pending: None, roamer }
+            })
+            .collect();
+        let roamers = clients.iter().filter(|client| client.roamer.is_some()).count();
+        let sessions = draw_bounds(&mut rng, options.replicas, roamers);
+        let ledger = Ledger::new(
+            Arc::clone(&setting.codec),
+            setting.digest.clone(),
+            (setting.make)(),
+            sessions.sessions_max,
+        );
         Self {
-            common: Common { codec, options: node_options, ledger, full },
+            common: Common {
+                codec,
+                options: node_options,
+                sessions,
+                ledger: Arc::new(ledger),
+                full,
+            },
             setting,
             election_timeout: options.election_timeout(),
             reached: (1..=options.replicas).map(ReplicaId::new).collect(),
             rng,
             places: (0..options.replicas).map(|_| None).collect(),
-            clients: (0..count).map(client).collect(),
+            clients,
             probes: Vec::new(),
             pause_max,
             served: false,
             newest_served: None,
             history: History::new(),
             numbers: Vec::new(),
-            tally: Tally { endings: ENDINGS.map(|name| (name, 0)).into(), ..Tally::default() },
+            tally: Tally {
+                endings: ENDINGS.map(|name| (name, 0)).into(),
+                met: MET
+                    .map(|(name, _)| (name, 0))
+                    .into_iter()
+                    .chain([(SENT_ELSEWHERE, 0)])
+                    .collect(),
+                ..Tally::default()
+            },
         }
+    }
+
+    /// A client of this node, if it is up, that waits for some time.
+    fn door(&mut self, at: ReplicaId) -> Option<Client<Watched<M>>> {
+        let place = self.places[usize::from(at.number()) - 1].as_ref()?;
+        let patience = self.election_timeout * self.rng.between(1, PATIENCE_MAX) as u32;
+        Some(place.client.clone().with_timeout(patience))
     }
 
     /// Sends a request to this node, if it is up.
     fn ask(&mut self, by: u64, at: ReplicaId, now: Time, purpose: Purpose) -> Option<Pending<M>> {
-        let place = self.places[usize::from(at.number()) - 1].as_ref()?;
-        let patience = self.election_timeout * self.rng.between(1, PATIENCE_MAX) as u32;
-        let client = place.client.clone().with_timeout(patience);
+        let client = self.door(at)?;
         let mut question = (self.setting.workload)(&mut self.rng);
         if purpose == Purpose::Command {
             let is_command = |question: &_| matches!(question, Question::Command(_));
@@ -225,12 +316,29 @@ where
                 question = (self.setting.workload)(&mut self.rng);
             }
         }
+        self.put(question, by, (client, at), now, purpose)
+    }
+
+    /// Asks a node's client this.
+    fn put(
+        &mut self,
+        question: Question<M::Command, M::Query>,
+        by: u64,
+        (client, at): (Client<Watched<M>>, ReplicaId),
+        now: Time,
+        purpose: Purpose,
+    ) -> Option<Pending<M>> {
         let operation = self.history.invoke(by, question.clone(), now.nanos());
         let mut number = None;
         let future: Pin<Box<dyn Future<Output = Told<M>> + Send>> = match question {
             Question::Command(command) => {
                 number = Some(self.common.ledger.next());
-                Box::pin(async move { client.execute(command).await.map(Answer::Reply) })
+                let once = self.rng.chance(700);
+                let delivery = if once { Delivery::ExactlyOnce } else { Delivery::AtMostOnce };
+                Box::pin(async move {
+                    let applied = client.execute_with(delivery, command).await?;
+                    Ok(Answer::Reply(applied.reply))
+                })
             }
             Question::Query(query) => {
                 Box::pin(async move { client.query(query).await.map(Answer::Answer) })
@@ -238,7 +346,8 @@ where
         };
         self.numbers.push(number);
         let flag = Flag::raised();
-        let mut pending = Pending { future, flag, operation, purpose, number, at, asked: now };
+        let mut pending =
+            Pending { future, flag, operation, purpose, number, at, asked: now, roams: false };
         // The command gets its number in the first poll.
         if let Some(told) = Self::poll(&mut pending) {
             self.is_told(&pending, told, now);
@@ -266,6 +375,9 @@ where
         match (&told, pending.number) {
             (Ok(Answer::Reply(reply)), Some(number)) => ledger.answered(number, reply),
             (Err(ClientError::Rejected(_)), Some(number)) => ledger.rejected(number),
+            (Err(ClientError::ReplyNotKept { slot }), Some(number)) => {
+                ledger.is_applied(number, *slot);
+            }
             _ => {}
         }
         self.served |= pending.purpose == Purpose::Probe && told.is_ok();
@@ -288,7 +400,80 @@ where
                 self.tally.unknown += count;
                 self.history.reject(operation);
             }
-            Err(ClientError::Unknown(_)) => self.tally.unknown += count,
+            Err(ClientError::Unknown(_) | ClientError::ReplyNotKept { .. }) => {
+                self.tally.unknown += count;
+            }
+        }
+    }
+
+    /// Lets a client with a session of its own do what comes next: open one, ask again for what it
+    /// has in hand, or ask for something new. Whom it asked.
+    fn roam(
+        &mut self,
+        index: usize,
+        at: ReplicaId,
+        now: Time,
+        under_faults: bool,
+    ) -> Option<ReplicaId> {
+        let door = self.door(at)?;
+        let client = &mut self.clients[index];
+        let roamer = client.roamer.as_mut()?;
+        if let Some(id) = roamer.wants_session() {
+            let ttl = roamer.ttl;
+            roamer.opens(id, Box::pin(async move { door.open_session(id, ttl).await }));
+            roamer.poll();
+            return Some(at);
+        }
+        let name = roamer.name()?;
+        if let Some(held) = &roamer.held {
+            self.common.ledger.again(held.number);
+            *self.tally.met.entry(SENT_ELSEWHERE).or_default() += 1;
+        } else {
+            client.left -= 1;
+            self.tally.asked += 1;
+            self.tally.asked_under_faults += u64::from(under_faults);
+            let (by, question) = (index as u64 + 1, (self.setting.workload)(&mut self.rng));
+            let Question::Command(command) = question.clone() else {
+                // What changes nothing needs no session.
+                let pending = self.put(question, by, (door, at), now, Purpose::Work);
+                self.clients[index].pending = pending;
+                return Some(at);
+            };
+            let operation = self.history.invoke(by, question, now.nanos());
+            let number = self.common.ledger.next();
+            self.numbers.push(Some(number));
+            roamer.takes(command, operation, number);
+        }
+        let Held { command, operation, number, .. } = roamer.held.clone()?;
+        let future: Pin<Box<dyn Future<Output = Told<M>> + Send>> = Box::pin(async move {
+            door.attempt(name, command).await.map(|applied| Answer::Reply(applied.reply))
+        });
+        let (flag, number) = (Flag::raised(), Some(number));
+        let mut pending = Pending {
+            future,
+            flag,
+            operation,
+            purpose: Purpose::Work,
+            number,
+            at,
+            asked: now,
+            roams: true,
+        };
+        // The command gets its number in the first poll.
+        match Self::poll(&mut pending) {
+            Some(told) => self.attempt_is_told(index, &pending, told, now),
+            None => self.clients[index].pending = Some(pending),
+        }
+        Some(at)
+    }
+
+    /// An attempt of a roaming client ended: the request may go on.
+    fn attempt_is_told(&mut self, index: usize, pending: &Pending<M>, told: Told<M>, now: Time) {
+        let Some(roamer) = &mut self.clients[index].roamer else { return };
+        match roamer.is_told(&told) {
+            Verdict::Done => self.is_told(pending, told, now),
+            Verdict::Lost => self.tally.unknown += 1,
+            Verdict::Again => {}
         }
     }
 
@@ -353,7 +538,9 @@ where
     }
 
     fn stopped(&mut self, id: ReplicaId, _now: Time) {
-        self.places[usize::from(id.number()) - 1] = None;
+        if let Some(place) = self.places[usize::from(id.number()) - 1].take() {
+            count_met(&mut self.tally, &place.shared.meters);
+        }
     }
 
     fn clients(&self) -> usize {
@@ -366,7 +553,7 @@ where
         if self.clients[client].pending.is_some() {
             return act;
         }
-        if self.clients[client].left == 0 {
+        if !self.clients[client].is_open() {
             return Act::default();
         }
         let at = self.any_place();
@@ -374,6 +561,10 @@ where
             let place = self.places[usize::from(at.number()) - 1].as_ref();
             let closing = if self.rng.chance(500) { Closing::Graceful } else { Closing::AtOnce };
             place.inspect(|place| place.shared.close(closing));
+        }
+        if self.clients[client].roamer.is_some() {
+            act.asked = self.roam(client, at, now, under_faults);
+            return act;
         }
         let asked = self.history.operations().len();
         let pending = self.ask(client as u64 + 1, at, now, Purpose::Work);
@@ -399,9 +590,16 @@ where
             }
         }
         for client in &mut self.clients {
+            if let Some(roamer) = &mut client.roamer {
+                roamer.give_up_opening();
+            }
             let Some(pending) = client.pending.take_if(|pending| !ids.contains(&pending.at)) else {
                 continue;
             };
+            if let Some(roamer) = client.roamer.as_mut().filter(|_| pending.roams) {
+                roamer.doubts();
+                continue;
+            }
             self.tally.unknown += 1;
             if pending.number.is_none() {
                 // A query changed nothing, whatever became of it.
@@ -412,12 +610,17 @@ where
 
     fn settle(&mut self, now: Time) {
         for index in 0..self.clients.len() {
+            if let Some(roamer) = &mut self.clients[index].roamer {
+                roamer.poll();
+            }
             let Some(pending) = &mut self.clients[index].pending else {
                 continue;
             };
-            if let Some(told) = Self::poll(pending)
-                && let Some(pending) = self.clients[index].pending.take()
-            {
+            let Some(told) = Self::poll(pending) else { continue };
+            let Some(pending) = self.clients[index].pending.take() else { continue };
+            if pending.roams {
+                self.attempt_is_told(index, &pending, told, now);
+            } else {
                 self.is_told(&pending, told, now);
             }
         }
@@ -453,8 +656,7 @@ where
     }
 
     fn open(&self) -> usize {
-        let open = |client: &&SimClient<M>| client.left > 0 || client.pending.is_some();
-        self.clients.iter().filter(open).count() + self.probes.len()
+        self.clients.iter().filter(|client| client.is_open()).count() + self.probes.len()
     }
 
     fn is_submitted(&self, command: &Command) -> bool {
@@ -462,7 +664,11 @@ where
     }
 
     fn tally(&self) -> Tally {
-        self.tally.clone()
+        let mut tally = self.tally.clone();
+        for place in self.places.iter().flatten() {
+            count_met(&mut tally, &place.shared.meters);
+        }
+        tally
     }
 
     fn verdict(&mut self, at_end: bool) -> Result<(), String> {

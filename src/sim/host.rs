@@ -17,10 +17,12 @@ use std::sync::mpsc as std_mpsc;
 use paxos_core::ids::{ReplicaId, Slot, Time};
 use paxos_core::output::{Counters, Status};
 use paxos_core::port::{Recovered, TransportEvent};
+use paxos_core::session::{Bounds, SessionTable};
 use paxos_core::sim::{Birth, Effect, Ending, Host, Moment, Rng, Stimulus};
 use tokio::sync::mpsc;
 
 use super::clock::SimClock;
+use super::digest_of;
 use super::ledger::{Ledger, Numbered};
 use super::turn::Flag;
 use super::watched::Watched;
@@ -35,6 +37,7 @@ use crate::journal::{Done, Job, Journal};
 use crate::machine::StateMachine;
 use crate::metrics::Meters;
 use crate::node::Node;
+use crate::once::Once;
 use crate::options::NodeOptions;
 use crate::shared::Shared;
 
@@ -80,6 +83,8 @@ impl<M: StateMachine> fmt::Debug for SimHost<M> {
 pub(super) struct Common<M: StateMachine> {
     pub(super) codec: Arc<dyn CommandCodec<M::Command>>,
     pub(super) options: NodeOptions,
+    /// How much the nodes remember of sessions.
+    pub(super) sessions: Bounds,
     pub(super) ledger: Arc<Ledger<M>>,
     /// How many of a thousand frames a lane refuses; none after the faults.
     pub(super) full: Arc<AtomicU32>,
@@ -114,8 +119,13 @@ impl<M: StateMachine> SimHost<M> {
         };
         let machine = Watched { id, machine, ledger: Arc::clone(&ledger) };
         let parts = assemble(ground, machine, codec, config, common.options.clone());
-        let Parts { node, mut driver, applier, shared } =
+        let Parts { node, mut driver, mut applier, shared } =
             parts.expect("what storage gave back is what was written");
+        let table = SessionTable::new(common.sessions);
+        applier.once = Once::new(table, Arc::clone(&shared.meters));
+        let looks = Arc::clone(&ledger);
+        applier.onlooker =
+            Some(Box::new(move |slot, table| looks.passed(id, slot, digest_of(table))));
         let (tap, items) = mpsc::unbounded_channel();
         let to_applier = core::mem::replace(&mut driver.apply, tap);
         let client = node.client();

@@ -1,12 +1,12 @@
 //! What clients asked for, what was chosen, and what a machine without replicas makes of it.
 //!
 //! Owns: [`Ledger`], the memory of one seed that its nodes and clients share; [`Numbered`], the
-//! codec that gives each command a number of its own.
+//! codec that gives each command a number of its own, which it keeps when it is sent again.
 //! Invariants, each checked as things happen: (1) what is applied was asked for, byte for byte;
-//! (2) it is applied in one slot and once in it; (3) what was rejected is not applied, before or
-//! after; (4) every replica's replies and digest after a slot are those of the reference, a machine
-//! that is given each chosen batch once and never crashes; (5) what a client is told is the
-//! reference's reply.
+//! (2) it is applied in one slot and once in it, however often it is sent; (3) what was rejected is
+//! not applied, before or after; (4) every replica's replies and digest after a slot are those of the
+//! reference, a machine that is given what is to be applied of each chosen batch and never crashes,
+//! and all hold equal tables of sessions; (5) what a client is told is the reference's reply.
 
 use core::fmt;
 use std::collections::BTreeMap;
@@ -17,6 +17,7 @@ use paxos_core::ids::{ReplicaId, Slot};
 use paxos_core::value::{Command, CommandKind, Value};
 
 use super::Digest;
+use super::referee::Referee;
 use super::turn::poll_to_end;
 use crate::codec::{CodecError, CommandCodec};
 use crate::machine::{Batch, StateMachine};
@@ -41,6 +42,8 @@ struct Entry {
 struct Truth {
     replies: Vec<Vec<u8>>,
     digest: Option<u64>,
+    /// Of the table of sessions of whoever was the first to apply the slot.
+    table: Option<u64>,
 }
 
 /// The memory of one seed.
@@ -52,8 +55,12 @@ struct State<M: StateMachine> {
     codec: Arc<dyn CommandCodec<M::Command>>,
     digest: Option<Digest<M>>,
     reference: M,
+    referee: Referee,
+    /// The last slot whose commands a replica's machine applied.
+    applied: BTreeMap<ReplicaId, Slot>,
     entries: BTreeMap<u64, Entry>,
-    /// The number of the command that is being encoded.
+    /// The highest number given, and that of the command that is being encoded.
+    last: u64,
     current: u64,
     reached: Slot,
     /// How many commands were chosen.
@@ -83,9 +90,12 @@ impl<M: StateMachine> State<M> {
 
     /// The reference takes the next batch.
     fn follow(&mut self, slot: Slot, batch: &paxos_core::value::Batch) {
-        let applied = batch.commands().iter().filter(|c| c.kind == CommandKind::Apply);
         let (mut numbers, mut commands) = (Vec::new(), Vec::new());
-        for command in applied {
+        self.referee.begin(batch.clock());
+        for command in batch.commands() {
+            if !self.referee.applies(command) {
+                continue;
+            }
             let Some((number, entry)) = self.find(&command.payload) else {
                 return self.fail(|| format!("{slot} holds what no client asked for"));
             };
@@ -122,7 +132,7 @@ impl<M: StateMachine> State<M> {
             }
         }
         let digest = self.digest.as_ref().map(|digest| digest(&self.reference));
-        self.truths.insert(slot, Truth { replies, digest });
+        self.truths.insert(slot, Truth { replies, digest, table: None });
     }
 }
 
@@ -131,12 +141,16 @@ impl<M: StateMachine> Ledger<M> {
         codec: Arc<dyn CommandCodec<M::Command>>,
         digest: Option<Digest<M>>,
         reference: M,
+        sessions_max: usize,
     ) -> Self {
         let state = State {
             codec,
             digest,
             reference,
+            referee: Referee::new(sessions_max),
+            applied: BTreeMap::new(),
             entries: BTreeMap::new(),
+            last: 0,
             current: 0,
             reached: Slot::ZERO,
             count: 0,
@@ -158,15 +172,25 @@ impl<M: StateMachine> Ledger<M> {
     /// The next command that is encoded has a number of its own, which is returned.
     pub(super) fn next(&self) -> u64 {
         let mut state = self.state();
-        state.current += 1;
+        state.last += 1;
+        state.current = state.last;
         state.current
+    }
+
+    /// The next command that is encoded is one that was encoded before.
+    pub(super) fn again(&self, number: u64) {
+        self.state().current = number;
     }
 
     /// Whether a client asked for exactly this.
     pub(super) fn is_submitted(&self, command: &Command) -> bool {
         match command.kind {
-            CommandKind::Apply => self.state().find(&command.payload).is_some(),
-            CommandKind::Barrier => command.payload.is_empty(),
+            CommandKind::Apply | CommandKind::InSession { .. } => {
+                self.state().find(&command.payload).is_some()
+            }
+            CommandKind::Barrier
+            | CommandKind::OpenSession { .. }
+            | CommandKind::CloseSession { .. } => command.payload.is_empty(),
             _ => false,
         }
     }
@@ -186,6 +210,7 @@ impl<M: StateMachine> Ledger<M> {
     /// A replica's state machine applied the batch of a slot.
     pub(super) fn applied(&self, by: ReplicaId, slot: Slot, replies: &[M::Reply], machine: &M) {
         let mut state = self.state();
+        state.applied.insert(by, slot);
         let digest = state.digest.as_ref().map(|digest| digest(machine));
         let Some(truth) = state.truths.get(&slot) else {
             return state.fail(|| format!("{by} applies {slot}, which is not handed out"));
@@ -199,6 +224,21 @@ impl<M: StateMachine> Ledger<M> {
             state.fail(|| {
                 format!("after {slot} the state of {by} has digest {digest:?}, not {expected:?}")
             });
+        }
+    }
+
+    /// A replica is done with a slot, and its table of sessions has this digest.
+    pub(super) fn passed(&self, by: ReplicaId, slot: Slot, table: u64) {
+        let mut state = self.state();
+        let applied = state.applied.get(&by) == Some(&slot);
+        // A slot without a batch changes no table.
+        let Some(truth) = state.truths.get_mut(&slot) else { return };
+        let known = *truth.table.get_or_insert(table);
+        let to_apply = truth.replies.len();
+        if applied != (to_apply > 0) {
+            state.fail(|| format!("{by} applied {slot}, {applied}, with {to_apply} to apply"));
+        } else if known != table {
+            state.fail(|| format!("after {slot} {by} has another table of sessions"));
         }
     }
 
@@ -220,6 +260,15 @@ impl<M: StateMachine> Ledger<M> {
             Some(true) => {}
             Some(false) => state.fail(|| format!("command {number} was answered wrongly")),
             None => state.fail(|| format!("command {number} was answered and is not applied")),
+        }
+    }
+
+    /// A client was told that its command is applied by this slot.
+    pub(super) fn is_applied(&self, number: u64, by: Slot) {
+        let mut state = self.state();
+        let slot = state.entries.get(&number).and_then(|entry| entry.slot);
+        if slot.is_none_or(|slot| slot > by) {
+            state.fail(|| format!("command {number} is said to be applied by {by}: {slot:?}"));
         }
     }
 
@@ -255,8 +304,9 @@ impl<M: StateMachine> CommandCodec<M::Command> for Numbered<M> {
         payload.put_u64_le(number);
         payload.put_slice(&inner);
         let payload = payload.freeze();
-        let entry = Entry { payload: payload.clone(), ..Entry::default() };
-        state.entries.insert(number, entry);
+        // One that is sent again is the same, and may have been applied.
+        let entry = state.entries.entry(number).or_default();
+        entry.payload = payload.clone();
         Ok(payload)
     }
 

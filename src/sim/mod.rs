@@ -53,6 +53,8 @@ mod fleet;
 mod host;
 mod itself;
 mod ledger;
+mod referee;
+mod roamer;
 mod simulation;
 mod turn;
 mod watched;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
-use paxos::{ClientError, NodeOptions, Rejection, Slot, StopReason};
+use paxos::{ClientError, Delivery, NodeOptions, Rejection, Slot, StopReason};
 
 use crate::support::{Cluster, Kept, Marks, Op, mark, marked, soon, until};
 
@@ -180,8 +180,13 @@ async fn a_command_beyond_a_batch_is_refused_and_one_at_the_bound_is_not() {
     let len = (1 << 20) - 12 - 32 - 4;
     for place in 0..3 {
         let client = cluster.node(place).client();
-        let answer = soon("a reply", client.execute(Op::Weight(vec![1; len]))).await;
-        assert_eq!(answer, Ok(len as u64));
+        let single = client.execute_with(Delivery::AtMostOnce, Op::Weight(vec![1; len]));
+        assert_eq!(soon("a reply", single).await.unwrap().reply, len as u64);
+        // In a session it bears its name and number.
+        let refused = soon("an answer", client.execute(Op::Weight(vec![1; len - 23]))).await;
+        assert!(matches!(refused, Err(ClientError::Rejected(Rejection::TooLarge { .. }))));
+        let answer = soon("a reply", client.execute(Op::Weight(vec![1; len - 24]))).await;
+        assert_eq!(answer, Ok(len as u64 - 24));
     }
 }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 use paxos::core::durable::{Durable, Write, WriteBatch};
 use paxos::core::port::{Blocking, LoadRange, Loaded, Recovered, Room, Storage, StorageError};
 use paxos::storage::MemoryStorage;
-use paxos::{ClientError, Config, MemoryNetwork, Node, Rejection, StopReason, Uncertainty};
+use paxos::{
+    ClientError, Config, Delivery, MemoryNetwork, Node, Rejection, StopReason, Uncertainty,
+};
 
 use crate::support::{Marks, Op, PATIENCE, config, id, mark, marked, soon, storage, until};
 
@@ -112,7 +114,8 @@ async fn a_leader_whose_sync_is_wedged_makes_way_and_its_node_still_ends() {
     let leader = nodes.iter().position(leads).unwrap();
     hands[leader].wedge(true);
     let client = nodes[leader].client().with_timeout(3 * PATIENCE);
-    let asked = tokio::spawn(async move { client.execute(Op::Mark(2)).await });
+    let single = async move { client.execute_with(Delivery::AtMostOnce, Op::Mark(2)).await };
+    let asked = tokio::spawn(single);
     until("another leader", || !leads(&nodes[leader]) && nodes.iter().any(leads)).await;
     let other = nodes[(leader + 1) % 3].client();
     assert_eq!(mark(&other, 3).await, Ok(1));

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use paxos::core::ballot::Ballot;
 use paxos::core::port::{Frame, Sent, Transport, TransportCounters, TransportEvent};
 use paxos::{
-    ClientError, Incarnation, MemoryNetwork, MemoryTransport, Node, Rejection, ReplicaId,
-    Uncertainty,
+    Applied, Client, ClientError, Consistency, Delivery, Incarnation, MemoryNetwork,
+    MemoryTransport, Node, Rejection, ReplicaId, Uncertainty,
 };
 
 use crate::support::{Marks, Op, PATIENCE, config, id, mark, marked, soon, storage, until};
@@ -73,6 +73,12 @@ async fn cluster_on(network: &MemoryNetwork) -> (Vec<Node<Marks>>, Vec<Arc<Atomi
     (nodes, silences, leader)
 }
 
+/// Marks a name without a session.
+async fn once(client: &Client<Marks>, name: u64) -> Result<u64, ClientError> {
+    let applied = client.execute_with(Delivery::AtMostOnce, Op::Mark(name)).await?;
+    Ok(applied.reply)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_sent_to_a_silent_leader_is_unknown_once_another_leads() {
     let (nodes, silences, leader) = cluster().await;
@@ -83,7 +89,7 @@ async fn what_was_sent_to_a_silent_leader_is_unknown_once_another_leads() {
     silences[leader].store(true, Ordering::SeqCst);
     let lost = {
         let client = client.clone();
-        tokio::spawn(async move { client.execute(Op::Mark(2)).await })
+        tokio::spawn(async move { once(&client, 2).await })
     };
     until("its departure", || follower.metrics().forwards_sent > sent).await;
     let unknown = Err(ClientError::Unknown(Uncertainty::LeaderChanged));
@@ -109,7 +115,7 @@ async fn what_was_sent_over_a_link_that_fell_is_unknown_and_never_sent_again() {
     silences[leader].store(true, Ordering::SeqCst);
     let lost = {
         let client = client.clone();
-        tokio::spawn(async move { client.execute(Op::Mark(2)).await })
+        tokio::spawn(async move { once(&client, 2).await })
     };
     until("its departure", || follower.metrics().forwards_sent > sent).await;
     network.cut(id(place), id(leader));
@@ -129,7 +135,7 @@ async fn a_silent_leader_answers_its_own_clients_when_it_hears_of_another() {
     assert_eq!(mark(&client, 1).await, Ok(1));
     let proposed = nodes[leader].metrics().commands_proposed;
     silences[leader].store(true, Ordering::SeqCst);
-    let asked = tokio::spawn(async move { client.execute(Op::Mark(2)).await });
+    let asked = tokio::spawn(async move { once(&client, 2).await });
     until("its proposal", || nodes[leader].metrics().commands_proposed > proposed).await;
     let others = [(leader + 1) % 3, (leader + 2) % 3];
     until("another leader", || others.iter().any(|place| nodes[*place].watch().borrow().is_leader))
@@ -143,6 +149,43 @@ async fn a_silent_leader_answers_its_own_clients_when_it_hears_of_another() {
         // Its vote is in one log: one more change of leader may choose it after all.
         Err(ClientError::Unknown(Uncertainty::LeaderChanged)) => assert!(seen <= 1, "{seen}"),
         other => panic!("{other:?}"),
+    }
+}
+
+/// In a session what may be lost is sent again, and applied once whatever became of it before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_session_what_a_silent_leader_was_sent_goes_to_the_next_one_as_well() {
+    for asks_leader in [false, true] {
+        let (nodes, silences, leader) = cluster().await;
+        let node = &nodes[(leader + usize::from(!asks_leader)) % 3];
+        let client = node.client().with_timeout(3 * PATIENCE);
+        assert_eq!(mark(&client, 1).await, Ok(1));
+        let count = || node.metrics().forwards_sent + node.metrics().commands_proposed;
+        let before = count();
+        silences[leader].store(true, Ordering::SeqCst);
+        let asked = {
+            let client = client.clone();
+            tokio::spawn(async move { client.execute_at(Op::Mark(2)).await })
+        };
+        until("its departure", || count() > before).await;
+        let others = [(leader + 1) % 3, (leader + 2) % 3];
+        let leads = |place: &usize| nodes[*place].watch().borrow().is_leader;
+        until("another leader", || others.iter().any(leads)).await;
+        silences[leader].store(false, Ordering::SeqCst);
+        let answer = soon("an answer", asked).await.unwrap();
+        if answer == Err(ClientError::Rejected(Rejection::Superseded)) {
+            // The first attempt certainly was not applied, and there was no other.
+            assert_eq!(marked(&client, 2).await, 0);
+            continue;
+        }
+        let Applied { slot, reply } = answer.unwrap();
+        assert_eq!(reply, 1);
+        for node in &nodes {
+            let reader = node.client().with_timeout(PATIENCE);
+            let read = reader.read(Consistency::AtLeast(slot), 2);
+            assert_eq!(soon("a read", read).await, Ok(1), "whoever has applied {slot}");
+        }
+        assert!(asks_leader || node.metrics().requests_again > 0);
     }
 }
 

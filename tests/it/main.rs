@@ -9,6 +9,7 @@ mod host_guest;
 mod host_memory;
 mod host_quic;
 mod host_reads;
+mod host_sessions;
 mod host_silence;
 mod host_stops;
 mod sim_machines;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use paxos::core::ballot::Ballot;
-use paxos::core::ids::{ClientId, Epoch, RequestNumber, Time};
+use paxos::core::ids::{ClientId, Epoch, RequestNumber, SessionId, SessionTtl, Time};
 use paxos::core::message::{Body, Fetched, Message, Origin, Promise, PromiseEntry, SlotState};
 use paxos::core::sim::{Limits, Options, Script, run_seed};
 use paxos::core::trace::{Delivery, Event, Packet, Sealed};
@@ -164,14 +164,22 @@ impl Schema {
 /// What few runs have, and what none has, as nothing makes it yet.
 fn rarities() -> String {
     let ballot = Ballot::new(1, ReplicaId::new(1));
-    let command = Command {
-        kind: CommandKind::Barrier,
+    let session = SessionId::new(u128::MAX);
+    let kinds = [
+        CommandKind::Barrier,
+        CommandKind::OpenSession { session, ttl: SessionTtl::from_millis(u64::MAX) },
+        CommandKind::InSession { session, request: RequestNumber::new(7) },
+        CommandKind::CloseSession { session },
+    ];
+    let command = |kind| Command {
+        kind,
         ..Command::apply(ClientId::new(u64::MAX), RequestNumber::new(1), Bytes::new())
     };
+    let commands = kinds.map(command).to_vec();
     let membership = Arc::new(Membership::voters_only([ReplicaId::new(1)]).unwrap());
     let values = vec![
         Filling::Membership(membership),
-        Filling::Batch(Batch::new(LogClock::from_millis(1), vec![command])),
+        Filling::Batch(Batch::new(LogClock::from_millis(1), commands)),
     ];
     let origin = Origin {
         cluster: ClusterId::new(1),

@@ -158,6 +158,8 @@ pub struct Tally {
     pub unknown: u64,
     /// Each way in which a request can end, by name, and how many ended so: zero too.
     pub endings: BTreeMap<&'static str, u64>,
+    /// What else a long run must have met in its hosts, by name, and how often: zero too.
+    pub met: BTreeMap<&'static str, u64>,
 }
 
 /// Makes the hosts of a cluster, and acts for their clients.

@@ -19,7 +19,7 @@ use crate::membership::Membership;
 use crate::message::{self, Body, SlotState};
 use crate::port;
 use crate::quorum::QuorumRule;
-use crate::value::{Command, Value as CoreValue};
+use crate::value::{Command, CommandKind, Value as CoreValue};
 
 /// The monitor, and what is needed to speak to it.
 #[derive(Debug)]
@@ -396,7 +396,20 @@ fn digest_of(commands: &[Command]) -> u128 {
         take(command.client.number());
         take(command.request.number());
         take(command.acknowledged_below.number());
-        take(command.kind as u64);
+        let (kind, session, number) = match command.kind {
+            CommandKind::Apply => (0, 0, 0),
+            CommandKind::Barrier => (1, 0, 0),
+            CommandKind::OpenSession { session, ttl } => (2, session.bits(), ttl.millis()),
+            CommandKind::InSession { session, request } => (3, session.bits(), request.number()),
+            CommandKind::CloseSession { session } => (4, session.bits(), 0),
+        };
+        take(kind);
+        // Most runs know no sessions, and their digests stay what they were.
+        if kind > 1 {
+            take((session >> 64) as u64);
+            take(session as u64);
+            take(number);
+        }
         take(command.payload.len() as u64);
         let mut words = command.payload.chunks_exact(8);
         for word in &mut words {

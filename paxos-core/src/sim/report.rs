@@ -83,6 +83,8 @@ pub struct Totals {
     pub marks: Marks,
     /// How requests to whole nodes ended, by name; empty for bare replicas.
     pub endings: BTreeMap<&'static str, u64>,
+    /// What else whole nodes met, by name; empty for bare replicas.
+    pub met: BTreeMap<&'static str, u64>,
     /// Messages delivered.
     pub delivered: u64,
     /// Messages lost, by kind.
@@ -141,6 +143,9 @@ impl Totals {
         }
         for (name, count) in &other.endings {
             *self.endings.entry(name).or_default() += count;
+        }
+        for (name, count) in &other.met {
+            *self.met.entry(name).or_default() += count;
         }
         for kind in Kind::ALL {
             self.lost[kind.index()] += other.lost[kind.index()];
@@ -207,6 +212,8 @@ impl Totals {
             let bare = |mark: &Mark| !(self.of_hosts && mark.is_of_bare_replicas());
             let marks = self.marks.missing().filter(bare);
             missing.extend(marks.map(|mark| mark.words().to_owned()));
+            let met = self.met.iter().filter(|met| *met.1 == 0);
+            missing.extend(met.map(|(name, _)| (*name).to_owned()));
         }
         let absent = FaultKind::ALL.into_iter().filter(|kind| self.faults[kind.index()] == 0);
         missing.extend(absent.map(|kind| format!("fault {kind}")));
@@ -225,6 +232,9 @@ impl fmt::Display for Totals {
         }
         for (name, count) in &self.endings {
             writeln!(f, "{name:>24} {count:>12}")?;
+        }
+        for (name, count) in &self.met {
+            writeln!(f, "{name:>52} {count:>12}")?;
         }
         for kind in Kind::ALL {
             let (lost, repeated) = (self.lost[kind.index()], self.repeated[kind.index()]);

@@ -249,7 +249,7 @@ impl Cluster {
     /// Takes over what the fleet counted.
     pub(super) fn count_fleet(&mut self) {
         let Some(fleet) = &self.fleet else { return };
-        let Tally { asked, asked_under_faults, answered, rejected, unknown, endings } =
+        let Tally { asked, asked_under_faults, answered, rejected, unknown, endings, met } =
             fleet.tally();
         self.totals.commands += asked;
         self.totals.commands_under_faults += asked_under_faults;
@@ -257,6 +257,7 @@ impl Cluster {
         self.totals.rejected += rejected;
         self.totals.unknown += unknown;
         self.totals.endings = endings;
+        self.totals.met = met;
     }
 
     fn asked(&mut self, id: ReplicaId) {

@@ -226,10 +226,28 @@ fn command(json: &mut Json<'_>, command: &Command) {
     let kind = match command.kind {
         CommandKind::Apply => "apply",
         CommandKind::Barrier => "barrier",
+        CommandKind::OpenSession { .. } => "open_session",
+        CommandKind::InSession { .. } => "in_session",
+        CommandKind::CloseSession { .. } => "close_session",
     };
     json.text("kind", kind);
     json.text("client", &command.client.number().to_string());
     json.text("request", &command.request.number().to_string());
+    match command.kind {
+        CommandKind::Apply | CommandKind::Barrier => {}
+        CommandKind::OpenSession { session, ttl } => {
+            json.text("session", &format!("{:032x}", session.bits()));
+            json.text("ttl_millis", &ttl.millis().to_string());
+        }
+        CommandKind::InSession { session, request } => {
+            json.text("session", &format!("{:032x}", session.bits()));
+            json.text("number", &request.number().to_string());
+            json.text("acknowledged_below", &command.acknowledged_below.number().to_string());
+        }
+        CommandKind::CloseSession { session } => {
+            json.text("session", &format!("{:032x}", session.bits()));
+        }
+    }
     json.number("bytes", command.payload.len() as u64);
     let mut digest = Digest::new();
     digest.write(&command.payload);

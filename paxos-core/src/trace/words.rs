@@ -77,8 +77,11 @@ fn list<T>(
 }
 
 fn command(f: &mut fmt::Formatter<'_>, command: &Command) -> fmt::Result {
-    if command.kind == CommandKind::Barrier {
-        return f.write_str("a barrier");
+    match command.kind {
+        CommandKind::Barrier => return f.write_str("a barrier"),
+        CommandKind::OpenSession { .. } => return f.write_str("a new session"),
+        CommandKind::CloseSession { .. } => return f.write_str("the end of a session"),
+        CommandKind::Apply | CommandKind::InSession { .. } => {}
     }
     let text = str::from_utf8(&command.payload).unwrap_or_default();
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=".contains(c);

@@ -27,5 +27,6 @@ mod recovery;
 mod regressions;
 mod samples;
 mod scripts;
+mod sessions;
 mod traces;
 mod values;

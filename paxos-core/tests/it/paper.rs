@@ -702,8 +702,16 @@ fn e6_timers_are_random() {
 #[test]
 fn every_rule_of_the_document_is_quoted() {
     let document = include_str!("../../../docs/protocol.md");
-    let tests =
-        [include_str!("paper.rs"), include_str!("reads.rs"), include_str!("flow.rs")].concat();
+    let tests = [
+        include_str!("paper.rs"),
+        include_str!("reads.rs"),
+        include_str!("flow.rs"),
+        include_str!("sessions.rs"),
+        // The rules of sessions that bind clients.
+        include_str!("../../../src/client.rs"),
+        include_str!("../../../src/session.rs"),
+    ]
+    .concat();
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let quotations = words(&tests.replace("///", ""));
     let mut rules = 0;
@@ -713,5 +721,5 @@ fn every_rule_of_the_document_is_quoted() {
         assert!(quotations.contains(&rule), "no test quotes: {rule}");
         rules += 1;
     }
-    assert_eq!(rules, 45, "a rule was added or lost");
+    assert_eq!(rules, 53, "a rule was added or lost");
 }

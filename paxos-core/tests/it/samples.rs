@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use paxos_core::ballot::Ballot;
 use paxos_core::ids::{
-    ClientId, ClusterId, Epoch, GroupId, Incarnation, LogClock, ReplicaId, RequestNumber, Slot,
+    ClientId, ClusterId, Epoch, GroupId, Incarnation, LogClock, ReplicaId, RequestNumber,
+    SessionId, SessionTtl, Slot,
 };
 use paxos_core::membership::{Member, Membership};
 use paxos_core::message::{
@@ -79,9 +80,35 @@ pub(crate) fn batch() -> Batch {
     Batch::new(LogClock::from_millis(1_700_000_000_123), vec![apply, barrier])
 }
 
+/// A batch with one command of each kind that has to do with sessions.
+pub(crate) fn session_batch() -> Batch {
+    let session = SessionId::new(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);
+    let command = |kind, request, payload| Command {
+        kind,
+        client: ClientId::new(0x0506),
+        request: RequestNumber::new(request),
+        acknowledged_below: RequestNumber::new(7),
+        payload,
+    };
+    let ttl = SessionTtl::from_millis(3_600_000);
+    let opens = CommandKind::OpenSession { session, ttl };
+    let asks = CommandKind::InSession { session, request: RequestNumber::new(9) };
+    let closes = CommandKind::CloseSession { session };
+    let commands = vec![
+        command(opens, 11, Bytes::new()),
+        command(asks, 12, Bytes::from_static(b"add a 1")),
+        command(closes, 13, Bytes::new()),
+    ];
+    Batch::new(LogClock::from_millis(1_700_000_000_123), commands)
+}
+
 /// A value of each kind, and a membership of each quorum rule.
 pub(crate) fn values() -> Vec<(String, Value)> {
-    let mut values = vec![("noop".into(), Value::Noop), ("batch".into(), Value::Batch(batch()))];
+    let mut values = vec![
+        ("noop".into(), Value::Noop),
+        ("batch".into(), Value::Batch(batch())),
+        ("batch-of-a-session".into(), Value::Batch(session_batch())),
+    ];
     for (rule, membership) in memberships() {
         values.push((format!("membership-{rule}"), Value::Membership(Arc::new(membership))));
     }
@@ -207,14 +234,27 @@ fn commands() -> impl Strategy<Value = Command> {
         4 => vec(any::<u8>(), 0..40),
         1 => vec(any::<u8>(), 900..2500),
     ];
-    let kinds = prop_oneof![Just(CommandKind::Apply), Just(CommandKind::Barrier)];
+    let kinds = (0..5, any::<u128>(), any::<u64>()).prop_map(|(kind, session, number)| {
+        let session = SessionId::new(session);
+        match kind {
+            0 => CommandKind::Apply,
+            1 => CommandKind::Barrier,
+            2 => CommandKind::OpenSession { session, ttl: SessionTtl::from_millis(number) },
+            3 => CommandKind::InSession { session, request: RequestNumber::new(number) },
+            _ => CommandKind::CloseSession { session },
+        }
+    });
     let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
-    (kinds, numbers, payloads).prop_map(|(kind, (client, request, below), payload)| Command {
-        kind,
-        client: ClientId::new(client),
-        request: RequestNumber::new(request),
-        acknowledged_below: RequestNumber::new(below),
-        payload: payload.into(),
+    (kinds, numbers, payloads).prop_map(|(kind, (client, request, below), payload)| {
+        let ends =
+            matches!(kind, CommandKind::OpenSession { .. } | CommandKind::CloseSession { .. });
+        Command {
+            kind,
+            client: ClientId::new(client),
+            request: RequestNumber::new(request),
+            acknowledged_below: RequestNumber::new(below),
+            payload: if ends { Bytes::new() } else { payload.into() },
+        }
     })
 }
 

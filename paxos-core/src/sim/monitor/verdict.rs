@@ -43,15 +43,15 @@ pub enum Rule {
     L4,
     L5,
     R3,
-    /// §13: one value for each slot is chosen, for ever.
+    /// §14: one value for each slot is chosen, for ever.
     Agreement,
     /// §5: who sends which message to whom.
     Messages,
     /// §11: lives succeed each other, and a directory that was wiped does not vote.
     Lives,
-    /// §13: a chosen value is a proposed batch or a no-op.
+    /// §14: a chosen value is a proposed batch or a no-op.
     Validity,
-    /// §13: state hashes agree at equal applied slots.
+    /// §14: state hashes agree at equal applied slots.
     Hashes,
 }
 

@@ -1,0 +1,196 @@
+//! The applier alone, given what is chosen.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use paxos_core::config::Config;
+use paxos_core::ids::{
+    ClusterId, GroupId, Incarnation, LogClock, ReplicaId, RequestNumber, SessionId, SessionTtl,
+};
+use paxos_core::membership::Membership;
+use paxos_core::port::{Format, Recovered, TransportCounters};
+use paxos_core::replica::Replica;
+use paxos_core::value::{Command, CommandKind};
+
+use super::*;
+use crate::clock::SystemClock;
+use crate::codec::Postcard;
+use crate::metrics::Meters;
+use crate::options::NodeOptions;
+use crate::shared::Published;
+
+type Log = Arc<Mutex<Vec<(Slot, u64)>>>;
+
+/// Writes down what it is given, and replies with how much that is.
+struct Scribe {
+    applied: Slot,
+    log: Log,
+}
+
+#[async_trait]
+impl StateMachine for Scribe {
+    type Command = u64;
+    type Reply = u64;
+    type Query = ();
+    type Answer = ();
+
+    async fn apply(&mut self, batch: Batch<u64>) -> Vec<u64> {
+        let mut log = self.log.lock().unwrap();
+        let mut write = |command| {
+            log.push((batch.slot, command));
+            log.len() as u64
+        };
+        batch.commands.into_iter().map(&mut write).collect()
+    }
+
+    async fn query(&self, (): ()) {}
+
+    fn applied(&self) -> Slot {
+        self.applied
+    }
+}
+
+const OWN: ClientId = ClientId::new(9);
+const SESSION: SessionId = SessionId::new(5);
+
+/// An applier over a machine, and what it applies.
+struct Bed {
+    applier: Applier<Scribe>,
+    items: mpsc::UnboundedSender<Item<ReplyTo<Scribe>>>,
+    log: Log,
+    slot: Slot,
+}
+
+impl Bed {
+    fn new(included: u64, log: &Log) -> Self {
+        let id = ReplicaId::new(1);
+        let format = Format {
+            cluster: ClusterId::new(7),
+            group: GroupId::default(),
+            replica: id,
+            membership: Membership::voters_only([id]).unwrap(),
+        };
+        let recovered = Recovered::formatted(format, Incarnation::first(0));
+        let config = Config::default();
+        let replica =
+            Replica::recover(config.clone(), recovered, Slot::ZERO, 1, Time::ZERO).unwrap();
+        let published = Published::first(&replica, TransportCounters::default());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+        let meters = Arc::new(Meters::new());
+        let options = NodeOptions::default();
+        let shared = Shared::new(&options, &config, clock, meters, published);
+        let (items, taken) = mpsc::unbounded_channel();
+        let (done, _) = mpsc::unbounded_channel();
+        let machine = Scribe { applied: Slot::new(included), log: Arc::clone(log) };
+        let applier = Applier::new(machine, Arc::new(Postcard), OWN, taken, done, Arc::new(shared));
+        Self { applier, items, log: Arc::clone(log), slot: Slot::ZERO }
+    }
+
+    /// The next slot, with these commands.
+    async fn apply(&mut self, commands: Vec<Command>) {
+        self.slot = self.slot.next();
+        let batch = paxos_core::value::Batch::new(LogClock::from_millis(10), commands);
+        self.applier.side.values.push_back((self.slot, Value::Batch(batch)));
+        self.applier.apply_all().await.unwrap();
+    }
+
+    fn written(&self) -> Vec<u64> {
+        self.log.lock().unwrap().iter().map(|(_, command)| *command).collect()
+    }
+
+    /// Waits for the request with this number.
+    fn wait(&mut self, number: u64) -> oneshot::Receiver<Result<Applied<u64>, ClientError>> {
+        let (answer, told) = oneshot::channel();
+        let deadline = Time::from_nanos(u64::MAX);
+        let waiting = vec![Waiting { waiter: ReplyTo::Command(answer), deadline }];
+        self.applier.side.waiters.register(number, waiting);
+        told
+    }
+}
+
+fn open() -> Command {
+    let kind = CommandKind::OpenSession { session: SESSION, ttl: SessionTtl::from_millis(1000) };
+    Command { kind, ..Command::apply(ClientId::new(1), RequestNumber::new(1), Bytes::new()) }
+}
+
+/// A request of the session, sent by this node's clients under `number`.
+fn request(number: u64, request: u64, below: u64, command: u64) -> Command {
+    Command {
+        kind: CommandKind::InSession { session: SESSION, request: RequestNumber::new(request) },
+        client: OWN,
+        request: RequestNumber::new(number),
+        acknowledged_below: RequestNumber::new(below),
+        payload: postcard::to_stdvec(&command).unwrap().into(),
+    }
+}
+
+/// S5: a machine with a memory of its own is given no slot again, and the table is given all of them:
+/// so it decides as one that was never restarted.
+#[tokio::test]
+async fn a_machine_that_remembers_decides_as_its_peers_after_a_restart() {
+    let (peer_log, own_log) = (Log::default(), Log::default());
+    let mut peer = Bed::new(0, &peer_log);
+    let mut before = Bed::new(0, &own_log);
+    let first = [vec![open()], vec![request(1, 1, 1, 100), request(2, 3, 1, 300)]];
+    for commands in &first {
+        peer.apply(commands.clone()).await;
+        before.apply(commands.clone()).await;
+    }
+    drop(before);
+    let mut own = Bed::new(2, &own_log);
+    for commands in first {
+        own.apply(commands).await;
+    }
+    assert_eq!(own.written(), [100, 300], "nothing is given to it again");
+    let mut told = own.wait(7);
+    let rest = [
+        vec![request(3, 1, 1, 100), request(4, 2, 2, 200), request(5, 1, 2, 100)],
+        vec![request(6, 2, 2, 200), request(7, 3, 2, 300), request(8, 4, 2, 400)],
+    ];
+    for commands in rest {
+        peer.apply(commands.clone()).await;
+        own.apply(commands).await;
+    }
+    assert_eq!(
+        (own.written(), peer.written()),
+        (vec![100, 300, 200, 400], vec![100, 300, 200, 400])
+    );
+    let verdicts = |bed: &Bed| bed.applier.once.table().clone().without_replies();
+    assert_eq!(verdicts(&own), verdicts(&peer));
+    let kept = |bed: &Bed, number| {
+        let reply = bed.applier.once.table().reply(SESSION, RequestNumber::new(number));
+        reply.map(|bytes| postcard::from_bytes::<u64>(bytes).unwrap())
+    };
+    assert_eq!((kept(&peer, 3), kept(&own, 3)), (Some(2), None), "that reply went with its life");
+    assert_eq!((kept(&peer, 4), kept(&own, 4)), (Some(4), Some(4)));
+    let slot = Slot::new(4);
+    assert_eq!(told.try_recv().unwrap(), Err(ClientError::ReplyNotKept { slot }));
+    drop(own.items);
+}
+
+/// S1 to S3: what whoever waits for a request is told.
+#[tokio::test]
+async fn each_request_is_answered_by_its_fate() {
+    let mut bed = Bed::new(0, &Log::default());
+    let mut astray = bed.wait(1);
+    bed.apply(vec![request(1, 1, 1, 100)]).await;
+    let unknown = Err(ClientError::Rejected(Rejection::SessionUnknown));
+    assert_eq!(astray.try_recv().unwrap(), unknown);
+    let (mut first, mut twin) = (bed.wait(2), bed.wait(3));
+    bed.apply(vec![open(), request(2, 1, 1, 100), request(3, 1, 1, 100)]).await;
+    let applied = Ok(Applied { slot: Slot::new(2), reply: 1 });
+    assert_eq!((first.try_recv().unwrap(), twin.try_recv().unwrap()), (applied.clone(), applied));
+    let (mut again, mut next) = (bed.wait(4), bed.wait(5));
+    bed.apply(vec![request(4, 1, 1, 100), request(5, 2, 1, 200)]).await;
+    let slot = Slot::new(3);
+    assert_eq!(again.try_recv().unwrap(), Ok(Applied { slot, reply: 1 }), "the reply of the first");
+    assert_eq!(next.try_recv().unwrap(), Ok(Applied { slot, reply: 2 }));
+    let mut stale = bed.wait(6);
+    bed.apply(vec![request(6, 2, 3, 200)]).await;
+    let acknowledged = Err(ClientError::Rejected(Rejection::StaleRequest));
+    assert_eq!(stale.try_recv().unwrap(), acknowledged);
+    assert_eq!(bed.written(), [100, 200]);
+}

@@ -15,6 +15,7 @@
 mod ability;
 mod cli;
 mod cluster;
+mod downtime;
 mod driver;
 mod episode;
 mod fault;
@@ -151,7 +152,7 @@ fn run(options: &Options) -> Result<ExitCode, String> {
     let plan = Plan { kv: &kv, dir: &dir, nodes: options.nodes, seed, small_disk };
     let mut cluster = Cluster::new(lay_out(&plan, &abilities, &guard)?, &kv, &abilities);
     if !options.presets.is_empty() {
-        let held = preset::run(&mut cluster, &options.presets, seed, &interrupted)?;
+        let held = downtime::run(&mut cluster, &options.presets, seed, &interrupted)?;
         return Ok(if held { ExitCode::SUCCESS } else { ExitCode::from(EXIT_VIOLATION) });
     }
     let orders =

@@ -46,7 +46,7 @@ impl Flows {
         Self { peers: peers.iter().map(flow).collect(), slots_max: 2 * window as usize, bytes_max }
     }
 
-    /// A reign begins or ends: nothing counts.
+    /// A reign ends: nothing counts any more.
     pub(crate) fn reset(&mut self) {
         for flow in &mut self.peers {
             flow.sent.clear();

@@ -201,7 +201,6 @@ impl Replica {
         }
         self.told = self.learner.committed();
         self.repeats.begin(self.learner.committed());
-        self.flows.reset();
         self.pacemaker.disarm(Timer::Election);
         if behind {
             self.pacemaker.arm_election(self.now);

@@ -148,6 +148,10 @@ fn f3_a_probed_peer_goes_on_once_it_accepts() {
     // A reign that ends counts nothing any more.
     bed.receive(id(2), crate::bed::accept(crate::bed::ballot(99, 2), 15, &["x"], 13));
     assert_eq!(bed.replica.status().flows, []);
+    // Nor does it in the next one: it counts what that sends.
+    bed.sync();
+    bed.lead(&[2]);
+    assert_eq!((flow(&bed, 2).slots, flow(&bed, 3).slots), (2, 2), "slots 14 and 15 were adopted");
 }
 
 /// **F4** A voter that has not answered the page that it was sent again is sent a single value the

@@ -227,7 +227,7 @@ impl<W: Waiter> Driver<W> {
             }
             Some(HostFrame::NoPoint { origin, sequence }) => {
                 if origin == self.life {
-                    let retry_at = now.after(self.backoff(0));
+                    let retry_at = now.after(self.backoff(self.reads.refusals()));
                     self.reads.refused(from, sequence, retry_at);
                 }
             }

@@ -1,4 +1,4 @@
-//! What nodes say to each other beside the protocol: forwarded commands and their fate.
+//! What nodes say to each other beside the protocol: forwarded commands and their fate, read points.
 //!
 //! Owns: [`HostFrame`] and its bytes. Little-endian, versioned; drawn at [`encode`].
 //! Invariants: decoding never panics and never allocates by a claimed length; payloads stay slices

@@ -28,7 +28,8 @@ pub struct NodeOptions {
     pub session_ttl: Duration,
     /// How long [`crate::Node::shutdown`] waits for what is proposed. Default 5 s.
     pub shutdown_timeout: Duration,
-    /// How long a forwarded command that the leader refused waits before it is tried again; grows
+    /// How long a forwarded command, or a question for a read point, that the leader refused waits before
+    /// it is tried again; grows
     /// with each refusal, and is drawn at random from the upper half. Default 5 ms.
     pub backoff_min: Duration,
     /// What that wait grows to at most. Default 200 ms.

@@ -82,7 +82,7 @@ impl<W: Waiter> Driver<W> {
         self.shared.meters.read_points_asked.add(1);
         let question = HostFrame::AskPoint { origin: self.life, sequence };
         if self.send_frame(leader, Lane::Control, &question) != Sent::Queued {
-            let retry_at = now.after(self.backoff(0));
+            let retry_at = now.after(self.backoff(self.reads.refusals()));
             self.reads.refused(leader, sequence, retry_at);
         }
     }

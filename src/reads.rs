@@ -59,6 +59,8 @@ pub(crate) struct Reads<W> {
     patience: Duration,
     /// No question before this, after a refusal.
     retry_at: Time,
+    /// How many questions in a row were refused.
+    refusals: u32,
     /// The newest read point, and when it was asked for.
     newest: Option<(Time, Slot)>,
 }
@@ -72,6 +74,7 @@ impl<W> Reads<W> {
             sequence: 0,
             patience,
             retry_at: Time::ZERO,
+            refusals: 0,
             newest: None,
         }
     }
@@ -141,8 +144,14 @@ impl<W> Reads<W> {
         let Some(question) = self.question.take_if(is_it) else {
             return Vec::new();
         };
+        self.refusals = 0;
         self.note(question.asked_at, point);
         question.waiting
+    }
+
+    /// How many questions in a row were refused: how patient the next is to be.
+    pub(crate) fn refusals(&self) -> u32 {
+        self.refusals
     }
 
     /// The node that was asked names no point. Nothing if that is no answer to the open question.
@@ -151,6 +160,7 @@ impl<W> Reads<W> {
         if open.is_some_and(|open| open.leader == from && open.sequence == sequence) {
             self.give_up();
             self.retry_at = retry_at;
+            self.refusals = self.refusals.saturating_add(1);
         }
     }
 
@@ -253,13 +263,6 @@ impl<W> Reads<W> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-    use paxos_core::config::Config;
-    use paxos_core::ids::{ClusterId, GroupId};
-    use paxos_core::membership::Membership;
-    use paxos_core::output::{Output, Role};
-    use paxos_core::port::{Format, Recovered};
-    use paxos_core::replica::Replica;
-
     use super::*;
 
     const LEADER: ReplicaId = ReplicaId::new(2);
@@ -294,6 +297,7 @@ mod tests {
         assert!(names(reads.answered(LEADER, first, Slot::new(9))).is_empty(), "it is too old");
         assert!(names(reads.answered(ReplicaId::new(3), second, Slot::new(9))).is_empty());
         assert_eq!(names(reads.answered(LEADER, second, Slot::new(9))), [1, 2, 3]);
+        assert_eq!(reads.refusals(), 0);
         assert!(reads.is_empty());
         assert_eq!(reads.recent(Duration::from_nanos(10), at(115)), Some(Slot::new(9)));
         assert_eq!(reads.recent(Duration::from_nanos(10), at(116)), None, "asked for too long ago");
@@ -303,29 +307,8 @@ mod tests {
         Asker { peer: ReplicaId::new(peer), origin: Incarnation::new(1, 1), sequence }
     }
 
-    /// Tickets come from a replica alone: one that is its own quorum gives them.
-    fn tickets(count: usize) -> Vec<ReadTicket> {
-        let id = ReplicaId::new(1);
-        let format = Format {
-            cluster: ClusterId::new(7),
-            group: GroupId::default(),
-            replica: id,
-            membership: Membership::voters_only([id]).unwrap(),
-        };
-        let recovered = Recovered::formatted(format, Incarnation::first(0));
-        let mut now = Time::ZERO;
-        let mut replica =
-            Replica::recover(Config::default(), recovered, Slot::ZERO, 1, now).unwrap();
-        while replica.role() != Role::Leader {
-            let output = replica.poll_output();
-            if let Output::Idle { wake_at } = output {
-                now = now.max(wake_at.unwrap());
-                replica.handle_timeout(now);
-            } else if let Output::Persist(batch) = output {
-                replica.handle_durable(batch.into_durable(), now);
-            }
-        }
-        (0..count).map(|_| replica.read(now).unwrap()).collect()
+    fn tickets(count: u64) -> Vec<ReadTicket> {
+        (1..=count).map(ReadTicket::new).collect()
     }
 
     #[test]
@@ -372,6 +355,7 @@ mod tests {
         let sequence = reads.question(LEADER, at(0));
         reads.refused(LEADER, sequence, at(50));
         assert!(!reads.wants_question(at(49)) && reads.wants_question(at(50)));
+        assert_eq!(reads.refusals(), 1, "the next waits longer");
         assert_eq!(reads.wake_at(), Some(at(50)));
         reads.question(LEADER, at(50));
         reads.give_up_on(|peer| peer != LEADER);

@@ -81,9 +81,15 @@ pub struct LoadTicket(pub(crate) u64);
 
 /// Names one read that waits for its read point. Tickets of a life rise by one, from 1.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct ReadTicket(pub(crate) u64);
+pub struct ReadTicket(u64);
 
 impl ReadTicket {
+    /// The ticket with this number. It is a name alone: naming one that a replica never gave asks
+    /// for nothing.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
     /// No ticket comes after this.
     pub const MAX: Self = Self(u64::MAX);
 

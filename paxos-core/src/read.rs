@@ -36,7 +36,7 @@ impl Reads {
     /// One more read waits.
     pub(crate) fn ask(&mut self) -> ReadTicket {
         self.asked += 1;
-        ReadTicket(self.asked)
+        ReadTicket::new(self.asked)
     }
 
     /// How many reads wait.
@@ -90,7 +90,7 @@ impl Reads {
         let (through, point) = (open.through, open.point);
         self.open = None;
         self.settled = through;
-        Confirmation::Stands { through: ReadTicket(through), point }
+        Confirmation::Stands { through: ReadTicket::new(through), point }
     }
 
     /// This replica leads no more: whatever waits is lost. Returns the last ticket, if any waits.
@@ -98,7 +98,7 @@ impl Reads {
         self.open = None;
         let lost = self.asked > self.settled;
         self.settled = self.asked;
-        lost.then_some(ReadTicket(self.asked))
+        lost.then_some(ReadTicket::new(self.asked))
     }
 }
 

@@ -56,6 +56,9 @@ fn host_frame() -> Seeds {
         ("forward", HostFrame::Forward { origin, target, sequence: 77, batch }),
         ("taken", HostFrame::Taken { origin, sequence: u64::MAX, slot, ballot }),
         ("refused", HostFrame::Refused { origin, sequence: 1, reason: Refusal::StorageFull }),
+        ("ask-point", HostFrame::AskPoint { origin, sequence: 5 }),
+        ("point", HostFrame::Point { origin, sequence: 5, slot }),
+        ("no-point", HostFrame::NoPoint { origin, sequence: 6 }),
     ];
     let encode = |frame| frame::encode(GroupId::new(0), frame).concat();
     frames.iter().map(|(name, frame)| ((*name).to_owned(), encode(frame))).collect()
@@ -196,6 +199,9 @@ fn the_corpora_hold_one_of_each_kind() {
     assert!(frames.iter().any(|frame| matches!(frame, HostFrame::Forward { .. })));
     assert!(frames.iter().any(|frame| matches!(frame, HostFrame::Taken { .. })));
     assert!(frames.iter().any(|frame| matches!(frame, HostFrame::Refused { .. })));
+    assert!(frames.iter().any(|frame| matches!(frame, HostFrame::AskPoint { .. })));
+    assert!(frames.iter().any(|frame| matches!(frame, HostFrame::Point { .. })));
+    assert!(frames.iter().any(|frame| matches!(frame, HostFrame::NoPoint { .. })));
     for (form, greeting) in [(0, Greeting::Hello), (1, Greeting::Ack)] {
         let at = 1 + wire::PRELUDE_LEN;
         let greets = |(_, input): &(String, Vec<u8>)| {

@@ -13,7 +13,7 @@ const SAFETY: usize = 22;
 const LIVENESS: usize = 10;
 
 /// The invariants that a simulated run asserts after every event.
-const INVARIANTS: [&str; 18] = [
+const INVARIANTS: [&str; 19] = [
     "agreement",
     "validity",
     "one value per ballot and slot",
@@ -24,6 +24,7 @@ const INVARIANTS: [&str; 18] = [
     "committed is chosen",
     "applied in order",
     "state hashes agree",
+    "reads are fresh",
     "rejected is never applied",
     "bounds hold",
     "quorums intersect their neighbours'",

@@ -102,6 +102,8 @@ async fn nothing_is_acknowledged_before_the_sync_returns() {
     let outcome = soon("an answer", hasty.execute(Op::Mark(2))).await;
     assert_eq!(outcome, Err(ClientError::Unknown(Uncertainty::Timeout)));
     hand.wedge(false);
+    // What is proposed later is committed later.
+    assert_eq!(mark(&client, 3).await, Ok(1));
     assert_eq!(marked(&client, 2).await, 1);
 }
 

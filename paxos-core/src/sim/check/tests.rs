@@ -572,7 +572,7 @@ fn a_read_point_below_what_was_known_is_seen() {
     let mut status = World::status(2);
     status.committed = slot(1);
     world.check.observed(id(2), &status);
-    let first = ReadTicket(1);
+    let first = ReadTicket::new(1);
     world.check.read_asked(id(1), first);
     assert_eq!(world.check.reads_waiting(id(1), first), 1);
     world.assert_whole();

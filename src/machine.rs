@@ -58,7 +58,8 @@ pub trait StateMachine: Send + Sync + 'static {
     async fn query(&self, query: Self::Query) -> Self::Answer;
 
     /// The last slot that this machine's own durable state includes, read once at the start. Slots
-    /// up to it are not applied again. The default, [`Slot::ZERO`], is right for a machine in
+    /// up to it are not applied again; the node reads them all the same, as the table of sessions is
+    /// made of the whole log. The default, [`Slot::ZERO`], is right for a machine in
     /// memory: it is rebuilt from the log.
     fn applied(&self) -> Slot {
         Slot::ZERO

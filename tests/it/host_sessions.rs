@@ -25,50 +25,91 @@ struct Ends {
     unknown: u64,
 }
 
-/// Has the counter incremented from two nodes of five, while leaders are killed where nobody asks,
-/// and cut off where somebody does, before what they were given is answered.
+/// What all workers count as they go.
+#[derive(Debug, Default)]
+struct Progress {
+    done: AtomicU64,
+    unknown: AtomicU64,
+}
+
+/// Has the counter incremented so often: what was certainly not applied is asked for again.
+async fn work(client: Client<Marks>, delivery: Delivery, progress: Arc<Progress>) -> Ends {
+    let mut ends = Ends::default();
+    for _ in 0..INCREMENTS / WORKERS {
+        loop {
+            match client.execute_with(delivery, Op::Mark(COUNTER)).await {
+                Ok(_) => ends.acknowledged += 1,
+                Err(ClientError::Rejected(_)) => {
+                    ends.rejected += 1;
+                    continue;
+                }
+                Err(_) => {
+                    ends.unknown += 1;
+                    progress.unknown.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+            break;
+        }
+        progress.done.fetch_add(1, Ordering::SeqCst);
+    }
+    ends
+}
+
+/// Kills the leader where nobody asks it, and cuts it off where somebody does.
+async fn depose(cluster: &mut Cluster) {
+    let leader = cluster.leader().await;
+    let others: Vec<_> = (0..5).filter(|place| *place != leader).collect();
+    if leader < ASKED {
+        cluster.network.isolate(id(leader));
+        cluster.leader_among(&others).await;
+        cluster.network.heal();
+    } else {
+        drop(cluster.nodes[leader].take());
+        cluster.leader_among(&others).await;
+        cluster.start_node(leader, Marks::default()).await;
+    }
+}
+
+/// Cuts links until something is lost on one over which its reply would have come.
+async fn lose_replies(cluster: &Cluster, progress: &Progress) {
+    let leader = cluster.leader().await;
+    let asked = usize::from(leader == 0);
+    let lost = || {
+        let recalled = cluster.node(asked).metrics().replies_recalled;
+        recalled + progress.unknown.load(Ordering::SeqCst)
+    };
+    let before = lost();
+    // Most cuts have something on the link.
+    for _ in 0..40 {
+        cluster.network.cut(id(asked), id(leader));
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        cluster.network.heal();
+        tokio::time::sleep(Duration::from_millis(7)).await;
+        if lost() > before {
+            break;
+        }
+    }
+}
+
+/// Has the counter incremented from two nodes of five, while leaders are killed where nobody asks, and
+/// cut off where somebody does, and links fall over which replies would come.
 async fn increment(delivery: Delivery, blows: u64) -> (Cluster, Ends) {
     let mut cluster = Cluster::start(5).await;
     cluster.leader().await;
-    let answered = Arc::new(AtomicU64::new(0));
+    let progress = Arc::new(Progress::default());
     let mut workers = Vec::new();
     for worker in 0..WORKERS {
         let client = cluster.node(worker as usize % ASKED).client();
         let client = client.with_timeout(Duration::from_secs(60));
-        let answered = Arc::clone(&answered);
-        workers.push(tokio::spawn(async move {
-            let mut ends = Ends::default();
-            for _ in 0..INCREMENTS / WORKERS {
-                loop {
-                    match client.execute_with(delivery, Op::Mark(COUNTER)).await {
-                        Ok(_) => ends.acknowledged += 1,
-                        Err(ClientError::Rejected(_)) => {
-                            ends.rejected += 1;
-                            continue;
-                        }
-                        Err(_) => ends.unknown += 1,
-                    }
-                    break;
-                }
-                answered.fetch_add(1, Ordering::SeqCst);
-            }
-            ends
-        }));
+        workers.push(tokio::spawn(work(client, delivery, Arc::clone(&progress))));
     }
     for blow in 1..=blows {
         let due = blow * INCREMENTS / (blows + 1);
-        until("some increments", || answered.load(Ordering::SeqCst) >= due).await;
-        let leader = cluster.leader().await;
-        if leader < ASKED {
-            cluster.network.isolate(id(leader));
-            let others: Vec<_> = (0..5).filter(|place| *place != leader).collect();
-            cluster.leader_among(&others).await;
-            cluster.network.heal();
+        until("some increments", || progress.done.load(Ordering::SeqCst) >= due).await;
+        if blow % 2 == 1 {
+            lose_replies(&cluster, &progress).await;
         } else {
-            drop(cluster.nodes[leader].take());
-            let others: Vec<_> = (0..5).filter(|place| *place != leader).collect();
-            cluster.leader_among(&others).await;
-            cluster.start_node(leader, Marks::default()).await;
+            depose(&mut cluster).await;
         }
     }
     let mut ends = Ends::default();
@@ -87,12 +128,14 @@ fn again(cluster: &Cluster) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_increments_in_a_session_are_ten_thousand() {
-    let (cluster, ends) = increment(Delivery::ExactlyOnce, 6).await;
+    let (cluster, ends) = increment(Delivery::ExactlyOnce, 10).await;
     assert_eq!((ends.acknowledged, ends.unknown), (INCREMENTS, 0), "{ends:?}");
     for place in 0..5 {
         assert_eq!(marked(&cluster.node(place).client(), COUNTER).await, INCREMENTS);
     }
     assert!(again(&cluster) > 0, "no leader was lost with something in its hands");
+    let recalled = |place| cluster.node(place).metrics().replies_recalled;
+    assert!((0..ASKED).map(recalled).sum::<u64>() > 0, "nothing was applied whose reply was lost");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -50,6 +50,8 @@ impl Measured {
         match self.down {
             None => Some("no new command was committed in time"),
             Some(_) if self.campaigns[1] > 0 => Some("the leader did not stay"),
+            // Or the links were not cut.
+            Some(_) if self.preset.deposes() && self.campaigns[0] == 0 => Some("nobody campaigned"),
             Some(_) => None,
         }
     }
@@ -182,7 +184,7 @@ fn watch(
         }
         thread::sleep(ELECTION_TIMEOUT / 3);
     }
-    let before = cluster.campaigns();
+    let before = cluster.campaigns()?;
     set(true);
     let cut = Instant::now();
     let (bound, end) = (ELECTION_TIMEOUT * SERVE_WITHIN, ELECTION_TIMEOUT * (SERVE_WITHIN + STAY));
@@ -198,12 +200,12 @@ fn watch(
             down = locked().last.map(|last| last.duration_since(cut));
         }
         if soon.is_none() && now - cut >= bound {
-            soon = Some(cluster.campaigns());
+            soon = Some(cluster.campaigns()?);
             locked().gap = Duration::ZERO;
         }
         thread::sleep(if down.is_none() { PAUSE } else { GLANCE });
     }
-    let after = cluster.campaigns();
+    let after = cluster.campaigns()?;
     let soon = soon.unwrap_or(after);
     let campaigns = [soon.saturating_sub(before), after.saturating_sub(soon)];
     let down = down.filter(|down| *down <= bound);

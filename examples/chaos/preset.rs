@@ -68,6 +68,19 @@ impl Preset {
         nodes == 5 || !five
     }
 
+    /// Whether the leader loses its quorum.
+    pub(crate) const fn deposes(self) -> bool {
+        matches!(
+            self,
+            Self::QuorumLoss
+                | Self::Constrained
+                | Self::Row
+                | Self::Howard
+                | Self::LeaderMute
+                | Self::LeaderDeaf
+        )
+    }
+
     /// Whether the links are cut and joined again and again.
     pub(crate) const fn flaps(self) -> bool {
         matches!(self, Self::FlappingLink | Self::FlappingFollower)
@@ -91,7 +104,7 @@ impl Preset {
                     (_, 4) => low != 2,
                     _ => false,
                 },
-                Self::Bridge => low != 1 && high != 1 && (low % 2 != high % 2),
+                Self::Bridge => low != 1 && low < 3 && high >= 3,
                 Self::LeaderMute => from == 0,
                 Self::LeaderDeaf => to == 0,
                 Self::FollowerMute => from == 1,

@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 
 use crate::ids::{ReplicaId, Slot};
+use crate::membership::Membership;
 use crate::output::PeerFlow;
 
 /// What is on its way to one peer.
@@ -40,10 +41,12 @@ pub(crate) struct Flows {
 }
 
 impl Flows {
-    pub(crate) fn new(peers: &[ReplicaId], window: u32, bytes_max: usize) -> Self {
-        let flow =
-            |peer: &ReplicaId| Flow { peer: *peer, sent: VecDeque::new(), bytes: 0, probed: false };
-        Self { peers: peers.iter().map(flow).collect(), slots_max: 2 * window as usize, bytes_max }
+    /// For all members but this one, in the order of the membership.
+    pub(crate) fn new(membership: &Membership, own: ReplicaId, bytes_max: usize) -> Self {
+        let peers = membership.members().map(|member| member.id).filter(|peer| *peer != own);
+        let flow = |peer| Flow { peer, sent: VecDeque::new(), bytes: 0, probed: false };
+        let slots_max = 2 * membership.window() as usize;
+        Self { peers: peers.map(flow).collect(), slots_max, bytes_max }
     }
 
     /// A reign ends: nothing counts any more.

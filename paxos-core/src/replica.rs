@@ -94,15 +94,7 @@ impl Replica {
     ) -> Result<Self, RecoverError> {
         config.check().map_err(RecoverError::Config)?;
         let Recovered {
-            format,
-            incarnation,
-            promised,
-            trimmed,
-            votes,
-            chosen,
-            clock,
-            peers: known,
-            ..
+            format, incarnation, promised, trimmed, votes, chosen, clock, peers, ..
         } = recovered;
         let own = format.replica;
         if !format.membership.contains(own) {
@@ -131,17 +123,14 @@ impl Replica {
             slots_max: config.apply_slots_max as usize,
             bytes_max: config.apply_bytes_max,
         };
-        let peers: Vec<ReplicaId> =
-            membership.members().map(|member| member.id).filter(|id| *id != own).collect();
-        let flows = Flows::new(&peers, membership.window(), config.window_bytes_max);
         let mut replica = Self {
             voter: membership.voter_index(own),
-            peers,
+            peers: membership.members().map(|member| member.id).filter(|id| *id != own).collect(),
             acceptor,
             learner: Learner::recovered(committed, chosen.into_iter()),
             proposer: Proposer::Idle,
             log: Log::recovered(committed, applied, trimmed, config.tail_bytes_max, window),
-            lives: Lives::recovered(known),
+            lives: Lives::recovered(peers),
             catchup: Catchup::new(),
             loads: Loads::new(),
             reads: Reads::default(),
@@ -152,7 +141,7 @@ impl Replica {
             recorded: recovered.committed,
             told: Slot::ZERO,
             repeats: Repeats::new(membership.voters().len()),
-            flows,
+            flows: Flows::new(&membership, own, config.window_bytes_max),
             counters: Counters::default(),
             now,
             halted: false,

@@ -52,6 +52,7 @@ fn every_preset_cuts_something_and_leaves_a_replica_that_could_lead() {
             assert!(!cut.is_empty(), "{name}");
             let leads = |node| neighbours(nodes, &cut, node).len() + 1 > nodes / 2;
             assert!((0..nodes).any(leads), "{name} of {nodes}: {cut:?}");
+            assert_eq!(leads(row[0]), !preset.deposes(), "{name} of {nodes}: {cut:?}");
             assert_eq!(preset::parse(name), Ok(vec![preset]));
         }
     }

@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use paxos::{Client, Config, NodeOptions};
 
-use crate::support::{Cluster, Marks, Op, config, soon};
+use crate::support::{Cluster, Marks, Op, PATIENCE, config, soon, until};
 
 /// What one client has outstanding.
 const FLOOD: usize = 10_000;
-/// About sixty commands share a slot, and no more are in flight.
-const BATCH: usize = 4 << 10;
+/// Some two hundred commands share a slot, and no more are in flight.
+const BATCH: usize = 16 << 10;
 /// How often the other is measured.
-const TIMES: usize = 41;
+const TIMES: usize = 21;
 
 /// How many slots pass from the last applied one to that of the answer, in the middle of many.
 async fn slots_p50(cluster: &Cluster, at: usize) -> u64 {
-    let client = cluster.node(at).client();
+    let client = cluster.node(at).client().with_timeout(PATIENCE);
     let mut passed = Vec::new();
     for name in 0..TIMES {
         let before = cluster.node(at).status().replica.applied;
@@ -47,12 +47,9 @@ async fn one_client_with_ten_thousand_outstanding_does_not_hold_up_another() {
             }
         })
     };
-    let greedy = cluster.node(leader).client();
+    let greedy = cluster.node(leader).client().with_timeout(PATIENCE);
     let tasks: Vec<_> = (0..FLOOD).map(|_| flood(greedy.clone())).collect();
-    crate::support::until("a flood", || {
-        cluster.node(leader).metrics().requests_pending > FLOOD as u64 / 2
-    })
-    .await;
+    until("a flood", || cluster.node(leader).metrics().requests_pending > FLOOD as u64 / 2).await;
     let beside = slots_p50(&cluster, leader).await;
     assert!(beside <= 3 * alone, "{beside} slots beside the flood, {alone} without");
     // A clone shares the turns of whoever it was cloned from, and waits for what stands before it.

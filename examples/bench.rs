@@ -24,7 +24,8 @@ use paxos::{
 };
 
 const USAGE: &str = "usage: bench [--replicas N] [--clients N] [--seconds S] [--payload BYTES]
-             [--storage memory|wal] [--dir DIR] [--transport memory|quic] [--spread] [--single] [--threads N] [--metrics] [--smoke]
+             [--storage memory|wal] [--dir DIR] [--transport memory|quic] [--spread] [--single] [--threads N]
+             [--flood N] [--metrics] [--smoke]
 
   --replicas N   nodes in this process (3)
   --clients N    tasks with one command outstanding each (1024)
@@ -35,6 +36,7 @@ const USAGE: &str = "usage: bench [--replicas N] [--clients N] [--seconds S] [--
   --spread       clients on all nodes, not on the leader alone
   --single       commands outside of the node's session
   --threads N    worker threads (2)
+  --flood N      measure the clients alone, and again beside another with N commands outstanding
   --metrics      print the leader's metrics too
   --smoke        a run of a second or less";
 
@@ -72,6 +74,7 @@ struct Args {
     spread: bool,
     delivery: Delivery,
     threads: usize,
+    flood: usize,
     metrics: bool,
 }
 
@@ -87,6 +90,7 @@ fn parse() -> Result<Args, String> {
         spread: false,
         delivery: Delivery::ExactlyOnce,
         threads: 2,
+        flood: 0,
         metrics: false,
     };
     let mut words = std::env::args().skip(1);
@@ -100,6 +104,7 @@ fn parse() -> Result<Args, String> {
             "--seconds" => args.seconds = number(value()?)? as f64,
             "--payload" => args.payload = number(value()?)?.min(1 << 19),
             "--threads" => args.threads = number(value()?)?.clamp(1, 64),
+            "--flood" => args.flood = number(value()?)?.clamp(1, 60_000),
             "--dir" => args.dir = Some(value()?),
             "--spread" => args.spread = true,
             "--single" => args.delivery = Delivery::AtMostOnce,
@@ -152,7 +157,20 @@ async fn run(args: &Args) -> Result<(), String> {
     let before = if args.wal { sync_p50(dir)? } else { None };
     let nodes = start(args, dir).await?;
     let leader = leader(&nodes).await;
-    let measured = measure(args, &nodes, leader).await;
+    let mut measured = measure(args, &nodes, leader).await;
+    if args.flood > 0 {
+        let alone = measured.quantile(0.5);
+        let flood = flood(args, &nodes[leader]);
+        measured = measure(args, &nodes, leader).await;
+        let commands = flood.end().await;
+        let beside = measured.quantile(0.5);
+        println!(
+            "p50 alone {alone:?}, beside {} outstanding of another {beside:?}: {:.1} times; the other had \
+             {commands} answered",
+            args.flood,
+            beside.as_secs_f64() / alone.as_secs_f64().max(1e-9),
+        );
+    }
     let metrics = nodes[leader].metrics();
     let status = nodes[leader].status();
     if let Some(reason) = status.stopped {
@@ -263,6 +281,37 @@ async fn leader(nodes: &[Node<Sink>]) -> usize {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// A client with many commands outstanding.
+struct Flood {
+    ended: Arc<AtomicBool>,
+    tasks: Vec<tokio::task::JoinHandle<Vec<u32>>>,
+}
+
+impl Flood {
+    /// Ends it; how many commands it had answered.
+    async fn end(self) -> usize {
+        self.ended.store(true, Ordering::Relaxed);
+        let mut commands = 0;
+        for task in self.tasks {
+            commands += task.await.unwrap_or_default().len();
+        }
+        commands
+    }
+}
+
+/// Lets one client have as many commands outstanding as the arguments say: its clones are one.
+fn flood(args: &Args, node: &Node<Sink>) -> Flood {
+    let (counting, ended) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+    let client = node.client();
+    let task = |_| {
+        let (counting, ended) = (Arc::clone(&counting), Arc::clone(&ended));
+        let payload = vec![7; args.payload];
+        tokio::spawn(ask(client.clone(), args.delivery, payload, counting, ended))
+    };
+    let tasks = (0..args.flood).map(task).collect();
+    Flood { ended, tasks }
 }
 
 struct Measured {

@@ -80,6 +80,11 @@ pub struct Applied<R> {
 
 /// Asks the node that it came from. Cheap to clone; any number of tasks may use it at once.
 ///
+/// A node takes commands from its clients in turn. All clones of a client are one; each that
+/// [`crate::Node::client`] makes is another. So whoever has many commands waiting does not hold up those
+/// who have few, if each has a client of its own. The number of requests that may wait
+/// ([`crate::NodeOptions::requests_max`]) is for all clients of a node together.
+///
 /// # Cancel safety
 ///
 /// Dropping the future of [`Client::execute`] does not withdraw the command: it may be applied
@@ -89,6 +94,8 @@ pub struct Client<M: StateMachine> {
     codec: Arc<dyn CommandCodec<M::Command>>,
     requests: mpsc::UnboundedSender<Request<ReplyTo<M>>>,
     timeout: Duration,
+    /// Clones share their turns.
+    owner: u64,
 }
 
 impl<M: StateMachine> Clone for Client<M> {
@@ -98,6 +105,7 @@ impl<M: StateMachine> Clone for Client<M> {
             codec: Arc::clone(&self.codec),
             requests: self.requests.clone(),
             timeout: self.timeout,
+            owner: self.owner,
         }
     }
 }
@@ -115,7 +123,8 @@ impl<M: StateMachine> Client<M> {
         requests: mpsc::UnboundedSender<Request<ReplyTo<M>>>,
         timeout: Duration,
     ) -> Self {
-        Self { shared, codec, requests, timeout }
+        let owner = shared.next_owner();
+        Self { shared, codec, requests, timeout, owner }
     }
 
     /// The same client, waiting so long for each answer. An answer that does not come in time is
@@ -334,7 +343,7 @@ impl<M: StateMachine> Client<M> {
                 }
             }
         }
-        let request = Request { asked, deadline, waiter };
+        let request = Request { asked, deadline, waiter, owner: self.owner };
         self.requests.send(request).map_err(|_| stopped)
     }
 }

@@ -136,6 +136,7 @@ mod client;
 mod clock;
 mod dispatch;
 mod driver;
+mod fair;
 mod forward;
 mod frame;
 mod handover;

@@ -176,6 +176,7 @@ impl fmt::Display for Metrics {
             ("elections_won", core.elections_won),
             ("step_downs", core.step_downs),
             ("retransmissions", core.retransmissions),
+            ("proposals_held_back", core.proposals_held_back),
             ("values_fetched", core.values_fetched),
             ("frames_sent", transport.frames_sent),
             ("bytes_sent", transport.bytes_sent),

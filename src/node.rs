@@ -80,7 +80,8 @@ impl<M: StateMachine> Node<M> {
         Self { place, shared, codec, requests, timeout }
     }
 
-    /// A client of this node. It outlives the node, and then answers `Rejected(Stopped)`.
+    /// A client of this node, which takes turns with its others. It outlives the node, and then
+    /// answers `Rejected(Stopped)`.
     pub fn client(&self) -> Client<M> {
         let shared = Arc::clone(&self.shared);
         let codec = Arc::clone(&self.codec);

@@ -25,10 +25,12 @@ impl<W: Waiter> Driver<W> {
     /// Puts what clients asked for where it waits.
     pub(crate) fn take_requests(&mut self, now: Time) {
         let mut requests = core::mem::take(&mut self.intake.requests);
-        for Request { asked, deadline, waiter } in requests.drain(..) {
+        for Request { asked, deadline, waiter, owner } in requests.drain(..) {
             let waiting = Waiting { waiter, deadline };
             match asked {
-                Asked::Command(stamp, payload) => self.queue.push(stamp, payload, waiting),
+                Asked::Command(stamp, payload) => {
+                    self.queue.push(owner, stamp, payload, waiting);
+                }
                 Asked::Read(consistency) => self.take_read(consistency, waiting, now),
             }
         }

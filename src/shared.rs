@@ -115,6 +115,8 @@ pub(crate) struct Shared {
     pub(crate) numbering: Numbering,
     /// The newest session of this life that the log opened, until it is taken; zero if none.
     opened: AtomicU64,
+    /// How many clients were made.
+    owners: AtomicU64,
     pub(crate) published: Mutex<Published>,
     orders: Mutex<Vec<Order>>,
     pages: Mutex<Vec<PageOrder>>,
@@ -145,6 +147,7 @@ impl Shared {
             meters,
             numbering: Numbering::new(),
             opened: AtomicU64::new(0),
+            owners: AtomicU64::new(0),
             published: Mutex::new(published),
             orders: Mutex::new(Vec::new()),
             pages: Mutex::new(Vec::new()),
@@ -152,6 +155,11 @@ impl Shared {
             leadership: watch::Sender::new(Leadership::Unknown),
             stopped: watch::Sender::new(None),
         }
+    }
+
+    /// A number for a client that is made.
+    pub(crate) fn next_owner(&self) -> u64 {
+        self.owners.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Takes a place for one request, if one is free.

@@ -10,11 +10,12 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use paxos_core::codec::{BATCH_HEADER_LEN, IN_SESSION_LEN};
+use paxos_core::codec::{BATCH_HEADER_LEN, COMMAND_HEADER_LEN, IN_SESSION_LEN};
 use paxos_core::ids::{ClientId, Incarnation, ReplicaId, RequestNumber, Time};
 use paxos_core::value::{Batch, Command, CommandKind};
 
 use crate::client::Consistency;
+use crate::fair::Fair;
 use crate::session::{OwnSession, Place, opens};
 use crate::waiters::{Numbers, Waiting};
 
@@ -55,6 +56,8 @@ pub(crate) struct Request<W> {
     pub(crate) asked: Asked,
     pub(crate) deadline: Time,
     pub(crate) waiter: W,
+    /// Which client asks: clients take turns.
+    pub(crate) owner: u64,
 }
 
 #[derive(Debug)]
@@ -122,12 +125,14 @@ pub(crate) struct Queue<W> {
     bytes_max: usize,
     next_number: u64,
     session: OwnSession,
-    pending: VecDeque<Pending<W>>,
+    pending: Fair<Pending<W>>,
     /// Those that are of a session that is lost.
     astray: Vec<W>,
     returned: VecDeque<Parcel<W>>,
-    forwarded: VecDeque<(Forwarded, Batch)>,
+    forwarded: Fair<(Forwarded, Batch)>,
     forwarded_bytes: usize,
+    /// The last parcel left no room for what peers forwarded: the next one does.
+    owed: bool,
 }
 
 impl<W> Queue<W> {
@@ -137,11 +142,12 @@ impl<W> Queue<W> {
             bytes_max,
             next_number: 1,
             session,
-            pending: VecDeque::new(),
+            pending: Fair::new(),
             astray: Vec::new(),
             returned: VecDeque::new(),
-            forwarded: VecDeque::new(),
+            forwarded: Fair::new(),
             forwarded_bytes: 0,
+            owed: false,
         }
     }
 
@@ -158,7 +164,8 @@ impl<W> Queue<W> {
         self.pending.is_empty() && self.returned.is_empty() && self.forwarded.is_empty()
     }
 
-    pub(crate) fn push(&mut self, stamp: Stamp, payload: Bytes, waiting: Waiting<W>) {
+    /// Puts a client's command where it waits for its turn.
+    pub(crate) fn push(&mut self, owner: u64, stamp: Stamp, payload: Bytes, waiting: Waiting<W>) {
         if let Stamp::Own(place, _) = stamp
             && place.session != self.session.count()
         {
@@ -170,7 +177,7 @@ impl<W> Queue<W> {
             let lost = self.take_own();
             self.astray.extend(lost);
         }
-        self.pending.push_back(Pending { stamp, payload, waiting });
+        self.pending.push(owner, Pending { stamp, payload, waiting });
     }
 
     /// Takes those out that were to be sent in a session that is lost.
@@ -204,19 +211,13 @@ impl<W> Queue<W> {
 
     /// Takes those out that are to be sent in the session.
     fn take_own(&mut self) -> Vec<W> {
-        let mut own = Vec::new();
-        for pending in core::mem::take(&mut self.pending) {
-            match pending.stamp {
-                Stamp::Own(..) => own.push(pending.waiting.waiter),
-                Stamp::Single | Stamp::Given(_) => self.pending.push_back(pending),
-            }
-        }
-        own
+        let own = self.pending.take_if(|pending| matches!(pending.stamp, Stamp::Own(..)));
+        own.into_iter().map(|pending| pending.waiting.waiter).collect()
     }
 
     pub(crate) fn push_forwarded(&mut self, forwarded: Forwarded, batch: Batch) {
         self.forwarded_bytes += batch.encoded_len();
-        self.forwarded.push_back((forwarded, batch));
+        self.forwarded.push(u64::from(forwarded.from.number()), (forwarded, batch));
     }
 
     /// Puts a parcel back that was not proposed. Its waiters must stand in the waiting list.
@@ -247,41 +248,49 @@ impl<W> Queue<W> {
         if let Some(due) = due {
             return self.returned.remove(due);
         }
-        let parcel = self.assemble(now);
+        let parcel = self.assemble(now, self.bytes_max);
         (!parcel.commands.is_empty()).then_some(parcel)
     }
 
-    /// The next parcel to be proposed here: everything that is ready and fits.
+    /// The next parcel to be proposed here: everything that is ready and fits. Of two parcels one at
+    /// least has room for what peers forwarded, however much this node's own clients ask for.
     pub(crate) fn next(&mut self, now: Time) -> Option<Parcel<W>> {
-        let mut parcel = match self.next_own(now) {
-            Some(parcel) => parcel,
-            None => self.assemble(now),
+        let owed = self.forwarded.front().filter(|_| self.owed);
+        let owed = owed.map(|(_, batch)| batch.encoded_len() - BATCH_HEADER_LEN);
+        let mut parcel = match owed {
+            Some(bytes) => self.assemble(now, self.bytes_max.saturating_sub(bytes)),
+            None => match self.next_own(now) {
+                Some(parcel) => parcel,
+                None => self.assemble(now, self.bytes_max),
+            },
         };
         while let Some((_, batch)) = self.forwarded.front() {
             let bytes = batch.encoded_len() - BATCH_HEADER_LEN;
             if !parcel.commands.is_empty() && parcel.bytes + bytes > self.bytes_max {
                 break;
             }
-            let (forwarded, batch) = self.forwarded.pop_front().expect("the front was just seen");
+            let (forwarded, batch) = self.forwarded.pop().expect("the front was just seen");
             self.forwarded_bytes -= batch.encoded_len();
             parcel.bytes += bytes;
             parcel.commands.extend_from_slice(batch.commands());
             parcel.forwards.push(forwarded);
         }
+        self.owed = parcel.forwards.is_empty() && !self.forwarded.is_empty();
         (!parcel.commands.is_empty()).then_some(parcel)
     }
 
-    /// Numbers pending requests and takes them out, as many as fit into one batch.
-    fn assemble(&mut self, now: Time) -> Parcel<W> {
+    /// Numbers pending requests and takes them out, one of each client in turn, as many as fit into
+    /// so many bytes; into a whole batch one at least.
+    fn assemble(&mut self, now: Time, bytes_max: usize) -> Parcel<W> {
         let mut bytes = BATCH_HEADER_LEN;
         let guess = self.pending.len().min(8192);
         let mut commands = Vec::with_capacity(guess);
         let mut waiting = Vec::with_capacity(guess);
         let mut deadline = Time::ZERO;
         let first = self.next_number;
-        while let Some(pending) = self.pending.pop_front() {
+        let whole = bytes_max == self.bytes_max;
+        while let Some(pending) = self.pending.front() {
             let Some((kind, acknowledged_below)) = self.kind_of(&pending.stamp) else {
-                self.pending.push_front(pending);
                 if commands.is_empty()
                     && let Some(opening) = self.opening(now)
                 {
@@ -291,12 +300,13 @@ impl<W> Queue<W> {
                 }
                 break;
             };
-            let command = self.command(kind, acknowledged_below, pending.payload);
-            if !commands.is_empty() && bytes + command.encoded_len() > self.bytes_max {
-                self.pending.push_front(Pending { payload: command.payload, ..pending });
+            let len = COMMAND_HEADER_LEN + kind.encoded_len() + pending.payload.len();
+            if bytes + len > bytes_max && !(whole && commands.is_empty()) {
                 break;
             }
-            bytes += command.encoded_len();
+            let pending = self.pending.pop().expect("the front was just seen");
+            let command = self.command(kind, acknowledged_below, pending.payload);
+            bytes += len;
             self.next_number += 1;
             deadline = deadline.max(pending.waiting.deadline);
             commands.push(command);
@@ -348,17 +358,9 @@ impl<W> Queue<W> {
 
     /// Takes out what nobody waits for any longer: single waiters, and numbered parcels.
     pub(crate) fn expire(&mut self, now: Time) -> (Vec<W>, Vec<Parcel<W>>) {
-        let mut waiters = Vec::new();
         // Timeouts differ by client, so the order of arrival is not that of deadlines.
-        if self.pending.iter().any(|p| p.waiting.deadline <= now) {
-            for pending in core::mem::take(&mut self.pending) {
-                if pending.waiting.deadline <= now {
-                    waiters.push(pending.waiting.waiter);
-                } else {
-                    self.pending.push_back(pending);
-                }
-            }
-        }
+        let late = self.pending.take_if(|pending| pending.waiting.deadline <= now);
+        let waiters = late.into_iter().map(|pending| pending.waiting.waiter).collect();
         let mut parcels = Vec::new();
         for parcel in core::mem::take(&mut self.returned) {
             // One that carries commands of peers is of interest to them at any rate.
@@ -373,14 +375,14 @@ impl<W> Queue<W> {
 
     /// Takes all waiters without a number out.
     pub(crate) fn drain_pending(&mut self) -> Vec<W> {
-        let pending = self.pending.drain(..);
-        pending.map(|pending| pending.waiting.waiter).collect()
+        let pending = self.pending.take_all();
+        pending.into_iter().map(|pending| pending.waiting.waiter).collect()
     }
 
     /// Takes everything out that peers forwarded.
     pub(crate) fn drain_forwarded(&mut self) -> Vec<Forwarded> {
         self.forwarded_bytes = 0;
-        let mut all: Vec<_> = self.forwarded.drain(..).map(|(from, _)| from).collect();
+        let mut all: Vec<_> = self.forwarded.take_all().into_iter().map(|(from, _)| from).collect();
         for parcel in &mut self.returned {
             all.extend(parcel.without_forwards());
         }
@@ -395,7 +397,6 @@ mod tests {
 
     use core::time::Duration;
 
-    use paxos_core::codec::COMMAND_HEADER_LEN;
     use paxos_core::ids::LogClock;
 
     use super::*;
@@ -411,7 +412,7 @@ mod tests {
     /// A request that gives up after as many nanoseconds as its name says.
     fn push(queue: &mut Queue<u32>, name: u32, len: usize) {
         let deadline = NOW.after(Duration::from_nanos(u64::from(name)));
-        queue.push(Stamp::Single, vec![0; len].into(), Waiting { waiter: name, deadline });
+        queue.push(1, Stamp::Single, vec![0; len].into(), Waiting { waiter: name, deadline });
     }
 
     fn forwarded(sequence: u64) -> Forwarded {
@@ -440,6 +441,66 @@ mod tests {
         assert_eq!((parcel.numbers.first, parcel.numbers.count), (3, 1));
         assert!(queue.next(NOW).is_none());
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn clients_take_turns_however_much_one_asks_for() {
+        let room_for_four = BATCH_HEADER_LEN + 4 * (COMMAND_HEADER_LEN + 10);
+        let mut queue = queue(room_for_four);
+        let ask = |queue: &mut Queue<u32>, owner, name| {
+            let waiting = Waiting { waiter: name, deadline: NOW.after(PATIENCE) };
+            queue.push(owner, Stamp::Single, vec![0; 10].into(), waiting);
+        };
+        for name in 0..1000 {
+            ask(&mut queue, 1, name);
+        }
+        let names = |parcel: Parcel<u32>| {
+            parcel.waiting.into_iter().map(|waiting| waiting.waiter).collect::<Vec<_>>()
+        };
+        assert_eq!(names(queue.next(NOW).unwrap()), [0, 1, 2, 3]);
+        ask(&mut queue, 2, 2000);
+        ask(&mut queue, 3, 3000);
+        ask(&mut queue, 2, 2001);
+        assert_eq!(names(queue.next(NOW).unwrap()), [4, 2000, 3000, 5]);
+        assert_eq!(names(queue.next(NOW).unwrap()), [2001, 6, 7, 8]);
+        assert_eq!(queue.pending(), 991);
+    }
+
+    #[test]
+    fn own_commands_without_end_leave_every_second_parcel_to_peers_in_turn() {
+        let room_for_four = BATCH_HEADER_LEN + 4 * (COMMAND_HEADER_LEN + 10);
+        let mut queue = queue(room_for_four);
+        for name in 1..=100 {
+            push(&mut queue, name, 10);
+        }
+        let from =
+            |replica, sequence| Forwarded { from: ReplicaId::new(replica), ..forwarded(sequence) };
+        for sequence in 1..=3 {
+            queue.push_forwarded(from(2, sequence), foreign(2));
+        }
+        queue.push_forwarded(from(3, 9), foreign(2));
+        let mut served = Vec::new();
+        for _ in 0..8 {
+            let parcel = queue.next(NOW).unwrap();
+            assert!(parcel.bytes <= room_for_four);
+            assert!(parcel.numbers.count >= 1, "own commands go on");
+            served.push(parcel.forwards.iter().map(|f| (f.from.number(), f.sequence)).collect());
+        }
+        let served: Vec<Vec<(u16, u64)>> = served;
+        assert_eq!(
+            served,
+            [
+                vec![],
+                vec![(2, 1)],
+                vec![],
+                vec![(3, 9)],
+                vec![],
+                vec![(2, 2)],
+                vec![],
+                vec![(2, 3)]
+            ]
+        );
+        assert_eq!(queue.forwarded_bytes(), 0);
     }
 
     #[test]
@@ -499,7 +560,7 @@ mod tests {
     fn push_own(queue: &mut Queue<u32>, name: u32, session: u32) {
         let place = Place { session, number: u64::from(name) };
         let waiting = Waiting { waiter: name, deadline: Time::from_nanos(1000) };
-        queue.push(Stamp::Own(place, RequestNumber::new(1)), Bytes::new(), waiting);
+        queue.push(1, Stamp::Own(place, RequestNumber::new(1)), Bytes::new(), waiting);
     }
 
     /// The id of the session that a parcel opens.

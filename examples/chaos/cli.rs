@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::fault::{self, Fault};
+use crate::preset::{self, Preset};
 
 /// What `chaos --help` prints.
 pub(crate) const HELP: &str = "\
@@ -14,6 +15,8 @@ chaos - real `kv serve` processes, under faults, with clients whose history is j
 usage:
   chaos --minutes M [options]    run for M minutes (0.1 to 1440; fractions are allowed)
   chaos --smoke [options]        run for 20 seconds, without root's means
+  chaos --preset NAME [options]  how long no new command is committed in a partial partition; all for
+                                 each of them
   chaos --check FILE             judge a history that an earlier run has saved
 
 options:
@@ -24,6 +27,9 @@ options:
                    delay duplicate reorder filter-cut filter-loss sync-error sync-lie sync-slow
                    sync-hang write-error disk-full
   --lease MS       the leader reads by leases of so long, as `kv init --lease` lays them out
+  --preset NAME    quorum-loss constrained chained row howard bridge leader-mute leader-deaf
+                   follower-mute follower-deaf to-follower from-follower flapping-link
+                   flapping-follower; some of five replicas alone; 78 s each
   --rootless       do without root's means: namespaces, packet filter, small file systems
   --kv PATH        the `kv` program (default: built by cargo, or beside this program)
   --history FILE   save the history here, whatever the verdict
@@ -53,6 +59,8 @@ pub(crate) struct Options {
     pub(crate) faults: Vec<Fault>,
     /// In milliseconds, as given to `kv init`, which knows the bounds.
     pub(crate) lease: Option<String>,
+    /// What is measured; nothing for random faults.
+    pub(crate) presets: Vec<Preset>,
     pub(crate) rootless: bool,
     pub(crate) kv: Option<PathBuf>,
     pub(crate) history: Option<PathBuf>,
@@ -67,6 +75,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
         seed: None,
         faults: Fault::ALL.to_vec(),
         lease: None,
+        presets: Vec::new(),
         rootless: false,
         kv: None,
         history: None,
@@ -97,6 +106,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
             }
             "--faults" => options.faults = fault::parse(&value()?)?,
             "--lease" => options.lease = Some(value()?),
+            "--preset" => options.presets = preset::parse(&value()?)?,
             "--rootless" => options.rootless = true,
             "--kv" => options.kv = Some(value()?.into()),
             "--history" => options.history = Some(value()?.into()),
@@ -107,7 +117,13 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
     }
     match check {
         Some(file) => Ok(Invocation::Check(file)),
-        None if options.duration.is_zero() => Err("--minutes M or --smoke is needed".into()),
+        None if options.presets.iter().any(|preset| preset.fits(options.nodes)) => {
+            Ok(Invocation::Run(options))
+        }
+        None if !options.presets.is_empty() => Err("that preset needs --nodes 5".into()),
+        None if options.duration.is_zero() => {
+            Err("--minutes M, --smoke or --preset is needed".into())
+        }
         None => Ok(Invocation::Run(options)),
     }
 }

@@ -20,6 +20,8 @@ use crate::space;
 
 /// How long a replica may take to say what it is.
 const INFO_PATIENCE: Duration = Duration::from_millis(500);
+/// How often it is asked before it counts as silent.
+const INFO_TRIES: u32 = 10;
 /// How the last words end of a replica that found no room to start.
 const NO_ROOM: &str = "No space left on device (os error 28)";
 /// The last part of an output that is shown.
@@ -211,6 +213,17 @@ impl Cluster {
             info.as_ref().and_then(|info| info.line("role")) == Some("leader")
         };
         infos.iter().position(leads)
+    }
+
+    /// How often the replicas have campaigned, by their own word. The error says who does not tell.
+    pub(crate) fn campaigns(&self) -> Result<u64, String> {
+        let count = |(at, node): (usize, &Node)| {
+            let asked = || Info::ask_for("stats", node.home.clients, INFO_PATIENCE);
+            let told = |info: Info| info.line("campaigns")?.parse::<u64>().ok();
+            let mut tries = (0..INFO_TRIES).filter_map(|_| asked().and_then(told));
+            tries.next().ok_or_else(|| format!("replica {} does not tell of campaigns", at + 1))
+        };
+        self.nodes.iter().enumerate().map(count).sum()
     }
 
     /// Waits until all replicas hold the same at the same slot.

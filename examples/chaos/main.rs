@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example chaos -- --minutes 10 --nodes 5
+//! cargo run --release --example chaos -- --preset chained
 //! cargo run --release --example chaos -- --check FILE
 //! ```
 //!
@@ -14,6 +15,7 @@
 mod ability;
 mod cli;
 mod cluster;
+mod downtime;
 mod driver;
 mod episode;
 mod fault;
@@ -22,6 +24,7 @@ mod history;
 mod judge;
 mod layout;
 mod load;
+mod preset;
 mod proxy;
 mod report;
 mod resp;
@@ -149,6 +152,10 @@ fn run(options: &Options) -> Result<ExitCode, String> {
     let (nodes, lease) = (options.nodes, options.lease.as_deref());
     let plan = Plan { kv: &kv, dir: &dir, nodes, lease, seed, small_disk };
     let mut cluster = Cluster::new(lay_out(&plan, &abilities, &guard)?, &kv, &abilities);
+    if !options.presets.is_empty() {
+        let held = downtime::run(&mut cluster, &options.presets, seed, &interrupted)?;
+        return Ok(if held { ExitCode::SUCCESS } else { ExitCode::from(EXIT_VIOLATION) });
+    }
     let orders =
         Orders { menu: &menu, duration: options.duration, seed, interrupted: &interrupted };
     let run = driver::run(&mut cluster, &orders);

@@ -94,8 +94,13 @@ pub(crate) struct Info(String);
 impl Info {
     /// Asks for `INFO paxos`.
     pub(crate) fn ask(address: SocketAddr, patience: Duration) -> Option<Self> {
+        Self::ask_for("paxos", address, patience)
+    }
+
+    /// Asks for a section of `INFO`.
+    pub(crate) fn ask_for(section: &str, address: SocketAddr, patience: Duration) -> Option<Self> {
         let mut client = Client::connect(address, patience).ok()?;
-        match client.call(&["INFO", "paxos"]).ok()? {
+        match client.call(&["INFO", section]).ok()? {
             Reply::Bulk(text) => Some(Self(text)),
             Reply::Simple(_)
             | Reply::Error(_)

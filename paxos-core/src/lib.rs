@@ -70,6 +70,7 @@ mod catchup;
 pub mod codec;
 pub mod config;
 pub mod durable;
+mod flow;
 pub mod ids;
 mod learner;
 mod lives;

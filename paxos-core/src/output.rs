@@ -420,6 +420,23 @@ pub struct Status {
     /// Replicas of this cluster that were formatted with something else than this one, and with
     /// what: nothing that they say is heeded until one of the two is formatted anew.
     pub disagreeing: Vec<(ReplicaId, Disagreement)>,
+    /// What is on its way to each peer, as leader; empty otherwise.
+    pub flows: Vec<PeerFlow>,
+}
+
+/// What a leader sent a peer and has no answer to. The values are those of the log's tail and of
+/// what is in flight, shared and not copied; what the transport keeps for the peer is at most this,
+/// beside answers to what it fetches.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct PeerFlow {
+    /// The peer.
+    pub peer: ReplicaId,
+    /// How many slots: at most twice the window.
+    pub slots: usize,
+    /// Bytes of their values: at most [`crate::config::Config::window_bytes_max`], or one message.
+    pub bytes: usize,
+    /// Whether it is sent one message at a time, as it does not keep up or is not heard.
+    pub probed: bool,
 }
 
 /// What a replica counted in this life.
@@ -449,6 +466,8 @@ pub struct Counters {
     pub gaps_filled: u64,
     /// Accepts sent again.
     pub retransmissions: u64,
+    /// Proposals that a peer was not sent at once, as it did not keep up or was not heard.
+    pub proposals_held_back: u64,
     /// Values learned by Fetch.
     pub values_fetched: u64,
     /// Values that this replica, as leader, saw chosen.

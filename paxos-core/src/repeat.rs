@@ -47,6 +47,11 @@ impl Repeats {
         self.pages[voter] = last;
     }
 
+    /// Whether a voter has not answered the page that it was sent again.
+    pub(crate) fn is_unanswered(&self, voter: usize) -> bool {
+        self.pages[voter].is_some()
+    }
+
     /// A voter accepted these slots. Returns whether the next page may follow.
     pub(crate) fn answered(&mut self, voter: usize, first: Slot, last: Slot) -> bool {
         let page = &mut self.pages[voter];

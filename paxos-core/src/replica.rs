@@ -29,6 +29,7 @@ use crate::ballot::Ballot;
 use crate::catchup::{Catchup, Loads};
 use crate::config::Config;
 use crate::durable::{Durable, Write, WriteSequence};
+use crate::flow::Flows;
 use crate::ids::{Incarnation, LogClock, ReplicaId, Slot, Time};
 use crate::learner::Learner;
 use crate::lives::{Lives, Verdict};
@@ -79,6 +80,7 @@ pub struct Replica {
     /// The committed prefix that this leader has told its peers.
     told: Slot,
     repeats: Repeats,
+    flows: Flows,
     counters: Counters,
     /// Who was formatted differently, and in what (Q4).
     disagreeing: BTreeMap<ReplicaId, Disagreement>,
@@ -151,6 +153,7 @@ impl Replica {
             recorded: recovered.committed,
             told: Slot::ZERO,
             repeats: Repeats::new(membership.voters().len()),
+            flows: Flows::new(&membership, own, config.window_bytes_max),
             counters: Counters::default(),
             disagreeing: BTreeMap::new(),
             now,
@@ -369,6 +372,10 @@ impl Replica {
             },
             transferring: self.transferring(),
             disagreeing: self.disagreeing.iter().map(|(peer, what)| (*peer, *what)).collect(),
+            flows: match self.proposer {
+                Proposer::Leading(_) => self.flows.status(),
+                Proposer::Idle | Proposer::Preparing(_) => Vec::new(),
+            },
         }
     }
 

@@ -348,9 +348,8 @@ where
         };
         self.numbers.push(number);
         let flag = Flag::raised();
-        let roams = false;
         let mut pending =
-            Pending { future, flag, operation, purpose, number, at, asked: now, roams };
+            Pending { future, flag, operation, purpose, number, at, asked: now, roams: false };
         // The command gets its number in the first poll.
         if let Some(told) = Self::poll(&mut pending) {
             self.is_told(&pending, told, now);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::episode::{Episode, Scene, Step, draw};
 use crate::fault::{self, Fault};
+use crate::preset::{self, Preset};
 use crate::rng::Rng;
 use crate::shape::{Shape, Way, cuts};
 
@@ -39,6 +40,36 @@ fn every_case(shape: Shape, check: impl Fn(usize, usize, &[Way])) {
             }
         }
     }
+}
+
+#[test]
+fn every_preset_cuts_something_and_leaves_a_replica_that_could_lead() {
+    for nodes in [3, 5] {
+        let row: Vec<usize> = (0..nodes).rev().collect();
+        for preset in Preset::ALL.into_iter().filter(|preset| preset.fits(nodes)) {
+            let cut = preset.ways(&row);
+            let name = preset.name();
+            assert!(!cut.is_empty(), "{name}");
+            let leads = |node| neighbours(nodes, &cut, node).len() + 1 > nodes / 2;
+            assert!((0..nodes).any(leads), "{name} of {nodes}: {cut:?}");
+            assert_eq!(leads(row[0]), !preset.deposes(), "{name} of {nodes}: {cut:?}");
+            assert_eq!(preset::parse(name), Ok(vec![preset]));
+        }
+    }
+    // The leader is the first of the row, the follower that it is about the second.
+    assert_eq!(Preset::ToFollower.ways(&[2, 0, 1]), [(2, 0)]);
+    assert_eq!(Preset::FromFollower.ways(&[2, 0, 1]), [(0, 2)]);
+    assert_eq!(Preset::LeaderMute.ways(&[2, 0, 1]), [(2, 0), (2, 1)]);
+    let howard = Preset::Howard.ways(&[0, 1, 2, 3, 4]);
+    assert_eq!(neighbours(5, &howard, 0), [1]);
+    assert_eq!(neighbours(5, &howard, 4), [2]);
+    assert_eq!(neighbours(5, &howard, 3), [1, 2]);
+    let hub = Preset::QuorumLoss.ways(&[0, 1, 2, 3, 4]);
+    assert_eq!((neighbours(5, &hub, 1).len(), neighbours(5, &hub, 0)), (4, vec![1]));
+    let row = Preset::Row.ways(&[0, 1, 2, 3, 4]);
+    assert_eq!((neighbours(5, &row, 0), neighbours(5, &row, 2)), (vec![1], vec![1, 3]));
+    assert_eq!(preset::parse("all").map(|all| all.len()), Ok(14));
+    assert!(preset::parse("netsplit").is_err());
 }
 
 #[test]

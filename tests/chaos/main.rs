@@ -25,6 +25,8 @@ mod history;
 mod judge;
 #[path = "../../examples/chaos/layout.rs"]
 mod layout;
+#[path = "../../examples/chaos/preset.rs"]
+mod preset;
 #[path = "../../examples/chaos/proxy.rs"]
 mod proxy;
 #[path = "../../examples/chaos/resp.rs"]

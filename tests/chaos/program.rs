@@ -57,6 +57,8 @@ fn mistakes_on_the_command_line_are_one_line() {
         &["--minutes"],
         &["--nodes", "4", "--smoke"],
         &["--faults", "flood", "--smoke"],
+        &["--preset", "netsplit"],
+        &["--preset", "howard"],
         &["--frobnicate"],
         &[],
     ] {

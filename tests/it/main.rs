@@ -7,6 +7,7 @@ mod host_cluster;
 mod host_config;
 mod host_disk;
 mod host_faults;
+mod host_flow;
 mod host_guest;
 mod host_memory;
 mod host_quic;

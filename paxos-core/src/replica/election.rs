@@ -98,6 +98,7 @@ impl Replica {
             (Some(_) | None, Some(_) | None) => {}
         }
         self.catchup.replace(from, heartbeat.committed);
+        self.flows.reported(from, heartbeat.committed);
         if let Some((ballot, committed)) = Pacemaker::watermark(from, heartbeat) {
             self.on_watermark(from, ballot, committed);
         } else {
@@ -278,6 +279,7 @@ impl Replica {
         let led = matches!(self.proposer, Proposer::Leading(_));
         self.proposer = Proposer::Idle;
         self.learner.abandon();
+        self.flows.reset();
         if let Some(through) = self.reads.abandon() {
             self.outbox.reads_lost(through);
         }

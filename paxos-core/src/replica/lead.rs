@@ -21,7 +21,7 @@ impl Replica {
         };
         assert!(reign.take_next() == slot, "the slot is the one that was looked up");
         self.open(slot, ballot, &value);
-        self.send_accept(Recipients::AllPeers, ballot, slot, vec![value]);
+        self.send_proposals(ballot, slot, vec![value]);
     }
 
     /// Votes for an own proposal and begins to count.
@@ -35,14 +35,41 @@ impl Replica {
     }
 
     fn send_accept(&mut self, to: Recipients, ballot: Ballot, first: Slot, values: Vec<Value>) {
+        let committed = self.learner.committed();
+        self.outbox.send(to, Accept { ballot, committed, first, values });
+    }
+
+    /// Sends what is proposed for the first time to the peers that are not held back. Rules F1
+    /// to F3.
+    fn send_proposals(&mut self, ballot: Ballot, first: Slot, values: Vec<Value>) {
         if self.peers.is_empty() {
             return;
         }
-        let committed = self.learner.committed();
-        if to == Recipients::AllPeers {
-            self.told = committed;
+        let lens: Vec<usize> = values.iter().map(Value::encoded_len).collect();
+        let bytes = lens.iter().sum();
+        let mut open = Vec::with_capacity(self.peers.len());
+        for (place, peer) in self.peers.iter().enumerate() {
+            let heard = self.pacemaker.hears(*peer, self.now);
+            if !self.flows.admits(place, values.len(), bytes, heard) {
+                self.counters.proposals_held_back += 1;
+                continue;
+            }
+            open.push(*peer);
+            let mut slot = first;
+            for len in &lens {
+                self.flows.sent(place, slot, *len);
+                slot = slot.next();
+            }
         }
-        self.outbox.send(to, Accept { ballot, committed, first, values });
+        // Those that are held back learn of it by the next heartbeat.
+        self.told = self.learner.committed();
+        if open.len() == self.peers.len() {
+            self.send_accept(Recipients::AllPeers, ballot, first, values);
+        } else {
+            for peer in open {
+                self.send_accept(Recipients::One(peer), ballot, first, values.clone());
+            }
+        }
     }
 
     /// Proposes what promises named, as far as the window allows, in as few messages as the page
@@ -79,9 +106,33 @@ impl Replica {
             self.open(*slot, ballot, value);
         }
         for (first, values) in consecutive(run) {
-            self.send_accept(Recipients::AllPeers, ballot, first, values);
+            self.send_proposals(ballot, first, values);
         }
         true
+    }
+
+    /// A peer has asked for the rest of the prefix: if it was held back, what is in flight follows.
+    /// Rule F3.
+    pub(super) fn resume_proposals(&mut self, peer: ReplicaId) {
+        let Proposer::Leading(reign) = &self.proposer else {
+            return;
+        };
+        let ballot = reign.ballot();
+        let Some(place) = self.peers.iter().position(|other| *other == peer) else {
+            return;
+        };
+        let in_flight: Vec<(Slot, Value)> =
+            self.learner.tallies().map(|(slot, tally)| (slot, tally.value.clone())).collect();
+        let bytes = in_flight.iter().map(|(_, value)| value.encoded_len()).sum();
+        if !self.flows.resume(place, in_flight.len(), bytes) {
+            return;
+        }
+        for (slot, value) in &in_flight {
+            self.flows.sent(place, *slot, value.encoded_len());
+        }
+        for (first, values) in consecutive(in_flight) {
+            self.send_accept(Recipients::One(peer), ballot, first, values);
+        }
     }
 
     pub(super) fn on_accepted(&mut self, from: ReplicaId, accepted: Accepted) {
@@ -91,6 +142,7 @@ impl Replica {
             self.counters.dropped_stale += 1;
             return;
         };
+        self.flows.answered(from, first, last);
         // A range is only looked at where something is in flight, however long it claims to be.
         let first = first.max(self.learner.committed().next());
         let last = last.min(self.window_end());
@@ -113,7 +165,7 @@ impl Replica {
         self.extend_committed();
         if self.is_leading_at(ballot) && self.repeats.answered(voter, accepted.first, accepted.last)
         {
-            self.repeat_page(voter, ballot);
+            self.repeat_page(voter, ballot, self.config.page_bytes_max);
         }
     }
 
@@ -152,13 +204,15 @@ impl Replica {
         let in_flight = self.learner.tallies().last().map(|(slot, _)| slot);
         self.repeats.interval(in_flight.unwrap_or_else(|| self.window_end()));
         for voter in 0..self.membership.voters().len() {
-            self.repeat_page(voter, ballot);
+            // Rule F4.
+            let silent = self.repeats.is_unanswered(voter);
+            self.repeat_page(voter, ballot, if silent { 0 } else { self.config.page_bytes_max });
         }
         self.pacemaker.arm_retransmit(self.now);
     }
 
-    /// Sends a voter again as much as a page holds of what it has not accepted.
-    fn repeat_page(&mut self, voter: usize, ballot: Ballot) {
+    /// Sends a voter again as much as fits of what it has not accepted, and one value at least.
+    fn repeat_page(&mut self, voter: usize, ballot: Ballot, bytes_max: usize) {
         let member = self.membership.voters()[voter].id;
         if member == self.outbox.replica() || !self.pacemaker.hears(member, self.now) {
             return;
@@ -173,7 +227,7 @@ impl Replica {
             .take_while(|(_, tally)| {
                 let first = bytes == 0;
                 bytes += VALUE_HEADER_LEN + tally.value.encoded_len();
-                first || bytes <= self.config.page_bytes_max
+                first || bytes <= bytes_max
             })
             .map(|(slot, tally)| (slot, tally.value.clone()))
             .collect();

@@ -214,6 +214,7 @@ impl Replica {
             return;
         }
         self.catchup.report(from, committed);
+        self.flows.reported(from, committed);
         let own = self.learner.committed();
         if committed <= own {
             return;
@@ -278,6 +279,8 @@ impl Replica {
             self.counters.dropped_stale += 1;
             return;
         }
+        // Whoever asks from there on has everything before.
+        self.flows.reported(from, first.previous());
         let trimmed = self.log.trimmed();
         if first <= trimmed {
             let fetched = Fetched { first, values: Vec::new(), committed, trimmed };
@@ -289,8 +292,12 @@ impl Replica {
             }
         } else {
             let values = self.log.run(first, through, self.config.page_bytes_max);
+            let end = first.plus(values.len() as u64);
             let fetched = Fetched { first, values, committed, trimmed };
             self.outbox.send(Recipients::One(from), fetched);
+            if end > committed {
+                self.resume_proposals(from);
+            }
         }
     }
 

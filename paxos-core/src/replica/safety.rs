@@ -2,7 +2,7 @@
 //!
 //! Owns: [`SafetyState`], a view for comparing. Reads every part and changes none.
 //! Invariant: of two replicas with equal views, the same input gets the same effects and leaves
-//! equal views, as long as the same timers are due.
+//! equal views, as long as the same timers are due and no peer's flow is at its bound.
 //! Source: protocol.md §2.
 
 use super::Replica;
@@ -20,8 +20,8 @@ use crate::read::Reads;
 use crate::repeat::Repeats;
 
 /// A replica without the readings of its clock, its counters and its random numbers: of timers it
-/// says which are armed, of what was heard the ballot that a campaign would outbid. Write batches
-/// are numbered from the last proof on, and a message that waits several times is named once.
+/// says which are armed, of what was heard the ballot that a campaign would outbid, of what is on its
+/// way to peers which of them are probed. Write batches are numbered from the last proof on, and a message that waits several times is named once.
 ///
 /// Replicas compare whole, too, but two that took in one message twice, or at different times,
 /// then differ for ever. A model that visits every state compares by this.
@@ -43,6 +43,7 @@ pub struct SafetyState<'a> {
     told: Slot,
     repeats: &'a Repeats,
     reads: &'a Reads,
+    probed: Vec<bool>,
     outbid: Option<Ballot>,
     armed: [bool; TIMERS.len()],
     halted: bool,
@@ -67,6 +68,7 @@ impl Replica {
             told: self.told,
             repeats: &self.repeats,
             reads: &self.reads,
+            probed: self.flows.probed(),
             outbid: self.acceptor.promised().max(self.pacemaker.seen()),
             armed: TIMERS.map(|timer| self.pacemaker.is_armed(timer)),
             halted: self.halted,

@@ -264,7 +264,14 @@ impl Cluster {
         if self.keeps(from, to, kind, packet) {
             return;
         }
-        let fate = self.network.fate(from, to, kind, self.now);
+        let paced = self.network.is_paced(from, to);
+        let message = if paced { packet.open() } else { None };
+        let values = match message {
+            Some(Message { body: Body::Accept(accept), .. }) => accept.values.len(),
+            Some(Message { body: Body::Fetched(fetched), .. }) => fetched.values.len(),
+            _ => 1,
+        };
+        let fate = self.network.fate_of(from, to, kind, values, self.now);
         self.totals.lost[kind.index()] += u64::from(fate == Fate::Lost);
         if kind == Kind::Promise && matches!(fate, Fate::Lost | Fate::Cut) {
             packet.open().iter().for_each(|message| self.watch.lost(from, message));

@@ -304,6 +304,10 @@ impl Cluster {
         if status.messages_waiting > 0 {
             return Some("messages that wait for its disk");
         }
+        let is_reached = |peer| self.core.is_none_or(|core| core.contains(seat(peer)));
+        if status.flows.iter().any(|flow| flow.slots > 0 && is_reached(flow.peer)) {
+            return Some("proposals that a peer has not answered");
+        }
         self.lag(id)
     }
 

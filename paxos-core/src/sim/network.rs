@@ -129,6 +129,10 @@ struct Way {
     clogged_until: Time,
     weather: Option<Weather>,
     flap: Option<Flap>,
+    /// How long each value takes, one after the other.
+    pace: Option<Duration>,
+    /// When the last of them has passed, in each lane.
+    free_at: [Time; 2],
 }
 
 /// What becomes of a message.
@@ -234,6 +238,26 @@ impl Network {
         self.way(from, to).flap = Some(flap);
     }
 
+    /// Lets each value take so long on the way from one replica to another, one after the other, or as
+    /// long as all else takes. Proposals and what was fetched have a lane each, as in a transport;
+    /// what carries no values passes beside them.
+    pub fn set_pace(&mut self, from: ReplicaId, to: ReplicaId, pace: Option<Duration>) {
+        let way = self.way(from, to);
+        (way.pace, way.free_at) = (pace, [Time::ZERO; 2]);
+    }
+
+    /// How many values wait in the lane of proposals of a way that has a pace.
+    pub fn backlog(&mut self, from: ReplicaId, to: ReplicaId, now: Time) -> u64 {
+        let Way { pace, free_at, .. } = *self.way(from, to);
+        let nanos = |duration: Duration| duration.as_nanos() as u64;
+        pace.map_or(0, |pace| nanos(free_at[0].since(now)) / nanos(pace).max(1))
+    }
+
+    /// Whether a way has a pace.
+    pub(super) fn is_paced(&mut self, from: ReplicaId, to: ReplicaId) -> bool {
+        self.way(from, to).pace.is_some()
+    }
+
     /// Cuts the way from one replica to another.
     pub fn cut(&mut self, from: ReplicaId, to: ReplicaId) {
         self.cuts[place(from)] |= 1 << place(to);
@@ -312,8 +336,20 @@ impl Network {
         self.cuts[place(from)] & 1 << place(to) != 0
     }
 
-    /// What becomes of a message of this kind that leaves now.
+    /// What becomes of a message of this kind that leaves now and carries one value, if any.
     pub fn fate(&mut self, from: ReplicaId, to: ReplicaId, kind: Kind, now: Time) -> Fate {
+        self.fate_of(from, to, kind, 1, now)
+    }
+
+    /// What becomes of a message of this kind with so many values.
+    pub(super) fn fate_of(
+        &mut self,
+        from: ReplicaId,
+        to: ReplicaId,
+        kind: Kind,
+        values: usize,
+        now: Time,
+    ) -> Fate {
         let way = *self.way(from, to);
         if self.is_blocked(from, to, now)
             || self.rules.iter().any(|rule| rule.covers(from, to, kind))
@@ -324,7 +360,25 @@ impl Network {
         let slowed = self.delays.iter().filter(|(rule, _)| rule.covers(from, to, kind));
         let held = slowed.map(|(_, delay)| *delay).sum::<Duration>();
         let repeat = |network: &mut Self| due(&mut network.repeat_after[kind.index()]);
-        self.passing(way, held + way.clogged_until.since(now), lose, repeat)
+        let paced = self.pass_in_turn(from, to, kind, values, now);
+        self.passing(way, held + paced + way.clogged_until.since(now), lose, repeat)
+    }
+
+    fn pass_in_turn(
+        &mut self,
+        from: ReplicaId,
+        to: ReplicaId,
+        kind: Kind,
+        values: usize,
+        now: Time,
+    ) -> Duration {
+        let way = self.way(from, to);
+        let (Some(pace), Kind::Accept | Kind::Fetched) = (way.pace, kind) else {
+            return Duration::ZERO;
+        };
+        let free_at = &mut way.free_at[usize::from(kind == Kind::Fetched)];
+        *free_at = (*free_at).max(now).after(pace * values as u32);
+        free_at.since(now)
     }
 
     /// What becomes of a frame between hosts that is no message of the protocol.
@@ -473,6 +527,27 @@ mod tests {
         network.flap(id(1), id(2), Flap { period: ms(10), open: ms(4) });
         let mut is_cut = |millis| network.fate(id(1), id(2), Kind::Accept, at(millis)) == Fate::Cut;
         assert_eq!([0, 3, 4, 9, 10, 14].map(&mut is_cut), [false, false, true, true, false, true]);
+    }
+
+    #[test]
+    fn values_on_a_way_with_a_pace_pass_one_after_the_other_and_the_rest_beside_them() {
+        let mut network = Network::new(2, Rng::new(0));
+        let ms = Duration::from_millis;
+        network.set_pace(id(1), id(2), Some(ms(100)));
+        let mut took = |kind, values| match network.fate_of(id(1), id(2), kind, values, at(0)) {
+            Fate::Once(delay) => delay.as_millis() / 100,
+            fate @ (Fate::Cut | Fate::Lost | Fate::Twice(..)) => {
+                panic!("the network is calm: {fate:?}")
+            }
+        };
+        assert_eq!([took(Kind::Accept, 1), took(Kind::Accept, 3)], [1, 4]);
+        assert_eq!([took(Kind::Fetched, 2), took(Kind::Heartbeat, 1)], [2, 0]);
+        assert_eq!(network.backlog(id(1), id(2), at(50)), 3);
+        assert_eq!(network.backlog(id(2), id(1), at(50)), 0);
+        network.set_pace(id(1), id(2), None);
+        assert!(
+            matches!(network.fate(id(1), id(2), Kind::Accept, at(0)), Fate::Once(d) if d < ms(9))
+        );
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub struct Totals {
     pub gaps_filled: u64,
     /// Accepts sent again.
     pub retransmissions: u64,
+    /// Proposals that a peer was not sent at once.
+    pub held_back: u64,
     /// Values learned by Fetch.
     pub values_fetched: u64,
     /// Reads of the log.
@@ -98,6 +100,7 @@ impl Totals {
         self.values_adopted += counters.values_adopted;
         self.gaps_filled += counters.gaps_filled;
         self.retransmissions += counters.retransmissions;
+        self.held_back += counters.proposals_held_back;
         self.values_fetched += counters.values_fetched;
     }
 
@@ -120,6 +123,7 @@ impl Totals {
         self.values_adopted += other.values_adopted;
         self.gaps_filled += other.gaps_filled;
         self.retransmissions += other.retransmissions;
+        self.held_back += other.held_back;
         self.values_fetched += other.values_fetched;
         self.loads += other.loads;
         self.reads += other.reads;
@@ -149,7 +153,7 @@ impl Totals {
         }
     }
 
-    fn rows(&self) -> [(&'static str, u64); 29] {
+    fn rows(&self) -> [(&'static str, u64); 30] {
         [
             ("seeds", self.seeds),
             ("events", self.events),
@@ -166,6 +170,7 @@ impl Totals {
             ("adopted values", self.values_adopted),
             ("filled gaps", self.gaps_filled),
             ("retransmissions", self.retransmissions),
+            ("proposals held back", self.held_back),
             ("fetched values", self.values_fetched),
             ("loads", self.loads),
             ("reads", self.reads),

@@ -11,6 +11,7 @@ mod athens_log;
 mod bed;
 mod codec;
 mod config;
+mod flow;
 mod fuzz;
 mod golden;
 mod guards;

@@ -92,6 +92,14 @@ impl Check {
         self.require(bytes <= bytes_max, Invariant::WindowBound, || {
             format!("{by} takes commands and has {bytes} bytes in flight")
         });
+        let slots_max = 2 * self.membership.window() as usize;
+        for flow in &status.flows {
+            // A single message goes whatever its size: a page of what was adopted.
+            let fits = flow.slots <= slots_max && (flow.bytes <= bytes_max || flow.probed);
+            self.require(fits, Invariant::WindowBound, || {
+                format!("{by} sent more than {bytes_max} bytes that are not answered: {flow:?}")
+            });
+        }
     }
 
     /// A client was told for certain that its command is not in the log.

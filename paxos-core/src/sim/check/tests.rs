@@ -166,6 +166,7 @@ impl World {
             reads_waiting: 0,
             transferring: None,
             disagreeing: Vec::new(),
+            flows: Vec::new(),
             messages_waiting: 0,
             slots_being_applied: 0,
             lease_until: None,

@@ -287,11 +287,11 @@ async fn slow_follower(
     let mut rates = [Vec::new(), Vec::new()];
     println!("window      commands/s  slots behind  MiB on their way to it  probed  resident MiB");
     for window in 0..2 * WINDOWS {
-        let braked = window % 2 == 1;
-        brakes[slow].store(braked, Ordering::Relaxed);
+        let is_slow = window % 2 == 1;
+        brakes[slow].store(is_slow, Ordering::Relaxed);
         let measured = measure(args, nodes, leader).await;
         let rate = measured.latencies.len() as f64 / measured.elapsed.as_secs_f64();
-        rates[usize::from(braked)].push(rate);
+        rates[usize::from(is_slow)].push(rate);
         let status = nodes[leader].status().replica;
         if status.flows.is_empty() {
             return Err("the leader changed: nothing can be compared".to_owned());
@@ -301,18 +301,18 @@ async fn slow_follower(
         let (bytes, probed) = flow.map_or((0, false), |flow| (flow.bytes, flow.probed));
         println!(
             "{:<10} {rate:>11.0} {behind:>13} {:>23.1} {probed:>7} {:>13.0}",
-            if braked { "slow" } else { "as it is" },
+            if is_slow { "slow" } else { "as it is" },
             bytes as f64 / f64::from(1 << 20),
             resident_mib(),
         );
     }
     brakes[slow].store(false, Ordering::Relaxed);
-    let [as_it_is, braked] = rates.map(|mut rates| {
+    let [usual, beside_slow] = rates.map(|mut rates| {
         rates.sort_by(f64::total_cmp);
         rates[WINDOWS / 2]
     });
-    let share = 100.0 * braked / as_it_is;
-    println!("medians: {as_it_is:.0} as it is, {braked:.0} with a slow follower: {share:.0} %");
+    let share = 100.0 * beside_slow / usual;
+    println!("medians: {usual:.0} as it is, {beside_slow:.0} with a slow follower: {share:.0} %");
     Ok(())
 }
 

@@ -96,7 +96,9 @@ pub(crate) fn run(
         cluster.heal()?;
     }
     let ends = cluster.ends();
-    ends.iter().for_each(|end| say(&end.text));
+    for end in &ends {
+        say(&end.text);
+    }
     let panics = cluster.panics();
     panics.iter().for_each(say);
     Ok(all && ends.is_empty() && panics.is_empty())
@@ -175,7 +177,9 @@ fn watch(
     thread::sleep(ELECTION_TIMEOUT * 2);
     let ways = preset.ways(row);
     let set = |is_cut: bool| {
-        ways.iter().for_each(|way| cluster.proxy.change(*way, |rule| rule.cut = is_cut));
+        for way in &ways {
+            cluster.proxy.change(*way, |rule| rule.cut = is_cut);
+        }
     };
     if preset == Preset::Constrained {
         // The one that will reach a quorum misses the newest part of the log.

@@ -536,7 +536,7 @@ mod tests {
         network.set_pace(id(1), id(2), Some(ms(100)));
         let mut took = |kind, values| match network.fate_of(id(1), id(2), kind, values, at(0)) {
             Fate::Once(delay) => delay.as_millis() / 100,
-            fate => panic!("the network is calm: {fate:?}"),
+            fate @ (Fate::Cut | Fate::Lost | Fate::Twice(..)) => panic!("it is calm: {fate:?}"),
         };
         assert_eq!([took(Kind::Accept, 1), took(Kind::Accept, 3)], [1, 4]);
         assert_eq!([took(Kind::Fetched, 2), took(Kind::Heartbeat, 1)], [2, 0]);

@@ -18,9 +18,9 @@ const HEARTBEAT: Duration = Duration::from_millis(100);
 /// To whom Accepts of which first slots left since the last look, and how many values each carried.
 fn sent(bed: &mut Bed) -> Vec<(Recipients, u64, usize)> {
     let sent = bed.take_sent().into_iter();
-    sent.filter_map(|(to, body)| match body {
-        Body::Accept(accept) => Some((to, accept.first.number(), accept.values.len())),
-        _ => None,
+    sent.filter_map(|(to, body)| {
+        let Body::Accept(accept) = body else { return None };
+        Some((to, accept.first.number(), accept.values.len()))
     })
     .collect()
 }

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use paxos::core::durable::{Durable, WriteBatch};
 use paxos::core::membership::WINDOW_DEFAULT;
+use paxos::core::port::{Blocking, LoadRange, Loaded, Recovered, Room, Storage, StorageError};
 use paxos::core::quorum::QuorumRule;
 use paxos::quic::{Identity, QuicOptions, QuicTransport};
 use paxos::storage::{MemoryStorage, Wal, WalOptions};
@@ -25,7 +27,7 @@ use paxos::{
 
 const USAGE: &str = "usage: bench [--replicas N] [--clients N] [--seconds S] [--payload BYTES]
              [--storage memory|wal] [--dir DIR] [--transport memory|quic] [--spread] [--single] [--threads N]
-             [--flood N] [--metrics] [--smoke]
+             [--flood N | --slow-follower] [--metrics] [--smoke]
 
   --replicas N   nodes in this process (3)
   --clients N    tasks with one command outstanding each (1024)
@@ -37,6 +39,8 @@ const USAGE: &str = "usage: bench [--replicas N] [--clients N] [--seconds S] [--
   --single       commands outside of the node's session
   --threads N    worker threads (2)
   --flood N      measure the clients alone, and again beside another with N commands outstanding
+  --slow-follower  five windows as they are and five with a follower whose disk runs at a hundredth of
+                 its speed, in turn
   --metrics      print the leader's metrics too
   --smoke        a run of a second or less";
 
@@ -75,6 +79,7 @@ struct Args {
     delivery: Delivery,
     threads: usize,
     flood: usize,
+    slow_follower: bool,
     metrics: bool,
 }
 
@@ -91,6 +96,7 @@ fn parse() -> Result<Args, String> {
         delivery: Delivery::ExactlyOnce,
         threads: 2,
         flood: 0,
+        slow_follower: false,
         metrics: false,
     };
     let mut words = std::env::args().skip(1);
@@ -104,6 +110,7 @@ fn parse() -> Result<Args, String> {
             "--seconds" => args.seconds = number(value()?)? as f64,
             "--payload" => args.payload = number(value()?)?.min(1 << 19),
             "--threads" => args.threads = number(value()?)?.clamp(1, 64),
+            "--slow-follower" => args.slow_follower = true,
             "--flood" => args.flood = number(value()?)?.clamp(1, 60_000),
             "--dir" => args.dir = Some(value()?),
             "--spread" => args.spread = true,
@@ -155,8 +162,12 @@ async fn run(args: &Args) -> Result<(), String> {
     let temporary = tempfile::tempdir().map_err(|error| error.to_string())?;
     let dir = args.dir.as_deref().map_or(temporary.path(), Path::new);
     let before = if args.wal { sync_p50(dir)? } else { None };
-    let nodes = start(args, dir).await?;
+    let brakes: Vec<Brake> = (0..args.replicas).map(|_| Brake::default()).collect();
+    let nodes = start(args, dir, &brakes).await?;
     let leader = leader(&nodes).await;
+    if args.slow_follower {
+        return slow_follower(args, &nodes, leader, &brakes).await;
+    }
     let mut measured = measure(args, &nodes, leader).await;
     if args.flood > 0 {
         let alone = measured.quantile(0.5);
@@ -221,11 +232,102 @@ async fn run(args: &Args) -> Result<(), String> {
 /// What one replica proves itself with, and the socket that it listens on.
 type Own = Option<(Identity, UdpSocket)>;
 
-async fn start(args: &Args, dir: &Path) -> Result<Vec<Node<Sink>>, String> {
+/// Whether a disk runs at a hundredth of its speed.
+type Brake = Arc<AtomicBool>;
+
+/// How often a window is measured with and without a slow follower.
+const WINDOWS: usize = 5;
+
+/// A storage that can be slowed down.
+struct Slowed<S>(S, Brake);
+
+impl<S: Storage> Slowed<S> {
+    /// Takes ninety-nine times as long again.
+    fn drag<T>(&mut self, work: impl FnOnce(&mut S) -> T) -> T {
+        let begin = Instant::now();
+        let done = work(&mut self.0);
+        if self.1.load(Ordering::Relaxed) {
+            std::thread::sleep(begin.elapsed() * 99);
+        }
+        done
+    }
+}
+
+impl<S: Storage> Storage for Slowed<S> {
+    fn recover(&mut self, nonce: u32) -> Result<Vec<Recovered>, StorageError> {
+        self.0.recover(nonce)
+    }
+
+    fn persist(&mut self, batches: Vec<WriteBatch>) -> Result<Vec<Durable>, StorageError> {
+        self.drag(|storage| storage.persist(batches))
+    }
+
+    fn load(&mut self, range: LoadRange) -> Result<Loaded, StorageError> {
+        self.drag(|storage| storage.load(range))
+    }
+
+    fn room(&self) -> Room {
+        self.0.room()
+    }
+
+    /// A thread of its own, in memory too, or the node would be slow and not its disk.
+    fn blocking(&self) -> Blocking {
+        Blocking::Device
+    }
+}
+
+/// Compares windows with and without a slow follower.
+async fn slow_follower(
+    args: &Args,
+    nodes: &[Node<Sink>],
+    leader: usize,
+    brakes: &[Brake],
+) -> Result<(), String> {
+    let slow = (leader + 1) % nodes.len();
+    let mut rates = [Vec::new(), Vec::new()];
+    println!("window      commands/s  slots behind  MiB on their way to it  probed  resident MiB");
+    for window in 0..2 * WINDOWS {
+        let is_slow = window % 2 == 1;
+        brakes[slow].store(is_slow, Ordering::Relaxed);
+        let measured = measure(args, nodes, leader).await;
+        let rate = measured.latencies.len() as f64 / measured.elapsed.as_secs_f64();
+        rates[usize::from(is_slow)].push(rate);
+        let status = nodes[leader].status().replica;
+        if status.flows.is_empty() {
+            return Err("the leader changed: nothing can be compared".to_owned());
+        }
+        let behind = status.applied.distance_from(nodes[slow].status().replica.applied);
+        let flow = status.flows.iter().find(|flow| flow.peer.number() as usize == slow + 1);
+        let (bytes, probed) = flow.map_or((0, false), |flow| (flow.bytes, flow.probed));
+        println!(
+            "{:<10} {rate:>11.0} {behind:>13} {:>23.1} {probed:>7} {:>13.0}",
+            if is_slow { "slow" } else { "as it is" },
+            bytes as f64 / f64::from(1 << 20),
+            resident_mib(),
+        );
+    }
+    brakes[slow].store(false, Ordering::Relaxed);
+    let [usual, beside_slow] = rates.map(|mut rates| {
+        rates.sort_by(f64::total_cmp);
+        rates[WINDOWS / 2]
+    });
+    let share = 100.0 * beside_slow / usual;
+    println!("medians: {usual:.0} as it is, {beside_slow:.0} with a slow follower: {share:.0} %");
+    Ok(())
+}
+
+/// The memory of this process, all nodes and clients; zero where nobody can say.
+fn resident_mib() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<f64>().ok());
+    pages.unwrap_or_default() * 4096.0 / f64::from(1 << 20)
+}
+
+async fn start(args: &Args, dir: &Path, brakes: &[Brake]) -> Result<Vec<Node<Sink>>, String> {
     let network = MemoryNetwork::new();
     let (membership, owns) = members(args).map_err(|error| error.to_string())?;
     let mut nodes = Vec::new();
-    for (member, own) in membership.voters().iter().zip(owns) {
+    for ((member, own), brake) in membership.voters().iter().zip(owns).zip(brakes) {
         let replica = member.id;
         let format = Format {
             cluster: ClusterId::new(1),
@@ -244,7 +346,14 @@ async fn start(args: &Args, dir: &Path) -> Result<Vec<Node<Sink>>, String> {
         let builder = if args.wal {
             let dir = dir.join(replica.number().to_string());
             let wal = Wal::open_or_format(&dir, &format, WalOptions::default());
-            builder.storage(wal.map_err(|error| error.to_string())?)
+            let wal = wal.map_err(|error| error.to_string())?;
+            if args.slow_follower {
+                builder.storage(Slowed(wal, Arc::clone(brake)))
+            } else {
+                builder.storage(wal)
+            }
+        } else if args.slow_follower {
+            builder.storage(Slowed(MemoryStorage::formatted(format), Arc::clone(brake)))
         } else {
             builder.storage(MemoryStorage::formatted(format))
         };

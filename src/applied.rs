@@ -31,7 +31,8 @@ use crate::waiters::Waiter;
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum AppliedSlot<C> {
-    /// Commands, as the log has them.
+    /// Commands, as the log has them: one that was sent again in a session may stand in several slots, and
+    /// was applied in the first.
     Batch(Batch<C>),
     /// Nothing that the state machine was told of.
     Skipped(Slot),
@@ -177,7 +178,8 @@ impl<C: 'static> AppliedStream<C> {
         let Value::Batch(batch) = value else {
             return Ok(AppliedSlot::Skipped(slot));
         };
-        let applied = batch.commands().iter().filter(|command| command.kind == CommandKind::Apply);
+        let told = |kind| matches!(kind, CommandKind::Apply | CommandKind::InSession { .. });
+        let applied = batch.commands().iter().filter(|command| told(command.kind));
         let decoded = applied.map(|command| self.codec.decode(command.payload.clone()));
         let commands: Vec<C> = decoded
             .collect::<Result<_, _>>()

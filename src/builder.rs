@@ -162,6 +162,9 @@ pub(crate) fn assemble<M: StateMachine>(
     let (format, life) = (recovered.format.clone(), recovered.incarnation);
     // Whatever the state machine has made durable, the table of sessions is made of the log.
     let (now, reached) = (clock.now(), Slot::ZERO);
+    if recovered.trimmed > Slot::ZERO {
+        return Err(StartError::Trimmed(recovered.trimmed));
+    }
     let replica = Replica::recover(config.clone(), recovered, reached, clock.seed(), now)
         .map_err(StartError::Recover)?;
     tracing::info!(replica = %format.replica, %life, includes = %machine.applied(), "starts");

@@ -199,6 +199,9 @@ pub enum StartError {
         /// What the config needs, in bytes: [`paxos_core::config::Config::message_bytes_max`].
         needed: usize,
     },
+    /// The log was trimmed up to this slot, and what sessions had applied stood there. Nodes trim no
+    /// logs.
+    Trimmed(Slot),
     /// What the storage holds does not fit the config or the state machine.
     Recover(RecoverError),
     /// The system refused a thread for the journal.
@@ -223,6 +226,10 @@ impl fmt::Display for StartError {
                  {needed}: lower batch_bytes_max and page_bytes_max of the config, or raise the \
                  transport's frame_bytes_max"
             ),
+            Self::Trimmed(through) => write!(
+                f,
+                "the log begins after {through}, and what was applied of sessions' requests stood before"
+            ),
             Self::Recover(error) => error.fmt(f),
             Self::Thread(error) => write!(f, "no thread for the journal: {error}"),
         }
@@ -239,7 +246,8 @@ impl std::error::Error for StartError {
             | Self::Options(_)
             | Self::Groups(_)
             | Self::Replicas { .. }
-            | Self::Frames { .. } => None,
+            | Self::Frames { .. }
+            | Self::Trimmed(_) => None,
         }
     }
 }

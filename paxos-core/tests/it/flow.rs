@@ -141,7 +141,7 @@ fn f3_a_probed_peer_goes_on_once_it_accepts() {
     assert_eq!(sent(&mut bed), [(Recipients::One(id(2)), 14, 1)]);
     assert_eq!((flow(&bed, 3).slots, flow(&bed, 3).probed), (4, true));
     // A part of the prefix is no sign that it keeps up; the rest is, and what is in flight follows.
-    bed.receive(id(3), Fetch { from: slot(9), through: slot(10) });
+    bed.receive(id(3), Fetch { from: slot(11), through: slot(12) });
     assert_eq!((sent(&mut bed), flow(&bed, 3).probed), (Vec::new(), true));
     bed.receive(id(3), Fetch { from: slot(11), through: slot(13) });
     assert_eq!(sent(&mut bed), [(Recipients::One(id(3)), 14, 1)]);

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use paxos::{Client, ClientError, Consistency, Rejection, Slot};
+use paxos::core::membership::LeaseTerms;
+use paxos::storage::MemoryStorage;
+use paxos::{
+    Client, ClientError, ClusterId, Consistency, Format, GroupId, Membership, Rejection, Slot,
+};
 
-use crate::support::{Cluster, Marks, Op, mark, marked, soon, until};
+use crate::support::{Cluster, Marks, Op, id, mark, marked, soon, until};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SOON: Duration = Duration::from_millis(1500);
@@ -113,4 +117,42 @@ async fn reads_do_not_keep_the_state_machine_from_the_log() {
     for reader in readers {
         soon("the end of a reader", reader).await.unwrap();
     }
+}
+
+/// The leader alone decides, for as long as its lease lasts; what a round would confirm is known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_with_a_lease_reads_without_asking() {
+    let terms = LeaseTerms::new(Duration::from_millis(400), 100_000).unwrap();
+    let membership = Membership::voters_only((0..3).map(id)).unwrap().with_lease(terms);
+    let mut cluster = Cluster::start(0).await;
+    let storage = |place| {
+        MemoryStorage::formatted(Format {
+            cluster: ClusterId::new(7),
+            group: GroupId::new(0),
+            replica: id(place),
+            membership: membership.clone(),
+        })
+    };
+    cluster.storages = (0..3).map(storage).collect();
+    cluster.nodes = vec![None, None, None];
+    for place in 0..3 {
+        cluster.start_node(place, Marks::default()).await;
+    }
+    let leader = cluster.leader().await;
+    let client = cluster.node(leader).client();
+    assert_eq!(mark(&client, 5).await, Ok(1));
+    until("a lease", || cluster.node(leader).status().replica.lease_until.is_some()).await;
+    let before = cluster.node(leader).metrics().core;
+    let mut reads = 0;
+    while cluster.node(leader).metrics().core.lease_reads - before.lease_reads < 500 {
+        assert_eq!(marked(&client, 5).await, 1);
+        reads += 1;
+        assert!(reads < 5000, "leases serve reads");
+    }
+    // Cut off, it reads no more once the lease is over.
+    cluster.network.isolate(id(leader));
+    until("the end of the lease", || cluster.node(leader).status().replica.lease_until.is_none())
+        .await;
+    refused(&client.clone().with_timeout(SOON), Consistency::Linearizable).await;
+    cluster.network.heal();
 }

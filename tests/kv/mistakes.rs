@@ -243,9 +243,9 @@ fn another_replicas_log_is_refused() {
 fn a_start_says_who_it_is_and_how_much_memory_it_may_take() {
     let mut cluster = Cluster::started(1);
     cluster.leader();
-    let output = cluster.process(1).output();
     for text in ["replica 1 of cluster", "clients on 127.0.0.1:", "memory stays under"] {
-        assert!(output.contains(text), "{output}");
+        // It may lead before what it prints was read.
+        wait_for(text, || cluster.process(1).output().contains(text).then_some(()));
     }
     let resident = wait_for("memory figures", || {
         let mut client = cluster.client(1);

@@ -105,7 +105,7 @@ fn values_of(message: &Message) -> Vec<&Value> {
 pub(crate) fn decode_named(name: &str, bytes: Bytes) -> Result<Bytes, DecodeError> {
     let value_kind = match name {
         "value/noop" => 0,
-        "value/batch" => 2,
+        name if name.starts_with("value/batch") => 2,
         name if name.starts_with("value/membership") => 1,
         _ => return codec::decode(bytes).map(|message| joined(&message)),
     };

@@ -4,7 +4,7 @@
 use paxos_core::sim::{Limits, Outcome, Totals, run_seed_on};
 use paxos_storage::sim::SimWal;
 
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 300;
 
 fn run(seed: u64) -> Outcome {
     run_seed_on(seed, &Limits::default(), |format| Box::new(SimWal::new(format)))

@@ -84,7 +84,7 @@ async fn a_stream_waits_is_cancel_safe_and_ends_with_its_node() {
     let mut cluster = Cluster::start(1).await;
     let client = cluster.node(0).client();
     assert_eq!(mark(&client, 1).await, Ok(1));
-    let next = cluster.node(0).status().replica.applied.next();
+    let next = client.execute_at(Op::Mark(1)).await.unwrap().slot.next();
     let mut stream = cluster.node(0).applied_from(next);
     for _ in 0..3 {
         let mut waits = Box::pin(stream.next());
@@ -195,7 +195,7 @@ async fn a_stream_says_which_slot_it_cannot_read() {
         .await
         .unwrap();
     assert_eq!(mark(&node.client(), 1).await, Ok(1));
-    let slot = node.status().replica.applied;
+    let slot = node.client().execute_at(Op::Mark(1)).await.unwrap().slot;
     mood.store(1, Ordering::SeqCst);
     let what = "not today".to_owned();
     let end = soon("an end", node.applied_from(slot).next()).await;

@@ -5,8 +5,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use paxos::core::sim::Preset;
+
 use crate::fault::{self, Fault};
-use crate::preset::{self, Preset};
+use crate::preset::{self, OnProcesses};
 
 /// What `chaos --help` prints.
 pub(crate) const HELP: &str = "\

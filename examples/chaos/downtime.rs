@@ -12,8 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use paxos::core::sim::Preset;
+
 use crate::cluster::Cluster;
-use crate::preset::Preset;
+use crate::preset::OnProcesses;
 use crate::resp::{Client, Reply};
 use crate::rng::Rng;
 use crate::say;
@@ -63,7 +65,7 @@ impl fmt::Display for Measured {
         let down = self.down.map_or("-".to_owned(), |down| format!("{:.2}", units(down)));
         let [soon, late] = self.campaigns;
         let gap = units(self.gap);
-        write!(f, "| {} | {down} | {soon} | {late} | {gap:.2} |", self.preset.name())
+        write!(f, "| {} | {down} | {soon} | {late} | {gap:.2} |", self.preset)
     }
 }
 
@@ -90,7 +92,7 @@ pub(crate) fn run(
         }
         say(&measured);
         if let Some(failure) = measured.failure() {
-            say(format_args!("MISSED: {}: {failure}", preset.name()));
+            say(format_args!("MISSED: {preset}: {failure}"));
             all = false;
         }
         cluster.heal()?;

@@ -1,75 +1,30 @@
-//! Partial partitions by name.
+//! Partial partitions by name, on processes.
 //!
-//! Owns: which directed links each cuts. Knows no sockets.
+//! Owns: which directed links each of the simulator's presets cuts. Knows no sockets.
 //! Invariant: some replica still reaches a majority in both directions.
-//! Source: the presets of the simulator.
+
+use paxos::core::sim::{Preset, UnknownPreset};
 
 use crate::shape::Way;
 
-/// A named way to break some of the links.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Preset {
-    QuorumLoss,
-    Constrained,
-    Chained,
-    Row,
-    Howard,
-    Bridge,
-    LeaderMute,
-    LeaderDeaf,
-    FollowerMute,
-    FollowerDeaf,
-    ToFollower,
-    FromFollower,
-    FlappingLink,
-    FlappingFollower,
+/// What a preset of the simulator is to processes.
+pub(crate) trait OnProcesses {
+    /// Whether it is a shape of its own among so many.
+    fn fits(self, nodes: usize) -> bool;
+    /// Whether the leader loses its quorum.
+    fn deposes(self) -> bool;
+    /// Whether the links are cut and joined again and again.
+    fn flaps(self) -> bool;
+    /// The directed links that it cuts. `row` holds all replicas, the leader first.
+    fn ways(self, row: &[usize]) -> Vec<Way>;
 }
 
-impl Preset {
-    pub(crate) const ALL: [Self; 14] = [
-        Self::QuorumLoss,
-        Self::Constrained,
-        Self::Chained,
-        Self::Row,
-        Self::Howard,
-        Self::Bridge,
-        Self::LeaderMute,
-        Self::LeaderDeaf,
-        Self::FollowerMute,
-        Self::FollowerDeaf,
-        Self::ToFollower,
-        Self::FromFollower,
-        Self::FlappingLink,
-        Self::FlappingFollower,
-    ];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::QuorumLoss => "quorum-loss",
-            Self::Constrained => "constrained",
-            Self::Chained => "chained",
-            Self::Row => "row",
-            Self::Howard => "howard",
-            Self::Bridge => "bridge",
-            Self::LeaderMute => "leader-mute",
-            Self::LeaderDeaf => "leader-deaf",
-            Self::FollowerMute => "follower-mute",
-            Self::FollowerDeaf => "follower-deaf",
-            Self::ToFollower => "to-follower",
-            Self::FromFollower => "from-follower",
-            Self::FlappingLink => "flapping-link",
-            Self::FlappingFollower => "flapping-follower",
-        }
+impl OnProcesses for Preset {
+    fn fits(self, nodes: usize) -> bool {
+        self.sizes().iter().any(|size| usize::from(*size) == nodes)
     }
 
-    /// Whether it is a shape of its own among so many.
-    pub(crate) const fn fits(self, nodes: usize) -> bool {
-        let five = matches!(self, Self::QuorumLoss | Self::Row | Self::Howard | Self::Bridge);
-        nodes == 5 || !five
-    }
-
-    /// Whether the leader loses its quorum.
-    pub(crate) const fn deposes(self) -> bool {
+    fn deposes(self) -> bool {
         matches!(
             self,
             Self::QuorumLoss
@@ -81,13 +36,11 @@ impl Preset {
         )
     }
 
-    /// Whether the links are cut and joined again and again.
-    pub(crate) const fn flaps(self) -> bool {
+    fn flaps(self) -> bool {
         matches!(self, Self::FlappingLink | Self::FlappingFollower)
     }
 
-    /// The directed links that it cuts. `row` holds all replicas, the leader first.
-    pub(crate) fn ways(self, row: &[usize]) -> Vec<Way> {
+    fn ways(self, row: &[usize]) -> Vec<Way> {
         let at = |node: usize| row.iter().position(|other| *other == node).unwrap_or_default();
         // Below, 0 is the leader and 1 the follower that it is about.
         let is_cut = |from: usize, to: usize| {
@@ -121,11 +74,9 @@ impl Preset {
 
 /// Understands a name, or `all`.
 pub(crate) fn parse(name: &str) -> Result<Vec<Preset>, String> {
-    let is_meant = |preset: &Preset| name == "all" || preset.name() == name;
-    let found: Vec<_> = Preset::ALL.into_iter().filter(is_meant).collect();
-    if found.is_empty() {
-        Err(format!("no preset is called {name}; see --help"))
-    } else {
-        Ok(found)
+    if name == "all" {
+        return Ok(Preset::ALL.to_vec());
     }
+    let found = name.parse().map_err(|error: UnknownPreset| format!("{error}, or all"))?;
+    Ok(vec![found])
 }

@@ -3,9 +3,11 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use paxos::core::sim::Preset;
+
 use crate::episode::{Episode, Scene, Step, draw};
 use crate::fault::{self, Fault};
-use crate::preset::{self, Preset};
+use crate::preset::{self, OnProcesses};
 use crate::rng::Rng;
 use crate::shape::{Shape, Way, cuts};
 
@@ -48,7 +50,7 @@ fn every_preset_cuts_something_and_leaves_a_replica_that_could_lead() {
         let row: Vec<usize> = (0..nodes).rev().collect();
         for preset in Preset::ALL.into_iter().filter(|preset| preset.fits(nodes)) {
             let cut = preset.ways(&row);
-            let name = preset.name();
+            let name = &preset.to_string();
             assert!(!cut.is_empty(), "{name}");
             let leads = |node| neighbours(nodes, &cut, node).len() + 1 > nodes / 2;
             assert!((0..nodes).any(leads), "{name} of {nodes}: {cut:?}");

@@ -78,7 +78,6 @@ impl Once {
         for command in batch.commands() {
             let fate = match command.kind {
                 CommandKind::Apply => Fate::Apply,
-                CommandKind::Barrier => Fate::Done,
                 CommandKind::InSession { session, request } => {
                     match self.table.decide(session, request, command.acknowledged_below) {
                         Verdict::Apply => Fate::Apply,

@@ -49,7 +49,7 @@ pub const PROMISE_ENTRY_LEN: usize = 24;
 
 /// Values longer than this travel as chunks of their own; shorter ones are copied beside the head.
 const CHUNK_MIN: usize = 1024;
-const COMMAND_VERSION: u8 = 1;
+const COMMAND_VERSION: u8 = 2;
 
 /// Why bytes are not a message or a value. A peer's bytes raise a counter, never more.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -287,10 +287,9 @@ pub const fn value_kind(value: &Value) -> u8 {
 pub const fn command_kind(kind: CommandKind) -> u8 {
     match kind {
         CommandKind::Apply => 0,
-        CommandKind::Barrier => 1,
-        CommandKind::OpenSession { .. } => 2,
-        CommandKind::InSession { .. } => 3,
-        CommandKind::CloseSession { .. } => 4,
+        CommandKind::OpenSession { .. } => 1,
+        CommandKind::InSession { .. } => 2,
+        CommandKind::CloseSession { .. } => 3,
     }
 }
 
@@ -317,7 +316,7 @@ pub(crate) fn encode_batch(clock: LogClock, commands: &[Command]) -> Bytes {
         out.put_u64_le(command.request.number());
         out.put_u64_le(command.acknowledged_below.number());
         match command.kind {
-            CommandKind::Apply | CommandKind::Barrier => {}
+            CommandKind::Apply => {}
             CommandKind::OpenSession { session, ttl } => {
                 out.put_u128_le(session.bits());
                 out.put_u64_le(ttl.millis());
@@ -614,7 +613,7 @@ fn decode_batch(bytes: Bytes) -> Result<Batch, DecodeError> {
 
 fn decode_command(reader: &mut Reader) -> Result<Command, DecodeError> {
     let (code, version) = (reader.u8()?, reader.u8()?);
-    if code > 4 || version != COMMAND_VERSION {
+    if code > 3 || version != COMMAND_VERSION {
         return Err(DecodeError::CommandKind(code, version));
     }
     reader.zeros(2, "command")?;
@@ -625,12 +624,11 @@ fn decode_command(reader: &mut Reader) -> Result<Command, DecodeError> {
     let mut body = Reader { rest: reader.take(len)? };
     let kind = match code {
         0 => CommandKind::Apply,
-        1 => CommandKind::Barrier,
-        2 => CommandKind::OpenSession {
+        1 => CommandKind::OpenSession {
             session: body.session()?,
             ttl: SessionTtl::from_millis(body.u64()?),
         },
-        3 => CommandKind::InSession {
+        2 => CommandKind::InSession {
             session: body.session()?,
             request: RequestNumber::new(body.u64()?),
         },

@@ -45,8 +45,6 @@ impl Value {
 pub enum CommandKind {
     /// Bytes for the state machine.
     Apply,
-    /// Changes nothing; its place in the log is the point at which a read is served.
-    Barrier,
     /// Opens a session (protocol.md §13). Has no payload.
     OpenSession {
         /// Which; no other command ever opens it.
@@ -72,7 +70,7 @@ impl CommandKind {
     /// The bytes that a command of this kind takes between its envelope and its payload.
     pub const fn encoded_len(self) -> usize {
         match self {
-            Self::Apply | Self::Barrier => 0,
+            Self::Apply => 0,
             Self::OpenSession { .. } => codec::OPEN_SESSION_LEN,
             Self::InSession { .. } => codec::IN_SESSION_LEN,
             Self::CloseSession { .. } => codec::CLOSE_SESSION_LEN,

@@ -188,9 +188,9 @@ impl<M: StateMachine> Ledger<M> {
             CommandKind::Apply | CommandKind::InSession { .. } => {
                 self.state().find(&command.payload).is_some()
             }
-            CommandKind::Barrier
-            | CommandKind::OpenSession { .. }
-            | CommandKind::CloseSession { .. } => command.payload.is_empty(),
+            CommandKind::OpenSession { .. } | CommandKind::CloseSession { .. } => {
+                command.payload.is_empty()
+            }
             _ => false,
         }
     }

@@ -74,7 +74,7 @@ impl Referee {
                 self.sessions.remove(&session);
                 false
             }
-            CommandKind::Barrier | _ => false,
+            _ => false,
         }
     }
 }

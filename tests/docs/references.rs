@@ -7,13 +7,10 @@
 use crate::source::{quoted, read, root};
 
 /// What later pieces of work a row may wait for.
-const PIECES: [&str; 12] = [
-    "leases",
-    "sessions",
+const PIECES: [&str; 9] = [
     "membership",
     "snapshots",
     "repair",
-    "transfer",
     "fault runs",
     "upgrades",
     "several groups",
@@ -129,8 +126,8 @@ fn a_broken_reference_is_found() {
     let own = "tests/docs/references.rs::a_broken_reference_is_found";
     for cell in [
         &format!("`{own}`"),
-        &format!("`{own}`; the rest waits for: leases"),
-        "waits for: sessions",
+        &format!("`{own}`; the rest waits for: repair"),
+        "waits for: several groups",
         "does not apply: nothing is ever truncated",
         "`paxos-core/tests/scripts/p07_r10_figure_8.txt::p07`",
         "`paxos-core/tests/scripts/p07_r10_figure_8.txt::r10`",

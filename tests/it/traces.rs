@@ -166,7 +166,6 @@ fn rarities() -> String {
     let ballot = Ballot::new(1, ReplicaId::new(1));
     let session = SessionId::new(u128::MAX);
     let kinds = [
-        CommandKind::Barrier,
         CommandKind::OpenSession { session, ttl: SessionTtl::from_millis(u64::MAX) },
         CommandKind::InSession { session, request: RequestNumber::new(7) },
         CommandKind::CloseSession { session },

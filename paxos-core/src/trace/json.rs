@@ -226,7 +226,6 @@ fn valued(json: &mut Json<'_>, value: &Value) {
 fn command(json: &mut Json<'_>, command: &Command) {
     let kind = match command.kind {
         CommandKind::Apply => "apply",
-        CommandKind::Barrier => "barrier",
         CommandKind::OpenSession { .. } => "open_session",
         CommandKind::InSession { .. } => "in_session",
         CommandKind::CloseSession { .. } => "close_session",
@@ -235,7 +234,7 @@ fn command(json: &mut Json<'_>, command: &Command) {
     json.text("client", &command.client.number().to_string());
     json.text("request", &command.request.number().to_string());
     match command.kind {
-        CommandKind::Apply | CommandKind::Barrier => {}
+        CommandKind::Apply => {}
         CommandKind::OpenSession { session, ttl } => {
             json.text("session", &format!("{:032x}", session.bits()));
             json.text("ttl_millis", &ttl.millis().to_string());

@@ -78,7 +78,6 @@ fn list<T>(
 
 fn command(f: &mut fmt::Formatter<'_>, command: &Command) -> fmt::Result {
     match command.kind {
-        CommandKind::Barrier => return f.write_str("a barrier"),
         CommandKind::OpenSession { .. } => return f.write_str("a new session"),
         CommandKind::CloseSession { .. } => return f.write_str("the end of a session"),
         CommandKind::Apply | CommandKind::InSession { .. } => {}

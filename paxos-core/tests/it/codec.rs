@@ -319,8 +319,8 @@ fn a_batch_holds_a_command() {
 #[test]
 fn a_command_of_a_newer_release_is_named() {
     let mut batch = golden::stored()["value/batch"].to_vec();
-    batch[BATCH_HEADER_LEN + 1] = 2;
-    assert_eq!(codec::decode_value(2, batch.into()), Err(DecodeError::CommandKind(0, 2)));
+    batch[BATCH_HEADER_LEN + 1] = 3;
+    assert_eq!(codec::decode_value(2, batch.into()), Err(DecodeError::CommandKind(0, 3)));
 }
 
 #[test]

@@ -169,7 +169,7 @@ fn golden_file_has_every_slot_state_and_command_kind() {
         .filter(|kind| {
             let mut bytes = first.to_vec();
             bytes[codec::BATCH_HEADER_LEN] = *kind;
-            codec::decode_value(2, bytes.into()) != Err(DecodeError::CommandKind(*kind, 1))
+            codec::decode_value(2, bytes.into()) != Err(DecodeError::CommandKind(*kind, 2))
         })
         .collect();
     let kinds = |name: &str| -> Vec<u8> {
@@ -179,6 +179,8 @@ fn golden_file_has_every_slot_state_and_command_kind() {
         let commands = batch.commands().iter();
         commands.map(|command| codec::command_kind(command.kind)).collect()
     };
-    let present = [kinds("value/batch"), kinds("value/batch-of-a-session")].concat();
+    let mut present = [kinds("value/batch"), kinds("value/batch-of-a-session")].concat();
+    present.sort_unstable();
+    present.dedup();
     assert_eq!(present, known, "one command of each kind");
 }

@@ -187,7 +187,7 @@ pub(crate) fn assemble<M: StateMachine>(
         group: format.group,
         life,
         client: client_id,
-        queue: Queue::new(client, config.batch_bytes_max, session),
+        queue: Queue::new(client, config.batch_bytes_max, session, Arc::clone(&shared.lanes)),
         reads: Reads::new(patience),
         forwarder: Forwarder::new(options.forwards_max),
         succession: Succession::new(patience),

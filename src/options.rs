@@ -12,7 +12,9 @@ use crate::trace::TraceSink;
 #[derive(Clone, Debug)]
 pub struct NodeOptions {
     /// How many requests of this node's clients may wait for an answer at once; one more is
-    /// refused as `Busy`. Bounds the memory of the waiting list. Default 65,536.
+    /// refused as `Busy`. A client may have eight times as many as are left free, so that alone it has
+    /// eight ninths of them at most and others find places: of the default 58,254. Bounds the memory of
+    /// the waiting list. Default 65,536.
     pub requests_max: usize,
     /// How many bytes of commands forwarded by peers may wait to be proposed here; a frame beyond
     /// is refused as busy, unless none waits. Default 64 MiB.

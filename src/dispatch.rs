@@ -150,8 +150,7 @@ impl<W: Waiter> Driver<W> {
             return;
         };
         while self.forwarder.has_room(ballot) {
-            let unanswered = self.forwarder.unanswered();
-            let Some(mut parcel) = self.queue.next_forward(unanswered, now) else {
+            let Some(mut parcel) = self.queue.next_forward(self.forwarder.eighths(), now) else {
                 return;
             };
             self.register(&mut parcel);

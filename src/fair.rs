@@ -46,6 +46,11 @@ impl<T> Fair<T> {
         self.len += 1;
     }
 
+    /// How many have items, and do not sit out.
+    pub(crate) fn owners(&self) -> usize {
+        self.turns.len()
+    }
+
     /// Whose turn it is.
     pub(crate) fn turn(&self) -> Option<usize> {
         self.turns.front().copied()

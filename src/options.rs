@@ -20,7 +20,8 @@ pub struct NodeOptions {
     /// is refused as busy, unless none waits. Default 64 MiB.
     pub forwarded_bytes_max: usize,
     /// How many forwarded frames of this node may be unanswered at once; what comes meanwhile is
-    /// sent together afterwards. At most 512. Default 64.
+    /// sent together afterwards. At most 512. They are small until half as
+    /// many are unanswered, and larger beyond. Default 256.
     pub forwards_max: usize,
     /// How long a client waits for its answer unless it says otherwise. Default 5 s.
     pub request_timeout: Duration,
@@ -46,7 +47,7 @@ impl Default for NodeOptions {
         Self {
             requests_max: 65_536,
             forwarded_bytes_max: 64 << 20,
-            forwards_max: 64,
+            forwards_max: 256,
             request_timeout: Duration::from_secs(5),
             session_ttl: Duration::from_secs(3600),
             shutdown_timeout: Duration::from_secs(5),

@@ -26,6 +26,9 @@ use crate::lanes::{LANES, Lanes};
 /// What one may have under way at any rate, in bytes of the log: some dozens of small commands.
 pub(crate) const WINDOW_MIN: usize = 8 << 10;
 
+/// A peer stands for several clients: it may have so many windows under way.
+const PEER_WINDOWS: usize = 4;
+
 /// Beyond this a window is none: more than a batch.
 const WINDOW_MAX: usize = 64 << 20;
 
@@ -116,7 +119,8 @@ impl Pace {
             return true;
         }
         let under_way = self.under_way(owner);
-        let has_room = under_way == 0 || under_way + bytes as u64 <= self.window as u64;
+        let window = if owner.0 < LANES { self.window } else { self.window * PEER_WINDOWS };
+        let has_room = under_way == 0 || under_way + bytes as u64 <= window as u64;
         self.limited |= !has_room;
         has_room
     }

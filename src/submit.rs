@@ -22,10 +22,8 @@ use crate::pace::{Owner, Pace};
 use crate::session::{OwnSession, Place, opens};
 use crate::waiters::{Numbers, Waiting};
 
-/// A frame of commands for another node holds so many bytes of them, unless one command is larger;
-/// twice as many for each so many frames that are not answered yet.
-const FORWARD_BYTES: usize = 32 << 10;
-const FORWARDS_PER_DOUBLING: usize = 16;
+/// A frame of commands for another node holds so many bytes of each client, unless a command is larger.
+const FORWARD_BYTES: usize = 16 << 10;
 
 /// What makes a payload a command.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -291,11 +289,13 @@ impl<W> Queue<W> {
         (!parcel.commands.is_empty()).then_some(parcel)
     }
 
-    /// The next parcel to be sent to a leader that has answered all but so many. They are small, so that
-    /// others have their turns there in between, unless many are on their way.
-    pub(crate) fn next_forward(&mut self, unanswered: usize, now: Time) -> Option<Parcel<W>> {
-        let doublings = (unanswered / FORWARDS_PER_DOUBLING).min(16);
-        self.next_up_to(self.bytes_max.min(FORWARD_BYTES << doublings), now)
+    /// The next parcel to be sent to a leader, when so many eighths of the room for such are filled. It is
+    /// small, so that others have their turns there in between; beyond one half it grows, for then the
+    /// way is long.
+    pub(crate) fn next_forward(&mut self, eighths: usize, now: Time) -> Option<Parcel<W>> {
+        let doublings = 2 * eighths.clamp(4, 8) - 8;
+        let clients = self.pending.owners().max(1);
+        self.next_up_to(self.bytes_max.min(clients * FORWARD_BYTES << doublings), now)
     }
 
     /// Looks whether a round is over, and fits what may be under way to it.

@@ -36,7 +36,7 @@ use crate::options::NodeOptions;
 use crate::reads::Reads;
 use crate::router;
 use crate::shared::{Closing, Leadership, Shared};
-use crate::submit::{Queue, Request};
+use crate::submit::{Parcel, Queue, Request};
 use crate::succession::Succession;
 use crate::waiters::Waiter;
 
@@ -78,8 +78,8 @@ pub(crate) struct Driver<W> {
     pub(crate) disk: Disk,
     pub(crate) room: Room,
     pub(crate) stop: Option<StopReason>,
-    /// When what was proposed here and is not yet committed was proposed.
-    pub(crate) rounds: VecDeque<(Slot, Time)>,
+    /// What was proposed here and is not yet committed.
+    pub(crate) rounds: VecDeque<Round>,
     pub(crate) intake: Intake<W>,
     pub(crate) timer: Timer,
     pub(crate) stage: Stage,
@@ -94,6 +94,22 @@ pub(crate) enum Stage {
     Listen,
     /// Takes in what came while others ran, and does not wait.
     ListenAgain,
+}
+
+/// What was proposed in a slot.
+#[derive(Debug)]
+pub(crate) struct Round {
+    slot: Slot,
+    begin: Time,
+    /// How many bytes of which peers stand in it.
+    forwards: Vec<(ReplicaId, usize)>,
+}
+
+impl Round {
+    pub(crate) fn of<W>(parcel: &Parcel<W>, slot: Slot, begin: Time) -> Self {
+        let forwards = parcel.forwards.iter().map(|forwarded| (forwarded.from, forwarded.bytes));
+        Self { slot, begin, forwards: forwards.collect() }
+    }
 }
 
 /// What was taken in and not yet acted upon.
@@ -199,6 +215,7 @@ impl<W: Waiter> Driver<W> {
         self.on_events(now);
         self.on_done(now);
         self.on_applied(now);
+        self.queue.measure(now);
         let count = self.intake.requests.len() as u64;
         self.shared.meters.requests.add(count);
         self.take_requests(now);
@@ -461,11 +478,12 @@ impl<W: Waiter> Driver<W> {
         };
         let last = *last;
         let meters = &self.shared.meters;
-        while let Some((slot, begin)) = self.rounds.front()
-            && *slot <= last
-        {
-            meters.round.record_duration(now.since(*begin));
-            self.rounds.pop_front();
+        while self.rounds.front().is_some_and(|round| round.slot <= last) {
+            let Some(round) = self.rounds.pop_front() else { break };
+            meters.round.record_duration(now.since(round.begin));
+            for (peer, bytes) in round.forwards {
+                self.queue.land(peer, bytes);
+            }
         }
         let intake = &self.intake;
         let slots = last.distance_from(self.shared.applied());
@@ -516,6 +534,7 @@ impl<W: Waiter> Driver<W> {
         }
         if !leads {
             self.rounds.clear();
+            self.queue.forget_peers();
             let askers = self.reads.lost(ReadTicket::MAX);
             self.refuse_points(askers);
         }
@@ -652,12 +671,11 @@ impl<W: Waiter> Driver<W> {
             self.intake.requests.push(request);
         }
         let rejected = ClientError::Rejected(Rejection::Stopped);
-        let arrived = self.intake.requests.drain(..).map(|request| request.waiter);
+        let arrived = self.intake.requests.drain(..).map(|request| request.into_waiting().1);
         let (readers, askers) = self.reads.drain();
-        let waiters: Vec<_> = arrived.chain(self.queue.drain_pending()).chain(readers).collect();
-        self.shared.release(waiters.len());
-        for waiter in waiters {
-            waiter.fail(rejected.clone());
+        let waiting: Vec<_> = arrived.chain(self.queue.drain_pending()).chain(readers).collect();
+        for waiting in waiting {
+            self.shared.turn_down(waiting, rejected.clone());
         }
         self.refuse_points(askers);
         // The applier may have ended before.

@@ -179,6 +179,8 @@ pub enum StartError {
     Missing(&'static str),
     /// A bound of [`crate::NodeOptions`] is zero.
     Options(&'static str),
+    /// Two options, or an option and the protocol's configuration, do not fit each other; why.
+    Unfit(&'static str),
     /// The storage could not be read.
     Storage(StorageError),
     /// The storage holds this many groups; a node runs exactly one.
@@ -211,6 +213,7 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Unfit(why) => f.write_str(why),
             Self::Missing(part) => write!(f, "a node needs a {part}: give one to the builder"),
             Self::Options(field) => write!(f, "node option {field} must be above zero"),
             Self::Storage(error) => error.fmt(f),
@@ -244,6 +247,7 @@ impl std::error::Error for StartError {
             Self::Thread(error) => Some(error),
             Self::Missing(_)
             | Self::Options(_)
+            | Self::Unfit(_)
             | Self::Groups(_)
             | Self::Replicas { .. }
             | Self::Frames { .. }

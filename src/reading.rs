@@ -18,18 +18,18 @@ use crate::driver::Driver;
 use crate::error::{ClientError, Rejection};
 use crate::frame::HostFrame;
 use crate::reads::{Asker, Settled};
-use crate::submit::{Asked, Request};
+use crate::submit::Asked;
 use crate::waiters::{Waiter, Waiting};
 
 impl<W: Waiter> Driver<W> {
     /// Puts what clients asked for where it waits.
     pub(crate) fn take_requests(&mut self, now: Time) {
         let mut requests = core::mem::take(&mut self.intake.requests);
-        for Request { asked, deadline, waiter, owner } in requests.drain(..) {
-            let waiting = Waiting { waiter, deadline };
+        for request in requests.drain(..) {
+            let (asked, waiting) = request.into_waiting();
             match asked {
                 Asked::Command(stamp, payload) => {
-                    self.queue.push(owner, stamp, payload, waiting);
+                    self.queue.push(stamp, payload, waiting, now);
                 }
                 Asked::Read(consistency) => self.take_read(consistency, waiting, now),
             }
@@ -40,9 +40,8 @@ impl<W: Waiter> Driver<W> {
         }
         // Their clients know whether they were sent before.
         let astray = self.queue.take_astray();
-        self.shared.release(astray.len());
-        for waiter in astray {
-            waiter.fail(ClientError::Rejected(Rejection::SessionUnknown));
+        for waiting in astray {
+            self.shared.turn_down(waiting, ClientError::Rejected(Rejection::SessionUnknown));
         }
     }
 
@@ -137,10 +136,8 @@ impl<W: Waiter> Driver<W> {
     /// Answers the reads whose time is over.
     pub(crate) fn expire_reads(&mut self, now: Time) {
         let reason = if self.leader.is_some() { Rejection::TimedOut } else { Rejection::NoLeader };
-        let late = self.reads.expire(now);
-        self.shared.release(late.len());
-        for waiter in late {
-            waiter.fail(ClientError::Rejected(reason.clone()));
+        for waiting in self.reads.expire(now) {
+            self.shared.turn_down(waiting, ClientError::Rejected(reason.clone()));
         }
     }
 }

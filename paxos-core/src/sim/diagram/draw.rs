@@ -46,7 +46,12 @@ pub(super) fn ballot_of(body: &Body) -> Option<Ballot> {
         Body::Confirmed(message) => Some(message.ballot),
         Body::Transfer(message) => Some(message.ballot),
         Body::Reject(message) => Some(message.promised),
-        Body::Heartbeat(_) | Body::Fetch(_) | Body::Fetched(_) | Body::Refused(_) => None,
+        Body::Heartbeat(_)
+        | Body::Fetch(_)
+        | Body::Fetched(_)
+        | Body::Refused(_)
+        | Body::Survey(_)
+        | Body::Surveyed(_) => None,
     }
 }
 
@@ -271,7 +276,10 @@ impl<'a> Canvas<'a> {
                 let facts: Vec<String> = writes.iter().map(ToString::to_string).collect();
                 square(x - 14, y, "persist") + &label(x, y, "persist", &facts.join(", "))
             }
-            Event::ReadsReady { .. } | Event::ReadsLost { .. } => {
+            Event::ReadsReady { .. }
+            | Event::ReadsLost { .. }
+            | Event::QuorumReadsReady { .. }
+            | Event::QuorumReadsLost { .. } => {
                 label(x, y, "commit", &placed.record.event.to_string())
             }
             Event::Durable { through } => {
@@ -304,6 +312,7 @@ impl<'a> Canvas<'a> {
                 diamond(x, y, "#ffffff") + &label(x, y, "client", &placed.record.event.to_string())
             }
             Event::ReadAsked { .. }
+            | Event::QuorumReadAsked { .. }
             | Event::Load { .. }
             | Event::Loaded { .. }
             | Event::Note { .. } => label(x, y, "persist", &placed.record.event.to_string()),

@@ -251,6 +251,10 @@ impl Monitor {
                     format!("{from} confirms {ballot} and promised {promised:?}")
                 })
             }
+            Message::Survey => Ok(()),
+            Message::Surveyed { committed, highest } => {
+                self.left_surveyed(from, committed, highest)
+            }
             Message::Fetched { first, values, committed } => {
                 self.left_fetched(from, first, values, committed)
             }
@@ -310,7 +314,9 @@ impl Monitor {
             | Message::Fetch
             | Message::Refused { .. }
             | Message::Confirm { .. }
-            | Message::Confirmed { .. } => {}
+            | Message::Confirmed { .. }
+            | Message::Survey
+            | Message::Surveyed { .. } => {}
         }
     }
 

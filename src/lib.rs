@@ -145,6 +145,7 @@ mod journal;
 mod node;
 mod once;
 mod options;
+mod quorum_reads;
 mod reading;
 mod reads;
 mod remote;

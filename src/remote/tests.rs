@@ -63,6 +63,8 @@ fn errors() -> Vec<ClientError> {
         Rejection::StorageFull,
         Rejection::Superseded,
         Rejection::TimedOut,
+        Rejection::NoQuorum,
+        Rejection::Unsettled { slot: Slot::new(9) },
         Rejection::Stopped,
         Rejection::Codec("no".to_owned()),
         Rejection::Answer(String::new()),
@@ -101,6 +103,7 @@ fn frames() -> Vec<Frame> {
     }
     let levels = [
         Consistency::Linearizable,
+        Consistency::Quorum,
         Consistency::AtLeast(Slot::new(12)),
         Consistency::Stale { lag_max: Duration::from_millis(250) },
     ];

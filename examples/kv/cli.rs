@@ -35,7 +35,8 @@ options:
   --base-port P    default 7000; written down when a directory is laid out
   --reads HOW      what a command that only reads is answered from: `linearizable` (the default), a
                    state that includes all that anybody was told before; `quorum`, the same by
-                   asking a quorum instead of the leader; or `stale:MS`, one that lacks at most what was told in the last MS milliseconds, which spares the question
+                   asking a quorum instead of the leader; or `stale:MS`, one that lacks at most what
+                   was told in the last MS milliseconds, which spares the question
   --lease MS       written down: voters promise the leader to elect nobody else for MS milliseconds
                    (200 to 500), so that it serves linearizable reads without asking them. Rests on
                    clocks that run true to one part in ten, and never stand still

@@ -201,13 +201,9 @@ fn put_body(writer: &mut Writer, body: &Body) {
             head.put_u64_le(message.refused.bits());
             head.put_u64_le(message.remembered.bits());
         }
-        Body::Confirm(message) => {
-            put_ballot(head, message.ballot);
-            head.put_u64_le(message.round);
-        }
-        Body::Confirmed(message) => {
-            put_ballot(head, message.ballot);
-            head.put_u64_le(message.round);
+        Body::Confirm(Confirm { ballot, round }) | Body::Confirmed(Confirmed { ballot, round }) => {
+            put_ballot(head, *ballot);
+            head.put_u64_le(*round);
         }
         Body::Transfer(message) => {
             put_ballot(head, message.ballot);

@@ -239,7 +239,7 @@ impl Monitor {
                 Some(ballot) if ballot.leader == from => self.left_commit(from, ballot, committed),
                 Some(_) | None => self.claims_prefix(from, committed),
             },
-            Message::Fetch => Ok(()),
+            Message::Fetch | Message::Survey => Ok(()),
             Message::Confirm { ballot } => {
                 require(ballot.leader == from, Rule::Messages, Invariant::S19, || {
                     format!("{from} asks for {ballot}")
@@ -251,7 +251,6 @@ impl Monitor {
                     format!("{from} confirms {ballot} and promised {promised:?}")
                 })
             }
-            Message::Survey => Ok(()),
             Message::Surveyed { committed, highest } => {
                 self.left_surveyed(from, committed, highest)
             }

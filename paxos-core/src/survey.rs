@@ -115,7 +115,7 @@ impl Surveys {
         {
             // The higher of two points serves later reads alone, which get another round.
             let lower = self.unsettled.as_ref().is_none_or(|earlier| point < earlier.point);
-            if lower && through > self.settled {
+            if lower {
                 // What waited for the earlier point does not wait longer for this one.
                 let began_at = self.unsettled.take().map_or(began_at, |earlier| earlier.began_at);
                 self.unsettled = Some(Unsettled { through, began_at, point });
@@ -128,7 +128,7 @@ impl Surveys {
     pub(crate) fn settle(&mut self, committed: Slot) -> Option<(ReadTicket, Slot)> {
         let Unsettled { through, point, .. } =
             self.unsettled.take_if(|unsettled| unsettled.point <= committed)?;
-        self.settled = self.settled.max(through);
+        self.settled_through(through);
         Some((ReadTicket::new(through), point))
     }
 
@@ -140,19 +140,19 @@ impl Surveys {
     ) -> Option<(ReadTicket, QuorumReadLoss)> {
         let is_late = |began_at: Time| now.since(began_at) >= patience;
         let unsettled = self.unsettled.take_if(|unsettled| is_late(unsettled.began_at));
-        let lost = match unsettled {
-            Some(Unsettled { through, point, .. }) => {
-                Some((through, QuorumReadLoss::Unsettled { point }))
-            }
-            None => {
-                let open = self.open.take_if(|open| is_late(open.began_at));
-                open.map(|open| (open.through, QuorumReadLoss::Unreached))
-            }
+        let (through, reason) = if let Some(Unsettled { through, point, .. }) = unsettled {
+            (through, QuorumReadLoss::Unsettled { point })
+        } else {
+            (self.open.take_if(|open| is_late(open.began_at))?.through, QuorumReadLoss::Unreached)
         };
-        let (through, reason) = lost?;
-        let serves = through > self.settled;
-        self.settled = self.settled.max(through);
-        serves.then_some((ReadTicket::new(through), reason))
+        self.settled_through(through);
+        Some((ReadTicket::new(through), reason))
+    }
+
+    /// A round that serves nobody any more must not keep another from beginning.
+    fn settled_through(&mut self, through: u64) {
+        self.settled = through;
+        self.open.take_if(|open| open.through <= through);
     }
 
     /// This replica does nothing more.
@@ -225,6 +225,21 @@ mod tests {
         assert_eq!(surveys.due(PATIENCE), Some(at(100)), "nobody waits longer for that");
         assert_eq!(surveys.settle(slot(5)), Some((second, slot(5))));
         assert_eq!(surveys.due(PATIENCE), None);
+    }
+
+    #[test]
+    fn a_round_that_nobody_needs_any_more_keeps_no_other_waiting() {
+        let (quorums, mut surveys) = (quorums(), Surveys::default());
+        let first = surveys.ask();
+        let round = surveys.begin(at(0));
+        surveys.answer(0, round, slot(4), &quorums);
+        surveys.answer(1, round, slot(4), &quorums);
+        let again = surveys.begin(at(50));
+        assert_eq!(surveys.settle(slot(4)), Some((first, slot(4))));
+        assert!(!surveys.answer(0, again, slot(4), &quorums));
+        surveys.ask();
+        assert!(surveys.wants_round());
+        assert!(surveys.begin(at(60)) > again);
     }
 
     #[test]

@@ -176,17 +176,14 @@ fn fields(json: &mut Json<'_>, event: &Event) {
             json.slot("through", *through);
         }
         Event::Loaded { values } => json.number("values", *values as u64),
-        Event::ReadAsked { ticket } => json.number("ticket", *ticket),
-        Event::ReadsReady { through, point } => {
+        Event::ReadAsked { ticket } | Event::QuorumReadAsked { ticket } => {
+            json.number("ticket", *ticket);
+        }
+        Event::ReadsReady { through, point } | Event::QuorumReadsReady { through, point } => {
             json.number("through", *through);
             json.slot("point", *point);
         }
         Event::ReadsLost { through } => json.number("through", *through),
-        Event::QuorumReadAsked { ticket } => json.number("ticket", *ticket),
-        Event::QuorumReadsReady { through, point } => {
-            json.number("through", *through);
-            json.slot("point", *point);
-        }
         Event::QuorumReadsLost { through, reason } => {
             json.number("through", *through);
             let reason = match reason {

@@ -47,10 +47,12 @@ fn named(bed: &mut Bed) -> (Slot, Slot) {
     bed.receive(id(2), Survey { round: 5 });
     let to = Recipients::One(id(2));
     let answers = bed.take_sent().into_iter().filter(|(at, _)| *at == to);
-    let mut answers = answers.filter_map(|(_, body)| match body {
-        Body::Surveyed(surveyed) => Some(surveyed),
-        _ => None,
-    });
+    let mut answers =
+        answers.filter_map(
+            |(_, body)| {
+                if let Body::Surveyed(surveyed) = body { Some(surveyed) } else { None }
+            },
+        );
     let Surveyed { asker, round, committed, highest } = answers.next().unwrap();
     assert_eq!((asker, round), (Incarnation::new(1, 0), 5));
     (committed, highest)

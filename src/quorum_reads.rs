@@ -47,7 +47,9 @@ impl<W> QuorumReads<W> {
     /// Takes out whoever waits for tickets up to this one: they have a point, or will have none.
     pub(crate) fn settle(&mut self, through: ReadTicket) -> Vec<Waiting<W>> {
         let mut settled = Vec::new();
-        while let Some((_, waiting)) = self.tickets.pop_front_if(|(ticket, _)| *ticket <= through) {
+        while self.tickets.front().is_some_and(|(ticket, _)| *ticket <= through)
+            && let Some((_, waiting)) = self.tickets.pop_front()
+        {
             settled.extend(waiting);
         }
         settled

@@ -158,7 +158,7 @@ impl<W: Waiter> Driver<W> {
         self.trace(now, || Event::QuorumReadsLost { through: through.number(), reason });
         let rejection = match reason {
             QuorumReadLoss::Unsettled { point } => Rejection::Unsettled { slot: point },
-            _ => Rejection::NoQuorum,
+            QuorumReadLoss::Unreached | _ => Rejection::NoQuorum,
         };
         let lost = self.quorum_reads.settle(through);
         self.shared.release(lost.len());

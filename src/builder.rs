@@ -31,6 +31,7 @@ use crate::machine::StateMachine;
 use crate::metrics::Meters;
 use crate::node::{Node, Place, supervise};
 use crate::options::NodeOptions;
+use crate::quorum_reads::QuorumReads;
 use crate::reads::Reads;
 use crate::session::OwnSession;
 use crate::shared::{Published, Shared};
@@ -192,6 +193,7 @@ pub(crate) fn assemble<M: StateMachine>(
         client: client_id,
         queue: Queue::new(client, config.batch_bytes_max, session, Arc::clone(&shared.lanes)),
         reads: Reads::new(patience),
+        quorum_reads: QuorumReads::new(),
         forwarder: Forwarder::new(options.forwards_max),
         succession: Succession::new(patience),
         config,

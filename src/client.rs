@@ -31,6 +31,13 @@ pub enum Consistency {
     /// trip from the leader to a quorum, and one from this node to the leader where that is another.
     #[default]
     Linearizable,
+    /// The same, without a leader: this node asks the voters itself, until they are a prepare quorum, for
+    /// the highest slot that each has accepted in, and answers once it has applied that slot. For when
+    /// nobody leads, or the leader is far and a quorum is not. Costs two messages for each voter, for all
+    /// reads that wait together. The slot may hold what was proposed and is not chosen: such a read waits
+    /// until a leader settles it. Ends as [`Rejection::NoQuorum`] or [`Rejection::Unsettled`] within twice
+    /// [`paxos_core::config::Config::quorum_read_timeout`], if its own time is not over before.
+    Quorum,
     /// It has applied this slot. Costs nothing but the wait until this node has it.
     AtLeast(Slot),
     /// It includes every command that anybody was answered so long before the read was asked, or

@@ -33,6 +33,7 @@ use crate::forward::{Forwarder, Gate};
 use crate::handover::Handover;
 use crate::journal::{Disk, Done, Job, Journal};
 use crate::options::NodeOptions;
+use crate::quorum_reads::QuorumReads;
 use crate::reads::Reads;
 use crate::router;
 use crate::shared::{Closing, Leadership, Shared};
@@ -65,6 +66,7 @@ pub(crate) struct Driver<W> {
     pub(crate) apply: mpsc::UnboundedSender<Item<W>>,
     pub(crate) queue: Queue<W>,
     pub(crate) reads: Reads<W>,
+    pub(crate) quorum_reads: QuorumReads<W>,
     pub(crate) forwarder: Forwarder<Carried>,
     pub(crate) gate: Gate,
     /// The lives of the peers that are linked.
@@ -229,7 +231,8 @@ impl<W: Waiter> Driver<W> {
             self.dispatch(now);
             self.dispatch_reads(now);
             let progress = self.drain(now);
-            if !progress || (self.queue.is_empty() && !self.reads.wants_ticket()) {
+            let waits = !self.queue.is_empty() || self.reads.wants_ticket();
+            if !progress || !waits {
                 break;
             }
         }
@@ -395,6 +398,12 @@ impl<W: Waiter> Driver<W> {
                 }
                 Output::ReadsReady { through, point } => self.on_reads_ready(through, point, now),
                 Output::ReadsLost { through } => self.on_reads_lost(through, now),
+                Output::QuorumReadsReady { through, point } => {
+                    self.on_quorum_reads_ready(through, point, now);
+                }
+                Output::QuorumReadsLost { through, reason } => {
+                    self.on_quorum_reads_lost(through, reason, now);
+                }
                 Output::Halt(halt) => {
                     self.trace(now, || Event::Halted { reason: halt.clone() });
                     self.stop = Some(StopReason::Halt(halt));
@@ -629,7 +638,7 @@ impl<W: Waiter> Driver<W> {
     /// harmless, and setting it anew each time is not free.
     fn arm(&mut self, now: Time) {
         let mut due = self.timer.wake_at;
-        let reads = !self.reads.is_empty();
+        let reads = !self.reads.is_empty() || !self.quorum_reads.is_empty();
         let mut at_latest = |at: Time| due = Some(due.map_or(at, |due| due.min(at)));
         let waits = !self.queue.is_empty() || self.forwarder.unanswered() > 0 || reads;
         if waits || self.room == Room::Full {
@@ -673,6 +682,7 @@ impl<W: Waiter> Driver<W> {
         let rejected = ClientError::Rejected(Rejection::Stopped);
         let arrived = self.intake.requests.drain(..).map(|request| request.into_waiting().1);
         let (readers, askers) = self.reads.drain();
+        let readers = readers.into_iter().chain(self.quorum_reads.drain());
         let waiting: Vec<_> = arrived.chain(self.queue.drain_pending()).chain(readers).collect();
         for waiting in waiting {
             self.shared.turn_down(waiting, rejected.clone());

@@ -147,6 +147,7 @@ mod node;
 mod once;
 mod options;
 mod pace;
+mod quorum_reads;
 mod reading;
 mod reads;
 mod remote;

@@ -299,6 +299,8 @@ fn a_read_of_the_log_follows_the_writes_before_it() {
             | Output::Apply { .. }
             | Output::ReadsReady { .. }
             | Output::ReadsLost { .. }
+            | Output::QuorumReadsReady { .. }
+            | Output::QuorumReadsLost { .. }
             | Output::Halt(_) => {}
         }
     }

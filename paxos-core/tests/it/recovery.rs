@@ -46,6 +46,8 @@ fn r38_a_state_machine_ahead_of_the_recorded_prefix_is_given_nothing_twice() {
             | Output::Persist(_)
             | Output::ReadsReady { .. }
             | Output::ReadsLost { .. }
+            | Output::QuorumReadsReady { .. }
+            | Output::QuorumReadsLost { .. }
             | Output::Halt(_) => {}
         }
     }

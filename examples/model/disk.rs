@@ -215,6 +215,7 @@ impl Disk {
             chosen: chosen.map(|(slot, value)| (*slot, value.clone())).collect(),
             clock: LogClock::default(),
             peers: self.peers.iter().map(|(peer, life)| (*peer, *life)).collect(),
+            snapshot: None,
         }
     }
 }

@@ -91,6 +91,7 @@ pub mod session;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod single;
+pub mod snapshot;
 mod stored;
 pub mod trace;
 pub mod value;

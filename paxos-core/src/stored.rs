@@ -6,6 +6,7 @@
 use crate::ballot::Ballot;
 use crate::ids::{ClusterId, GroupId, Incarnation, LogClock, ReplicaId, Slot};
 use crate::membership::Membership;
+use crate::snapshot::SnapshotMeta;
 use crate::value::Value;
 
 /// What an explicit act of formatting writes into an empty directory.
@@ -64,6 +65,8 @@ pub struct Recovered {
     pub clock: LogClock,
     /// The newest life seen of each peer, in rising order of peers.
     pub peers: Vec<(ReplicaId, Incarnation)>,
+    /// The newest snapshot. Whatever the log lacks up to its slot is in it.
+    pub snapshot: Option<SnapshotMeta>,
 }
 
 impl Recovered {
@@ -80,6 +83,7 @@ impl Recovered {
             chosen: Vec::new(),
             clock: LogClock::default(),
             peers: Vec::new(),
+            snapshot: None,
         }
     }
 }

@@ -194,6 +194,7 @@ impl MemoryLog {
             chosen: Vec::new(),
             clock: self.clock,
             peers: self.peers.iter().map(|(p, i)| (*p, *i)).collect(),
+            snapshot: None,
         };
         for (slot, entry) in near.chain(far).filter(|(slot, _)| *slot > self.committed) {
             if let Some((ballot, value)) = &entry.accepted {

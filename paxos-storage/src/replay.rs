@@ -546,6 +546,7 @@ fn report<F: FileSystem>(
         chosen: Vec::new(),
         clock: group.clock,
         peers: group.peers.iter().map(|(p, i)| (*p, *i)).collect(),
+        snapshot: None,
     };
     let places: Vec<_> = group
         .undecided()

@@ -231,6 +231,7 @@ impl Storage for SimDisk {
                 .collect(),
             clock: self.clock,
             peers: self.peers.iter().map(|(id, life)| (*id, *life)).collect(),
+            snapshot: None,
         }])
     }
 

@@ -21,9 +21,10 @@ use crate::builder::Builder;
 use crate::client::Client;
 use crate::codec::CommandCodec;
 use crate::driver::Driver;
-use crate::error::{StopReason, TransferError, panic_words};
+use crate::error::{MakeSnapshotError, StopReason, TransferError, panic_words};
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
+use crate::snapshot::SnapshotInfo;
 use crate::shared::{Closing, Leadership, NodeEventState, NodeStatus, Shared};
 use crate::submit::Request;
 
@@ -99,11 +100,12 @@ impl<M: StateMachine> Node<M> {
     /// What can be seen of the node. Cheap: a copy of what its task wrote down last, with each
     /// heartbeat and change of leadership; `applied` is that of this moment.
     pub fn status(&self) -> NodeStatus {
-        let (mut replica, room) =
-            self.shared.published(|published| (published.status.clone(), published.room));
+        let (mut replica, room, snapshots) = self.shared.published(|published| {
+            (published.status.clone(), published.room, published.snapshots.clone())
+        });
         replica.applied = self.shared.applied();
         replica.committed = replica.committed.max(replica.applied);
-        NodeStatus { replica, room, stopped: self.shared.stopped.borrow().clone() }
+        NodeStatus { replica, room, snapshots, stopped: self.shared.stopped.borrow().clone() }
     }
 
     /// What the node counted since it started. Cheap, and consistent in each number only; those of
@@ -159,6 +161,22 @@ impl<M: StateMachine> Node<M> {
             biased;
             answer = came_of_it => answer.unwrap_or(Err(TransferError::Stopped)),
             _ = stopped.wait_for(Option::is_some) => Err(TransferError::Stopped),
+        }
+    }
+
+    /// Makes a snapshot of a state that includes everything that this node had applied, and waits until it
+    /// is durable. If that is the newest one already, it is told of that one. The node goes on meanwhile.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future withdraws nothing: the snapshot is made all the same.
+    pub async fn snapshot(&self) -> Result<SnapshotInfo, MakeSnapshotError> {
+        let made = self.shared.order_snapshot();
+        let mut stopped = self.shared.stopped.subscribe();
+        tokio::select! {
+            biased;
+            made = made => made.unwrap_or(Err(MakeSnapshotError::Stopped)),
+            _ = stopped.wait_for(Option::is_some) => Err(MakeSnapshotError::Stopped),
         }
     }
 

@@ -144,7 +144,7 @@ const MET: [(&str, Counted); 5] = [
 ];
 
 /// How a request can end, as far as nodes of one release and valid commands go.
-const ENDINGS: [&str; 14] = [
+const ENDINGS: [&str; 15] = [
     "answered",
     "no leader",
     "busy",
@@ -158,6 +158,7 @@ const ENDINGS: [&str; 14] = [
     "link lost",
     "session unknown",
     "session lost",
+    "skipped by a snapshot",
     "reply not kept",
 ];
 
@@ -191,6 +192,7 @@ fn ending<T>(told: &Result<T, ClientError>) -> &'static str {
             Uncertainty::LeaderChanged => "leader changed",
             Uncertainty::LinkLost => "link lost",
             Uncertainty::SessionLost => "session lost",
+            Uncertainty::Skipped => "skipped by a snapshot",
         },
     }
 }

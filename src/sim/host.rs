@@ -249,6 +249,7 @@ impl<M: StateMachine> SimHost<M> {
             StopReason::Halt(halt) => Ending::Halt(halt),
             StopReason::Storage(_) => Ending::Storage,
             StopReason::Apply { .. }
+            | StopReason::Restore { .. }
             | StopReason::Undecodable { .. }
             | StopReason::Transport
             | StopReason::Panicked(_) => Ending::Failure(reason.to_string()),

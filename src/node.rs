@@ -24,8 +24,8 @@ use crate::driver::Driver;
 use crate::error::{MakeSnapshotError, StopReason, TransferError, panic_words};
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
-use crate::snapshot::SnapshotInfo;
 use crate::shared::{Closing, Leadership, NodeEventState, NodeStatus, Shared};
+use crate::snapshot::SnapshotInfo;
 use crate::submit::Request;
 
 /// How long the end of the journal's thread and of the state machine's work is waited for, once

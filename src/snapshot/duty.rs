@@ -247,8 +247,7 @@ impl<W: Waiter> Driver<W> {
 
     /// Sends what was read for peers, as far as the lanes take it.
     fn give_away(&mut self) {
-        let (group, transport, meters) =
-            (self.group, &mut self.transport, &self.shared.meters);
+        let (group, transport, meters) = (self.group, &mut self.transport, &self.shared.meters);
         self.snapshots.senders.flush(|to, frame| {
             let bytes = match frame {
                 SnapshotFrame::Chunk { bytes, .. } => bytes.len() as u64,
@@ -360,12 +359,12 @@ impl<W: Waiter> Driver<W> {
         let snapshots = &self.snapshots;
         snapshots.errands.as_ref()?;
         let newest = snapshots.newest().map_or(Slot::ZERO, |meta| meta.slot);
-        let interval = self.options.snapshot_interval.filter(|_| {
-            snapshots.maker.since.is_none() && self.shared.applied() > newest
-        });
-        let due = interval.map(|interval| {
-            snapshots.maker.last_at.after(interval).max(snapshots.maker.retry_at)
-        });
+        let interval = self
+            .options
+            .snapshot_interval
+            .filter(|_| snapshots.maker.since.is_none() && self.shared.applied() > newest);
+        let due = interval
+            .map(|interval| snapshots.maker.last_at.after(interval).max(snapshots.maker.retry_at));
         let look = (snapshots.trimmed < newest || snapshots.known.len() > 1)
             .then(|| snapshots.looked_at.after(self.config.election_timeout));
         let times = [due, look, snapshots.senders.wake_at(), snapshots.receiver.wake_at()];

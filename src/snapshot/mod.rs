@@ -172,6 +172,12 @@ impl Snapshots {
         }
     }
 
+    /// The link to this peer fell, or is of another life of it.
+    pub(crate) fn on_down(&mut self, peer: ReplicaId) {
+        self.senders.on_down(peer);
+        self.receiver.on_down(peer);
+    }
+
     /// A value was handed out.
     pub(crate) fn handed_out(&mut self, slot: Slot, bytes: usize) {
         self.log.add(slot, bytes);
@@ -254,8 +260,7 @@ pub(crate) mod tests {
         let by_slots = NodeOptions { snapshot_slots: 10, ..never.clone() };
         let interval = Some(Duration::from_secs(60));
         let by_time = NodeOptions { snapshot_interval: interval, ..never.clone() };
-        let mut snapshots =
-            Snapshots::new(Start::default(), &never, Duration::from_secs(1), at(0));
+        let mut snapshots = Snapshots::new(Start::default(), &never, Duration::from_secs(1), at(0));
         let due = |snapshots: &Snapshots, applied, seconds| {
             [&never, &by_bytes, &by_slots, &by_time]
                 .map(|options| snapshots.is_due(Slot::new(applied), options, at(seconds)))

@@ -55,6 +55,10 @@ mod tests {
         }
         assert!((9_900..=10_070).contains(&passed), "{passed}");
         pace.pass(1, now);
-        assert_eq!(pace.free_at(), now.after(Duration::from_millis(1)), "an idle time saves nothing");
+        assert_eq!(
+            pace.free_at(),
+            now.after(Duration::from_millis(1)),
+            "an idle time saves nothing"
+        );
     }
 }

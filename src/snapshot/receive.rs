@@ -43,12 +43,25 @@ pub(crate) enum Act {
 enum State {
     Idle,
     /// This peer was asked for one.
-    Asking { from: ReplicaId, above: Slot, until: Time },
+    Asking {
+        from: ReplicaId,
+        above: Slot,
+        until: Time,
+    },
     /// The store was told of it.
-    Holding { from: ReplicaId, meta: SnapshotMeta },
+    Holding {
+        from: ReplicaId,
+        meta: SnapshotMeta,
+    },
     Pulling(Pulling),
-    Finishing { from: ReplicaId, meta: SnapshotMeta },
-    Restoring { from: ReplicaId, meta: SnapshotMeta },
+    Finishing {
+        from: ReplicaId,
+        meta: SnapshotMeta,
+    },
+    Restoring {
+        from: ReplicaId,
+        meta: SnapshotMeta,
+    },
 }
 
 #[derive(Debug)]
@@ -311,7 +324,8 @@ impl Receiver {
 
     /// The store could not go on with this one: another attempt may do better.
     pub(crate) fn failed(&mut self, name: Name) {
-        let (State::Holding { meta, .. } | State::Pulling(Pulling { meta, .. })) = &self.state else {
+        let (State::Holding { meta, .. } | State::Pulling(Pulling { meta, .. })) = &self.state
+        else {
             return;
         };
         if Name::of(meta) == name {

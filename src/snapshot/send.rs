@@ -284,9 +284,8 @@ mod tests {
                 given.push((now, wanted.offset, wanted.len));
                 assert_eq!(senders.next(now.after(PATIENCE)), None, "one is under way");
                 senders.was_read(&wanted, Some(Bytes::from(vec![0; wanted.len])));
-                senders.flush(|to, frame| {
-                    to == ONE && matches!(frame, SnapshotFrame::Chunk { .. })
-                });
+                senders
+                    .flush(|to, frame| to == ONE && matches!(frame, SnapshotFrame::Chunk { .. }));
             }
             now = now.after(Duration::from_millis(1));
         }

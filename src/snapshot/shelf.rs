@@ -10,8 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc as std_mpsc;
 use std::time::Duration;
 
-use core::fmt;
 use bytes::Bytes;
+use core::fmt;
 use futures::StreamExt;
 use paxos_core::ids::{GroupId, ReplicaId, Slot};
 use paxos_core::port::{SnapshotReader, SnapshotStore, SnapshotWriter, StorageError};
@@ -227,8 +227,7 @@ pub(crate) fn start(
     let runtime = tokio::runtime::Handle::current();
     let body = move || {
         let shelf = Shelf::new(store, group, Place::Aside);
-        let served =
-            catch_unwind(AssertUnwindSafe(|| serve(shelf, &queue, &done, &runtime)));
+        let served = catch_unwind(AssertUnwindSafe(|| serve(shelf, &queue, &done, &runtime)));
         if let Err(panic) = served {
             let what = format!("the snapshots: {}", panic_words(panic.as_ref()));
             // When the node's task is gone nobody minds.

@@ -37,7 +37,6 @@ use crate::journal::{Done, Job, Journal};
 use crate::machine::StateMachine;
 use crate::metrics::Meters;
 use crate::node::Node;
-use crate::once::Once;
 use crate::options::NodeOptions;
 use crate::shared::Shared;
 
@@ -112,6 +111,8 @@ impl<M: StateMachine> SimHost<M> {
             clock: Arc::new(clock.clone()),
             transport: Box::new(transport),
             journal: Journal::Queue(jobs_sender),
+            shelf: crate::snapshot::Start::default(),
+            table: SessionTable::new(common.sessions),
             meters: Arc::new(Meters::new()),
             done_sender: done_sender.clone(),
             done,
@@ -121,8 +122,6 @@ impl<M: StateMachine> SimHost<M> {
         let parts = assemble(ground, machine, codec, config, common.options.clone());
         let Parts { node, mut driver, mut applier, shared } =
             parts.expect("what storage gave back is what was written");
-        let table = SessionTable::new(common.sessions);
-        applier.once = Once::new(table, Arc::clone(&shared.meters));
         let looks = Arc::clone(&ledger);
         applier.onlooker =
             Some(Box::new(move |slot, table| looks.passed(id, slot, digest_of(table))));

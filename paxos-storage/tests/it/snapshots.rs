@@ -98,7 +98,7 @@ fn oldest_first(log: &mut Open<impl Storage>) {
     // One of a slot that has one takes its place.
     let other = image(2, 40);
     let again = make(&mut store, 30, &other).unwrap();
-    assert_eq!(store.list(GROUP).unwrap(), [again.clone()]);
+    assert_eq!(store.list(GROUP).unwrap(), std::slice::from_ref(&again));
     assert_eq!(read(&mut store, &again).unwrap().unwrap(), other);
     assert_eq!(read(&mut store, &metas[0]).unwrap(), None);
     let foreign = SnapshotMeta { group: GroupId::new(77), ..again };

@@ -125,12 +125,15 @@ impl<M: StateMachine> Builder<M> {
         if needed > carried {
             return Err(StartError::Frames { carried, needed });
         }
+        let mut ends: Vec<_> = end.into_iter().map(|end| ("journal", end)).collect();
         let bounds = Bounds::default();
         let Revived { table, mut shelf, store } =
             revive(snapshots, &recovered, &mut machine, bounds, Place::Aside).await?;
         if let Some(store) = store {
             let group = recovered.format.group;
-            shelf.errands = Some(shelf::start(store, group, done_sender.clone())?);
+            let (errands, end) = shelf::start(store, group, done_sender.clone())?;
+            shelf.errands = Some(errands);
+            ends.push(("snapshots", end));
         } else {
             tracing::info!(
                 replica = %recovered.format.replica,
@@ -152,7 +155,7 @@ impl<M: StateMachine> Builder<M> {
         let Parts { node, driver, applier, shared } =
             assemble(ground, machine, self.codec, self.config, self.options)?;
         let applier = tokio::spawn(applier.run());
-        tokio::spawn(supervise::<M>(driver, applier, end, shared));
+        tokio::spawn(supervise::<M>(driver, applier, ends, shared));
         Ok(node)
     }
 }

@@ -28,7 +28,7 @@ use crate::shared::{Closing, Leadership, NodeEventState, NodeStatus, Shared};
 use crate::snapshot::SnapshotInfo;
 use crate::submit::Request;
 
-/// How long the end of the journal's thread and of the state machine's work is waited for, once
+/// How long the end of the storage's threads and of the state machine's work is waited for, once
 /// the node has stopped. A wedged device must not keep a program from ending.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -214,11 +214,11 @@ impl<M: StateMachine> Drop for Node<M> {
 pub(crate) async fn supervise<M: StateMachine>(
     driver: Driver<ReplyTo<M>>,
     applier: JoinHandle<()>,
-    journal: Option<oneshot::Receiver<()>>,
+    threads: Vec<(&'static str, oneshot::Receiver<()>)>,
     shared: Arc<Shared>,
 ) {
     let replica = driver.id;
-    // The driver owns transport and journal: both are dropped, and so closed, when it ends.
+    // The driver owns transport and queues: all are dropped, and so closed, when it ends.
     let reason = AssertUnwindSafe(driver.run())
         .catch_unwind()
         .await
@@ -237,14 +237,12 @@ pub(crate) async fn supervise<M: StateMachine>(
             abort.abort();
         }
     };
-    let journal = async {
-        if let Some(end) = journal
-            && tokio::time::timeout(END_TIMEOUT, end).await.is_err()
-        {
-            tracing::warn!(%replica, "the journal's thread is stuck in a call of the storage");
+    let threads = threads.into_iter().map(|(thread, end)| async move {
+        if tokio::time::timeout(END_TIMEOUT, end).await.is_err() {
+            tracing::warn!(%replica, thread, "a thread is stuck in a call of the storage");
         }
-    };
-    futures::join!(applier, journal);
+    });
+    futures::join!(applier, futures::future::join_all(threads));
     tracing::info!(%replica, "stopped");
     shared.leadership.send_replace(Leadership::Unknown);
     shared.stopped.send_replace(Some(reason));

@@ -16,7 +16,7 @@ use futures::StreamExt;
 use paxos_core::ids::{GroupId, ReplicaId, Slot};
 use paxos_core::port::{SnapshotReader, SnapshotStore, SnapshotWriter, StorageError};
 use paxos_core::snapshot::SnapshotMeta;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::frame::Name;
 use super::image::{self, Place};
@@ -216,13 +216,17 @@ impl Shelf {
     }
 }
 
-/// Starts the thread. It ends when the queue that is returned closes.
+/// The thread's queue, and what resolves when it has ended.
+pub(crate) type Started = (std_mpsc::Sender<Errand>, oneshot::Receiver<()>);
+
+/// Starts the thread. It ends when its queue closes.
 pub(crate) fn start(
     store: Box<dyn SnapshotStore>,
     group: GroupId,
     done: mpsc::UnboundedSender<Done>,
-) -> Result<std_mpsc::Sender<Errand>, StartError> {
+) -> Result<Started, StartError> {
     let (errands, queue) = std_mpsc::channel();
+    let (ended, end) = oneshot::channel();
     // The state machine's stream may wait for the runtime.
     let runtime = tokio::runtime::Handle::current();
     let body = move || {
@@ -233,12 +237,14 @@ pub(crate) fn start(
             // When the node's task is gone nobody minds.
             let _ = done.send(Done::Failed(StopReason::Panicked(what)));
         }
+        // The receiver may be gone: nobody waits for the end.
+        let _ = ended.send(());
     };
     std::thread::Builder::new()
         .name("paxos-snapshots".to_owned())
         .spawn(body)
         .map_err(StartError::Thread)?;
-    Ok(errands)
+    Ok((errands, end))
 }
 
 /// A stream that gives nothing for so long lets the errands of others pass.

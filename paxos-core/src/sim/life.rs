@@ -4,8 +4,8 @@ use core::time::Duration;
 
 use super::cluster::{Cluster, Due};
 use super::held::Survivors;
-use super::keeper::{Keeper, read_state};
 use super::host::{Birth, Moment, Process, Stimulus};
+use super::keeper::{Keeper, read_state};
 use super::marks::Mark;
 use super::node::{Directory, Node, Seen};
 use super::options::Machine;

@@ -393,7 +393,8 @@ impl Cluster {
             Parcel::Offer(meta) => {
                 let node = self.node_mut(id);
                 let replica = node.process.as_mut().and_then(Process::replica);
-                let accepts = replica.is_some_and(|replica| replica.accepts_snapshot(&meta).is_ok());
+                let accepts =
+                    replica.is_some_and(|replica| replica.accepts_snapshot(&meta).is_ok());
                 if accepts && node.keeper.taking.is_none() {
                     self.begin_to_take(id, from, meta);
                 }
@@ -445,14 +446,7 @@ impl Cluster {
         }
     }
 
-    fn chunk(
-        &mut self,
-        id: ReplicaId,
-        slot: Slot,
-        digest: ImageDigest,
-        offset: u64,
-        bytes: &[u8],
-    ) {
+    fn chunk(&mut self, id: ReplicaId, slot: Slot, digest: ImageDigest, offset: u64, bytes: &[u8]) {
         let Some(Taking { meta, writer: Some(writer), .. }) = &mut self.keeper(id).taking else {
             return;
         };

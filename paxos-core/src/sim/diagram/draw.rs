@@ -275,9 +275,7 @@ impl<'a> Canvas<'a> {
             | Event::ReadsLost { .. }
             | Event::SnapshotWanted { .. }
             | Event::SnapshotKept { .. }
-            | Event::Installed { .. } => {
-                label(x, y, "commit", &placed.record.event.to_string())
-            }
+            | Event::Installed { .. } => label(x, y, "commit", &placed.record.event.to_string()),
             Event::Durable { through } => {
                 square(x - 14, y, "durable")
                     + &label(x, y, "persist", &format!("durable {}", through.number()))

@@ -146,7 +146,7 @@ pub struct Birth {
     pub snapshots: Option<Box<dyn SnapshotStore>>,
 }
 
-impl fmt::Debug for Birth {
+impl Debug for Birth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { recovered, config, seed, moment, .. } = self;
         f.debug_struct("Birth")

@@ -151,6 +151,18 @@ impl Cluster {
         &mut self.node_mut(id).keeper
     }
 
+    /// The slot of a replica's newest durable snapshot, as far as its present life knows.
+    pub(super) fn newest_snapshot(&self, id: ReplicaId) -> Slot {
+        self.node(id).keeper.newest
+    }
+
+    /// Whether a replica has received a part of an image, and not all of it.
+    pub(super) fn is_taking(&self, id: ReplicaId) -> bool {
+        let taking = self.node(id).keeper.taking.as_ref();
+        let held = |taking: &Taking| taking.writer.as_ref().map_or(0, |writer| writer.held());
+        taking.is_some_and(|taking| (1..taking.meta.bytes).contains(&held(taking)))
+    }
+
     fn do_soon(&mut self, id: ReplicaId, task: Task) {
         let life = self.node(id).life;
         let most = self.options.disk_delay_max;
@@ -168,6 +180,17 @@ impl Cluster {
             self.restart_after(id, down);
         }
         fails
+    }
+
+    /// An error is final for the image that it struck, and damage for the process.
+    fn image_failed(&mut self, id: ReplicaId, error: StorageError) {
+        if !matches!(error, StorageError::Io { .. }) {
+            return self.storage_failed(id, error);
+        }
+        self.check.storage_failed(id, &error);
+        self.remark(format!("{id} gives an image up: {error}"));
+        let keeper = self.keeper(id);
+        (keeper.making, keeper.taking) = (None, None);
     }
 
     // --- making
@@ -191,7 +214,7 @@ impl Cluster {
         hasher.update(&image);
         let writer = match store.create(GROUP) {
             Ok(writer) => writer,
-            Err(error) => return self.storage_failed(id, error),
+            Err(error) => return self.image_failed(id, error),
         };
         let (bytes, digest) = (image.len() as u64, hasher.finish());
         let clock = self.check.clock_through(slot);
@@ -243,7 +266,7 @@ impl Cluster {
                 self.keeper(id).making = Some(making);
                 self.do_soon(id, Task::Make);
             }
-            Err(error) => self.storage_failed(id, error),
+            Err(error) => self.image_failed(id, error),
         }
     }
 
@@ -275,7 +298,7 @@ impl Cluster {
         }
         let store = node.keeper.store.as_mut().filter(|_| removes);
         if let Some(Err(error)) = store.map(|store| store.remove_below(GROUP, newest)) {
-            return self.storage_failed(id, error);
+            return self.image_failed(id, error);
         }
         if held_back {
             self.watch.meet(Mark::TrimHeldBack);
@@ -334,7 +357,7 @@ impl Cluster {
         match store.unfinished(GROUP) {
             Ok(Some(meta)) if meta.slot > above => self.begin_to_take(id, from, meta),
             Ok(_) => self.say(id, from, Parcel::Ask(above)),
-            Err(error) => self.storage_failed(id, error),
+            Err(error) => self.image_failed(id, error),
         }
     }
 
@@ -342,7 +365,7 @@ impl Cluster {
         let Some(store) = &mut self.keeper(id).store else { return };
         let writer = match store.receive(&meta) {
             Ok(writer) => writer,
-            Err(error) => return self.storage_failed(id, error),
+            Err(error) => return self.image_failed(id, error),
         };
         let held = writer.held();
         if held > 0 {
@@ -388,7 +411,7 @@ impl Cluster {
                         self.say(id, from, Parcel::Offer(newest));
                     }
                 }
-                Err(error) => self.storage_failed(id, error),
+                Err(error) => self.image_failed(id, error),
             },
             Parcel::Offer(meta) => {
                 let node = self.node_mut(id);
@@ -442,7 +465,7 @@ impl Cluster {
         match part {
             Ok(Some(bytes)) => self.say(id, to, Parcel::Chunk(slot, digest, offset, bytes)),
             Ok(None) => self.say(id, to, Parcel::Gone(slot, digest)),
-            Err(error) => self.storage_failed(id, error),
+            Err(error) => self.image_failed(id, error),
         }
     }
 
@@ -455,7 +478,7 @@ impl Cluster {
             return;
         }
         if let Err(error) = writer.write(bytes) {
-            return self.storage_failed(id, error);
+            return self.image_failed(id, error);
         }
         if !self.fails_now(id) {
             self.read_on(id);
@@ -473,7 +496,7 @@ impl Cluster {
                 return;
             }
             if let Err(error) = writer.finish(&taking.meta) {
-                return self.storage_failed(id, error);
+                return self.image_failed(id, error);
             }
             self.kept(id, &taking.meta);
             self.keeper(id).taking = Some(taking);
@@ -486,7 +509,7 @@ impl Cluster {
         let Some(store) = &mut self.keeper(id).store else { return };
         let state = match read_state(store.as_mut(), meta) {
             Ok(state) => state,
-            Err(error) => return self.storage_failed(id, error),
+            Err(error) => return self.image_failed(id, error),
         };
         let now = self.now;
         let node = self.node_mut(id);

@@ -7,7 +7,7 @@ use super::held::Survivors;
 use super::host::{Birth, Moment, Process, Stimulus};
 use super::keeper::{Keeper, read_state};
 use super::marks::Mark;
-use super::node::{Directory, Node, Seen};
+use super::node::{Directory, Seen};
 use super::options::Machine;
 use super::suffer::seat;
 use crate::ids::{ReplicaId, Slot};

@@ -315,10 +315,9 @@ fn n5_a_leader_that_proposed_nothing_in_it_installs_a_snapshot_and_leads_on() {
 /// **N6** A replica asks for a snapshot only of a peer that said that its log begins above what is
 /// missing, and asks a connected peer whose log may reach back for the values first.
 ///
-/// r36: A follower behind a purged log was sent nothing, for ever (openraft). p15: A follower that
-/// needs a snapshot was asked nothing and told nothing (etcd).
+/// r36: A follower behind a purged log was sent nothing, for ever (openraft).
 #[test]
-fn n6_p15_r36_a_replica_behind_every_log_asks_for_a_snapshot() {
+fn n6_r36_a_replica_behind_every_log_asks_for_a_snapshot() {
     let mut bed = Bed::new(1, 3);
     let fetches = |bed: &Bed| bed.sent.iter().filter(|(_, body)| body.name() == "Fetch").count();
     bed.hear(&[2, 3], |_, heartbeat| heartbeat.committed = slot(40));

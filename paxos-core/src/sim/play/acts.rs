@@ -253,6 +253,8 @@ impl Player {
             "applied" => Await::Applied(self.ids(rest)?),
             "halted" => Await::Halted(self.ids(rest)?),
             "held" => Await::Held(kind(first()?)?),
+            "kept" => Await::Kept(slot(first()?)?, self.ids(&rest[1..])?),
+            "taking" => Await::Taking(self.ids(rest)?),
             _ => return Err(format!("nobody can wait for {what}")),
         };
         let cluster = self.cluster()?;

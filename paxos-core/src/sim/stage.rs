@@ -56,6 +56,7 @@ impl Cluster {
                 (Channel::Core, sealed.bytes().clone())
             }
             Packet::Host(sealed) => (Channel::Host, sealed.bytes().clone()),
+            Packet::Snapshot(sealed) => (Channel::Snapshot, sealed.bytes().clone()),
             Packet::Shared(_) => return,
         };
         self.turn(id, Stimulus::Frame { from, channel, bytes });
@@ -191,7 +192,12 @@ impl Cluster {
     fn look_at(&mut self, from: ReplicaId, to: ReplicaId, frame: Frame) -> Leaving {
         let bytes = join(frame.chunks.clone());
         if frame.channel != Channel::Core {
-            return Leaving { frame, packet: Packet::Host(Sealed::new(bytes)), kind: None };
+            let sealed = Sealed::new(bytes);
+            let packet = match frame.channel {
+                Channel::Snapshot => Packet::Snapshot(sealed),
+                Channel::Core | Channel::Host => Packet::Host(sealed),
+            };
+            return Leaving { frame, packet, kind: None };
         }
         let message = codec::decode(bytes.clone());
         let message = message.expect("what one replica encodes every replica decodes");

@@ -74,6 +74,14 @@ impl Cluster {
         host.turn(stimulus, Moment { now, local, wall }, &mut effects);
         let status = host.status();
         let reign = status.leader.filter(|_| status.role == Role::Leader);
+        let mut leaving = None;
+        // What it says of itself after a jump is to be seen after the jump.
+        let is_jump =
+            |effect: &Effect| matches!(effect, Effect::SnapshotKept(_) | Effect::Installed(_));
+        let jumps = effects.iter().take_while(|effect| is_jump(effect)).count();
+        for effect in effects.drain(..jumps) {
+            self.carry(id, effect, &mut leaving);
+        }
         self.observe(|observer| observer.became(id, reign, status.committed));
         // A leader's Accept may find no room in the transport. What it proposed is then to be seen
         // from its own votes alone, which are handed out after the Accepts of later slots.
@@ -83,7 +91,6 @@ impl Cluster {
                 self.observe(|observer| observer.proposes(id, batch));
             }
         }
-        let mut leaving = None;
         for effect in effects {
             // A host that stopped by itself is gone, and with it what it did last.
             if !self.node(id).is_up() {

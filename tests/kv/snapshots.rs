@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -77,6 +79,57 @@ fn equal_maps_have_equal_images_whatever_led_to_them_and_are_restored_whole() {
     assert!(Reader::default().take(b"something else that is long", |_, _| {}).is_err());
     let pieces: Vec<_> = image::write(Map::default(), 3).collect();
     assert_eq!(pieces.len(), 1);
+}
+
+/// What apply waits for: to get hold of an image, and to write to what the image shares. Printed, and
+/// judged in a release build: a million values of 1 KiB, and batches of a thousand while the image is
+/// written.
+#[test]
+#[ignore = "takes 3 GiB of memory, and means something in a release build only"]
+fn a_snapshot_of_a_gib_pauses_apply_no_longer_than_five_milliseconds() {
+    const KEYS: u64 = 1 << 20;
+    let set = |number: u64| {
+        let (key, value) = (key(number % KEYS), Bytes::from(vec![number as u8; 1024]));
+        Op::Write(Write::Set { key, value, condition: Condition::Always, old: false })
+    };
+    let mut store = Store::default();
+    for from in (0..KEYS).step_by(1024) {
+        store.execute((from..from + 1024).map(set).collect());
+    }
+    let mut number = 0_u64;
+    let mut batch = |store: &mut Store| {
+        number += 7_919 * 1000;
+        let ops = (number..number + 1000).map(|number| set(number * 7_919)).collect();
+        let begin = Instant::now();
+        let executed = store.execute(ops);
+        assert_eq!(executed.outcomes.len(), 1000);
+        begin.elapsed()
+    };
+    let median = |mut times: Vec<Duration>| {
+        times.sort_unstable();
+        (times[times.len() / 2], times[times.len() - 1])
+    };
+    let (usual, usual_most) = median((0..200).map(|_| batch(&mut store)).collect());
+    let begin = Instant::now();
+    let image = store.image();
+    let taken = begin.elapsed();
+    let writer = thread::spawn(move || image.map(|piece| piece.len()).sum::<usize>());
+    let mut times = Vec::new();
+    while !writer.is_finished() {
+        times.push(batch(&mut store));
+    }
+    let bytes = writer.join().unwrap();
+    let (shared, shared_most) = median(times.clone());
+    println!(
+        "image of {bytes} bytes: taken in {taken:?}, written in {:?}; a batch of 1000 takes {usual:?} \
+         (at most {usual_most:?}) before, {shared:?} (at most {shared_most:?}) meanwhile, the first {:?}",
+        begin.elapsed(),
+        times[0]
+    );
+    assert!(bytes > 1 << 30);
+    assert!(
+        taken < Duration::from_millis(5) && shared_most < usual_most + Duration::from_millis(5)
+    );
 }
 
 /// The bytes of all files beneath a directory.

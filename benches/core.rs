@@ -135,6 +135,7 @@ impl Cluster {
                 Output::Load { .. }
                 | Output::ReadsReady { .. }
                 | Output::ReadsLost { .. }
+                | Output::SnapshotWanted { .. }
                 | Output::Halt(_) => unreachable!("nothing is old, read or broken"),
                 Output::Idle { .. } => break,
             }

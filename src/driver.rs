@@ -378,6 +378,8 @@ impl<W: Waiter> Driver<W> {
                 }
                 Output::ReadsReady { through, point } => self.on_reads_ready(through, point, now),
                 Output::ReadsLost { through } => self.on_reads_lost(through, now),
+                // A host that trims nothing has no peer that says so.
+                Output::SnapshotWanted { .. } => {}
                 Output::Halt(halt) => {
                     self.trace(now, || Event::Halted { reason: halt.clone() });
                     self.stop = Some(StopReason::Halt(halt));

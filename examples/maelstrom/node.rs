@@ -215,6 +215,7 @@ impl Node {
                 Output::ReadsReady { .. } | Output::ReadsLost { .. } => {
                     unreachable!("reads go through the log")
                 }
+                Output::SnapshotWanted { .. } => unreachable!("nobody trims a log"),
                 Output::Halt(why) => return Err(why.to_string()),
                 Output::Idle { wake_at } => break wake_at,
             }

@@ -323,6 +323,7 @@ impl Node {
                 Output::ReadsReady { .. } | Output::ReadsLost { .. } => {
                     out.fault("nobody reads here".to_owned());
                 }
+                Output::SnapshotWanted { .. } => out.fault("nobody trims here".to_owned()),
                 Output::Halt(reason) => out.fault(format!("{} halts: {reason}", self.id())),
                 Output::Idle { .. } => return,
             }

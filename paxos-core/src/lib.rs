@@ -47,6 +47,7 @@
 //!             replica.handle_applied(slot, now);
 //!         }
 //!         Output::ReadsReady { .. } | Output::ReadsLost { .. } => unreachable!("nobody reads"),
+//!         Output::SnapshotWanted { .. } => unreachable!("nothing is trimmed"),
 //!         Output::Halt(reason) => panic!("{reason}"),
 //!         // 5. Wait for the next input: a message, a proof, a client, or the time.
 //!         Output::Idle { wake_at } => {

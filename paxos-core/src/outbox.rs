@@ -28,6 +28,7 @@ enum Effect {
     Apply { slot: Slot, value: Value },
     ReadsReady { through: ReadTicket, point: Slot },
     ReadsLost { through: ReadTicket },
+    SnapshotWanted { from: ReplicaId, above: Slot },
 }
 
 /// Who gets a gated message: peers, or this replica itself.
@@ -274,6 +275,15 @@ impl Outbox {
         self.effects.push_back(Effect::ReadsLost { through });
     }
 
+    pub(crate) fn want_snapshot(&mut self, from: ReplicaId, above: Slot) {
+        self.effects.push_back(Effect::SnapshotWanted { from, above });
+    }
+
+    /// The state machine includes by a snapshot what was still to be handed to it.
+    pub(crate) fn drop_applies(&mut self) {
+        self.effects.retain(|effect| !matches!(effect, Effect::Apply { .. }));
+    }
+
     /// Stops everything: nothing that is queued, or comes later, leaves any more, but for a last
     /// fact to remember.
     pub(crate) fn halt(&mut self, halt: Halt, last: Option<Write>) {
@@ -361,6 +371,7 @@ impl Outbox {
             Effect::Load { ticket, range } => Output::Load { ticket, range },
             Effect::ReadsReady { through, point } => Output::ReadsReady { through, point },
             Effect::ReadsLost { through } => Output::ReadsLost { through },
+            Effect::SnapshotWanted { from, above } => Output::SnapshotWanted { from, above },
         })
     }
 

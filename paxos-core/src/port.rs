@@ -202,6 +202,13 @@ pub trait SnapshotStore: Send {
     /// same one is still there, as far as it was synced. What was received of another one is gone.
     fn receive(&mut self, meta: &SnapshotMeta) -> Result<Box<dyn SnapshotWriter>, StorageError>;
 
+    /// What an earlier life, or this one, began to receive and did not finish: whoever asks peers for
+    /// this image again need not fetch what is held of it. A store that keeps nothing unfinished says
+    /// `None`.
+    fn unfinished(&mut self, _group: GroupId) -> Result<Option<SnapshotMeta>, StorageError> {
+        Ok(None)
+    }
+
     /// Opens a finished one, or `None` if it was removed meanwhile.
     fn open(
         &mut self,

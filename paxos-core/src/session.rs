@@ -125,6 +125,11 @@ impl SessionTable {
         self.sessions.contains_key(&session)
     }
 
+    /// The highest clock of a batch so far.
+    pub fn clock(&self) -> LogClock {
+        self.clock
+    }
+
     /// The bytes of the replies that are kept.
     pub fn reply_bytes(&self) -> usize {
         self.reply_bytes

@@ -145,6 +145,7 @@ fn trimmed_log(through: Slot) -> (MemoryStorage, Arc<Kept>) {
                 panic!("it is alone, and all is in memory")
             }
             Output::ReadsReady { .. } | Output::ReadsLost { .. } => panic!("nobody reads"),
+            Output::SnapshotWanted { .. } => panic!("nobody trims a log"),
             Output::Halt(why) => panic!("{why}"),
         }
     }

@@ -128,6 +128,8 @@ impl Cluster {
                 Output::Apply { slot, value } => self.apply(id, slot, &value),
                 Output::ReadsReady { through, point } => self.reads_ready(id, through, point),
                 Output::ReadsLost { through } => self.reads_lost(id, through),
+                // What is trimmed is held by every state machine.
+                Output::SnapshotWanted { .. } => {}
                 Output::Halt(halt) => return self.halt(id, halt),
                 Output::Idle { wake_at } => {
                     self.arm(id, wake_at);

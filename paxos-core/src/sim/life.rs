@@ -9,8 +9,9 @@ use super::host::{Birth, Moment, Process, Stimulus};
 use super::node::{Directory, Node, Seen};
 use super::options::Machine;
 use super::suffer::seat;
-use crate::ids::{ReplicaId, Slot};
+use crate::ids::{GroupId, LogClock, ReplicaId, Slot};
 use crate::replica::Replica;
+use crate::snapshot::{ImageDigest, SnapshotMeta};
 use crate::trace::Event;
 
 impl Cluster {
@@ -116,7 +117,18 @@ impl Cluster {
             }
             node.trimmed = through;
             let replica = node.process.as_mut().and_then(Process::replica);
-            let trimmed = replica.map_or(Ok(()), |replica| replica.trim(through));
+            let trimmed = replica.map_or(Ok(()), |replica| {
+                // The durable state of the machine is its snapshot.
+                replica.handle_snapshot(&SnapshotMeta {
+                    group: GroupId::new(1),
+                    slot: through,
+                    clock: LogClock::default(),
+                    governs: replica.governs_above(through),
+                    bytes: 0,
+                    digest: ImageDigest::default(),
+                });
+                replica.trim(through)
+            });
             if let Err(error) = trimmed {
                 let detail = || format!("{id} refuses to trim {through}: {error}");
                 self.check.fail(Invariant::AppliedInOrder, detail);

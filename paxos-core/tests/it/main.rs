@@ -34,6 +34,7 @@ mod samples;
 mod scripts;
 mod sessions;
 mod single;
+mod snapshots;
 mod traces;
 mod transfer;
 mod values;

@@ -105,6 +105,7 @@ fn oldest_first(log: &mut Open<impl Storage>) {
     for refused in [
         store.list(foreign.group).map(drop),
         store.create(foreign.group).map(drop),
+        store.unfinished(foreign.group).map(drop),
         store.receive(&foreign).map(drop),
         store.open(&foreign).map(drop),
         store.remove_below(foreign.group, Slot::MAX),
@@ -159,10 +160,12 @@ fn p27_an_image_is_received_on_from_any_byte() {
             }
             assert_eq!(log.recovered.snapshot, None);
             assert_eq!(list(&mut store), Vec::<u64>::new());
+            assert_eq!(store.unfinished(GROUP).unwrap().as_ref(), Some(&facts));
             let writer = store.receive(&facts).unwrap();
             let held = writer.held() as usize;
             assert!((least..=received).contains(&held), "{held} of {received} after {ending}");
             fill(writer, &facts, &bytes).unwrap();
+            assert_eq!(store.unfinished(GROUP).unwrap(), None);
             assert_eq!(read(&mut store, &facts).unwrap().unwrap(), bytes);
             fs.crash_keeping(|_| false);
             let mut log = open(&fs).unwrap();
@@ -215,6 +218,7 @@ fn another_image_is_received_from_its_beginning() {
             drop(writer);
             assert_eq!(store.receive(&facts).unwrap().held(), 2 * CAPACITY as u64);
             assert_eq!(store.receive(other).unwrap().held(), 0);
+            assert_eq!(store.unfinished(GROUP).unwrap().as_ref(), Some(other));
             assert_eq!(store.receive(&facts).unwrap().held(), 0, "it made way");
         }
     };
@@ -238,6 +242,7 @@ fn lies_are_refused(log: &mut Open<impl Storage>) {
         assert!(what.contains(says) && what.contains("slot 9"), "{what}");
     };
     corrupt(writer.finish(&facts), "digest");
+    assert_eq!(store.unfinished(GROUP).unwrap(), None, "forgotten");
     assert_eq!(store.receive(&facts).unwrap().held(), 0, "forgotten");
     let mut writer = store.receive(&facts).unwrap();
     writer.write(&bytes[..bytes.len() - 1]).unwrap();

@@ -91,6 +91,8 @@ impl Tally {
         self.cases += 1;
         let mut log = open(fs).unwrap_or_else(|error| panic!("{}: {error}", case()));
         let mut store = store_of(&mut log);
+        let accused = crate::shelf::files(fs).iter().any(|name| name.ends_with(".damaged"));
+        assert!(!accused, "{}: a crash is no damage", case());
         let listed = store.list(GROUP).unwrap();
         assert_eq!(log.recovered.snapshot.as_ref(), listed.last(), "{}", case());
         let newest = listed.last().map_or(0, |meta| meta.slot.number());

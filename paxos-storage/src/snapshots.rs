@@ -48,12 +48,12 @@ pub(crate) fn block_bytes_fit(block_bytes: u32) -> bool {
 /// A handle of the snapshots of a replica. Clones share them.
 #[derive(Debug)]
 pub(crate) struct Snapshots<F: FileSystem> {
-    shelf: Arc<Mutex<Shelf<F>>>,
+    kept: Arc<Mutex<Kept<F>>>,
 }
 
 impl<F: FileSystem> Clone for Snapshots<F> {
     fn clone(&self) -> Self {
-        Self { shelf: Arc::clone(&self.shelf) }
+        Self { kept: Arc::clone(&self.kept) }
     }
 }
 
@@ -75,7 +75,7 @@ impl<F: FileSystem> Snapshots<F> {
     /// Begins a life with what is in stock, and removes what it does not need.
     pub(crate) fn begin(place: Place<F>, stock: Stock) -> Result<Self, StorageError> {
         let dir = place.root.join(SNAPSHOTS_DIR);
-        let mut shelf = Shelf {
+        let mut kept = Kept {
             fs: place.fs,
             dir,
             root: place.root,
@@ -91,81 +91,87 @@ impl<F: FileSystem> Snapshots<F> {
             ready: false,
             _lock: place.lock,
         };
-        shelf.set_damaged_aside()?;
-        shelf.clear()?;
-        Ok(Self { shelf: Arc::new(Mutex::new(shelf)) })
+        kept.set_damaged_aside()?;
+        kept.clear()?;
+        Ok(Self { kept: Arc::new(Mutex::new(kept)) })
     }
 
-    fn shelf(&self) -> MutexGuard<'_, Shelf<F>> {
-        lock(&self.shelf)
+    fn kept(&self) -> MutexGuard<'_, Kept<F>> {
+        lock(&self.kept)
     }
 }
 
-fn lock<F: FileSystem>(shelf: &Mutex<Shelf<F>>) -> MutexGuard<'_, Shelf<F>> {
-    shelf.lock().expect("no call of the snapshots panics while it holds the lock")
+fn lock<F: FileSystem>(kept: &Mutex<Kept<F>>) -> MutexGuard<'_, Kept<F>> {
+    kept.lock().expect("no call of the snapshots panics while it holds the lock")
 }
 
 impl<F: FileSystem> SnapshotStore for Snapshots<F> {
     fn list(&mut self, group: GroupId) -> Result<Vec<SnapshotMeta>, StorageError> {
-        let shelf = self.shelf();
-        shelf.check_group(group)?;
-        Ok(shelf.finished.iter().map(|manifest| manifest.meta.clone()).collect())
+        let kept = self.kept();
+        kept.check_group(group)?;
+        Ok(kept.finished.iter().map(|manifest| manifest.meta.clone()).collect())
     }
 
     fn create(&mut self, group: GroupId) -> Result<Box<dyn SnapshotWriter>, StorageError> {
-        let shelf = &mut *self.shelf();
-        shelf.check_group(group)?;
-        shelf.making = None;
-        shelf.make_ready()?;
-        let (number, turn) = (shelf.number(), shelf.turn());
-        shelf.making = Some((turn, number));
-        let created = shelf.create(Name::Image(number));
-        let file = shelf.forget_on_error(turn, created)?;
-        let blocks = Blocks::new(shelf.owner, group, number, shelf.block_bytes);
-        Ok(Box::new(Writer::new(Arc::clone(&self.shelf), file, blocks, turn, None)))
+        let kept = &mut *self.kept();
+        kept.check_group(group)?;
+        kept.making = None;
+        kept.make_ready()?;
+        let (number, turn) = (kept.number(), kept.turn());
+        kept.making = Some((turn, number));
+        let created = kept.create(Name::Image(number));
+        let file = kept.forget_on_error(turn, created)?;
+        let blocks = Blocks::new(kept.owner, group, number, kept.block_bytes);
+        Ok(Box::new(Writer::new(Arc::clone(&self.kept), file, blocks, turn, None)))
     }
 
     fn receive(&mut self, meta: &SnapshotMeta) -> Result<Box<dyn SnapshotWriter>, StorageError> {
-        let mut shelf = self.shelf();
-        shelf.check_group(meta.group)?;
-        let turn = shelf.turn();
-        let same = shelf.receiving.take().filter(|(_, manifest)| manifest.meta == *meta);
-        shelf.receiving = same.map(|(_, manifest)| (turn, manifest));
-        shelf.make_ready()?;
-        let begun = shelf.go_on_receiving(meta, turn);
-        let (manifest, file) = shelf.forget_on_error(turn, begun)?;
-        drop(shelf);
+        let mut kept = self.kept();
+        kept.check_group(meta.group)?;
+        let turn = kept.turn();
+        let same = kept.receiving.take().filter(|(_, manifest)| manifest.meta == *meta);
+        kept.receiving = same.map(|(_, manifest)| (turn, manifest));
+        kept.make_ready()?;
+        let begun = kept.go_on_receiving(meta, turn);
+        let (manifest, file) = kept.forget_on_error(turn, begun)?;
+        drop(kept);
         let (number, block_bytes) = (manifest.number, manifest.block_bytes);
         let blocks = Blocks::new(manifest.owner, meta.group, number, block_bytes);
-        let shelf = Arc::clone(&self.shelf);
-        let mut writer = Writer::new(shelf, file, blocks, turn, Some(&manifest));
+        let kept = Arc::clone(&self.kept);
+        let mut writer = Writer::new(kept, file, blocks, turn, Some(&manifest));
         // Takes long where much is held: others may use the snapshots meanwhile.
         writer.resume()?;
         Ok(Box::new(writer))
+    }
+
+    fn unfinished(&mut self, group: GroupId) -> Result<Option<SnapshotMeta>, StorageError> {
+        let kept = self.kept();
+        kept.check_group(group)?;
+        Ok(kept.receiving.as_ref().map(|(_, manifest)| manifest.meta.clone()))
     }
 
     fn open(
         &mut self,
         meta: &SnapshotMeta,
     ) -> Result<Option<Box<dyn SnapshotReader>>, StorageError> {
-        let shelf = self.shelf();
-        shelf.check_group(meta.group)?;
-        let Some(manifest) = shelf.finished.iter().find(|manifest| manifest.meta == *meta) else {
+        let kept = self.kept();
+        kept.check_group(meta.group)?;
+        let Some(manifest) = kept.finished.iter().find(|manifest| manifest.meta == *meta) else {
             return Ok(None);
         };
-        let file = shelf.open(Name::Image(manifest.number))?;
-        let blocks = Blocks::new(shelf.owner, meta.group, manifest.number, manifest.block_bytes);
+        let file = kept.open(Name::Image(manifest.number))?;
+        let blocks = Blocks::new(kept.owner, meta.group, manifest.number, manifest.block_bytes);
         Ok(Some(Box::new(Reader::new(file, blocks, meta))))
     }
 
     fn remove_below(&mut self, group: GroupId, slot: Slot) -> Result<(), StorageError> {
-        let shelf = &mut *self.shelf();
-        shelf.check_group(group)?;
-        let newest = shelf.finished.last().map_or(Slot::ZERO, |manifest| manifest.meta.slot);
+        let kept = &mut *self.kept();
+        kept.check_group(group)?;
+        let newest = kept.finished.last().map_or(Slot::ZERO, |manifest| manifest.meta.slot);
         let through = slot.min(newest);
-        shelf.finished.retain(|manifest| manifest.meta.slot >= through);
-        shelf.damaged.retain(|at| at.slot >= through);
-        shelf.clear()
+        kept.finished.retain(|manifest| manifest.meta.slot >= through);
+        kept.damaged.retain(|at| at.slot >= through);
+        kept.clear()
     }
 }
 
@@ -175,7 +181,7 @@ struct Turn(u64);
 
 /// What all handles share.
 #[derive(Debug)]
-struct Shelf<F: FileSystem> {
+struct Kept<F: FileSystem> {
     fs: F,
     dir: PathBuf,
     root: PathBuf,
@@ -198,7 +204,7 @@ struct Shelf<F: FileSystem> {
     _lock: Arc<F::Lock>,
 }
 
-impl<F: FileSystem> Shelf<F> {
+impl<F: FileSystem> Kept<F> {
     fn check_group(&self, group: GroupId) -> Result<(), StorageError> {
         if group == self.group {
             return Ok(());
@@ -274,7 +280,7 @@ impl<F: FileSystem> Shelf<F> {
         let Some(bytes) = manifest.encode() else {
             return Err(StorageError::Mismatch {
                 what: format!(
-                    "the memberships of the snapshot of {} are not in order, or too long to keep",
+                    "what is said of the snapshot of {} makes no sense, or is too long to keep",
                     manifest.meta.slot
                 ),
             });

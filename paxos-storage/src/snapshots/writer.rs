@@ -14,7 +14,7 @@ use paxos_core::snapshot::{ImageDigest, ImageHasher, SnapshotMeta};
 
 use super::block::{BLOCK_HEADER_LEN, Blocks, Found};
 use super::manifest::Manifest;
-use super::{Shelf, Turn, lock};
+use super::{Kept, Turn, lock};
 use crate::fs::{FileSystem, sync};
 use crate::log::failed;
 
@@ -24,7 +24,7 @@ const BLOCKS_UNSYNCED_MAX: u64 = 16;
 /// An image that is being made or received.
 #[derive(Debug)]
 pub(super) struct Writer<F: FileSystem> {
-    shelf: Arc<Mutex<Shelf<F>>>,
+    kept: Arc<Mutex<Kept<F>>>,
     file: F::File,
     path: PathBuf,
     blocks: Blocks,
@@ -42,7 +42,7 @@ pub(super) struct Writer<F: FileSystem> {
 
 impl<F: FileSystem> Writer<F> {
     pub(super) fn new(
-        shelf: Arc<Mutex<Shelf<F>>>,
+        kept: Arc<Mutex<Kept<F>>>,
         (file, path): (F::File, PathBuf),
         blocks: Blocks,
         turn: Turn,
@@ -51,7 +51,7 @@ impl<F: FileSystem> Writer<F> {
         let mut block = Vec::with_capacity(BLOCK_HEADER_LEN + blocks.capacity());
         block.resize(BLOCK_HEADER_LEN, 0);
         Self {
-            shelf,
+            kept,
             file,
             path,
             blocks,
@@ -121,8 +121,8 @@ impl<F: FileSystem> Writer<F> {
     fn put_block(&mut self) -> Result<(), StorageError> {
         {
             // Held while writing, so that nobody who was overtaken writes into another's file.
-            let shelf = lock(&self.shelf);
-            if !shelf.is_current(self.turn) {
+            let kept = lock(&self.kept);
+            if !kept.is_current(self.turn) {
                 return Err(self.overtaken());
             }
             let put = self.blocks.put(&mut self.file, self.index, &mut self.block);
@@ -173,17 +173,17 @@ impl<F: FileSystem> Writer<F> {
             self.put_block()?;
         }
         self.sync()?;
-        let mut shelf = lock(&self.shelf);
-        if !shelf.is_current(self.turn) {
+        let mut kept = lock(&self.kept);
+        if !kept.is_current(self.turn) {
             return Err(self.overtaken());
         }
-        shelf.commit(self.turn, meta)
+        kept.commit(self.turn, meta)
     }
 
     fn fail_on_error<T>(&mut self, result: Result<T, StorageError>) -> Result<T, StorageError> {
         if result.is_err() {
             self.failed = true;
-            lock(&self.shelf).forget(self.turn);
+            lock(&self.kept).forget(self.turn);
         }
         result
     }
@@ -218,8 +218,8 @@ impl<F: FileSystem> SnapshotWriter for Writer<F> {
 impl<F: FileSystem> Drop for Writer<F> {
     /// What this replica was making is of no use to a later writer: the next call removes it.
     fn drop(&mut self) {
-        if let Ok(mut shelf) = self.shelf.lock() {
-            shelf.give_up_making(self.turn);
+        if let Ok(mut kept) = self.kept.lock() {
+            kept.give_up_making(self.turn);
         }
     }
 }

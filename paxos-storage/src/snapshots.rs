@@ -144,6 +144,12 @@ impl<F: FileSystem> SnapshotStore for Snapshots<F> {
         Ok(Box::new(writer))
     }
 
+    fn unfinished(&mut self, group: GroupId) -> Result<Option<SnapshotMeta>, StorageError> {
+        let kept = self.kept();
+        kept.check_group(group)?;
+        Ok(kept.receiving.as_ref().map(|(_, manifest)| manifest.meta.clone()))
+    }
+
     fn open(
         &mut self,
         meta: &SnapshotMeta,
@@ -274,7 +280,7 @@ impl<F: FileSystem> Kept<F> {
         let Some(bytes) = manifest.encode() else {
             return Err(StorageError::Mismatch {
                 what: format!(
-                    "the memberships of the snapshot of {} are not in order, or too long to keep",
+                    "what is said of the snapshot of {} makes no sense, or is too long to keep",
                     manifest.meta.slot
                 ),
             });

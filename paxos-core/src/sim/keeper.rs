@@ -193,6 +193,15 @@ impl Cluster {
         (keeper.making, keeper.taking) = (None, None);
     }
 
+    /// What is received is of no use once a snapshot of that slot, or a later one, was made here.
+    fn give_up_what_is_old(&mut self, id: ReplicaId) {
+        let Keeper { newest, taking, .. } = &mut self.node_mut(id).keeper;
+        let is_old = |taking: &mut Taking| taking.writer.is_some() && taking.meta.slot <= *newest;
+        if taking.take_if(is_old).is_some() {
+            self.watch.meet(Mark::InstallOvertaken);
+        }
+    }
+
     // --- making
 
     /// A bare replica that is up begins to make a snapshot of what it has applied, unless it makes one
@@ -356,7 +365,7 @@ impl Cluster {
         *taking = None;
         match store.unfinished(GROUP) {
             Ok(Some(meta)) if meta.slot > above => self.begin_to_take(id, from, meta),
-            Ok(_) => self.say(id, from, Parcel::Ask(above)),
+            Ok(Some(_) | None) => self.say(id, from, Parcel::Ask(above)),
             Err(error) => self.image_failed(id, error),
         }
     }
@@ -470,6 +479,7 @@ impl Cluster {
     }
 
     fn chunk(&mut self, id: ReplicaId, slot: Slot, digest: ImageDigest, offset: u64, bytes: &[u8]) {
+        self.give_up_what_is_old(id);
         let Some(Taking { meta, writer: Some(writer), .. }) = &mut self.keeper(id).taking else {
             return;
         };
@@ -487,6 +497,7 @@ impl Cluster {
 
     /// Finishes what was received, and after that lets it take the place of the log.
     fn take(&mut self, id: ReplicaId) {
+        self.give_up_what_is_old(id);
         let Some(mut taking) = self.keeper(id).taking.take() else { return };
         if let Some(writer) = taking.writer.take() {
             if writer.held() < taking.meta.bytes {

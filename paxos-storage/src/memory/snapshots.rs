@@ -96,6 +96,11 @@ impl SnapshotStore for MemorySnapshots {
         Ok(Box::new(MemoryWriter { hasher, ..writer }))
     }
 
+    fn unfinished(&mut self, group: GroupId) -> Result<Option<SnapshotMeta>, StorageError> {
+        let log = self.running(group)?;
+        Ok(log.snapshots.receiving.as_ref().map(|(meta, _)| meta.clone()))
+    }
+
     fn open(
         &mut self,
         meta: &SnapshotMeta,

@@ -10,10 +10,11 @@
 use std::fmt;
 
 use bytes::{Buf, Bytes};
-use paxos_core::codec::{decode_membership, encode_membership};
-use paxos_core::ids::{ClusterId, GroupId, LogClock, ReplicaId, Slot};
-use paxos_core::snapshot::{Governs, ImageDigest, SnapshotMeta};
+use paxos_core::codec::{decode_snapshot_meta, encode_snapshot_meta};
+use paxos_core::ids::{ClusterId, GroupId, ReplicaId, Slot};
+use paxos_core::snapshot::SnapshotMeta;
 
+use super::block_bytes_fit;
 use crate::layout::Owner;
 
 /// The version of everything in the directory of snapshots.
@@ -22,9 +23,7 @@ pub(super) const VERSION: u16 = 1;
 pub(super) const MANIFEST_BYTES_MAX: usize = 16 << 20;
 
 const MAGIC: [u8; 8] = *b"PAXOSSNP";
-const FIXED_LEN: usize = 92;
-/// Before each membership: the first slot that it governs, and its length.
-const GOVERNS_LEN: usize = 12;
+const FIXED_LEN: usize = 48;
 
 /// A snapshot as its files say it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -47,31 +46,22 @@ pub(super) enum ManifestError {
 }
 
 impl Manifest {
-    /// The bytes of its file. `None` if its memberships are too long to be read again, or none.
+    /// The bytes of its file. `None` if they could not be read again: the facts make no sense, or
+    /// have too many bytes.
     pub(super) fn encode(&self) -> Option<Vec<u8>> {
-        let meta = &self.meta;
-        let mut out = Vec::with_capacity(1024);
+        let facts = encode_snapshot_meta(&self.meta);
+        let mut out = Vec::with_capacity(FIXED_LEN + facts.len() + 4);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&self.owner.replica.number().to_le_bytes());
         out.extend_from_slice(&self.block_bytes.to_le_bytes());
         out.extend_from_slice(&self.owner.cluster.bits().to_le_bytes());
-        out.extend_from_slice(&meta.group.number().to_le_bytes());
-        out.extend_from_slice(&meta.slot.number().to_le_bytes());
         out.extend_from_slice(&self.number.to_le_bytes());
-        out.extend_from_slice(&meta.clock.millis().to_le_bytes());
-        out.extend_from_slice(&meta.bytes.to_le_bytes());
-        out.extend_from_slice(&meta.digest.0.to_le_bytes());
-        out.extend_from_slice(&u32::try_from(meta.governs.len()).ok()?.to_le_bytes());
-        for governs in &meta.governs {
-            let membership = encode_membership(&governs.membership);
-            out.extend_from_slice(&governs.from.number().to_le_bytes());
-            out.extend_from_slice(&u32::try_from(membership.len()).ok()?.to_le_bytes());
-            out.extend_from_slice(&membership);
-        }
+        out.extend_from_slice(&u64::try_from(facts.len()).ok()?.to_le_bytes());
+        out.extend_from_slice(&facts);
         let crc = crc32c::crc32c(&out);
         out.extend_from_slice(&crc.to_le_bytes());
-        let readable = out.len() <= MANIFEST_BYTES_MAX && governs_in_order(&meta.governs);
+        let readable = out.len() <= MANIFEST_BYTES_MAX && decode_snapshot_meta(facts).is_ok();
         readable.then_some(out)
     }
 
@@ -99,17 +89,13 @@ impl Manifest {
         let replica = ReplicaId::new(rest.get_u16_le());
         let block_bytes = rest.get_u32_le();
         let cluster = ClusterId::new(rest.get_u128_le());
-        let group = GroupId::new(rest.get_u64_le());
-        let slot = Slot::new(rest.get_u64_le());
         let number = rest.get_u64_le();
-        let clock = LogClock::from_millis(rest.get_u64_le());
-        let bytes = rest.get_u64_le();
-        let digest = ImageDigest(rest.get_u128_le());
-        let governs = take_governs(rest)?;
-        if !super::block_bytes_fit(block_bytes) {
-            return Err(damaged("it names blocks of an impossible length"));
+        let len = rest.get_u64_le();
+        if len != rest.len() as u64 || !block_bytes_fit(block_bytes) {
+            return Err(damaged("its lengths are wrong"));
         }
-        let meta = SnapshotMeta { group, slot, clock, governs, bytes, digest };
+        let meta = decode_snapshot_meta(Bytes::copy_from_slice(rest))
+            .map_err(|error| ManifestError::Damaged(format!("its facts: {error}")))?;
         Ok(Self { owner: Owner { cluster, replica }, number, block_bytes, meta })
     }
 
@@ -120,35 +106,6 @@ impl Manifest {
     pub(super) fn at(&self) -> At {
         At { group: self.meta.group, slot: self.meta.slot, number: self.number }
     }
-}
-
-fn take_governs(mut rest: &[u8]) -> Result<Vec<Governs>, ManifestError> {
-    let damaged = |why: &str| ManifestError::Damaged(why.to_owned());
-    let count = rest.get_u32_le() as usize;
-    if count > rest.len() / GOVERNS_LEN {
-        return Err(damaged("it ends within its memberships"));
-    }
-    let mut governs = Vec::with_capacity(count);
-    for _ in 0..count {
-        let (Ok(from), Ok(len)) = (rest.try_get_u64_le(), rest.try_get_u32_le()) else {
-            return Err(damaged("it ends within its memberships"));
-        };
-        let Some((membership, after)) = rest.split_at_checked(len as usize) else {
-            return Err(damaged("it ends within a membership"));
-        };
-        let membership = decode_membership(Bytes::copy_from_slice(membership))
-            .map_err(|error| ManifestError::Damaged(format!("a membership: {error}")))?;
-        governs.push(Governs { from: Slot::new(from), membership });
-        rest = after;
-    }
-    if !rest.is_empty() || !governs_in_order(&governs) {
-        return Err(damaged("its memberships make no sense"));
-    }
-    Ok(governs)
-}
-
-fn governs_in_order(governs: &[Governs]) -> bool {
-    !governs.is_empty() && governs.is_sorted_by(|one, next| one.from < next.from)
 }
 
 /// What a manifest's file says of the image by the end of its name.

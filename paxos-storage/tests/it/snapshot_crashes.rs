@@ -91,6 +91,8 @@ impl Tally {
         self.cases += 1;
         let mut log = open(fs).unwrap_or_else(|error| panic!("{}: {error}", case()));
         let mut store = store_of(&mut log);
+        let accused = crate::shelf::files(fs).iter().any(|name| name.ends_with(".damaged"));
+        assert!(!accused, "{}: a crash is no damage", case());
         let listed = store.list(GROUP).unwrap();
         assert_eq!(log.recovered.snapshot.as_ref(), listed.last(), "{}", case());
         let newest = listed.last().map_or(0, |meta| meta.slot.number());
@@ -270,5 +272,32 @@ fn t17_what_a_failed_sync_left_of_an_image_is_written_anew() {
         let mut log = open(&fs).unwrap();
         assert_eq!(log.recovered.snapshot.as_ref(), Some(&facts), "seed {seed}");
         assert_eq!(read(&mut store_of(&mut log), &facts).unwrap().unwrap(), bytes);
+    }
+}
+
+/// A life that died after it made the directory may have left a name that is not durable; what the
+/// next one finishes in it must not go with it.
+#[test]
+fn the_name_of_the_directory_is_durable_before_anything_is_in_it() {
+    for begin in [
+        |store: &mut Store| store.create(GROUP).map(drop),
+        |store: &mut Store| store.receive(&meta(9, b"image")).map(drop),
+    ] {
+        let fs = SimFs::new();
+        for _ in 0..2 {
+            let mut log = open(&fs).unwrap();
+            let mut store = store_of(&mut log);
+            let _ = fs.trace();
+            begin(&mut store).unwrap();
+            let calls = fs.trace();
+            let synced = |call: &(SimOp, std::path::PathBuf)| {
+                call.0 == SimOp::SyncDir && call.1 == std::path::Path::new("/data")
+            };
+            let synced = calls.iter().position(synced).unwrap();
+            let created = calls.iter().position(|(op, _)| *op == SimOp::Create);
+            assert!(created.is_none_or(|created| synced < created), "{calls:?}");
+            let again = begin(&mut store);
+            assert!(again.is_ok() && !fs.trace().iter().any(|(_, path)| path.ends_with("data")));
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Snapshots while nothing breaks: what is written is read, by this life and by later ones.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::print_stdout, reason = "the measurement says what it measured")]
 
 use paxos_core::durable::Write;
 use paxos_core::ids::{GroupId, ReplicaId, Slot};
@@ -105,6 +106,7 @@ fn oldest_first(log: &mut Open<impl Storage>) {
     for refused in [
         store.list(foreign.group).map(drop),
         store.create(foreign.group).map(drop),
+        store.unfinished(foreign.group).map(drop),
         store.receive(&foreign).map(drop),
         store.open(&foreign).map(drop),
         store.remove_below(foreign.group, Slot::MAX),
@@ -159,10 +161,12 @@ fn p27_an_image_is_received_on_from_any_byte() {
             }
             assert_eq!(log.recovered.snapshot, None);
             assert_eq!(list(&mut store), Vec::<u64>::new());
+            assert_eq!(store.unfinished(GROUP).unwrap().as_ref(), Some(&facts));
             let writer = store.receive(&facts).unwrap();
             let held = writer.held() as usize;
             assert!((least..=received).contains(&held), "{held} of {received} after {ending}");
             fill(writer, &facts, &bytes).unwrap();
+            assert_eq!(store.unfinished(GROUP).unwrap(), None);
             assert_eq!(read(&mut store, &facts).unwrap().unwrap(), bytes);
             fs.crash_keeping(|_| false);
             let mut log = open(&fs).unwrap();
@@ -215,6 +219,7 @@ fn another_image_is_received_from_its_beginning() {
             drop(writer);
             assert_eq!(store.receive(&facts).unwrap().held(), 2 * CAPACITY as u64);
             assert_eq!(store.receive(other).unwrap().held(), 0);
+            assert_eq!(store.unfinished(GROUP).unwrap().as_ref(), Some(other));
             assert_eq!(store.receive(&facts).unwrap().held(), 0, "it made way");
         }
     };
@@ -238,6 +243,7 @@ fn lies_are_refused(log: &mut Open<impl Storage>) {
         assert!(what.contains(says) && what.contains("slot 9"), "{what}");
     };
     corrupt(writer.finish(&facts), "digest");
+    assert_eq!(store.unfinished(GROUP).unwrap(), None, "forgotten");
     assert_eq!(store.receive(&facts).unwrap().held(), 0, "forgotten");
     let mut writer = store.receive(&facts).unwrap();
     writer.write(&bytes[..bytes.len() - 1]).unwrap();
@@ -432,4 +438,51 @@ fn a_trimmed_log_reports_the_snapshot_that_it_begins_after() {
         assert_eq!(log.recovered.snapshot.as_ref(), Some(&facts));
         assert_eq!(log.recovered.trimmed, Slot::new(trimmed));
     }
+}
+
+/// How fast a large image is written, verified at a start, and read, on the disk of the temporary
+/// directory. `cargo test --release -p paxos-storage --test it gibibyte -- --ignored --nocapture`
+#[test]
+#[ignore = "writes a gibibyte"]
+fn a_gibibyte_is_written_verified_and_read() {
+    const PIECE: usize = 256 << 10;
+    const PIECES: u64 = 4096;
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("data");
+    let reopen = || {
+        Open::recover(Wal::open_or_format(&dir, &format(), WalOptions::default()).unwrap()).unwrap()
+    };
+    let mut piece = image(1, PIECE);
+    let mut stamped = |at: u64| {
+        piece[..8].copy_from_slice(&at.to_le_bytes());
+        piece.clone()
+    };
+    let rate = |what: &str, since: std::time::Instant| {
+        let took = since.elapsed();
+        println!("{what}: {:.2} s, {:.0} MiB/s", took.as_secs_f64(), 1024.0 / took.as_secs_f64());
+    };
+    let mut log = reopen();
+    let mut store = store_of(&mut log);
+    let begun = std::time::Instant::now();
+    let mut writer = store.create(GROUP).unwrap();
+    for at in 0..PIECES {
+        writer.write(&stamped(at)).unwrap();
+    }
+    let (bytes, digest) = writer.image();
+    let facts = SnapshotMeta { bytes, digest, ..meta(9, &[]) };
+    writer.finish(&facts).unwrap();
+    rate("written", begun);
+    drop((store, log));
+    let begun = std::time::Instant::now();
+    let mut log = reopen();
+    rate("verified by a start", begun);
+    assert_eq!(log.recovered.snapshot.as_ref(), Some(&facts));
+    let mut reader = store_of(&mut log).open(&facts).unwrap().unwrap();
+    let begun = std::time::Instant::now();
+    for at in 0..PIECES {
+        let found = reader.read_at(at * PIECE as u64, PIECE).unwrap();
+        assert_eq!(found.first_chunk(), Some(&at.to_le_bytes()));
+        assert_eq!(found.len(), PIECE);
+    }
+    rate("read", begun);
 }

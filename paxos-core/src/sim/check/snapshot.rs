@@ -3,6 +3,7 @@
 use super::{Check, Invariant};
 use crate::ids::{LogClock, ReplicaId, Slot};
 use crate::port::Recovered;
+use crate::sim::disk::Harm;
 use crate::snapshot::SnapshotMeta;
 use crate::value::Value;
 
@@ -58,7 +59,9 @@ impl Check {
     /// A replica that starts has the snapshots that it had, and all that it trimmed.
     pub(super) fn check_snapshot(&mut self, by: ReplicaId, recovered: &Recovered, applied: Slot) {
         let (found, kept) = (newest_of(recovered), self.replica(by).snapshot);
-        self.require(found >= kept, Invariant::RecoveryExact, || {
+        // One that is damaged may give way to the one before it, where the log reaches back to that.
+        let may_differ = self.replica(by).harms.contains(&Harm::Damage);
+        self.require(found >= kept || may_differ, Invariant::RecoveryExact, || {
             format!("{by} kept a snapshot of {kept} and recovers {found}")
         });
         if let Some(meta) = &recovered.snapshot {

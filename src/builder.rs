@@ -243,10 +243,8 @@ pub(crate) fn assemble<M: StateMachine>(
     let replica = Replica::recover(config.clone(), recovered, reached, clock.seed(), now)
         .map_err(StartError::Recover)?;
     tracing::info!(replica = %format.replica, %life, includes = %machine.applied(), "starts");
-    if let Some(sink) = &options.trace {
-        let started = Event::Started { incarnation: life, applied: reached };
-        sink.event(now, format.replica, &started);
-    }
+    let started = Event::Started { incarnation: life, applied: reached };
+    options.trace.iter().for_each(|sink| sink.event(now, format.replica, &started));
     let published = Published::first(&replica, transport.counters());
     let shared = Arc::new(Shared::new(&options, &config, Arc::clone(&clock), meters, published));
     let client = client_id(format.replica, life);

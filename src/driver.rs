@@ -390,6 +390,7 @@ impl<W: Waiter> Driver<W> {
                 Output::ReadsReady { through, point } => self.on_reads_ready(through, point, now),
                 Output::ReadsLost { through } => self.on_reads_lost(through, now),
                 Output::SnapshotWanted { from, above } => {
+                    self.trace(now, || Event::SnapshotWanted { from, above });
                     self.on_snapshot_wanted(from, above, now);
                 }
                 Output::Halt(halt) => {

@@ -99,7 +99,7 @@ impl StateMachine for Machine {
         let (mut store, mut reader) = (Store::default(), Reader::default());
         while let Some(piece) = from.next().await {
             let piece = piece.map_err(SnapshotError::Io)?;
-            let taken = reader.take(&piece, |key, value| store.recall(key, value));
+            let taken = reader.take(&piece, |key, value| store.recall(&key, value));
             taken.map_err(SnapshotError::Io)?;
         }
         store.recalled(reader.finish().map_err(SnapshotError::Io)?);

@@ -81,7 +81,7 @@ fn run(invocation: Invocation) -> Result<(), String> {
             Ok(())
         }
         Invocation::Serve { dir, reads, trace_out, snapshot_mib } => {
-            let settings = Settings { reads, trace_out, snapshot_mib, ..config::load(&dir)? };
+            let settings = Settings { reads, snapshot_mib, trace_out, ..config::load(&dir)? };
             start(vec![settings], "kv serve")
         }
         Invocation::Demo { data, base_port, reads, snapshot_mib } => {

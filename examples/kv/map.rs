@@ -69,12 +69,12 @@ impl Map {
 
     /// Gives the key this value, and returns the one before. Where there was one, the map keeps its
     /// key's bytes.
-    pub(crate) fn insert(&mut self, key: Bytes, value: Bytes) -> Option<Bytes> {
-        let table = self.table(&key);
-        match find(table, &key) {
+    pub(crate) fn insert(&mut self, key: &Bytes, value: Bytes) -> Option<Bytes> {
+        let table = self.table(key);
+        match find(table, key) {
             Ok(at) => Some(std::mem::replace(&mut table[at].1, value)),
             Err(at) => {
-                table.insert(at, (key, value));
+                table.insert(at, (key.clone(), value));
                 self.len += 1;
                 None
             }

@@ -134,7 +134,7 @@ impl Store {
     }
 
     /// Takes in an entry of an image, into an empty store.
-    pub(crate) fn recall(&mut self, key: Bytes, value: Bytes) {
+    pub(crate) fn recall(&mut self, key: &Bytes, value: Bytes) {
         self.put(key, value);
     }
 
@@ -187,7 +187,7 @@ impl Store {
                     Condition::Present => old.is_some(),
                 };
                 if met {
-                    self.put(key, value);
+                    self.put(&key, value);
                 }
                 match (wants_old, met) {
                     (true, _) => Outcome::Value(old),
@@ -204,7 +204,7 @@ impl Store {
             Write::Append { key, value } => self.append(key, &value),
             Write::MSet(pairs) => {
                 for (key, value) in pairs {
-                    self.put(key, value);
+                    self.put(&key, value);
                 }
                 Outcome::Done
             }
@@ -222,7 +222,7 @@ impl Store {
         let Some(sum) = present.checked_add(delta) else {
             return Outcome::Refused(Refusal::Overflow);
         };
-        self.put(key, Bytes::from(sum.to_string()));
+        self.put(&key, Bytes::from(sum.to_string()));
         Outcome::Integer(sum)
     }
 
@@ -235,16 +235,16 @@ impl Store {
         let mut whole = Vec::with_capacity(bytes);
         whole.extend_from_slice(&present);
         whole.extend_from_slice(tail);
-        self.put(key, Bytes::from(whole));
+        self.put(&key, Bytes::from(whole));
         length(bytes)
     }
 
-    fn put(&mut self, key: Bytes, value: Bytes) {
-        self.digest = self.digest.wrapping_add(digest::entry(&key, &value));
+    fn put(&mut self, key: &Bytes, value: Bytes) {
+        self.digest = self.digest.wrapping_add(digest::entry(key, &value));
         self.bytes += value.len() as u64;
         let key_bytes = key.len() as u64;
-        if let Some(old) = self.values.insert(key.clone(), value) {
-            self.digest = self.digest.wrapping_sub(digest::entry(&key, &old));
+        if let Some(old) = self.values.insert(key, value) {
+            self.digest = self.digest.wrapping_sub(digest::entry(key, &old));
             self.bytes -= old.len() as u64;
         } else {
             self.bytes += key_bytes;

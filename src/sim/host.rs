@@ -17,7 +17,7 @@ use std::sync::mpsc as std_mpsc;
 use futures::StreamExt;
 use paxos_core::ids::{ReplicaId, Slot, Time};
 use paxos_core::output::{Counters, Status};
-use paxos_core::port::{Recovered, TransportEvent};
+use paxos_core::port::{Recovered, SnapshotStore, TransportEvent};
 use paxos_core::session::Bounds;
 use paxos_core::sim::{Birth, Effect, Ending, Host, Moment, Rng, Stimulus};
 use paxos_core::snapshot::SnapshotMeta;
@@ -74,12 +74,7 @@ pub(super) struct SimHost<M: StateMachine> {
     /// The snapshot that the driver was told of last that the state machine jumped to.
     restored: Option<SnapshotMeta>,
     installed: u64,
-    /// What the thread of the snapshots does in a real node.
-    shelf: Option<Shelf>,
-    errands: std_mpsc::Receiver<Errand>,
-    /// Its turn was asked for.
-    shelf_waits: bool,
-    errand: Option<Errand>,
+    snapshots: Aside,
     clock: SimClock,
     wire: Wire,
     ledger: Arc<Ledger<M>>,
@@ -91,6 +86,38 @@ pub(super) struct SimHost<M: StateMachine> {
 impl<M: StateMachine> fmt::Debug for SimHost<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SimHost").field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+/// What the thread of the snapshots is in a real node.
+struct Aside {
+    shelf: Option<Shelf>,
+    errands: std_mpsc::Receiver<Errand>,
+    /// What it does in its next turn; none: it writes one more piece of an image.
+    errand: Option<Errand>,
+    /// Its turn was asked for.
+    waits: bool,
+}
+
+impl Aside {
+    /// Whether it is to have a turn, and has not asked for one.
+    fn wants_turn(&mut self) -> bool {
+        let Some(place) = self.shelf.as_ref().filter(|_| !self.waits) else { return false };
+        self.errand = self.errands.try_recv().ok();
+        self.waits = self.errand.is_some() || place.is_making();
+        self.waits
+    }
+
+    /// Does one thing with the store.
+    fn turn(&mut self) -> Option<Brought> {
+        self.waits = false;
+        let place = self.shelf.as_mut()?;
+        match self.errand.take() {
+            Some(errand) => place.work(errand),
+            None => place.step(|image| {
+                poll_to_end(image.next()).expect("an image waits for nothing outside")
+            }),
+        }
     }
 }
 
@@ -124,19 +151,12 @@ impl<M: StateMachine> SimHost<M> {
         let codec: Arc<dyn CommandCodec<M::Command>> =
             Arc::new(Numbered { codec: Arc::clone(&common.codec), ledger: Arc::clone(&ledger) });
         let mut machine = Watched { id, machine, ledger: Arc::clone(&ledger) };
-        ledger.begins(id);
-        let revived =
-            revive(snapshots, &recovered, &mut machine, common.sessions, image::Place::Here);
-        let revived = poll_to_end(revived).expect("it waits for nothing outside");
         let Revived { table, shelf, store } =
-            revived.expect("the storage gave back a snapshot that is whole");
+            Self::revive(snapshots, &recovered, &mut machine, common.sessions);
         let (errands_sender, errands) = std_mpsc::channel();
         let group = recovered.format.group;
         let shelf_of = store.map(|store| Shelf::new(store, group, image::Place::Here));
         let errands_sender = shelf_of.is_some().then_some(errands_sender);
-        if let Some(meta) = &recovered.snapshot {
-            ledger.passed(id, meta.slot, &table);
-        }
         let (told_sender, told) = mpsc::unbounded_channel();
         let ground = Ground {
             clock: Arc::new(clock.clone()),
@@ -174,10 +194,7 @@ impl<M: StateMachine> SimHost<M> {
             told,
             restored: None,
             installed: 0,
-            shelf: shelf_of,
-            errands,
-            shelf_waits: false,
-            errand: None,
+            snapshots: Aside { shelf: shelf_of, errands, errand: None, waits: false },
             clock,
             wire,
             ledger,
@@ -186,6 +203,24 @@ impl<M: StateMachine> SimHost<M> {
             stopped: false,
         };
         (host, client, shared)
+    }
+
+    /// Restores the machine as a real node does, and shows what came of it.
+    fn revive(
+        snapshots: Option<Box<dyn SnapshotStore>>,
+        recovered: &Recovered,
+        machine: &mut Watched<M>,
+        sessions: Bounds,
+    ) -> Revived {
+        let (id, ledger) = (machine.id, Arc::clone(&machine.ledger));
+        ledger.begins(id);
+        let revived = revive(snapshots, recovered, machine, sessions, image::Place::Here);
+        let revived = poll_to_end(revived).expect("it waits for nothing outside");
+        let revived = revived.expect("the storage gave back a snapshot that is whole");
+        if let Some(meta) = &recovered.snapshot {
+            ledger.passed(id, meta.slot, &revived.table);
+        }
+        revived
     }
 
     fn take_in(&mut self, stimulus: Stimulus, effects: &mut Vec<Effect>) {
@@ -206,7 +241,7 @@ impl<M: StateMachine> SimHost<M> {
                 self.is_done(Done::Failed(StopReason::Storage(Arc::new(error))));
             }
             Stimulus::Timer => self.armed = None,
-            Stimulus::Part(SHELF) => self.shelf_turn(effects),
+            Stimulus::Part(SHELF) => self.go_aside(effects),
             Stimulus::Part(_) => {
                 self.applier_waits = false;
                 self.poll_applier();
@@ -231,16 +266,9 @@ impl<M: StateMachine> SimHost<M> {
         self.applier_ended = self.applier.as_mut().poll(&mut cx).is_ready();
     }
 
-    /// Does one thing with the store, or writes one more piece of an image.
-    fn shelf_turn(&mut self, effects: &mut Vec<Effect>) {
-        self.shelf_waits = false;
-        let Some(shelf) = &mut self.shelf else { return };
-        let brought = match self.errand.take() {
-            Some(errand) => shelf.work(errand),
-            None => shelf.step(|image| {
-                poll_to_end(image.next()).expect("an image waits for nothing outside")
-            }),
-        };
+    /// The thread of the snapshots has its turn.
+    fn go_aside(&mut self, effects: &mut Vec<Effect>) {
+        let brought = self.snapshots.turn();
         if let Some(Brought::Made(Ok(meta)) | Brought::Finished(meta, Ok(()))) = &brought {
             effects.push(Effect::SnapshotKept(meta.clone()));
         }
@@ -351,13 +379,8 @@ impl<M: StateMachine> Host for SimHost<M> {
             self.applier_waits = true;
             effects.push(Effect::Later(APPLIER));
         }
-        if self.shelf.is_some() && !self.shelf_waits {
-            self.errand = self.errands.try_recv().ok();
-            let is_making = self.shelf.as_ref().is_some_and(Shelf::is_making);
-            if self.errand.is_some() || is_making {
-                self.shelf_waits = true;
-                effects.push(Effect::Later(SHELF));
-            }
+        if self.snapshots.wants_turn() {
+            effects.push(Effect::Later(SHELF));
         }
         let next = self.clock.next();
         if next != self.armed {

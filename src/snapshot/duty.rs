@@ -9,6 +9,7 @@ use paxos_core::ids::{ReplicaId, Slot, Time};
 use paxos_core::output::InstallError;
 use paxos_core::port::{Channel, Frame, Lane, Sent};
 use paxos_core::snapshot::SnapshotMeta;
+use paxos_core::trace::Event;
 
 use super::frame::{self, Name, SnapshotFrame};
 use super::image::Head;
@@ -118,9 +119,9 @@ impl<W: Waiter> Driver<W> {
             }
             Given::Unchanged => {
                 let newest = self.snapshots.newest().map(SnapshotInfo::of);
-                self.is_made(newest.ok_or(MakeSnapshotError::Nothing), now);
+                self.is_made(&newest.ok_or(MakeSnapshotError::Nothing), now);
             }
-            Given::Nothing(why) => self.is_made(Err(MakeSnapshotError::Failed(why)), now),
+            Given::Nothing(why) => self.is_made(&Err(MakeSnapshotError::Failed(why)), now),
         }
     }
 
@@ -137,11 +138,12 @@ impl<W: Waiter> Driver<W> {
             Brought::Made(Ok(meta)) => {
                 let info = SnapshotInfo::of(&meta);
                 self.replica.handle_snapshot(&meta);
+                self.trace(now, || Event::SnapshotKept { slot: info.slot });
                 self.snapshots.learn(meta);
-                self.is_made(Ok(info), now);
+                self.is_made(&Ok(info), now);
                 self.look(now);
             }
-            Brought::Made(Err(why)) => self.is_made(Err(MakeSnapshotError::Failed(why)), now),
+            Brought::Made(Err(why)) => self.is_made(&Err(MakeSnapshotError::Failed(why)), now),
             Brought::Began(name, held) => self.snapshots.receiver.began(name, held, now),
             Brought::Written(name, held) => self.snapshots.receiver.written(name, held, now),
             Brought::Failed(name, error) => {
@@ -157,6 +159,7 @@ impl<W: Waiter> Driver<W> {
                 self.snapshots.receiver.finished(name, result.is_ok());
                 if result.is_ok() {
                     self.shared.meters.snapshots_received.add(1);
+                    self.trace(now, || Event::SnapshotKept { slot: meta.slot });
                     self.snapshots.learn(meta);
                 }
             }
@@ -172,7 +175,9 @@ impl<W: Waiter> Driver<W> {
                 // One that was finished since is told by itself.
                 let newest = self.snapshots.newest().cloned();
                 self.snapshots.known = known;
-                newest.into_iter().for_each(|meta| self.snapshots.learn(meta));
+                if let Some(meta) = newest {
+                    self.snapshots.learn(meta);
+                }
             }
             Brought::Removed(Err(error)) => {
                 tracing::warn!(replica = %self.id, %error, "old snapshots were not removed");
@@ -206,6 +211,7 @@ impl<W: Waiter> Driver<W> {
                 let slot = meta.slot;
                 tracing::info!(replica = %self.id, %slot, "jumped to a snapshot");
                 self.shared.meters.snapshots_installed.add(1);
+                self.trace(now, || Event::Installed { slot });
                 self.intake.handed = self.intake.handed.max(slot);
                 self.snapshots.trimmed = self.snapshots.trimmed.max(slot);
                 self.rounds.clear();
@@ -249,17 +255,15 @@ impl<W: Waiter> Driver<W> {
     fn give_away(&mut self) {
         let (group, transport, meters) = (self.group, &mut self.transport, &self.shared.meters);
         self.snapshots.senders.flush(|to, frame| {
-            let bytes = match frame {
-                SnapshotFrame::Chunk { bytes, .. } => bytes.len() as u64,
-                _ => 0,
-            };
+            let chunk =
+                if let SnapshotFrame::Chunk { bytes, .. } = frame { bytes.len() } else { 0 };
             let (lane, channel) = (Lane::Bulk, Channel::Snapshot);
             let chunks = frame::encode(group, frame);
             match transport.send(to, Frame { lane, key: None, channel, chunks }) {
                 // It leaves once the lane has room.
                 Sent::Full => false,
                 Sent::Queued => {
-                    meters.snapshot_bytes_sent.add(bytes);
+                    meters.snapshot_bytes_sent.add(chunk as u64);
                     true
                 }
                 // The peer asks again.
@@ -299,10 +303,10 @@ impl<W: Waiter> Driver<W> {
     }
 
     /// One was made, or not: tells whoever waits.
-    fn is_made(&mut self, made: Result<SnapshotInfo, MakeSnapshotError>, now: Time) {
+    fn is_made(&mut self, made: &Result<SnapshotInfo, MakeSnapshotError>, now: Time) {
         let maker = &mut self.snapshots.maker;
         let began = maker.since.take().unwrap_or(now);
-        match &made {
+        match made {
             Ok(info) => {
                 (maker.took, maker.last_at, maker.failed) = (now.since(began), now, None);
                 self.shared.meters.snapshots_made.add(1);

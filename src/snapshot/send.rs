@@ -163,17 +163,14 @@ impl Senders {
         }
         session.under_way = false;
         let name = Name::of(&wanted.meta);
-        match bytes {
-            Some(bytes) => {
-                session.reached = session.reached.max(wanted.offset + bytes.len() as u64);
-                let offset = wanted.offset;
-                session.ready.push_back(SnapshotFrame::Chunk { name, offset, bytes });
-            }
-            None => {
-                session.reads.clear();
-                session.ready.push_back(SnapshotFrame::Gone { name });
-            }
-        }
+        let frame = if let Some(bytes) = bytes {
+            session.reached = session.reached.max(wanted.offset + bytes.len() as u64);
+            SnapshotFrame::Chunk { name, offset: wanted.offset, bytes }
+        } else {
+            session.reads.clear();
+            SnapshotFrame::Gone { name }
+        };
+        session.ready.push_back(frame);
     }
 
     /// Gives what is to leave to `send`, which says whether it did.

@@ -243,6 +243,23 @@ pub enum Event {
         /// The last ticket.
         through: u64,
     },
+    /// What the replica lacks is gone from its peers' logs.
+    SnapshotWanted {
+        /// The one that is to give a snapshot.
+        from: ReplicaId,
+        /// The committed prefix.
+        above: Slot,
+    },
+    /// A snapshot is durable here.
+    SnapshotKept {
+        /// Its slot.
+        slot: Slot,
+    },
+    /// A snapshot took the place of the log up to its slot.
+    Installed {
+        /// Its slot.
+        slot: Slot,
+    },
     /// The replica stopped for good.
     Halted {
         /// Why.
@@ -278,6 +295,9 @@ impl Event {
             | Self::ReadAsked { .. }
             | Self::ReadsReady { .. }
             | Self::ReadsLost { .. }
+            | Self::SnapshotWanted { .. }
+            | Self::SnapshotKept { .. }
+            | Self::Installed { .. }
             | Self::Halted { .. }
             | Self::Note { .. } => None,
         }
@@ -306,6 +326,9 @@ impl Event {
             Self::ReadAsked { .. } => "read_asked",
             Self::ReadsReady { .. } => "reads_ready",
             Self::ReadsLost { .. } => "reads_lost",
+            Self::SnapshotWanted { .. } => "snapshot_wanted",
+            Self::SnapshotKept { .. } => "snapshot_kept",
+            Self::Installed { .. } => "installed",
             Self::Halted { .. } => "halted",
             Self::Note { .. } => "note",
         }

@@ -97,7 +97,7 @@ impl<M: StateMachine> SimHost<M> {
         machine: M,
         common: &Common<M>,
     ) -> (Self, Client<Watched<M>>, Arc<Shared>) {
-        let Birth { recovered, config, seed, moment } = birth;
+        let Birth { recovered, config, seed, moment, .. } = birth;
         let Recovered { ref format, .. } = recovered;
         let id: ReplicaId = format.replica;
         let mut rng = Rng::new(seed);

@@ -44,15 +44,9 @@ impl Replica {
         Ok(())
     }
 
-    /// The state machine was restored from this snapshot, which is durable here: its slots take the
-    /// place of the log up to there. What was handed out to be applied and was not is in the state;
-    /// the slots after the snapshot's are handed out next.
-    ///
-    /// Fails, and changes nothing, if everything in it is committed here ([`InstallError::Old`]):
-    /// what is applied goes on from the log, and never back. Whether the image is equal to the
-    /// state that this replica had at that slot is not looked at here.
-    pub fn install(&mut self, meta: &SnapshotMeta, now: Time) -> Result<(), InstallError> {
-        self.advance_time(now);
+    /// Whether [`Replica::install`] would take this snapshot: to be asked before one is fetched, and
+    /// before the state machine is restored from it. Changes nothing.
+    pub fn accepts_snapshot(&self, meta: &SnapshotMeta) -> Result<(), InstallError> {
         if self.halted {
             return Err(InstallError::Halted);
         }
@@ -63,10 +57,26 @@ impl Replica {
             return Err(InstallError::Membership);
         }
         let committed = self.learner.committed();
-        self.handle_snapshot(meta);
         if meta.slot <= committed {
             return Err(InstallError::Old { committed });
         }
+        Ok(())
+    }
+
+    /// The state machine was restored from this snapshot, which is durable here: its slots take the
+    /// place of the log up to there. What was handed out to be applied and was not is in the state;
+    /// the slots after the snapshot's are handed out next.
+    ///
+    /// Fails, and changes nothing, if everything in it is committed here ([`InstallError::Old`]):
+    /// what is applied goes on from the log, and never back. Whether the image is equal to the
+    /// state that this replica had at that slot is not looked at here.
+    pub fn install(&mut self, meta: &SnapshotMeta, now: Time) -> Result<(), InstallError> {
+        self.advance_time(now);
+        let accepted = self.accepts_snapshot(meta);
+        if matches!(accepted, Ok(()) | Err(InstallError::Old { .. })) {
+            self.handle_snapshot(meta);
+        }
+        accepted?;
         self.jump(meta);
         // What was accepted or learned above it may follow at once.
         self.apply_watermark();

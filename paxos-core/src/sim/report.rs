@@ -61,6 +61,10 @@ pub struct Totals {
     pub reads_lost: u64,
     /// Trims of a log.
     pub trims: u64,
+    /// Snapshots that became durable.
+    pub snapshots: u64,
+    /// Snapshots that took the place of a part of a log.
+    pub installs: u64,
     /// Blows that waited for their moment and struck.
     pub ambushes_sprung: u64,
     /// Directories taken away.
@@ -130,6 +134,8 @@ impl Totals {
         self.reads_ready += other.reads_ready;
         self.reads_lost += other.reads_lost;
         self.trims += other.trims;
+        self.snapshots += other.snapshots;
+        self.installs += other.installs;
         self.ambushes_sprung += other.ambushes_sprung;
         self.wipes += other.wipes;
         self.refusals += other.refusals;
@@ -153,7 +159,7 @@ impl Totals {
         }
     }
 
-    fn rows(&self) -> [(&'static str, u64); 30] {
+    fn rows(&self) -> [(&'static str, u64); 32] {
         [
             ("seeds", self.seeds),
             ("events", self.events),
@@ -177,6 +183,8 @@ impl Totals {
             ("read points named", self.reads_ready),
             ("reads lost", self.reads_lost),
             ("trims", self.trims),
+            ("snapshots", self.snapshots),
+            ("installs", self.installs),
             ("ambushes sprung", self.ambushes_sprung),
             ("disks wiped", self.wipes),
             ("refusals", self.refusals),

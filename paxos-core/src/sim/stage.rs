@@ -125,6 +125,13 @@ impl Cluster {
                 self.log(id, &Event::Applied { through: slot });
                 self.node_mut(id).applied_said = slot;
             }
+            Effect::SnapshotMade(meta) => self.check.snapshot_made(id, &meta),
+            Effect::SnapshotKept(meta) => self.kept(id, &meta),
+            Effect::Installed(meta) => {
+                let node = self.node_mut(id);
+                (node.applied, node.applied_said) = (meta.slot, meta.slot);
+                self.installed(id, &meta, None);
+            }
             Effect::WakeAt(local) => self.arm(id, local),
             Effect::Later(part) => {
                 let life = self.node(id).life;

@@ -182,6 +182,11 @@ fn fields(json: &mut Json<'_>, event: &Event) {
             json.slot("point", *point);
         }
         Event::ReadsLost { through } => json.number("through", *through),
+        Event::SnapshotWanted { from, above } => {
+            json.replica("from", *from);
+            json.slot("above", *above);
+        }
+        Event::SnapshotKept { slot } | Event::Installed { slot } => json.slot("slot", *slot),
         Event::Halted { reason } => json.text("reason", halt(reason)),
         Event::Note { text } => json.text("text", text),
     }

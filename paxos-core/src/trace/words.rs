@@ -283,6 +283,11 @@ impl fmt::Display for Event {
                 write!(f, "reads up to {through} at point {}", point.number())
             }
             Self::ReadsLost { through } => write!(f, "gives up reads up to {through}"),
+            Self::SnapshotWanted { from, above } => {
+                write!(f, "wants a snapshot above {} of {}", above.number(), At(*from))
+            }
+            Self::SnapshotKept { slot } => write!(f, "keeps a snapshot of {}", slot.number()),
+            Self::Installed { slot } => write!(f, "installs a snapshot of {}", slot.number()),
             Self::Halted { reason } => write!(f, "halts: {}", halted(reason)),
             Self::Note { text } => f.write_str(text),
         }

@@ -271,9 +271,11 @@ impl<'a> Canvas<'a> {
                 let facts: Vec<String> = writes.iter().map(ToString::to_string).collect();
                 square(x - 14, y, "persist") + &label(x, y, "persist", &facts.join(", "))
             }
-            Event::ReadsReady { .. } | Event::ReadsLost { .. } => {
-                label(x, y, "commit", &placed.record.event.to_string())
-            }
+            Event::ReadsReady { .. }
+            | Event::ReadsLost { .. }
+            | Event::SnapshotWanted { .. }
+            | Event::SnapshotKept { .. }
+            | Event::Installed { .. } => label(x, y, "commit", &placed.record.event.to_string()),
             Event::Durable { through } => {
                 square(x - 14, y, "durable")
                     + &label(x, y, "persist", &format!("durable {}", through.number()))

@@ -44,6 +44,9 @@ pub enum Rule {
     L5,
     E8,
     R3,
+    N1,
+    N2,
+    N4,
     /// §15: one value for each slot is chosen, for ever.
     Agreement,
     /// §5: who sends which message to whom.

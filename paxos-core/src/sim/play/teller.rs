@@ -155,6 +155,9 @@ impl Teller {
             | Event::ReadAsked { .. }
             | Event::ReadsReady { .. }
             | Event::ReadsLost { .. }
+            | Event::SnapshotWanted { .. }
+            | Event::SnapshotKept { .. }
+            | Event::Installed { .. }
             | Event::Halted { .. } => Some(event.to_string()),
             Event::Paused { .. }
             | Event::Timeout

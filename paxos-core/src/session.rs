@@ -110,6 +110,11 @@ impl SessionTable {
         }
     }
 
+    /// How much it remembers.
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
     /// How many sessions are known.
     pub fn len(&self) -> usize {
         self.sessions.len()

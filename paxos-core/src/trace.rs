@@ -62,6 +62,8 @@ pub enum Packet {
     Shared(Arc<Message>),
     /// Between hosts, and no message of the protocol.
     Host(Sealed),
+    /// Between hosts too, on the channel of snapshots.
+    Snapshot(Sealed),
 }
 
 impl Packet {
@@ -77,7 +79,7 @@ impl Packet {
                 Some(message.expect("what one replica encodes every replica decodes"))
             }
             Self::Shared(message) => Some(Message::clone(message)),
-            Self::Host(_) => None,
+            Self::Host(_) | Self::Snapshot(_) => None,
         }
     }
 }

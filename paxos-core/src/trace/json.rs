@@ -300,7 +300,7 @@ fn written(json: &mut Json<'_>, write: &Write) {
 fn carried(json: &mut Json<'_>, packet: &Packet) {
     match (packet, packet.open()) {
         (_, Some(opened)) => message(json, &opened),
-        (Packet::Host(sealed) | Packet::Encoded(sealed), None) => {
+        (Packet::Host(sealed) | Packet::Snapshot(sealed) | Packet::Encoded(sealed), None) => {
             json.text("kind", "Host");
             json.number("bytes", sealed.bytes().len() as u64);
         }

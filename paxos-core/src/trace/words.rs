@@ -233,6 +233,9 @@ impl fmt::Display for Packet {
             (Self::Host(sealed) | Self::Encoded(sealed), None) => {
                 write!(f, "a host's frame of {} bytes", sealed.bytes().len())
             }
+            (Self::Snapshot(sealed), None) => {
+                write!(f, "a frame of {} bytes about a snapshot", sealed.bytes().len())
+            }
             (Self::Shared(_), None) => f.write_str("nothing"),
         }
     }

@@ -200,8 +200,8 @@ impl Store {
                 let removed = keys.iter().filter_map(|key| self.remove(key)).count();
                 length(removed)
             }
-            Write::Add { key, delta } => self.add(key, delta),
-            Write::Append { key, value } => self.append(key, &value),
+            Write::Add { key, delta } => self.add(&key, delta),
+            Write::Append { key, value } => self.append(&key, &value),
             Write::MSet(pairs) => {
                 for (key, value) in pairs {
                     self.put(&key, value);
@@ -211,8 +211,8 @@ impl Store {
         }
     }
 
-    fn add(&mut self, key: Bytes, delta: i64) -> Outcome {
-        let present = match self.values.get(&key) {
+    fn add(&mut self, key: &Bytes, delta: i64) -> Outcome {
+        let present = match self.values.get(key) {
             None => Some(0),
             Some(value) => parse_integer(value),
         };
@@ -222,12 +222,12 @@ impl Store {
         let Some(sum) = present.checked_add(delta) else {
             return Outcome::Refused(Refusal::Overflow);
         };
-        self.put(&key, Bytes::from(sum.to_string()));
+        self.put(key, Bytes::from(sum.to_string()));
         Outcome::Integer(sum)
     }
 
-    fn append(&mut self, key: Bytes, tail: &Bytes) -> Outcome {
-        let present = self.values.get(&key).cloned().unwrap_or_default();
+    fn append(&mut self, key: &Bytes, tail: &Bytes) -> Outcome {
+        let present = self.values.get(key).cloned().unwrap_or_default();
         let bytes = present.len() + tail.len();
         if bytes > VALUE_BYTES_MAX {
             return Outcome::Refused(Refusal::ValueTooLarge);
@@ -235,7 +235,7 @@ impl Store {
         let mut whole = Vec::with_capacity(bytes);
         whole.extend_from_slice(&present);
         whole.extend_from_slice(tail);
-        self.put(&key, Bytes::from(whole));
+        self.put(key, Bytes::from(whole));
         length(bytes)
     }
 

@@ -135,7 +135,7 @@ fn format() -> Format {
     }
 }
 
-const fn options() -> WalOptions {
+fn options() -> WalOptions {
     WalOptions {
         segment_bytes: SEGMENT_BYTES_MIN,
         spares: 1,

@@ -154,6 +154,7 @@ mod remote;
 mod router;
 mod session;
 mod shared;
+mod snapshot;
 mod submit;
 mod succession;
 mod trace;
@@ -178,13 +179,14 @@ pub use paxos_core::message::Connectivity;
 pub use paxos_core::output::{Halt, RecoverError, Role, Status};
 pub use paxos_core::port::{Format, Room, StorageError};
 pub use paxos_core::quorum::QuorumRule;
+pub use paxos_core::snapshot::ImageDigest;
 
 pub use crate::applied::{AppliedSlot, AppliedStream, StreamEnd};
 pub use crate::builder::Builder;
 pub use crate::client::{Applied, Client, Consistency, Delivery, SessionRequest};
 pub use crate::codec::{CodecError, CommandCodec, Postcard};
 pub use crate::error::{
-    ClientError, Rejection, StartError, StopReason, TransferError, Uncertainty,
+    ClientError, MakeSnapshotError, Rejection, StartError, StopReason, TransferError, Uncertainty,
 };
 pub use crate::machine::{Batch, SnapshotError, SnapshotStream, StateMachine};
 pub use crate::memory::{MemoryFaults, MemoryNetwork, MemoryTransport};
@@ -194,4 +196,5 @@ pub use crate::options::NodeOptions;
 pub use crate::remote::client::{ConnectError, RemoteClient, RemoteOptions};
 pub use crate::remote::serve::{ServeOptions, Serving, ServingStatus};
 pub use crate::shared::{Leadership, NodeEventState, NodeStatus};
+pub use crate::snapshot::{Receiving, Sending, SnapshotInfo, SnapshotStatus};
 pub use crate::trace::{TraceFile, TraceSink};

@@ -150,6 +150,16 @@ meters! {
         dropped_down,
         /// Messages not sent because they exceed the transport's frames.
         dropped_too_large,
+        /// Snapshots of this node's own making that became durable.
+        snapshots_made,
+        /// Snapshots of peers that became durable here.
+        snapshots_received,
+        /// Those of them that the state machine and the replica jumped to.
+        snapshots_installed,
+        /// Bytes of snapshots sent to peers.
+        snapshot_bytes_sent,
+        /// Bytes of snapshots that came from peers, repeated ones included.
+        snapshot_bytes_received,
         /// Reads of the log.
         loads,
         /// How often the node woke up.

@@ -21,13 +21,14 @@ use crate::builder::Builder;
 use crate::client::Client;
 use crate::codec::CommandCodec;
 use crate::driver::Driver;
-use crate::error::{StopReason, TransferError, panic_words};
+use crate::error::{MakeSnapshotError, StopReason, TransferError, panic_words};
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
 use crate::shared::{Closing, Leadership, NodeEventState, NodeStatus, Shared};
+use crate::snapshot::SnapshotInfo;
 use crate::submit::Request;
 
-/// How long the end of the journal's thread and of the state machine's work is waited for, once
+/// How long the end of the storage's threads and of the state machine's work is waited for, once
 /// the node has stopped. A wedged device must not keep a program from ending.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -99,11 +100,12 @@ impl<M: StateMachine> Node<M> {
     /// What can be seen of the node. Cheap: a copy of what its task wrote down last, with each
     /// heartbeat and change of leadership; `applied` is that of this moment.
     pub fn status(&self) -> NodeStatus {
-        let (mut replica, room) =
-            self.shared.published(|published| (published.status.clone(), published.room));
+        let (mut replica, room, snapshots) = self.shared.published(|published| {
+            (published.status.clone(), published.room, published.snapshots.clone())
+        });
         replica.applied = self.shared.applied();
         replica.committed = replica.committed.max(replica.applied);
-        NodeStatus { replica, room, stopped: self.shared.stopped.borrow().clone() }
+        NodeStatus { replica, room, snapshots, stopped: self.shared.stopped.borrow().clone() }
     }
 
     /// What the node counted since it started. Cheap, and consistent in each number only; those of
@@ -162,6 +164,22 @@ impl<M: StateMachine> Node<M> {
         }
     }
 
+    /// Makes a snapshot of a state that includes everything that this node had applied, and waits until it
+    /// is durable. If that is the newest one already, it is told of that one. The node goes on meanwhile.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future withdraws nothing: the snapshot is made all the same.
+    pub async fn snapshot(&self) -> Result<SnapshotInfo, MakeSnapshotError> {
+        let made = self.shared.order_snapshot();
+        let mut stopped = self.shared.stopped.subscribe();
+        tokio::select! {
+            biased;
+            made = made => made.unwrap_or(Err(MakeSnapshotError::Stopped)),
+            _ = stopped.wait_for(Option::is_some) => Err(MakeSnapshotError::Stopped),
+        }
+    }
+
     /// Stops the node in an orderly way: refuses new requests; where it leads and another voter can, makes
     /// way for that one first, for an election timeout at most; waits up to
     /// [`crate::NodeOptions::shutdown_timeout`] for the requests that were taken, which the next leader
@@ -196,11 +214,11 @@ impl<M: StateMachine> Drop for Node<M> {
 pub(crate) async fn supervise<M: StateMachine>(
     driver: Driver<ReplyTo<M>>,
     applier: JoinHandle<()>,
-    journal: Option<oneshot::Receiver<()>>,
+    threads: Vec<(&'static str, oneshot::Receiver<()>)>,
     shared: Arc<Shared>,
 ) {
     let replica = driver.id;
-    // The driver owns transport and journal: both are dropped, and so closed, when it ends.
+    // The driver owns transport and queues: all are dropped, and so closed, when it ends.
     let reason = AssertUnwindSafe(driver.run())
         .catch_unwind()
         .await
@@ -219,14 +237,12 @@ pub(crate) async fn supervise<M: StateMachine>(
             abort.abort();
         }
     };
-    let journal = async {
-        if let Some(end) = journal
-            && tokio::time::timeout(END_TIMEOUT, end).await.is_err()
-        {
-            tracing::warn!(%replica, "the journal's thread is stuck in a call of the storage");
+    let threads = threads.into_iter().map(|(thread, end)| async move {
+        if tokio::time::timeout(END_TIMEOUT, end).await.is_err() {
+            tracing::warn!(%replica, thread, "a thread is stuck in a call of the storage");
         }
-    };
-    futures::join!(applier, journal);
+    });
+    futures::join!(applier, futures::future::join_all(threads));
     tracing::info!(%replica, "stopped");
     shared.leadership.send_replace(Leadership::Unknown);
     shared.stopped.send_replace(Some(reason));

@@ -19,11 +19,12 @@ use tokio::sync::{oneshot, watch};
 
 use crate::applied::PageOrder;
 use crate::clock::Clock;
-use crate::error::{ClientError, StopReason, TransferError};
+use crate::error::{ClientError, MakeSnapshotError, StopReason, TransferError};
 use crate::lanes::{Lane, Lanes};
 use crate::metrics::Meters;
 use crate::options::NodeOptions;
 use crate::session::Numbering;
+use crate::snapshot::{Order as SnapshotOrder, SnapshotInfo, SnapshotStatus};
 use crate::waiters::{Waiter, Waiting};
 
 /// What can be seen of a node.
@@ -34,6 +35,8 @@ pub struct NodeStatus {
     pub replica: Status,
     /// Whether its storage takes new commands.
     pub room: Room,
+    /// Its snapshots.
+    pub snapshots: SnapshotStatus,
     /// Why it stopped, if it did.
     pub stopped: Option<StopReason>,
 }
@@ -90,6 +93,7 @@ pub(crate) enum Closing {
 pub(crate) struct Published {
     pub(crate) status: Status,
     pub(crate) room: Room,
+    pub(crate) snapshots: SnapshotStatus,
     pub(crate) core: Counters,
     pub(crate) transport: TransportCounters,
 }
@@ -97,7 +101,9 @@ pub(crate) struct Published {
 impl Published {
     /// Before anything happened.
     pub(crate) fn first(replica: &Replica, transport: TransportCounters) -> Self {
-        Self { status: replica.status(), room: Room::Ample, core: replica.counters(), transport }
+        let snapshots = SnapshotStatus::default();
+        let (status, core) = (replica.status(), replica.counters());
+        Self { status, room: Room::Ample, snapshots, core, transport }
     }
 }
 
@@ -122,6 +128,7 @@ pub(crate) struct Shared {
     pub(crate) published: Mutex<Published>,
     orders: Mutex<Vec<Order>>,
     pages: Mutex<Vec<PageOrder>>,
+    snapshot_orders: Mutex<Vec<SnapshotOrder>>,
     pub(crate) events: watch::Sender<NodeEventState>,
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) stopped: watch::Sender<Option<StopReason>>,
@@ -152,6 +159,7 @@ impl Shared {
             published: Mutex::new(published),
             orders: Mutex::new(Vec::new()),
             pages: Mutex::new(Vec::new()),
+            snapshot_orders: Mutex::new(Vec::new()),
             events: watch::Sender::new(events),
             leadership: watch::Sender::new(Leadership::Unknown),
             stopped: watch::Sender::new(None),
@@ -242,6 +250,21 @@ impl Shared {
     /// What streams asked for and did not get yet.
     pub(crate) fn take_pages(&self) -> Vec<PageOrder> {
         core::mem::take(&mut *self.pages.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Asks the node's task for a snapshot; the answer never comes if the task ends first.
+    pub(crate) fn order_snapshot(
+        &self,
+    ) -> oneshot::Receiver<Result<SnapshotInfo, MakeSnapshotError>> {
+        let (order, made) = oneshot::channel();
+        self.snapshot_orders.lock().unwrap_or_else(PoisonError::into_inner).push(order);
+        self.nudge();
+        made
+    }
+
+    /// What was ordered and not taken yet.
+    pub(crate) fn take_snapshot_orders(&self) -> Vec<SnapshotOrder> {
+        core::mem::take(&mut *self.snapshot_orders.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Wakes the node's task.

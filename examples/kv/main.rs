@@ -13,10 +13,12 @@ mod command;
 mod config;
 mod connection;
 mod digest;
+mod image;
 mod info;
 mod limits;
 mod log;
 mod machine;
+mod map;
 mod memory;
 mod replica;
 mod resp;
@@ -78,13 +80,13 @@ fn run(invocation: Invocation) -> Result<(), String> {
             (1..=replicas).for_each(|id| say(format_args!("  {program} serve {dir}/{id}")));
             Ok(())
         }
-        Invocation::Serve { dir, reads, trace_out } => {
-            let settings = Settings { reads, trace_out, ..config::load(&dir)? };
+        Invocation::Serve { dir, reads, trace_out, snapshot_mib } => {
+            let settings = Settings { reads, snapshot_mib, trace_out, ..config::load(&dir)? };
             start(vec![settings], "kv serve")
         }
-        Invocation::Demo { data, base_port, reads } => {
-            let settings = demo_settings(&data, base_port)?;
-            let settings = settings.into_iter().map(|settings| Settings { reads, ..settings });
+        Invocation::Demo { data, base_port, reads, snapshot_mib } => {
+            let settings = demo_settings(&data, base_port)?.into_iter();
+            let settings = settings.map(|settings| Settings { reads, snapshot_mib, ..settings });
             start(settings.collect(), "kv")
         }
     }

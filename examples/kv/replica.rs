@@ -95,7 +95,12 @@ impl Prepared {
         memory_bound: usize,
     ) -> Result<Replica, String> {
         let published = Published::default();
-        let mut options = node_options();
+        let log_bytes = self.settings.snapshot_mib << 20;
+        let mut options = NodeOptions {
+            snapshot_log_bytes: log_bytes,
+            trim_reserve_bytes: log_bytes,
+            ..node_options()
+        };
         if let Some(path) = &self.settings.trace_out {
             let file = TraceFile::create(path);
             let file = file.map_err(|error| format!("{}: {error}", path.display()))?;

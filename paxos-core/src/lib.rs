@@ -48,6 +48,7 @@
 //!         }
 //!         Output::ReadsReady { .. } | Output::ReadsLost { .. } => unreachable!("nobody reads"),
 //!         Output::QuorumReadsReady { .. } | Output::QuorumReadsLost { .. } => unreachable!(),
+//!         Output::SnapshotWanted { .. } => unreachable!("nothing is trimmed"),
 //!         Output::Halt(reason) => panic!("{reason}"),
 //!         // 5. Wait for the next input: a message, a proof, a client, or the time.
 //!         Output::Idle { wake_at } => {
@@ -92,6 +93,7 @@ pub mod session;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod single;
+pub mod snapshot;
 mod stored;
 mod survey;
 pub mod trace;

@@ -1,5 +1,5 @@
-//! The ports that adapters implement: [`Storage`], [`Transport`], and for clients that are not
-//! replicas [`ClientListener`], [`ClientConnector`] and [`ClientLink`].
+//! The ports that adapters implement: [`Storage`] and [`SnapshotStore`], [`Transport`], and for clients
+//! that are not replicas [`ClientListener`], [`ClientConnector`] and [`ClientLink`].
 //!
 //! Owns: the contract between the core and the outside. No protocol module imports this one; the
 //! host and the simulator do. An adapter depends on `paxos-core` alone.
@@ -15,8 +15,9 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 use crate::durable::{Durable, WriteBatch};
-use crate::ids::{Incarnation, ReplicaId};
+use crate::ids::{GroupId, Incarnation, ReplicaId, Slot};
 use crate::membership::KeyPin;
+use crate::snapshot::{ImageDigest, SnapshotMeta};
 pub use crate::stored::{Format, LoadRange, Loaded, Recovered, RecoveredVote, Start};
 
 // ---------------------------------------------------------------------------------------------
@@ -154,11 +155,13 @@ impl std::error::Error for StorageError {
 /// Everything in a batch whose [`Durable`] was returned survives the loss of power. Batches of a
 /// group survive in order: never a later one without all earlier ones.
 pub trait Storage: Send {
-    /// Reads back what earlier lives left, and makes a new incarnation durable: the first
-    /// ([`Incarnation::first`]) of a directory that was never started, else the one that follows
-    /// the last ([`Incarnation::following`]). Called once, before anything else. What it returns is
-    /// itself durable when it returns. Fails with [`StorageError::Refused`] if a
-    /// [`crate::durable::Write::Refused`] was ever written.
+    /// Reads back what earlier lives left, the newest snapshot's facts among it, and makes a new
+    /// incarnation durable: the first ([`Incarnation::first`]) of a directory that was never
+    /// started, else the one that follows the last ([`Incarnation::following`]). Called once, before
+    /// anything else. What it returns is itself durable when it returns. The snapshot is one whose
+    /// image was found whole; where the newest is damaged an older one takes its place, if the log
+    /// goes on from there, else it fails with [`StorageError::Corrupt`]. Fails with
+    /// [`StorageError::Refused`] if a [`crate::durable::Write::Refused`] was ever written.
     fn recover(&mut self, nonce: u32) -> Result<Vec<Recovered>, StorageError>;
 
     /// Writes all batches, of however many groups, with one write and one sync, and returns their
@@ -175,6 +178,80 @@ pub trait Storage: Send {
 
     /// Whether calls wait for a device.
     fn blocking(&self) -> Blocking;
+
+    /// Where snapshots are kept, beside the log. Called once, after [`Storage::recover`]. A storage
+    /// without one, which is what this says unless an adapter says otherwise, has a log that is never
+    /// trimmed.
+    fn snapshots(&mut self) -> Option<Box<dyn SnapshotStore>> {
+        None
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Snapshots
+
+/// Keeps snapshots of all groups of one replica. Used beside [`Storage`], from a thread of its own,
+/// so that a large image delays no vote. An error is final for the image that it struck, which is
+/// forgotten and gives its space back; others, and the log, go on.
+///
+/// Of each group one image of this replica's own is being made at most, and one of a peer's is being
+/// received: the writer of an earlier one fails with [`StorageError::Mismatch`].
+pub trait SnapshotStore: Send {
+    /// The finished snapshots of a group, oldest first, one of a slot. Reads no image.
+    fn list(&mut self, group: GroupId) -> Result<Vec<SnapshotMeta>, StorageError>;
+
+    /// Begins an image of this replica's own making. What is unfinished of earlier ones is gone.
+    fn create(&mut self, group: GroupId) -> Result<Box<dyn SnapshotWriter>, StorageError>;
+
+    /// Goes on with an image that comes from a peer, or begins it: what an earlier life received of
+    /// the same one is still there, as far as it was synced. What was received of another one is
+    /// gone. May read and write all that is held.
+    fn receive(&mut self, meta: &SnapshotMeta) -> Result<Box<dyn SnapshotWriter>, StorageError>;
+
+    /// What an earlier life, or this one, began to receive and did not finish: whoever asks peers for
+    /// this image again need not fetch what is held of it. It is forgotten once one that includes as
+    /// much is finished. A store that keeps nothing unfinished says `None`.
+    fn unfinished(&mut self, _group: GroupId) -> Result<Option<SnapshotMeta>, StorageError> {
+        Ok(None)
+    }
+
+    /// Opens a finished one, or `None` if it was removed meanwhile.
+    fn open(
+        &mut self,
+        meta: &SnapshotMeta,
+    ) -> Result<Option<Box<dyn SnapshotReader>>, StorageError>;
+
+    /// Removes the finished snapshots of a group below this slot, but never the newest one. Those
+    /// that are open can be read to their end.
+    fn remove_below(&mut self, group: GroupId, slot: Slot) -> Result<(), StorageError>;
+}
+
+/// An image that is being written. Dropped unfinished, it is no snapshot; what was received of it may
+/// be gone on with.
+pub trait SnapshotWriter: Send {
+    /// How many bytes it holds, earlier lives' included. The next byte to be written is this one.
+    fn held(&self) -> u64;
+
+    /// Writes the next bytes, and syncs now and then. More than a peer offered is
+    /// [`StorageError::Corrupt`].
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError>;
+
+    /// Makes the image a snapshot: once this returns it survives the loss of power, as a whole, and
+    /// takes the place of another one of its slot. Fails with [`StorageError::Corrupt`], and forgets
+    /// what it holds, if length or digest are not those of `meta`; with [`StorageError::Mismatch`]
+    /// if `meta` is not what was received, or makes no sense. After an error it survives as a whole
+    /// or not at all, and is not listed.
+    fn finish(self: Box<Self>, meta: &SnapshotMeta) -> Result<(), StorageError>;
+
+    /// Length and digest of what it holds.
+    fn image(&self) -> (u64, ImageDigest);
+}
+
+/// A finished image.
+pub trait SnapshotReader: Send {
+    /// The bytes from `offset` on, at most `bytes_max`; fewer only at the end. Damage is
+    /// [`StorageError::Corrupt`].
+    fn read_at(&mut self, offset: u64, bytes_max: usize) -> Result<Bytes, StorageError>;
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ mod learn;
 mod page;
 mod read;
 mod safety;
+mod snapshot;
 mod survey;
 mod transfer;
 
@@ -40,7 +41,7 @@ use crate::message::{Body, Message, Origin, Refused};
 use crate::outbox::Outbox;
 use crate::output::{
     Counters, Halt, NotProposed, Output, ProposeError, Proposed, ReadError, ReadTicket, Recipients,
-    RecoverError, Role, Status, TrimError,
+    RecoverError, Role, Status,
 };
 use crate::pacemaker::{Pacemaker, Timer};
 use crate::proposer::Proposer;
@@ -80,6 +81,8 @@ pub struct Replica {
     watermark: Option<(Ballot, Slot)>,
     /// The committed prefix that the log has a record of.
     recorded: Slot,
+    /// The slot of the newest snapshot that is durable here.
+    snapshot: Slot,
     /// The committed prefix that this leader has told its peers.
     told: Slot,
     repeats: Repeats,
@@ -97,8 +100,9 @@ const DISAGREEING_MAX: usize = VOTERS_MAX + OBSERVERS_MAX;
 impl Replica {
     /// The only constructor: what storage remembers, and `applied`, the last slot that the state
     /// machine's own durable state includes ([`Slot::ZERO`] for one in memory, which is then
-    /// rebuilt from the log). `seed` feeds every random choice: the same inputs give the same
-    /// outputs.
+    /// rebuilt from the log). Where that is less than the newest snapshot, the host restores the
+    /// machine from the snapshot before anything is applied, and the slots after it are handed out.
+    /// `seed` feeds every random choice: the same inputs give the same outputs.
     pub fn recover(
         config: Config,
         recovered: Recovered,
@@ -107,19 +111,36 @@ impl Replica {
         now: Time,
     ) -> Result<Self, RecoverError> {
         config.check_for(&recovered.format.membership).map_err(RecoverError::Config)?;
+        let holds_all = recovered.holds_all();
         let Recovered {
-            format, incarnation, promised, trimmed, votes, chosen, clock, peers, ..
+            format,
+            incarnation,
+            promised,
+            trimmed,
+            votes,
+            chosen,
+            clock,
+            peers,
+            snapshot,
+            ..
         } = recovered;
         let own = format.replica;
         if !format.membership.contains(own) {
             return Err(RecoverError::NotAMember(own));
         }
+        let membership = Arc::new(format.membership);
+        if let Some(meta) = snapshot.as_ref().filter(|meta| !snapshot::is_of(meta, &membership)) {
+            return Err(RecoverError::SnapshotMembership { slot: meta.slot });
+        }
+        let (included, reached) =
+            snapshot.map_or_else(Default::default, |meta| (meta.slot, meta.clock));
+        let applied = applied.max(included);
         if applied < trimmed {
             return Err(RecoverError::AppliedBelowTrim { applied, trimmed });
         }
-        // What the state machine has applied was committed, whether or not that was recorded.
+        // Rule N3. What is applied was committed, whether or not that was recorded.
         let committed = recovered.committed.max(applied);
-        let membership = Arc::new(format.membership);
+        let trimmed = if holds_all { trimmed } else { trimmed.max(included) };
         let origin = Origin {
             cluster: format.cluster,
             group: format.group,
@@ -152,9 +173,10 @@ impl Replica {
             surveys: Surveys::default(),
             pacemaker: Pacemaker::new(&config, &membership, own, incarnation, seed, now),
             outbox: Outbox::new(origin),
-            clock,
+            clock: clock.max(reached),
             watermark: None,
             recorded: recovered.committed,
+            snapshot: included,
             told: Slot::ZERO,
             repeats: Repeats::new(membership.voters().len()),
             flows: Flows::new(&membership, own, config.window_bytes_max),
@@ -165,6 +187,9 @@ impl Replica {
             membership,
             config,
         };
+        if !holds_all {
+            replica.record_jump(included);
+        }
         replica.extend_committed();
         replica.settle();
         Ok(replica)
@@ -320,19 +345,6 @@ impl Replica {
         }
         self.counters.reads_asked += 1;
         Ok(self.reads.ask())
-    }
-
-    /// Forgets every slot up to this one. A snapshot that covers them must be durable.
-    pub fn trim(&mut self, through: Slot) -> Result<(), TrimError> {
-        if through > self.log.applied() {
-            return Err(TrimError { applied: self.log.applied() });
-        }
-        if through > self.log.trimmed() && !self.halted {
-            self.log.trim(through);
-            self.record_committed();
-            self.outbox.write(Write::Trimmed(through));
-        }
-        Ok(())
     }
 
     // --- outputs

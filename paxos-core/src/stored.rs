@@ -6,6 +6,7 @@
 use crate::ballot::Ballot;
 use crate::ids::{ClusterId, GroupId, Incarnation, LogClock, ReplicaId, Slot};
 use crate::membership::Membership;
+use crate::snapshot::SnapshotMeta;
 use crate::value::Value;
 
 /// What an explicit act of formatting writes into an empty directory.
@@ -64,9 +65,17 @@ pub struct Recovered {
     pub clock: LogClock,
     /// The newest life seen of each peer, in rising order of peers.
     pub peers: Vec<(ReplicaId, Incarnation)>,
+    /// The newest snapshot. Whatever the log lacks up to its slot is in it.
+    pub snapshot: Option<SnapshotMeta>,
 }
 
 impl Recovered {
+    /// Whether the log holds every committed slot above `trimmed`: not if a snapshot includes slots
+    /// that the log has no record of as committed.
+    pub(crate) fn holds_all(&self) -> bool {
+        self.snapshot.as_ref().is_none_or(|meta| meta.slot <= self.committed)
+    }
+
     /// What a directory gives that was formatted and holds nothing else yet.
     pub fn formatted(format: Format, incarnation: Incarnation) -> Self {
         Self {
@@ -80,6 +89,7 @@ impl Recovered {
             chosen: Vec::new(),
             clock: LogClock::default(),
             peers: Vec::new(),
+            snapshot: None,
         }
     }
 }

@@ -5,6 +5,8 @@
 //! handle of a life that was ended by [`MemoryStorage::crash`] proves and reads nothing.
 //! Source: protocol.md §6 and §10; Write-Ahead Log, without the disk.
 
+mod snapshots;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,10 +15,12 @@ use paxos_core::ballot::Ballot;
 use paxos_core::durable::{Durable, Write, WriteBatch};
 use paxos_core::ids::{Incarnation, LogClock, ReplicaId, Slot};
 use paxos_core::port::{
-    Blocking, Format, LoadRange, Loaded, Recovered, RecoveredVote, Room, Start, Storage,
-    StorageError,
+    Blocking, Format, LoadRange, Loaded, Recovered, RecoveredVote, Room, SnapshotStore, Start,
+    Storage, StorageError,
 };
 use paxos_core::value::Value;
+
+use snapshots::{Kept, MemorySnapshots};
 
 /// A storage that lives as long as its process. Clones are handles of the same log.
 ///
@@ -48,6 +52,7 @@ struct MemoryLog {
     slots: VecDeque<Entry>,
     /// Slots far beyond those, which a replica that lags far behind may vote on.
     far: BTreeMap<Slot, Entry>,
+    snapshots: Kept,
 }
 
 /// A slot further than this beyond the last one does not stretch the ring.
@@ -76,6 +81,7 @@ impl MemoryStorage {
                 peers: BTreeMap::new(),
                 slots: VecDeque::new(),
                 far: BTreeMap::new(),
+                snapshots: Kept::default(),
             })),
             life: 0,
         }
@@ -95,7 +101,7 @@ impl MemoryStorage {
     }
 
     fn log(&self) -> MutexGuard<'_, MemoryLog> {
-        self.log.lock().expect("no call of the log panics while it holds the lock")
+        lock(&self.log)
     }
 
     fn running(&self) -> Result<MutexGuard<'_, MemoryLog>, StorageError> {
@@ -105,6 +111,10 @@ impl MemoryStorage {
         }
         Ok(log)
     }
+}
+
+fn lock(log: &Mutex<MemoryLog>) -> MutexGuard<'_, MemoryLog> {
+    log.lock().expect("no call of the log panics while it holds the lock")
 }
 
 impl MemoryLog {
@@ -194,6 +204,7 @@ impl MemoryLog {
             chosen: Vec::new(),
             clock: self.clock,
             peers: self.peers.iter().map(|(p, i)| (*p, *i)).collect(),
+            snapshot: self.snapshots.newest().cloned(),
         };
         for (slot, entry) in near.chain(far).filter(|(slot, _)| *slot > self.committed) {
             if let Some((ballot, value)) = &entry.accepted {
@@ -295,5 +306,11 @@ impl Storage for MemoryStorage {
 
     fn blocking(&self) -> Blocking {
         Blocking::Never
+    }
+
+    fn snapshots(&mut self) -> Option<Box<dyn SnapshotStore>> {
+        let running = self.running().is_ok();
+        let snapshots = MemorySnapshots { log: Arc::clone(&self.log), life: self.life };
+        running.then(|| Box::new(snapshots) as _)
     }
 }

@@ -86,7 +86,8 @@ impl Bed {
         let (items, taken) = mpsc::unbounded_channel();
         let (done, _) = mpsc::unbounded_channel();
         let machine = Scribe { applied: Slot::new(included), log: Arc::clone(log) };
-        let applier = Applier::new(machine, Arc::new(Postcard), OWN, taken, done, Arc::new(shared));
+        let (table, codec) = (SessionTable::new(Bounds::default()), Arc::new(Postcard));
+        let applier = Applier::new(machine, table, codec, OWN, taken, done, Arc::new(shared));
         Self { applier, items, log: Arc::clone(log), slot: Slot::ZERO }
     }
 
@@ -94,7 +95,7 @@ impl Bed {
     async fn apply(&mut self, commands: Vec<Command>) {
         self.slot = self.slot.next();
         let batch = paxos_core::value::Batch::new(LogClock::from_millis(10), commands);
-        self.applier.side.values.push_back((self.slot, Value::Batch(batch)));
+        self.applier.side.work.push_back(Work::Value(self.slot, Value::Batch(batch)));
         self.applier.apply_all().await.unwrap();
     }
 

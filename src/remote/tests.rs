@@ -78,6 +78,7 @@ fn errors() -> Vec<ClientError> {
         Uncertainty::LeaderChanged,
         Uncertainty::LinkLost,
         Uncertainty::SessionLost,
+        Uncertainty::Skipped,
     ];
     let rejections = rejections.into_iter().map(ClientError::Rejected);
     let kept = [ClientError::ReplyNotKept { slot: Slot::new(8) }];

@@ -15,6 +15,7 @@ mod host_reads;
 mod host_remote;
 mod host_sessions;
 mod host_silence;
+mod host_snapshots;
 mod host_stops;
 mod host_transfer;
 #[path = "../programs/examples.rs"]

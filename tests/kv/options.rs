@@ -18,11 +18,16 @@ fn the_forms_of_the_help_text_are_understood() {
     let stale = Consistency::Stale { lag_max: Duration::from_millis(40) };
     assert_eq!(
         understood(""),
-        Ok(Invocation::Demo { data: "kv-data".into(), base_port: None, reads })
+        Ok(Invocation::Demo { data: "kv-data".into(), base_port: None, reads, snapshot_mib: 64 })
     );
     assert_eq!(
-        understood("--data=x --base-port 8000 --reads stale:40"),
-        Ok(Invocation::Demo { data: "x".into(), base_port: Some(8000), reads: stale })
+        understood("--data=x --base-port 8000 --reads stale:40 --snapshot-mib 2"),
+        Ok(Invocation::Demo {
+            data: "x".into(),
+            base_port: Some(8000),
+            reads: stale,
+            snapshot_mib: 2
+        })
     );
     assert_eq!(
         understood("init x --replicas 5"),
@@ -37,7 +42,9 @@ fn the_forms_of_the_help_text_are_understood() {
             lease: Some(Duration::from_millis(400))
         })
     );
-    let serve = |reads, trace_out| Ok(Invocation::Serve { dir: "x/1".into(), reads, trace_out });
+    let serve = |reads, trace_out| {
+        Ok(Invocation::Serve { dir: "x/1".into(), reads, trace_out, snapshot_mib: 64 })
+    };
     assert_eq!(understood("serve x/1"), serve(reads, None));
     assert_eq!(understood("serve x/1 --trace-out t"), serve(reads, Some("t".into())));
     assert_eq!(understood("serve x/1 --reads linearizable"), serve(reads, None));

@@ -12,12 +12,13 @@ use std::collections::BTreeMap;
 use std::io;
 
 use super::rng::Rng;
+use super::shelf::Shelf;
 use crate::ballot::Ballot;
 use crate::durable::{Durable, Write, WriteBatch};
 use crate::ids::{Incarnation, LogClock, ReplicaId, Slot};
 use crate::port::{
-    Blocking, Format, LoadRange, Loaded, Recovered, RecoveredVote, Room, Start, Storage,
-    StorageError,
+    Blocking, Format, LoadRange, Loaded, Recovered, RecoveredVote, Room, SnapshotStore, Start,
+    Storage, StorageError,
 };
 use crate::value::Value;
 
@@ -87,7 +88,7 @@ impl DiskFault {
 /// a [`super::Cluster`].
 pub trait CrashStorage: Storage + Debug {
     /// The power fails while `unproved` are being written, in this order. Any prefix of their
-    /// writes may survive. Afterwards [`Storage::recover`] is called again, for the next life.
+    /// writes may survive, and any beginning of an image that was not synced. Afterwards [`Storage::recover`] is called again, for the next life.
     fn crash(&mut self, unproved: Vec<WriteBatch>, rng: &mut Rng);
 
     /// A storage of the same kind, as it is after [`Format`] was written to an empty one.
@@ -141,6 +142,7 @@ pub struct SimDisk {
     trimmed: Slot,
     clock: LogClock,
     peers: BTreeMap<ReplicaId, Incarnation>,
+    shelf: Shelf,
     troubles: Troubles,
 }
 
@@ -158,6 +160,7 @@ impl SimDisk {
             trimmed: Slot::ZERO,
             clock: LogClock::default(),
             peers: BTreeMap::new(),
+            shelf: Shelf::default(),
             troubles: Troubles::default(),
         }
     }
@@ -231,6 +234,7 @@ impl Storage for SimDisk {
                 .collect(),
             clock: self.clock,
             peers: self.peers.iter().map(|(id, life)| (*id, *life)).collect(),
+            snapshot: self.shelf.newest(),
         }])
     }
 
@@ -281,6 +285,10 @@ impl Storage for SimDisk {
         Room::Ample
     }
 
+    fn snapshots(&mut self) -> Option<Box<dyn SnapshotStore>> {
+        Some(Box::new(self.shelf.clone()))
+    }
+
     fn blocking(&self) -> Blocking {
         Blocking::Never
     }
@@ -295,6 +303,7 @@ impl CrashStorage for SimDisk {
         for write in unproved.iter().flat_map(WriteBatch::writes).take(survivors) {
             self.write(write);
         }
+        self.shelf.crash(rng);
         let slow = self.troubles.slow;
         self.troubles = Troubles { slow, ..Troubles::default() };
     }

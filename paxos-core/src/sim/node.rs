@@ -12,6 +12,7 @@ use super::failure::Failure;
 use super::fault::Fact;
 use super::held::Survivors;
 use super::host::Process;
+use super::keeper::Keeper;
 use crate::ballot::Ballot;
 use crate::config::Config;
 use crate::durable::WriteBatch;
@@ -124,6 +125,7 @@ pub(super) struct Node {
     /// What a durable state machine gives back after a crash at least.
     pub(super) applied_durable: Slot,
     pub(super) trimmed: Slot,
+    pub(super) keeper: Keeper,
     pub(super) directory: Directory,
     pub(super) seen: Seen,
     /// A script keeps the disk from doing anything.
@@ -153,6 +155,7 @@ impl Node {
             applying: false,
             applied_durable: Slot::ZERO,
             trimmed: Slot::ZERO,
+            keeper: Keeper::default(),
             directory: Directory::Its,
             seen: Seen::default(),
             disk_held: false,

@@ -56,6 +56,7 @@ impl Cluster {
                 (Channel::Core, sealed.bytes().clone())
             }
             Packet::Host(sealed) => (Channel::Host, sealed.bytes().clone()),
+            Packet::Snapshot(sealed) => (Channel::Snapshot, sealed.bytes().clone()),
             Packet::Shared(_) => return,
         };
         self.turn(id, Stimulus::Frame { from, channel, bytes });
@@ -73,6 +74,14 @@ impl Cluster {
         host.turn(stimulus, Moment { now, local, wall }, &mut effects);
         let status = host.status();
         let reign = status.leader.filter(|_| status.role == Role::Leader);
+        let mut leaving = None;
+        // What it says of itself after a jump is to be seen after the jump.
+        let is_jump =
+            |effect: &Effect| matches!(effect, Effect::SnapshotKept(_) | Effect::Installed(_));
+        let jumps = effects.iter().take_while(|effect| is_jump(effect)).count();
+        for effect in effects.drain(..jumps) {
+            self.carry(id, effect, &mut leaving);
+        }
         self.observe(|observer| observer.became(id, reign, status.committed));
         // A leader's Accept may find no room in the transport. What it proposed is then to be seen
         // from its own votes alone, which are handed out after the Accepts of later slots.
@@ -82,7 +91,6 @@ impl Cluster {
                 self.observe(|observer| observer.proposes(id, batch));
             }
         }
-        let mut leaving = None;
         for effect in effects {
             // A host that stopped by itself is gone, and with it what it did last.
             if !self.node(id).is_up() {
@@ -124,6 +132,13 @@ impl Cluster {
             Effect::Applied(slot) => {
                 self.log(id, &Event::Applied { through: slot });
                 self.node_mut(id).applied_said = slot;
+            }
+            Effect::SnapshotMade(meta) => self.check.snapshot_made(id, &meta),
+            Effect::SnapshotKept(meta) => self.kept(id, &meta),
+            Effect::Installed(meta) => {
+                let node = self.node_mut(id);
+                (node.applied, node.applied_said) = (meta.slot, meta.slot);
+                self.installed(id, &meta, None);
             }
             Effect::WakeAt(local) => self.arm(id, local),
             Effect::Later(part) => {
@@ -184,7 +199,12 @@ impl Cluster {
     fn look_at(&mut self, from: ReplicaId, to: ReplicaId, frame: Frame) -> Leaving {
         let bytes = join(frame.chunks.clone());
         if frame.channel != Channel::Core {
-            return Leaving { frame, packet: Packet::Host(Sealed::new(bytes)), kind: None };
+            let sealed = Sealed::new(bytes);
+            let packet = match frame.channel {
+                Channel::Snapshot => Packet::Snapshot(sealed),
+                Channel::Core | Channel::Host => Packet::Host(sealed),
+            };
+            return Leaving { frame, packet, kind: None };
         }
         let message = codec::decode(bytes.clone());
         let message = message.expect("what one replica encodes every replica decodes");

@@ -192,6 +192,11 @@ fn fields(json: &mut Json<'_>, event: &Event) {
             };
             json.text("reason", reason);
         }
+        Event::SnapshotWanted { from, above } => {
+            json.replica("from", *from);
+            json.slot("above", *above);
+        }
+        Event::SnapshotKept { slot } | Event::Installed { slot } => json.slot("slot", *slot),
         Event::Halted { reason } => json.text("reason", halt(reason)),
         Event::Note { text } => json.text("text", text),
     }
@@ -305,7 +310,7 @@ fn written(json: &mut Json<'_>, write: &Write) {
 fn carried(json: &mut Json<'_>, packet: &Packet) {
     match (packet, packet.open()) {
         (_, Some(opened)) => message(json, &opened),
-        (Packet::Host(sealed) | Packet::Encoded(sealed), None) => {
+        (Packet::Host(sealed) | Packet::Snapshot(sealed) | Packet::Encoded(sealed), None) => {
             json.text("kind", "Host");
             json.number("bytes", sealed.bytes().len() as u64);
         }

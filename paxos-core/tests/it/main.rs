@@ -35,6 +35,7 @@ mod samples;
 mod scripts;
 mod sessions;
 mod single;
+mod snapshots;
 mod traces;
 mod transfer;
 mod values;

@@ -278,7 +278,10 @@ impl<'a> Canvas<'a> {
             Event::ReadsReady { .. }
             | Event::ReadsLost { .. }
             | Event::QuorumReadsReady { .. }
-            | Event::QuorumReadsLost { .. } => words("commit"),
+            | Event::QuorumReadsLost { .. }
+            | Event::SnapshotWanted { .. }
+            | Event::SnapshotKept { .. }
+            | Event::Installed { .. } => words("commit"),
             Event::Durable { through } => {
                 square(x - 14, y, "durable")
                     + &label(x, y, "persist", &format!("durable {}", through.number()))

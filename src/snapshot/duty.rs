@@ -332,19 +332,14 @@ impl<W: Waiter> Driver<W> {
     fn look(&mut self, now: Time) {
         let snapshots = &mut self.snapshots;
         snapshots.looked_at = now;
-        let Some(newest) = snapshots.known.last().map(|meta| meta.slot) else { return };
+        let Some(newest) = snapshots.newest().map(|meta| meta.slot) else { return };
         snapshots.senders.forget_silent(now);
         let below = snapshots.senders.lowest().map_or(newest, |slot| slot.min(newest));
         if snapshots.known.first().is_some_and(|meta| meta.slot < below) {
             self.errand(Errand::Remove(below));
         }
-        let applied = self.intake.reported;
-        let tail = applied.number().saturating_sub(self.options.trim_tail_slots);
         let lacking = self.replica.peer_prefixes().map(|(_, prefix)| prefix).min();
-        let kept = lacking.map_or(tail, |prefix| prefix.number().min(tail));
-        // However much that is, no more than the reserve is kept of what a snapshot includes.
-        let floor = self.snapshots.log.within(self.options.trim_reserve_bytes).number();
-        let through = newest.min(Slot::new(kept.max(floor))).min(applied);
+        let through = self.snapshots.trimmable(self.intake.reported, lacking, &self.options);
         if through <= self.snapshots.trimmed {
             return;
         }

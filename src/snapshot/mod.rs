@@ -199,6 +199,16 @@ impl Snapshots {
                 .is_some_and(|interval| now.since(self.maker.last_at) >= interval)
     }
 
+    /// How far the log may be trimmed: a tail stays, and what a connected peer lacks, of which this is the
+    /// lowest; but of what a snapshot includes no more than the reserve, and nothing that none does.
+    fn trimmable(&self, applied: Slot, lacking: Option<Slot>, options: &NodeOptions) -> Slot {
+        let Some(newest) = self.newest() else { return Slot::ZERO };
+        let tail = Slot::new(applied.number().saturating_sub(options.trim_tail_slots));
+        let kept = lacking.map_or(tail, |prefix| prefix.min(tail));
+        let floor = self.log.within(options.trim_reserve_bytes);
+        kept.max(floor).min(newest.slot).min(applied)
+    }
+
     pub(crate) fn status(&self) -> SnapshotStatus {
         SnapshotStatus {
             supported: self.errands.is_some(),
@@ -246,6 +256,36 @@ pub(crate) mod tests {
 
     fn at(seconds: u64) -> Time {
         Time::from_nanos(seconds * 1_000_000_000)
+    }
+
+    /// p24: what connected peers lack stays, up to a reserve, and so does a tail; nothing above the newest
+    /// snapshot is ever trimmed.
+    #[test]
+    fn p24_a_tail_and_what_peers_lack_stay_up_to_the_reserve() {
+        let options = NodeOptions {
+            trim_tail_slots: 10,
+            trim_reserve_bytes: 50 << 20,
+            ..NodeOptions::default()
+        };
+        let patience = Duration::from_secs(1);
+        let mut snapshots = Snapshots::new(Start::default(), &options, patience, at(0));
+        for slot in 1..=100 {
+            snapshots.handed_out(Slot::new(slot), 1 << 20);
+        }
+        let trimmable = |snapshots: &Snapshots, applied, lacking: Option<u64>| {
+            snapshots.trimmable(Slot::new(applied), lacking.map(Slot::new), &options).number()
+        };
+        assert_eq!(trimmable(&snapshots, 100, None), 0, "no snapshot includes it");
+        snapshots.learn(meta(95, 10));
+        assert_eq!(trimmable(&snapshots, 100, None), 90, "the tail stays");
+        assert_eq!(trimmable(&snapshots, 100, Some(70)), 70, "a peer lacks the rest");
+        assert_eq!(trimmable(&snapshots, 100, Some(20)), 50, "a peer lacks more than the reserve");
+        assert_eq!(trimmable(&snapshots, 60, None), 50, "the rest is not applied");
+        snapshots.learn(meta(30, 10));
+        assert_eq!(snapshots.newest().unwrap().slot, Slot::new(95));
+        let mut early = Snapshots::new(Start::default(), &options, patience, at(0));
+        early.learn(meta(30, 10));
+        assert_eq!(trimmable(&early, 100, None), 30, "none includes the rest");
     }
 
     #[test]

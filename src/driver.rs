@@ -547,6 +547,9 @@ impl<W: Waiter> Driver<W> {
             published.room = self.room;
             published.core = self.replica.counters();
             published.transport = self.transport.counters();
+            if published.membership != *self.replica.membership() {
+                published.membership.clone_from(self.replica.membership());
+            }
             core::mem::replace(&mut published.status, status).disagreeing
         });
         let replica = self.id;

@@ -21,7 +21,7 @@ usage:
                                      lay out DIR/1 to DIR/N, each with config.toml, key and data,
                                      for N (1 to 9) replicas that run as processes of their own;
                                      replica i takes clients on port P+i, peers on port P+100+i
-  kv serve DIR/I [--reads HOW] [--trace-out FILE]
+  kv serve DIR/I [--reads HOW] [--admin PATH] [--trace-out FILE]
                                      run the replica of that directory
   kv --help                          this text
   kv --version                       the version
@@ -39,6 +39,8 @@ options:
   --lease MS       written down: voters promise the leader to elect nobody else for MS milliseconds
                    (200 to 500), so that it serves linearizable reads without asking them. Rests on
                    clocks that run true to one part in ten, and never stand still
+  --admin PATH     the socket for paxosctl, instead of DIR/I/admin.sock: for directories whose paths are
+                   too long for a socket, about 100 bytes
   --trace-out FILE writes the replica's messages, writes and values as JSON, one object a line
 
 environment:
@@ -80,6 +82,8 @@ pub(crate) enum Invocation {
         reads: Consistency,
         /// Where its events are written.
         trace_out: Option<PathBuf>,
+        /// Where its admin socket is; `None`: in its directory.
+        admin: Option<PathBuf>,
     },
 }
 
@@ -104,6 +108,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
             "--data" => given.data = Some(PathBuf::from(value()?)),
             "--base-port" => given.base_port = Some(base_port(&value()?)?),
             "--trace-out" => given.trace_out = Some(PathBuf::from(value()?)),
+            "--admin" => given.admin = Some(PathBuf::from(value()?)),
             "--reads" => given.reads = Some(reads(&value()?)?),
             "--lease" => given.lease = Some(lease(&value()?)?),
             "--replicas" => given.replicas = Some(replicas(&value()?)?),
@@ -125,6 +130,7 @@ struct Given {
     reads: Option<Consistency>,
     lease: Option<Duration>,
     trace_out: Option<PathBuf>,
+    admin: Option<PathBuf>,
 }
 
 impl Given {
@@ -138,6 +144,7 @@ impl Given {
                 refuse(self.replicas.is_some(), "--replicas", "kv alone")?;
                 refuse(self.lease.is_some(), "--lease", "kv alone")?;
                 refuse(self.trace_out.is_some(), "--trace-out", "kv alone")?;
+                refuse(self.admin.is_some(), "--admin", "kv alone")?;
                 Ok(Invocation::Demo {
                     data: self.data.unwrap_or_else(|| "kv-data".into()),
                     base_port: self.base_port,
@@ -148,6 +155,7 @@ impl Given {
                 refuse(self.data.is_some(), "--data", "kv init")?;
                 refuse(self.reads.is_some(), "--reads", "kv init")?;
                 refuse(self.trace_out.is_some(), "--trace-out", "kv init")?;
+                refuse(self.admin.is_some(), "--admin", "kv init")?;
                 Ok(Invocation::Init {
                     dir: dir.into(),
                     replicas: self.replicas.ok_or("kv init needs --replicas N")?,
@@ -161,7 +169,7 @@ impl Given {
                 refuse(self.base_port.is_some(), "--base-port", "kv serve")?;
                 refuse(self.lease.is_some(), "--lease", "kv serve")?;
                 let (reads, trace_out) = (self.reads.unwrap_or_default(), self.trace_out);
-                Ok(Invocation::Serve { dir: dir.into(), reads, trace_out })
+                Ok(Invocation::Serve { dir: dir.into(), reads, trace_out, admin: self.admin })
             }
             ["init" | "serve"] => Err(format!("kv {} needs a directory; see kv --help", words[0])),
             ["init" | "serve", _, extra, ..] => {

@@ -45,6 +45,8 @@ pub(crate) struct Settings {
     pub(crate) reads: Consistency,
     /// Where the replica's events are written, if anywhere: an option, and not in the file.
     pub(crate) trace_out: Option<PathBuf>,
+    /// The admin socket, if an option says where it is; else it is in the replica's directory.
+    pub(crate) admin: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -144,6 +146,7 @@ fn understand(text: &str, dir: &Path) -> Result<Settings, Mistake> {
         file: dir.join(FILE),
         reads: Consistency::default(),
         trace_out: None,
+        admin: None,
     })
 }
 

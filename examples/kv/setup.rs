@@ -141,6 +141,7 @@ fn write_home(
         file: home.join(FILE),
         reads: Consistency::default(),
         trace_out: None,
+        admin: None,
     };
     fs::write(&settings.file, settings.text(DATA_DIR, KEY_FILE))
         .map_err(|error| cannot("write", &settings.file, &error))?;

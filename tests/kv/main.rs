@@ -45,5 +45,6 @@ mod logging;
 mod mistakes;
 mod options;
 mod parsing;
+mod paxosctl;
 mod refusals;
 mod wire;

@@ -71,7 +71,8 @@ fn about(report: &MembersReport) -> String {
     let quorums = &report.quorums;
     let text = format!(
         "{} as {} knows it: {} (rule: {})\n\
-         elections go on after any {} voters have failed, writes after any {}; {} slots in flight",
+         any {} of the voters may fail before elections stop, any {} before writes do; \
+         up to {} slots in flight",
         report.epoch,
         report.replica,
         quorums.text,

@@ -36,7 +36,9 @@ pub(crate) fn run(order: &Order) -> Result<(), Failure> {
             Ok(())
         }
         Ok(_) => Err(ask::unexpected(socket).into()),
-        Err(Trouble::Refusal(reason)) => Err(Failure::Failed(reason)),
+        Err(Trouble::Refusal(reason)) => Err(Failure::Failed(format!(
+            "{reason}; see paxosctl status and members for who could lead"
+        ))),
         Err(Trouble::Silence(why)) => Err(Failure::Silence(format!(
             "{why}; it may have made way all the same: see paxosctl status"
         ))),

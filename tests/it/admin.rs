@@ -135,6 +135,7 @@ async fn status_and_members_say_what_the_node_says() {
     assert_eq!(report.quorums.text, "2 of 3 voters elect, and store");
 }
 
+/// O5: "The requests of a connection are answered one after another, in their order, each by one line".
 #[tokio::test]
 async fn one_connection_asks_many_times_and_is_answered_in_order() {
     let cluster = Cluster::start(1).await;
@@ -221,6 +222,8 @@ async fn metrics_are_text_that_prometheus_reads_in_both_languages() {
     assert_eq!(operator.line().await, "HTTP/1.1 404 Not Found\r\n");
 }
 
+/// O3: "A request is understood whole or refused: another version, an unknown verb and an unknown field
+/// are errors that say so, and nothing is done."
 #[tokio::test]
 async fn what_is_not_understood_is_answered_and_what_is_too_long_ends_the_connection() {
     let cluster = Cluster::start(1).await;
@@ -245,6 +248,8 @@ async fn what_is_not_understood_is_answered_and_what_is_too_long_ends_the_connec
     assert_eq!(operator.line().await, "");
 }
 
+/// O4: "Connections, the bytes of a line, the time of silence, and the time that an answer may be left
+/// untaken are bounded. What goes beyond is closed, and told why where it still listens."
 #[tokio::test]
 async fn connections_are_bounded_and_the_silent_and_the_slow_are_closed() {
     let cluster = Cluster::start(1).await;
@@ -343,6 +348,8 @@ async fn who_has_no_other_voter_makes_way_for_none() {
     assert_eq!(mark(&cluster.node(0).client(), 1).await, Ok(1));
 }
 
+/// O5: "a watch by one line for each change, and it is the last request of its connection"; O6: "An
+/// endpoint outlives its node: it then says why the node stopped, and carries out nothing."
 #[tokio::test]
 async fn a_watch_tells_of_each_change_and_of_the_end() {
     let mut cluster = Cluster::start(3).await;
@@ -388,6 +395,8 @@ async fn a_watch_tells_of_each_change_and_of_the_end() {
     assert_eq!(fault.code, FaultCode::Stopped);
 }
 
+/// O1: "The socket's file has the mode 0600 from the moment it has its name: whoever may not write it, by
+/// the rules of the file system, cannot speak to the node."
 #[tokio::test]
 async fn the_socket_is_its_owners_alone_and_goes_with_the_endpoint() {
     let cluster = Cluster::start(1).await;
@@ -403,6 +412,8 @@ async fn the_socket_is_its_owners_alone_and_goes_with_the_endpoint() {
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
 }
 
+/// O2: "A file that is in the way is replaced only if it is a socket on which nobody listens; at the end
+/// the file is removed only if it is the one that was made."
 #[tokio::test]
 async fn only_a_socket_that_nobody_listens_on_is_replaced() {
     let cluster = Cluster::start(1).await;
@@ -434,4 +445,36 @@ async fn only_a_socket_that_nobody_listens_on_is_replaced() {
     let refused = cluster.node(0).serve_admin(none).await;
     assert!(matches!(refused, Err(AdminError::Options("connections_max"))), "{refused:?}");
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn the_document_shows_lines_that_are_understood() {
+    let text = include_str!("../../docs/admin.md");
+    let requests = text.lines().filter_map(|line| line.strip_prefix("> "));
+    let requests: Vec<_> =
+        requests.map(|line| Request::from_line(line.as_bytes()).expect(line)).collect();
+    for verb in ["status", "members", "metrics", "watch", "transfer"] {
+        assert!(requests.iter().any(|request| request.verb() == verb), "{verb}");
+        assert!(text.contains(&format!("\n| `{verb}` |")), "{verb}");
+    }
+    let answers = text.lines().filter_map(|line| line.strip_prefix("< "));
+    for line in answers {
+        let answer = Answer::from_line(line.as_bytes()).expect(line);
+        // Nothing is missing, and nothing has another name.
+        assert_eq!(answer.to_line().trim_end(), line);
+    }
+    for code in [
+        FaultCode::Malformed,
+        FaultCode::Version,
+        FaultCode::UnknownVerb,
+        FaultCode::Failed,
+        FaultCode::Stopped,
+        FaultCode::TooLong,
+        FaultCode::Idle,
+        FaultCode::Busy,
+    ] {
+        let name = serde_json::to_string(&code).unwrap();
+        let name = name.trim_matches('"');
+        assert!(text.contains(&format!("\n| `{name}` |")), "{name}");
+    }
 }

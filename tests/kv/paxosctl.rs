@@ -1,7 +1,8 @@
 //! The operators' program against real processes: what it prints, and the exit codes that scripts rely on.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -125,6 +126,19 @@ fn a_watch_prints_each_change() {
     assert!(complaint(&child.wait_with_output().unwrap(), 3).contains("ended the connection"));
 }
 
+/// O7: "An order whose answer did not come may have been carried out. Nothing is withdrawn when a connection
+/// ends."
+#[test]
+fn an_order_without_an_answer_may_have_been_carried_out() {
+    let cluster = Cluster::started(3);
+    let leader = settled(&cluster);
+    let socket = cluster.home(leader as u16).join("admin.sock");
+    let mut operator = UnixStream::connect(socket).unwrap();
+    operator.write_all(b"{\"v\":1,\"verb\":\"transfer\"}\n").unwrap();
+    drop(operator);
+    wait_for("another leader", || (settled(&cluster) != leader).then_some(()));
+}
+
 #[test]
 fn who_does_not_answer_is_told_from_who_refuses() {
     let mut cluster = Cluster::started(3);
@@ -160,7 +174,16 @@ fn who_does_not_answer_is_told_from_who_refuses() {
     cluster.process(paused).signal("TERM");
     assert_eq!(cluster.process(paused).wait(), 0);
     assert!(!cluster.home(paused).join("admin.sock").exists());
-    complaint(&ask("status", &cluster.home(paused), &[]), 3);
+    assert!(complaint(&ask("status", &cluster.home(paused), &[]), 3).contains("no socket"));
+    // It is one of several that were named, and hides none of the others.
+    let homes: Vec<_> = cluster.ids().map(|id| cluster.home(id)).collect();
+    let mut arguments = vec!["status".as_ref()];
+    arguments.extend(homes.iter().map(|home| home.as_os_str()));
+    let output = wait_for("news of the end", || {
+        let output = paxosctl(&arguments);
+        text(&output).contains(&format!("! replica {paused} is not heard by ")).then_some(output)
+    });
+    assert!(complaint(&output, 1).contains("1 of 3 nodes did not answer"));
     complaint(&ask("status", &cluster.scratch().join("absent"), &[]), 3);
 }
 

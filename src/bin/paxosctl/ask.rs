@@ -131,7 +131,11 @@ fn converse(
 fn unreachable(socket: &Path, error: &io::Error) -> Trouble {
     let shown = socket.display();
     let kind = error.kind();
-    if kind == io::ErrorKind::NotFound || kind == io::ErrorKind::ConnectionRefused {
+    if kind == io::ErrorKind::NotFound {
+        Trouble::Silence(format!(
+            "there is no socket {shown}: its node is not running, or has it elsewhere"
+        ))
+    } else if kind == io::ErrorKind::ConnectionRefused {
         Trouble::Silence(format!("nobody listens on {shown}: its node is not running"))
     } else if kind == io::ErrorKind::PermissionDenied {
         Trouble::Refusal(format!(

@@ -174,30 +174,40 @@ fn notes(answered: &[Answered]) -> Vec<String> {
 }
 
 fn of_the_cluster(answered: &[Answered]) -> Vec<String> {
-    let reports: Vec<_> = answered.iter().filter_map(|one| one.report.as_ref().ok()).collect();
-    let mut notes = Vec::new();
-    let leading: Vec<_> = reports.iter().filter(|report| report.role == Role::Leader).collect();
+    let reports = answered.iter().filter_map(|one| one.report.as_deref().ok());
+    let reports: Vec<&StatusReport> = reports.collect();
+    let leading = reports.iter().filter(|report| report.role == Role::Leader).count();
     let known = reports.iter().filter_map(|report| report.ballot).max();
-    match (known.map(Ballot::leader), leading.len()) {
-        (None, _) => notes.push(
+    let mut notes = vec![match (known.map(Ballot::leader), leading) {
+        (None, _) => {
             "! nobody leads: too few voters are up and connected, or an election is under way"
-                .to_owned(),
-        ),
-        (Some(leader), 0 | 1) => notes.push(format!("{leader} leads")),
-        (Some(leader), _) => notes.push(format!(
+                .to_owned()
+        }
+        (Some(leader), 0 | 1) => format!("{leader} leads"),
+        (Some(leader), _) => format!(
             "{leader} leads; whoever else says so has a lower ballot, can have nothing chosen, and \
              will hear of it"
-        )),
-    }
-    let epoch = reports.iter().max_by_key(|report| report.epoch);
-    let members = epoch.iter().flat_map(|report| report.voters.iter().chain(&report.observers));
-    let asked: BTreeSet<_> = reports.iter().map(|report| report.replica).collect();
-    let missing: Vec<ReplicaId> = members.copied().filter(|id| !asked.contains(id)).collect();
-    // A node that did not answer cannot say which member it is.
-    if answered.len() == reports.len() {
-        notes.extend(missing.iter().map(|id| format!("{id} was not asked: name its socket too")));
+        ),
+    }];
+    let newest = reports.iter().max_by_key(|report| report.epoch);
+    let members = newest.iter().flat_map(|report| report.voters.iter().chain(&report.observers));
+    for id in members {
+        notes.extend(unheard(*id, &reports));
+        // A node that did not answer cannot say which member it is.
+        let asked = reports.iter().any(|report| report.replica == *id);
+        if !asked && answered.len() == reports.len() {
+            notes.push(format!("{id} was not asked: name its socket too"));
+        }
     }
     notes
+}
+
+/// Who does not hear this member.
+fn unheard(id: ReplicaId, reports: &[&StatusReport]) -> Option<String> {
+    let running = reports.iter().filter(|report| report.replica != id && report.stopped.is_none());
+    let deaf = running.filter(|report| !report.connected.contains(&id));
+    let deaf: Vec<_> = deaf.map(|report| report.replica.to_string()).collect();
+    (!deaf.is_empty()).then(|| format!("! {id} is not heard by {}", deaf.join(", ")))
 }
 
 fn of_a_node(report: &StatusReport) -> Vec<String> {

@@ -299,13 +299,13 @@ mod tests {
             ("{\"v\":1,\"verb\":\"transfer\",\"to\":70000}", FaultCode::Malformed, "70000"),
             ("{\"v\":1,\"verb\":\"transfer\",\"to\":\"2\"}", FaultCode::Malformed, "transfer: "),
         ] {
-            let fault = Request::from_line(line.as_bytes()).unwrap_err();
+            let fault = Request::from_line(line.as_bytes()).expect_err(line);
             assert_eq!(fault.code, code, "{line}: {fault}");
             assert!(fault.reason.contains(words), "{line}: {fault}");
         }
         // Deep nesting is refused by the parser, not by the end of the stack.
         let deep = "[".repeat(4000);
-        let fault = Request::from_line(deep.as_bytes()).unwrap_err();
+        let fault = Request::from_line(deep.as_bytes()).expect_err("too deep");
         assert!(fault.reason.contains("recursion limit"), "{fault}");
     }
 
@@ -322,12 +322,15 @@ mod tests {
             line,
             "{\"v\":1,\"leadership\":{\"replica\":1,\"leader\":null,\"ballot\":\"4.2\"}}\n"
         );
-        assert_eq!(Answer::from_line(line.as_bytes()).unwrap(), answer);
+        assert_eq!(Answer::from_line(line.as_bytes()).expect("read back"), answer);
         let later = line.replace("\"leader\":null", "\"leader\":null,\"mood\":\"good\"");
-        assert_eq!(Answer::from_line(later.as_bytes()).unwrap(), answer);
+        assert_eq!(Answer::from_line(later.as_bytes()).expect("a later release's"), answer);
         let fault = Fault { code: FaultCode::Other, reason: "a\nb".to_owned() };
         let unknown = "{\"v\":1,\"error\":{\"code\":\"of_tomorrow\",\"reason\":\"a\\nb\"}}";
-        assert_eq!(Answer::from_line(unknown.as_bytes()).unwrap(), Answer::Error(fault.clone()));
+        assert_eq!(
+            Answer::from_line(unknown.as_bytes()).expect("a later release's"),
+            Answer::Error(fault.clone())
+        );
         assert_eq!(Answer::Error(fault).to_line().matches('\n').count(), 1);
         for line in ["", "7", "{}", "{\"v\":2,\"metrics\":\"\"}", "{\"v\":1,\"dance\":{}}"] {
             assert!(Answer::from_line(line.as_bytes()).is_err(), "{line}");

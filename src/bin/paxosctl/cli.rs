@@ -262,7 +262,7 @@ mod tests {
             ("watch --changes no c", "not no"),
             ("help explode", "unknown verb explode"),
         ] {
-            let error = parsed(line).map(|_| ()).unwrap_err();
+            let error = parsed(line).expect_err(line);
             assert!(error.contains(words), "{line}: {error}");
             assert!(!error.contains('\n'), "{error}");
         }

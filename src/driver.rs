@@ -544,7 +544,7 @@ impl<W: Waiter> Driver<W> {
         let status = self.replica.status();
         let disagreeing = status.disagreeing.clone();
         let known = self.shared.published(|published| {
-            published.room = self.room;
+            (published.at, published.room) = (now, self.room);
             published.core = self.replica.counters();
             published.transport = self.transport.counters();
             if published.membership != *self.replica.membership() {

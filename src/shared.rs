@@ -11,7 +11,7 @@ use futures::task::AtomicWaker;
 use paxos_core::ballot::Ballot;
 use paxos_core::codec::BATCH_HEADER_LEN;
 use paxos_core::config::Config;
-use paxos_core::ids::{ReplicaId, Slot};
+use paxos_core::ids::{ReplicaId, Slot, Time};
 use paxos_core::membership::Membership;
 use paxos_core::output::{Counters, Status};
 use paxos_core::port::{Room, TransportCounters};
@@ -88,6 +88,8 @@ pub(crate) enum Closing {
 /// What the node's task wrote down last.
 #[derive(Debug)]
 pub(crate) struct Published {
+    /// When.
+    pub(crate) at: Time,
     pub(crate) status: Status,
     pub(crate) room: Room,
     pub(crate) membership: Membership,
@@ -99,6 +101,7 @@ impl Published {
     /// Before anything happened.
     pub(crate) fn first(replica: &Replica, transport: TransportCounters) -> Self {
         Self {
+            at: Time::ZERO,
             status: replica.status(),
             room: Room::Ample,
             membership: replica.membership().clone(),

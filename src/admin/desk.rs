@@ -72,7 +72,8 @@ impl Desk {
 
     fn status(&self) -> StatusReport {
         let (status, membership) = (self.shared.status(), self.shared.membership());
-        StatusReport::of(self.place, &status, &membership, self.now())
+        let at = self.shared.published(|published| published.at);
+        StatusReport::of(self.place, &status, &membership, at, self.now())
     }
 
     fn now(&self) -> Time {

@@ -4,6 +4,7 @@
 //! and ends with `_total` if and only if it never falls; each is described once, before its values.
 
 use core::fmt::{Display, Write as _};
+use core::time::Duration;
 
 use paxos_core::message::Connectivity;
 use paxos_core::output::{Counters, Role};
@@ -56,8 +57,10 @@ fn about(page: &mut Page, status: &StatusReport) {
         status.release
     );
     page.value("info", &labels, 1);
-    let uptime = seconds(u64::try_from(status.uptime.as_nanos()).unwrap_or(u64::MAX));
-    page.gauge("uptime_seconds", "Since when the node runs.", uptime);
+    let time = |time: Duration| seconds(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    page.gauge("uptime_seconds", "Since when the node runs.", time(status.uptime));
+    let age = "How long ago the node's task wrote down what follows: with each heartbeat.";
+    page.gauge("status_age_seconds", age, time(status.age));
     page.gauge("stopped", "1 once the node has stopped.", u64::from(status.stopped.is_some()));
     let leads = u64::from(status.role == Role::Leader);
     page.gauge("leads", "1 while the node leads.", leads);

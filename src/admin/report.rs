@@ -40,6 +40,10 @@ pub struct StatusReport {
     /// Since when it runs.
     #[serde(rename = "uptime_ms", with = "plain")]
     pub uptime: Duration,
+    /// How old what follows is: the node's task writes it down with each heartbeat. Much more means that
+    /// the task does not run.
+    #[serde(rename = "age_ms", with = "plain")]
+    pub age: Duration,
     /// What it does.
     #[serde(with = "plain")]
     pub role: Role,
@@ -216,6 +220,7 @@ impl StatusReport {
         place: Place,
         node: &NodeStatus,
         membership: &Membership,
+        at: Time,
         uptime: Time,
     ) -> Self {
         let status = &node.replica;
@@ -229,6 +234,7 @@ impl StatusReport {
             life: status.incarnation,
             release: env!("CARGO_PKG_VERSION").to_owned(),
             uptime: uptime.since(Time::ZERO),
+            age: uptime.since(at),
             role: status.role,
             leader: status.leader.map(Ballot::leader),
             ballot: status.leader,

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::admin::serve::AdminError;
+use crate::admin::options::AdminError;
 
 /// The longest path of a socket, in bytes, that every Unix takes.
 pub(crate) const PATH_BYTES_MAX: usize = 103;

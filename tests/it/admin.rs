@@ -353,6 +353,20 @@ async fn a_leader_makes_way_for_the_one_asked_for_or_for_the_best() {
 }
 
 #[tokio::test]
+async fn a_status_says_how_old_it_is() {
+    let mut cluster = Cluster::start(1).await;
+    cluster.leader().await;
+    let endpoints = Endpoints::open(&cluster).await;
+    let wait = async |holds: fn(&StatusReport) -> bool| {
+        soon("a status", async { while !holds(&endpoints.status(0).await) {} }).await;
+    };
+    // A task that runs writes it down again and again; one that has ended does not.
+    wait(|report| report.uptime.as_millis() > 1000 && report.age.as_millis() < 500).await;
+    cluster.nodes[0].take().unwrap().shutdown().await;
+    wait(|report| report.age.as_millis() > 1000).await;
+}
+
+#[tokio::test]
 async fn who_has_no_other_voter_makes_way_for_none() {
     let cluster = Cluster::start(1).await;
     cluster.leader().await;

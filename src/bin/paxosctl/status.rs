@@ -17,6 +17,9 @@ use crate::outcome::{Failure, say};
 use crate::table::Table;
 use crate::verbs::Order;
 
+/// A picture that is so old is no sign of health: many times any sensible interval of heartbeats.
+const STUCK: Duration = Duration::from_secs(5);
+
 /// What one node answered.
 pub(crate) struct Answered {
     pub(crate) socket: PathBuf,
@@ -216,6 +219,10 @@ fn of_a_node(report: &StatusReport) -> Vec<String> {
     if let Some(reason) = &report.stopped {
         notes.push(format!("! {id} has stopped: {reason}"));
         return notes;
+    }
+    if report.age > STUCK {
+        let age = lasted(report.age);
+        notes.push(format!("! {id}: its task has not run for {age}: overloaded, or stuck"));
     }
     if report.room == Room::Full {
         notes.push(format!("! {id} has no space for commands: free some on its disk"));

@@ -587,10 +587,13 @@ impl<W: Waiter> Driver<W> {
         let status = self.replica.status();
         let disagreeing = status.disagreeing.clone();
         let known = self.shared.published(|published| {
-            published.room = self.room;
+            (published.at, published.room) = (now, self.room);
             published.core = self.replica.counters();
             published.transport = self.transport.counters();
             published.snapshots = self.snapshots.status();
+            if published.membership != *self.replica.membership() {
+                published.membership.clone_from(self.replica.membership());
+            }
             core::mem::replace(&mut published.status, status).disagreeing
         });
         let replica = self.id;

@@ -159,6 +159,8 @@ pub enum TransferError {
     OtherLeads(Ballot),
     /// This node made way, and has heard of no leader since.
     NoLeader,
+    /// No other voter is connected and near enough to take over: nothing has changed.
+    NoHeir,
     /// The node is stopped.
     Stopped,
 }
@@ -172,6 +174,7 @@ impl fmt::Display for TransferError {
                 write!(f, "another took over: {} at ballot {ballot}", ballot.leader())
             }
             Self::NoLeader => f.write_str("this node made way, and has heard of no leader since"),
+            Self::NoHeir => f.write_str("no other voter is connected and near enough to take over"),
             Self::Stopped => f.write_str("the node is stopped"),
         }
     }
@@ -181,7 +184,9 @@ impl std::error::Error for TransferError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Refused(error) => Some(error),
-            Self::GivenUp | Self::OtherLeads(_) | Self::NoLeader | Self::Stopped => None,
+            Self::GivenUp | Self::OtherLeads(_) | Self::NoLeader | Self::NoHeir | Self::Stopped => {
+                None
+            }
         }
     }
 }

@@ -121,6 +121,8 @@
 //! journal's thread syncs the log. Chosen slots go in order to the task that owns the state
 //! machine, which applies each batch by one call and answers whoever waits.
 
+#[cfg(all(unix, feature = "ctl"))]
+pub mod admin;
 pub mod codec;
 pub mod error;
 pub mod machine;

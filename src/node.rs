@@ -10,6 +10,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use paxos_core::ballot::Ballot;
 use paxos_core::ids::{ClusterId, GroupId, ReplicaId, Slot};
+use paxos_core::membership::Membership;
 use paxos_core::port::Format;
 use std::panic::AssertUnwindSafe;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,6 +23,7 @@ use crate::client::Client;
 use crate::codec::CommandCodec;
 use crate::driver::Driver;
 use crate::error::{MakeSnapshotError, StopReason, TransferError, panic_words};
+use crate::handover::transfer;
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
 use crate::shared::{Closing, Leadership, NodeEventState, NodeStatus, Shared};
@@ -100,20 +102,19 @@ impl<M: StateMachine> Node<M> {
     /// What can be seen of the node. Cheap: a copy of what its task wrote down last, with each
     /// heartbeat and change of leadership; `applied` is that of this moment.
     pub fn status(&self) -> NodeStatus {
-        let (mut replica, room, snapshots) = self.shared.published(|published| {
-            (published.status.clone(), published.room, published.snapshots.clone())
-        });
-        replica.applied = self.shared.applied();
-        replica.committed = replica.committed.max(replica.applied);
-        NodeStatus { replica, room, snapshots, stopped: self.shared.stopped.borrow().clone() }
+        self.shared.status()
     }
 
     /// What the node counted since it started. Cheap, and consistent in each number only; those of
     /// the replica and the transport are up to one heartbeat old.
     pub fn metrics(&self) -> Metrics {
-        let (core, transport) =
-            self.shared.published(|published| (published.core, published.transport));
-        self.shared.meters.snapshot(core, transport)
+        self.shared.metrics()
+    }
+
+    /// Who the members are, and how many of them are enough, as this node knows it: a copy, up to one
+    /// heartbeat old.
+    pub fn membership(&self) -> Membership {
+        self.shared.membership()
     }
 
     /// Changes of leadership and of the applied slot (the book's State Watch). A slow reader sees
@@ -152,16 +153,21 @@ impl<M: StateMachine> Node<M> {
     ///
     /// Dropping the future withdraws nothing: the other node may take over all the same.
     pub async fn transfer(&self, to: ReplicaId) -> Result<Ballot, TransferError> {
-        if self.shared.closing() != Closing::No {
-            return Err(TransferError::Stopped);
-        }
-        let came_of_it = self.shared.hand_over(to);
-        let mut stopped = self.shared.stopped.subscribe();
-        tokio::select! {
-            biased;
-            answer = came_of_it => answer.unwrap_or(Err(TransferError::Stopped)),
-            _ = stopped.wait_for(Option::is_some) => Err(TransferError::Stopped),
-        }
+        transfer(&self.shared, Some(to)).await
+    }
+
+    /// As [`Node::transfer`], to whichever voter is the best: of the highest priority, and of these the
+    /// one that has committed most.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::transfer`], and [`TransferError::NoHeir`] where no voter could take over.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future withdraws nothing: another node may take over all the same.
+    pub async fn make_way(&self) -> Result<Ballot, TransferError> {
+        transfer(&self.shared, None).await
     }
 
     /// Makes a snapshot of a state that includes everything that this node had applied, and waits until it

@@ -11,7 +11,8 @@ use futures::task::AtomicWaker;
 use paxos_core::ballot::Ballot;
 use paxos_core::codec::BATCH_HEADER_LEN;
 use paxos_core::config::Config;
-use paxos_core::ids::{ReplicaId, Slot};
+use paxos_core::ids::{ReplicaId, Slot, Time};
+use paxos_core::membership::Membership;
 use paxos_core::output::{Counters, Status};
 use paxos_core::port::{Room, TransportCounters};
 use paxos_core::replica::Replica;
@@ -21,7 +22,7 @@ use crate::applied::PageOrder;
 use crate::clock::Clock;
 use crate::error::{ClientError, MakeSnapshotError, StopReason, TransferError};
 use crate::lanes::{Lane, Lanes};
-use crate::metrics::Meters;
+use crate::metrics::{Meters, Metrics};
 use crate::options::NodeOptions;
 use crate::session::Numbering;
 use crate::snapshot::{Order as SnapshotOrder, SnapshotInfo, SnapshotStatus};
@@ -73,7 +74,8 @@ pub enum Leadership {
 /// Somebody asks this node to make way.
 #[derive(Debug)]
 pub(crate) struct Order {
-    pub(crate) to: ReplicaId,
+    /// For whom; `None` leaves that to the node.
+    pub(crate) to: Option<ReplicaId>,
     pub(crate) answer: oneshot::Sender<Result<Ballot, TransferError>>,
 }
 
@@ -91,9 +93,12 @@ pub(crate) enum Closing {
 /// What the node's task wrote down last.
 #[derive(Debug)]
 pub(crate) struct Published {
+    /// When.
+    pub(crate) at: Time,
     pub(crate) status: Status,
     pub(crate) room: Room,
     pub(crate) snapshots: SnapshotStatus,
+    pub(crate) membership: Membership,
     pub(crate) core: Counters,
     pub(crate) transport: TransportCounters,
 }
@@ -101,9 +106,15 @@ pub(crate) struct Published {
 impl Published {
     /// Before anything happened.
     pub(crate) fn first(replica: &Replica, transport: TransportCounters) -> Self {
-        let snapshots = SnapshotStatus::default();
-        let (status, core) = (replica.status(), replica.counters());
-        Self { status, room: Room::Ample, snapshots, core, transport }
+        Self {
+            at: Time::ZERO,
+            status: replica.status(),
+            room: Room::Ample,
+            membership: replica.membership().clone(),
+            snapshots: SnapshotStatus::default(),
+            core: replica.counters(),
+            transport,
+        }
     }
 }
 
@@ -223,11 +234,11 @@ impl Shared {
         self.nudge();
     }
 
-    /// Asks the node's task to make way for this replica; the answer comes when it is known what came
+    /// Asks the node's task to make way for this replica, or for one that it chooses; the answer comes when it is known what came
     /// of it, or never if the task ends first.
     pub(crate) fn hand_over(
         &self,
-        to: ReplicaId,
+        to: Option<ReplicaId>,
     ) -> oneshot::Receiver<Result<Ballot, TransferError>> {
         let (answer, came_of_it) = oneshot::channel();
         let orders = &mut *self.orders.lock().unwrap_or_else(PoisonError::into_inner);
@@ -277,6 +288,27 @@ impl Shared {
     pub(crate) fn poll_nudged(&self, cx: &core::task::Context<'_>) -> bool {
         self.waker.register(cx.waker());
         self.nudged.swap(false, Ordering::AcqRel)
+    }
+
+    /// What can be seen of the node.
+    pub(crate) fn status(&self) -> NodeStatus {
+        let (mut replica, room, snapshots) = self.published(|published| {
+            (published.status.clone(), published.room, published.snapshots.clone())
+        });
+        replica.applied = self.applied();
+        replica.committed = replica.committed.max(replica.applied);
+        NodeStatus { replica, room, snapshots, stopped: self.stopped.borrow().clone() }
+    }
+
+    /// What the node counted.
+    pub(crate) fn metrics(&self) -> Metrics {
+        let (core, transport) = self.published(|published| (published.core, published.transport));
+        self.meters.snapshot(core, transport)
+    }
+
+    /// The membership in force.
+    pub(crate) fn membership(&self) -> Membership {
+        self.published(|published| published.membership.clone())
     }
 
     /// What was written down last; readable even if a writer panicked.

@@ -21,7 +21,7 @@ usage:
                                      lay out DIR/1 to DIR/N, each with config.toml, key and data,
                                      for N (1 to 9) replicas that run as processes of their own;
                                      replica i takes clients on port P+i, peers on port P+100+i
-  kv serve DIR/I [--reads HOW] [--snapshot-mib N] [--trace-out FILE]
+  kv serve DIR/I [--reads HOW] [--snapshot-mib N] [--admin PATH] [--trace-out FILE]
                                      run the replica of that directory
   kv --help                          this text
   kv --version                       the version
@@ -42,6 +42,8 @@ options:
                    clocks that run true to one part in ten, and never stand still
   --snapshot-mib N a snapshot of the map is written after N MiB of log (1 to 65536, default 64), or as
                    many as the last one had, if that is more; the log before it is removed
+  --admin PATH     the socket for paxosctl, instead of DIR/I/admin.sock: for directories whose paths are
+                   too long for a socket, about 100 bytes
   --trace-out FILE writes the replica's messages, writes and values as JSON, one object a line
 
 environment:
@@ -85,6 +87,8 @@ pub(crate) enum Invocation {
         /// Where its events are written.
         trace_out: Option<PathBuf>,
         snapshot_mib: u64,
+        /// Where its admin socket is; `None`: in its directory.
+        admin: Option<PathBuf>,
     },
 }
 
@@ -109,6 +113,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
             "--data" => given.data = Some(PathBuf::from(value()?)),
             "--base-port" => given.base_port = Some(base_port(&value()?)?),
             "--trace-out" => given.trace_out = Some(PathBuf::from(value()?)),
+            "--admin" => given.admin = Some(PathBuf::from(value()?)),
             "--reads" => given.reads = Some(reads(&value()?)?),
             "--snapshot-mib" => given.snapshot_mib = Some(snapshot_mib(&value()?)?),
             "--lease" => given.lease = Some(lease(&value()?)?),
@@ -132,6 +137,7 @@ struct Given {
     lease: Option<Duration>,
     trace_out: Option<PathBuf>,
     snapshot_mib: Option<u64>,
+    admin: Option<PathBuf>,
 }
 
 impl Given {
@@ -145,6 +151,7 @@ impl Given {
                 refuse(self.replicas.is_some(), "--replicas", "kv alone")?;
                 refuse(self.lease.is_some(), "--lease", "kv alone")?;
                 refuse(self.trace_out.is_some(), "--trace-out", "kv alone")?;
+                refuse(self.admin.is_some(), "--admin", "kv alone")?;
                 Ok(Invocation::Demo {
                     data: self.data.unwrap_or_else(|| "kv-data".into()),
                     base_port: self.base_port,
@@ -157,6 +164,7 @@ impl Given {
                 refuse(self.reads.is_some(), "--reads", "kv init")?;
                 refuse(self.snapshot_mib.is_some(), "--snapshot-mib", "kv init")?;
                 refuse(self.trace_out.is_some(), "--trace-out", "kv init")?;
+                refuse(self.admin.is_some(), "--admin", "kv init")?;
                 Ok(Invocation::Init {
                     dir: dir.into(),
                     replicas: self.replicas.ok_or("kv init needs --replicas N")?,
@@ -171,7 +179,8 @@ impl Given {
                 refuse(self.lease.is_some(), "--lease", "kv serve")?;
                 let (reads, trace_out) = (self.reads.unwrap_or_default(), self.trace_out);
                 let snapshot_mib = self.snapshot_mib.unwrap_or(SNAPSHOT_MIB_DEFAULT);
-                Ok(Invocation::Serve { dir: dir.into(), reads, trace_out, snapshot_mib })
+                let (dir, admin) = (dir.into(), self.admin);
+                Ok(Invocation::Serve { dir, reads, trace_out, snapshot_mib, admin })
             }
             ["init" | "serve"] => Err(format!("kv {} needs a directory; see kv --help", words[0])),
             ["init" | "serve", _, extra, ..] => {

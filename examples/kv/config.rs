@@ -47,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) snapshot_mib: u64,
     /// Where the replica's events are written, if anywhere: an option, and not in the file.
     pub(crate) trace_out: Option<PathBuf>,
+    /// The admin socket, if an option says where it is; else it is in the replica's directory.
+    pub(crate) admin: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -147,6 +149,7 @@ fn understand(text: &str, dir: &Path) -> Result<Settings, Mistake> {
         reads: Consistency::default(),
         snapshot_mib: SNAPSHOT_MIB_DEFAULT,
         trace_out: None,
+        admin: None,
     })
 }
 

@@ -143,6 +143,7 @@ fn write_home(
         reads: Consistency::default(),
         snapshot_mib: SNAPSHOT_MIB_DEFAULT,
         trace_out: None,
+        admin: None,
     };
     fs::write(&settings.file, settings.text(DATA_DIR, KEY_FILE))
         .map_err(|error| cannot("write", &settings.file, &error))?;

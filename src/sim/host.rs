@@ -247,7 +247,7 @@ impl<M: StateMachine> SimHost<M> {
                 self.poll_applier();
             }
             // Nobody waits for what comes of it.
-            Stimulus::Transfer(to) => drop(self.shared.hand_over(to)),
+            Stimulus::Transfer(to) => drop(self.shared.hand_over(Some(to))),
             Stimulus::Start | Stimulus::Asked => {}
         }
     }

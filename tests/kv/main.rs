@@ -49,6 +49,7 @@ mod logging;
 mod mistakes;
 mod options;
 mod parsing;
+mod paxosctl;
 mod refusals;
 mod snapshots;
 mod wire;

@@ -238,17 +238,16 @@ pub(crate) fn assemble<M: StateMachine>(
 ) -> Result<Parts<M>, StartError> {
     let Ground { clock, mut transport, journal, mut shelf, table, meters, .. } = ground;
     let Ground { done_sender, done, recovered, .. } = ground;
-    let (format, life) = (recovered.format.clone(), recovered.incarnation);
-    // Whatever the state machine has made durable, the table of sessions is made of the newest snapshot
-    // and the log after it.
+    let (format, life, now) = (recovered.format.clone(), recovered.incarnation, clock.now());
+    // The table of sessions is made of the newest snapshot and the log after it.
     let reached = recovered.snapshot.as_ref().map_or(Slot::ZERO, |meta| meta.slot);
-    let now = clock.now();
     let replica = Replica::recover(config.clone(), recovered, reached, clock.seed(), now)
         .map_err(StartError::Recover)?;
     tracing::info!(replica = %format.replica, %life, includes = %machine.applied(), "starts");
     advise(&format.membership);
-    let started = Event::Started { incarnation: life, applied: reached };
-    options.trace.iter().for_each(|sink| sink.event(now, format.replica, &started));
+    if let Some(sink) = &options.trace {
+        sink.event(now, format.replica, &Event::Started { incarnation: life, applied: reached });
+    }
     let published = Published::first(&replica, transport.counters());
     let shared = Arc::new(Shared::new(&options, &config, Arc::clone(&clock), meters, published));
     let client = client_id(format.replica, life);

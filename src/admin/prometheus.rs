@@ -112,7 +112,7 @@ fn flows(page: &mut Page, status: &StatusReport) {
 type Counted = (&'static str, &'static str, u64);
 
 #[rustfmt::skip]
-fn core(counters: &Counters) -> [Counted; 24] {
+fn core(counters: &Counters) -> [Counted; 29] {
     let c = counters;
     [
         ("campaigns", "Campaigns begun.", c.campaigns),
@@ -132,6 +132,11 @@ fn core(counters: &Counters) -> [Counted; 24] {
         ("reads_asked", "Reads asked of this replica as leader.", c.reads_asked),
         ("read_rounds", "Rounds of Confirm, for reads or to renew a lease.", c.read_rounds),
         ("lease_reads", "Reads that a lease served.", c.lease_reads),
+        ("quorum_reads_asked", "Quorum reads asked of this replica.", c.quorum_reads_asked),
+        ("quorum_reads_lost", "Quorum reads that got no read point in time.", c.quorum_reads_lost),
+        ("surveys", "Rounds of Survey, for quorum reads.", c.surveys),
+        ("snapshots_wanted", "Snapshots asked of a peer, as no log reaches back.", c.snapshots_wanted),
+        ("snapshots_installed", "Snapshots that took the place of a part of the log.", c.snapshots_installed),
         ("prepares_withheld", "Prepares left unanswered until a grant ends.", c.prepares_withheld),
         ("dropped_foreign", "Messages of another cluster, group or sender.", c.dropped_foreign),
         ("dropped_disagreeing", "Messages of replicas that disagree on the membership.", c.dropped_disagreeing),

@@ -186,11 +186,7 @@ fn fields(json: &mut Json<'_>, event: &Event) {
         Event::ReadsLost { through } => json.number("through", *through),
         Event::QuorumReadsLost { through, reason } => {
             json.number("through", *through);
-            let reason = match reason {
-                QuorumReadLoss::Unreached => "unreached",
-                QuorumReadLoss::Unsettled { .. } => "unsettled",
-            };
-            json.text("reason", reason);
+            json.text("reason", loss(*reason));
         }
         Event::SnapshotWanted { from, above } => {
             json.replica("from", *from);
@@ -199,6 +195,14 @@ fn fields(json: &mut Json<'_>, event: &Event) {
         Event::SnapshotKept { slot } | Event::Installed { slot } => json.slot("slot", *slot),
         Event::Halted { reason } => json.text("reason", halt(reason)),
         Event::Note { text } => json.text("text", text),
+    }
+}
+
+/// The name of why quorum reads got no point.
+const fn loss(reason: QuorumReadLoss) -> &'static str {
+    match reason {
+        QuorumReadLoss::Unreached => "unreached",
+        QuorumReadLoss::Unsettled { .. } => "unsettled",
     }
 }
 

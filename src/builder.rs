@@ -10,9 +10,8 @@ use std::sync::Arc;
 
 use paxos_core::config::Config;
 use paxos_core::ids::{ClientId, Incarnation, ReplicaId, Slot};
-use paxos_core::membership::Membership;
 use paxos_core::output::RecoverError;
-use paxos_core::port::{Recovered, Room, SnapshotStore, Storage, Transport};
+use paxos_core::port::{Format, Recovered, Room, SnapshotStore, Storage, Transport};
 use paxos_core::quorum::QuorumRule;
 use paxos_core::replica::Replica;
 use paxos_core::session::{Bounds, SessionTable};
@@ -243,8 +242,7 @@ pub(crate) fn assemble<M: StateMachine>(
     let reached = recovered.snapshot.as_ref().map_or(Slot::ZERO, |meta| meta.slot);
     let replica = Replica::recover(config.clone(), recovered, reached, clock.seed(), now)
         .map_err(StartError::Recover)?;
-    tracing::info!(replica = %format.replica, %life, includes = %machine.applied(), "starts");
-    advise(&format.membership);
+    announce(&format, life, machine.applied());
     if let Some(sink) = &options.trace {
         sink.event(now, format.replica, &Event::Started { incarnation: life, applied: reached });
     }
@@ -309,10 +307,11 @@ impl<M: StateMachine> Builder<M> {
     }
 }
 
-/// Says what a cluster of this size does not gain.
-fn advise(membership: &Membership) {
-    let voters = membership.voters().len();
-    if voters.is_multiple_of(2) && *membership.quorums().rule() == QuorumRule::Majority {
+/// Says who starts, and what a cluster of this size does not gain.
+fn announce(format: &Format, life: Incarnation, includes: Slot) {
+    tracing::info!(replica = %format.replica, %life, %includes, "starts");
+    let (voters, rule) = (format.membership.voters().len(), format.membership.quorums().rule());
+    if voters.is_multiple_of(2) && *rule == QuorumRule::Majority {
         tracing::info!(voters, "{voters} voters survive no more failures than {}", voters - 1);
     }
 }

@@ -25,6 +25,7 @@ const INVARIANTS: [&str; 19] = [
     "applied in order",
     "state hashes agree",
     "reads are fresh",
+    "snapshots before trims",
     "rejected is never applied",
     "bounds hold",
     "quorums intersect their neighbours'",

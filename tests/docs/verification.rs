@@ -13,7 +13,7 @@ const SAFETY: usize = 22;
 const LIVENESS: usize = 10;
 
 /// The invariants that a simulated run asserts after every event.
-const INVARIANTS: [&str; 19] = [
+const INVARIANTS: [&str; 20] = [
     "agreement",
     "validity",
     "one value per ballot and slot",

@@ -47,6 +47,7 @@ use crate::proposer::Proposer;
 use crate::quorum::VOTERS_MAX;
 use crate::read::Reads;
 use crate::repeat::Repeats;
+use crate::replica::snapshot::Reached;
 use crate::stored::{Recovered, RecoveredVote};
 use crate::value::{Batch, Command, Value};
 
@@ -108,36 +109,14 @@ impl Replica {
         now: Time,
     ) -> Result<Self, RecoverError> {
         config.check_for(&recovered.format.membership).map_err(RecoverError::Config)?;
-        let holds_all = recovered.holds_all();
-        let Recovered {
-            format,
-            incarnation,
-            promised,
-            trimmed,
-            votes,
-            chosen,
-            clock,
-            peers,
-            snapshot,
-            ..
-        } = recovered;
-        let own = format.replica;
-        if !format.membership.contains(own) {
+        let own = recovered.format.replica;
+        if !recovered.format.membership.contains(own) {
             return Err(RecoverError::NotAMember(own));
         }
+        let reached = Reached::after(&recovered, applied)?;
+        let Reached { committed, applied, trimmed, snapshot, clock, .. } = reached;
+        let Recovered { format, incarnation, promised, votes, chosen, peers, .. } = recovered;
         let membership = Arc::new(format.membership);
-        if let Some(meta) = snapshot.as_ref().filter(|meta| !snapshot::is_of(meta, &membership)) {
-            return Err(RecoverError::SnapshotMembership { slot: meta.slot });
-        }
-        let (included, reached) =
-            snapshot.map_or_else(Default::default, |meta| (meta.slot, meta.clock));
-        let applied = applied.max(included);
-        if applied < trimmed {
-            return Err(RecoverError::AppliedBelowTrim { applied, trimmed });
-        }
-        // Rule N3. What is applied was committed, whether or not that was recorded.
-        let committed = recovered.committed.max(applied);
-        let trimmed = if holds_all { trimmed } else { trimmed.max(included) };
         let origin = Origin {
             cluster: format.cluster,
             group: format.group,
@@ -169,10 +148,10 @@ impl Replica {
             reads: Reads::default(),
             pacemaker: Pacemaker::new(&config, &membership, own, incarnation, seed, now),
             outbox: Outbox::new(origin),
-            clock: clock.max(reached),
+            clock,
             watermark: None,
             recorded: recovered.committed,
-            snapshot: included,
+            snapshot,
             told: Slot::ZERO,
             repeats: Repeats::new(membership.voters().len()),
             flows: Flows::new(&membership, own, config.window_bytes_max),
@@ -183,8 +162,8 @@ impl Replica {
             membership,
             config,
         };
-        if !holds_all {
-            replica.record_jump(included);
+        if reached.jumps {
+            replica.record_jump(snapshot);
         }
         replica.extend_committed();
         replica.settle();

@@ -70,12 +70,6 @@ pub struct Recovered {
 }
 
 impl Recovered {
-    /// Whether the log holds every committed slot above `trimmed`: not if a snapshot includes slots
-    /// that the log has no record of as committed.
-    pub(crate) fn holds_all(&self) -> bool {
-        self.snapshot.as_ref().is_none_or(|meta| meta.slot <= self.committed)
-    }
-
     /// What a directory gives that was formatted and holds nothing else yet.
     pub fn formatted(format: Format, incarnation: Incarnation) -> Self {
         Self {

@@ -8,15 +8,57 @@
 
 use super::Replica;
 use crate::durable::Write;
-use crate::ids::{ReplicaId, Slot, Time};
+use crate::ids::{LogClock, ReplicaId, Slot, Time};
 use crate::membership::Membership;
-use crate::output::{InstallError, TrimError};
+use crate::output::{InstallError, RecoverError, TrimError};
 use crate::proposer::Proposer;
 use crate::snapshot::{Governs, SnapshotMeta};
+use crate::stored::Recovered;
 
 /// Whether a snapshot says that this membership governs the slots after it.
 pub(super) fn is_of(meta: &SnapshotMeta, membership: &Membership) -> bool {
     matches!(&*meta.governs, [only] if only.from <= meta.slot.next() && only.membership == *membership)
+}
+
+/// How far a replica is that starts. Rule N3.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reached {
+    pub(super) committed: Slot,
+    pub(super) applied: Slot,
+    pub(super) trimmed: Slot,
+    /// The slot of the newest snapshot.
+    pub(super) snapshot: Slot,
+    pub(super) clock: LogClock,
+    /// The log lacks slots that the snapshot includes, or may hold others' values there.
+    pub(super) jumps: bool,
+}
+
+impl Reached {
+    /// What storage remembers, and what the state machine's own durable state includes.
+    pub(super) fn after(recovered: &Recovered, applied: Slot) -> Result<Self, RecoverError> {
+        let (mut snapshot, mut clock) = (Slot::ZERO, recovered.clock);
+        if let Some(meta) = &recovered.snapshot {
+            (snapshot, clock) = (meta.slot, clock.max(meta.clock));
+            if !is_of(meta, &recovered.format.membership) {
+                return Err(RecoverError::SnapshotMembership { slot: snapshot });
+            }
+        }
+        let applied = applied.max(snapshot);
+        let trimmed = recovered.trimmed;
+        if applied < trimmed {
+            return Err(RecoverError::AppliedBelowTrim { applied, trimmed });
+        }
+        let jumps = recovered.committed < snapshot;
+        Ok(Self {
+            // What is applied was committed, whether or not that was recorded.
+            committed: recovered.committed.max(applied),
+            applied,
+            trimmed: if jumps { trimmed.max(snapshot) } else { trimmed },
+            snapshot,
+            clock,
+            jumps,
+        })
+    }
 }
 
 impl Replica {

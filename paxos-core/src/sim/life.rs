@@ -7,7 +7,7 @@ use super::held::Survivors;
 use super::host::{Birth, Moment, Process, Stimulus};
 use super::keeper::{Keeper, read_state};
 use super::marks::Mark;
-use super::node::{Directory, Seen};
+use super::node::Directory;
 use super::options::Machine;
 use super::suffer::seat;
 use crate::ids::{ReplicaId, Slot};
@@ -217,17 +217,7 @@ impl Cluster {
             let replica = replica.expect("what storage gave back is what was written");
             Process::Replica(Box::new(replica))
         });
-        node.halted = None;
-        node.failed = None;
-        node.life += 1;
-        node.seen = Seen::default();
-        node.armed = None;
-        node.wake_at = None;
-        node.applying = false;
-        node.paused_until = now;
-        node.applied = applied;
-        node.applied_said = applied;
-        node.applied_durable = applied;
+        node.begin(applied, now);
         self.log(id, &Event::Started { incarnation, applied });
         if self.fleet.is_some() {
             return self.turn(id, Stimulus::Start);

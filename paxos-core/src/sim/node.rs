@@ -163,6 +163,21 @@ impl Node {
         }
     }
 
+    /// A process has just started, with a state machine that holds so much.
+    pub(super) fn begin(&mut self, applied: Slot, now: Time) {
+        self.halted = None;
+        self.failed = None;
+        self.life += 1;
+        self.seen = Seen::default();
+        self.armed = None;
+        self.wake_at = None;
+        self.applying = false;
+        self.paused_until = now;
+        self.applied = applied;
+        self.applied_said = applied;
+        self.applied_durable = applied;
+    }
+
     /// Takes the writes that were not proved out of the queue; reads are forgotten.
     pub(super) fn unproved(&mut self) -> Vec<WriteBatch> {
         self.busy = 0;

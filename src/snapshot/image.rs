@@ -186,7 +186,7 @@ mod tests {
 
     use super::*;
     use futures::FutureExt;
-    use paxos_core::ids::{GroupId, ReplicaId};
+    use paxos_core::ids::{GroupId, ReplicaId, RequestNumber, SessionId, SessionTtl};
     use paxos_core::membership::Membership;
     use paxos_core::port::StorageError;
     use paxos_core::snapshot::Governs;
@@ -232,6 +232,18 @@ mod tests {
         };
         let read: Result<_, SnapshotError> = whole.now_or_never().unwrap();
         read.map_err(|error| error.to_string())
+    }
+
+    /// S5: one replica keeps a reply, another has let it go, or was restored: their images are equal.
+    #[test]
+    fn s5_replies_that_are_kept_are_in_no_image() {
+        let (session, request) = (SessionId::new(3), RequestNumber::new(1));
+        let mut table = SessionTable::new(Bounds::default());
+        table.open(session, SessionTtl::from_millis(1000));
+        table.decide(session, request, request);
+        let before = Head::of(Slot::new(9), &table).encode();
+        table.keep(session, request, b"a reply");
+        assert_eq!(Head::of(Slot::new(9), &table).encode(), before);
     }
 
     #[test]

@@ -156,10 +156,13 @@ fn who_does_not_answer_is_told_from_who_refuses() {
     let paused = (leader % 3 + 1) as u16;
     // A paused process takes connections, and says nothing.
     cluster.process(paused).signal("STOP");
-    let began = Instant::now();
-    let output = ask("status", &cluster.home(paused), &["--timeout", "0.5"]);
-    assert!(began.elapsed() >= Duration::from_millis(500));
-    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    // The signal takes its time on a busy machine.
+    let (output, took) = wait_for("silence", || {
+        let began = Instant::now();
+        let output = ask("status", &cluster.home(paused), &["--timeout", "0.5"]);
+        (!output.status.success()).then(|| (output, began.elapsed()))
+    });
+    assert!(took >= Duration::from_millis(500) && took < PATIENCE, "{took:?}");
     assert!(complaint(&output, 3).contains("may be stopped"));
     for verb in ["members", "metrics", "watch", "transfer-leader"] {
         let output = ask(verb, &cluster.home(paused), &["--timeout", "0.2"]);
@@ -230,14 +233,15 @@ fn the_socket_can_be_elsewhere_and_a_replica_serves_without_one_that_cannot_be()
     fs::write(&elsewhere, "mine").unwrap();
     let mut process = serve(&home, &elsewhere);
     assert_eq!(process.wait(), 1);
-    assert!(process.output().contains("is there and is no socket"), "{}", process.output());
+    let words = "is there and is no socket";
+    wait_for(words, || process.output().contains(words).then_some(()));
     // In a directory whose path is too long it is left away.
     let deep = cluster.scratch().join("d".repeat(100));
     fs::create_dir(&deep).unwrap();
     fs::rename(&home, deep.join("1")).unwrap();
     let process = Process::start(&["serve".as_ref(), deep.join("1").as_os_str()]);
-    wait_for("a warning", || process.output().contains("no admin socket").then_some(()));
-    assert!(process.output().contains("--admin"), "{}", process.output());
+    let words = "no admin socket: --admin names another path";
+    wait_for(words, || process.output().contains(words).then_some(()));
     cluster.processes[0] = Some(process);
     assert_eq!(cluster.leader(), 1);
 }

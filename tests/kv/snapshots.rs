@@ -186,7 +186,7 @@ fn lwm_1_the_disk_stays_bounded_and_a_replica_that_was_away_is_sent_a_snapshot()
     // written, one that is trimmed half, and spares.
     let bound = 2 * 2 * MIB + 2 * 2 * MIB + 6 * 4 * MIB;
     for round in 0..3 {
-        write(&cluster, 1 + round % 2, 24);
+        write(&cluster, 1 + round % 2, 16);
         for id in [1, 2] {
             let bytes = disk_bytes(&cluster.home(id));
             assert!(bytes < bound, "replica {id} has {bytes} bytes on disk, not below {bound}");

@@ -349,8 +349,8 @@ impl<M: StateMachine> SimHost<M> {
             StopReason::Shutdown => Ending::Shutdown,
             StopReason::Halt(halt) => Ending::Halt(halt),
             StopReason::Storage(_) => Ending::Storage,
+            StopReason::Restore { .. } => Ending::Restore(reason.to_string()),
             StopReason::Apply { .. }
-            | StopReason::Restore { .. }
             | StopReason::Undecodable { .. }
             | StopReason::Transport
             | StopReason::Panicked(_) => Ending::Failure(reason.to_string()),

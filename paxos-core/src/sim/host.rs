@@ -112,6 +112,8 @@ pub enum Ending {
     Halt(Halt),
     /// Its storage failed.
     Storage,
+    /// It could not read a snapshot back, or its machine took none; in words.
+    Restore(String),
     /// It should not have; in words.
     Failure(String),
 }

@@ -154,26 +154,30 @@ impl Cluster {
         match ending {
             Ending::Halt(halt) => self.halt(id, halt),
             // What was written last was waited for or not: a crash here is the harder case.
-            Ending::Shutdown => {
-                self.crash(id);
-                let longest = self.options.election_timeout();
-                let mut down = self.rng.duration(Duration::from_millis(1), longest);
-                if !self.under_faults {
-                    down = Duration::from_millis(1);
-                }
-                self.restart_after(id, down);
-            }
+            Ending::Shutdown => self.crash_and_come_back(id),
             // Who failed the storage decides when the process starts again.
             Ending::Storage if self.node(id).failed.is_some() => self.crash(id),
             Ending::Storage => {
                 let detail = || format!("{id} stops for its storage, which did not fail");
                 self.check.fail(Invariant::NoHalt, detail);
             }
-            Ending::Failure(what) => {
+            // What a disk gives back wrong once, its next life reads whole.
+            Ending::Restore(_) if self.check.is_struck(id) => self.crash_and_come_back(id),
+            Ending::Restore(what) | Ending::Failure(what) => {
                 self.check.fail(Invariant::NoHalt, || format!("{id} stops: {what}"));
                 self.crash(id);
             }
         }
+    }
+
+    fn crash_and_come_back(&mut self, id: ReplicaId) {
+        self.crash(id);
+        let longest = self.options.election_timeout();
+        let mut down = self.rng.duration(Duration::from_millis(1), longest);
+        if !self.under_faults {
+            down = Duration::from_millis(1);
+        }
+        self.restart_after(id, down);
     }
 
     fn witness_votes(&mut self, id: ReplicaId, batch: &WriteBatch) {

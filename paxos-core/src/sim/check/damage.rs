@@ -127,6 +127,11 @@ impl Check {
         self.replica(id).harms.insert(harm);
     }
 
+    /// Whether a fault was ordered for a replica's disk.
+    pub fn is_struck(&self, id: ReplicaId) -> bool {
+        !self.replicas[usize::from(id.number()) - 1].harms.is_empty()
+    }
+
     /// Whether a replica lost its memory in a way that its peers notice.
     pub(super) fn is_wiped(&self, id: ReplicaId) -> bool {
         self.replicas[usize::from(id.number()) - 1].wiped

@@ -136,6 +136,8 @@ impl Cluster {
                 | Output::ReadsReady { .. }
                 | Output::ReadsLost { .. }
                 | Output::SnapshotWanted { .. }
+                | Output::QuorumReadsReady { .. }
+                | Output::QuorumReadsLost { .. }
                 | Output::Halt(_) => unreachable!("nothing is old, read or broken"),
                 Output::Idle { .. } => break,
             }

@@ -132,6 +132,12 @@ impl Cluster {
                 Output::ReadsReady { through, point } => self.reads_ready(id, through, point),
                 Output::ReadsLost { through } => self.reads_lost(id, through),
                 Output::SnapshotWanted { from, above } => self.snapshot_wanted(id, from, above),
+                Output::QuorumReadsReady { through, point } => {
+                    self.quorum_reads_ready(id, through, point);
+                }
+                Output::QuorumReadsLost { through, reason } => {
+                    self.quorum_reads_lost(id, through, reason);
+                }
                 Output::Halt(halt) => return self.halt(id, halt),
                 Output::Idle { wake_at } => {
                     self.arm(id, wake_at);

@@ -44,6 +44,7 @@ pub enum Rule {
     L5,
     E8,
     R3,
+    R11,
     N1,
     N2,
     N4,

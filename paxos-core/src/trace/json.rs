@@ -191,14 +191,18 @@ fn fields(json: &mut Json<'_>, event: &Event) {
         Event::SnapshotKept { slot } | Event::Installed { slot } => json.slot("slot", *slot),
         Event::QuorumReadsLost { through, reason } => {
             json.number("through", *through);
-            let reason = match reason {
-                QuorumReadLoss::Unreached => "unreached",
-                QuorumReadLoss::Unsettled { .. } => "unsettled",
-            };
-            json.text("reason", reason);
+            json.text("reason", loss(reason));
         }
         Event::Halted { reason } => json.text("reason", halt(reason)),
         Event::Note { text } => json.text("text", text),
+    }
+}
+
+/// The name of a reason to give up quorum reads.
+const fn loss(reason: &QuorumReadLoss) -> &'static str {
+    match reason {
+        QuorumReadLoss::Unreached => "unreached",
+        QuorumReadLoss::Unsettled { .. } => "unsettled",
     }
 }
 

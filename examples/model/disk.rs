@@ -127,7 +127,9 @@ impl Disk {
             | Body::Refused(_)
             | Body::Confirm(_)
             | Body::Confirmed(_)
-            | Body::Transfer(_) => Ok(()),
+            | Body::Transfer(_)
+            | Body::Survey(_)
+            | Body::Surveyed(_) => Ok(()),
         }
     }
 

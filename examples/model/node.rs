@@ -320,7 +320,10 @@ impl Node {
                     out.claims.push((slot, Some(value)));
                     self.replica.handle_applied(slot, self.now);
                 }
-                Output::ReadsReady { .. } | Output::ReadsLost { .. } => {
+                Output::ReadsReady { .. }
+                | Output::ReadsLost { .. }
+                | Output::QuorumReadsReady { .. }
+                | Output::QuorumReadsLost { .. } => {
                     out.fault("nobody reads here".to_owned());
                 }
                 Output::Halt(reason) => out.fault(format!("{} halts: {reason}", self.id())),
@@ -362,7 +365,9 @@ impl Node {
             | Body::Refused(_)
             | Body::Confirm(_)
             | Body::Confirmed(_)
-            | Body::Transfer(_) => {}
+            | Body::Transfer(_)
+            | Body::Survey(_)
+            | Body::Surveyed(_) => {}
         }
         out.sent.push((to, message));
     }

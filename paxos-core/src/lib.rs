@@ -47,6 +47,7 @@
 //!             replica.handle_applied(slot, now);
 //!         }
 //!         Output::ReadsReady { .. } | Output::ReadsLost { .. } => unreachable!("nobody reads"),
+//!         Output::QuorumReadsReady { .. } | Output::QuorumReadsLost { .. } => unreachable!(),
 //!         Output::Halt(reason) => panic!("{reason}"),
 //!         // 5. Wait for the next input: a message, a proof, a client, or the time.
 //!         Output::Idle { wake_at } => {
@@ -92,5 +93,6 @@ pub mod session;
 pub mod sim;
 pub mod single;
 mod stored;
+mod survey;
 pub mod trace;
 pub mod value;

@@ -15,6 +15,7 @@ mod learn;
 mod page;
 mod read;
 mod safety;
+mod survey;
 mod transfer;
 
 pub use page::LogPage;
@@ -47,6 +48,7 @@ use crate::quorum::VOTERS_MAX;
 use crate::read::Reads;
 use crate::repeat::Repeats;
 use crate::stored::{Recovered, RecoveredVote};
+use crate::survey::Surveys;
 use crate::value::{Batch, Command, Value};
 
 /// One copy of the state, and participant in the protocol.
@@ -69,6 +71,7 @@ pub struct Replica {
     catchup: Catchup,
     loads: Loads,
     reads: Reads,
+    surveys: Surveys,
     pacemaker: Pacemaker,
     outbox: Outbox,
     /// The highest clock of any batch known; the next batch has it or a higher one (V1).
@@ -146,6 +149,7 @@ impl Replica {
             catchup: Catchup::new(),
             loads: Loads::new(),
             reads: Reads::default(),
+            surveys: Surveys::default(),
             pacemaker: Pacemaker::new(&config, &membership, own, incarnation, seed, now),
             outbox: Outbox::new(origin),
             clock,
@@ -258,6 +262,9 @@ impl Replica {
         if self.pacemaker.take_due(Timer::Fetch, now) {
             self.on_fetch_due();
         }
+        if self.pacemaker.take_due(Timer::Survey, now) {
+            self.on_survey_due();
+        }
         self.settle();
     }
 
@@ -334,6 +341,7 @@ impl Replica {
     pub fn poll_output(&mut self) -> Output {
         if !self.halted {
             self.serve_reads();
+            self.serve_quorum_reads();
             self.tell_committed();
             if self.outbox.has_writes() {
                 self.record_committed();
@@ -366,6 +374,7 @@ impl Replica {
             values_ahead: self.learner.values_ahead(),
             slots_being_applied: self.log.being_applied(),
             reads_waiting: self.reads.waiting(),
+            quorum_reads_waiting: self.surveys.waiting(),
             lease_until: match &self.proposer {
                 Proposer::Leading(_) => self.pacemaker.lease_until(),
                 Proposer::Idle | Proposer::Preparing(_) => None,
@@ -454,7 +463,9 @@ impl Replica {
         match message.body {
             Body::Prepare(prepare) => self.on_prepare(from, prepare),
             // Votes count for their exact epoch.
-            Body::Promise(_) | Body::Accepted(_) | Body::Confirmed(_) if !same_epoch => {
+            Body::Promise(_) | Body::Accepted(_) | Body::Confirmed(_) | Body::Surveyed(_)
+                if !same_epoch =>
+            {
                 self.counters.dropped_stale += 1;
             }
             Body::Promise(promise) => self.on_promise(from, promise),
@@ -471,6 +482,8 @@ impl Replica {
             Body::Confirm(confirm) => self.on_confirm(from, confirm),
             Body::Confirmed(confirmed) => self.on_confirmed(from, confirmed),
             Body::Transfer(transfer) => self.on_transfer(from, transfer),
+            Body::Survey(survey) => self.on_survey(from, message.origin.incarnation, survey),
+            Body::Surveyed(surveyed) => self.on_surveyed(from, surveyed),
         }
     }
 
@@ -516,6 +529,7 @@ impl Replica {
         self.halted = true;
         self.proposer = Proposer::Idle;
         self.reads.abandon();
+        self.surveys.abandon();
         self.outbox.halt(halt, last);
     }
 

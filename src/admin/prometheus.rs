@@ -112,7 +112,7 @@ fn flows(page: &mut Page, status: &StatusReport) {
 type Counted = (&'static str, &'static str, u64);
 
 #[rustfmt::skip]
-fn core(counters: &Counters) -> [Counted; 24] {
+fn core(counters: &Counters) -> [Counted; 27] {
     let c = counters;
     [
         ("campaigns", "Campaigns begun.", c.campaigns),
@@ -132,6 +132,9 @@ fn core(counters: &Counters) -> [Counted; 24] {
         ("reads_asked", "Reads asked of this replica as leader.", c.reads_asked),
         ("read_rounds", "Rounds of Confirm, for reads or to renew a lease.", c.read_rounds),
         ("lease_reads", "Reads that a lease served.", c.lease_reads),
+        ("quorum_reads_asked", "Quorum reads asked of this replica.", c.quorum_reads_asked),
+        ("surveys", "Rounds of Survey begun for them.", c.surveys),
+        ("quorum_reads_lost", "Quorum reads that got no read point in time.", c.quorum_reads_lost),
         ("prepares_withheld", "Prepares left unanswered until a grant ends.", c.prepares_withheld),
         ("dropped_foreign", "Messages of another cluster, group or sender.", c.dropped_foreign),
         ("dropped_disagreeing", "Messages of replicas that disagree on the membership.", c.dropped_disagreeing),
@@ -253,7 +256,7 @@ mod tests {
         let mut counters = Counters::default();
         (counters.campaigns, counters.dropped_beyond_window) = (3, 5);
         let shown = core(&counters);
-        assert_eq!((shown[0].2, shown[23].2), (3, 5));
+        assert_eq!((shown[0].2, shown[26].2), (3, 5));
         assert_eq!(shown.iter().map(|(.., value)| value).sum::<u64>(), 8);
         let meters = Meters::new();
         meters.forwards_sent.add(7);

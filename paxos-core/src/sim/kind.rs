@@ -23,11 +23,13 @@ pub enum Kind {
     Confirm,
     Confirmed,
     Transfer,
+    Survey,
+    Surveyed,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Prepare,
         Self::Promise,
         Self::Accept,
@@ -41,6 +43,8 @@ impl Kind {
         Self::Confirm,
         Self::Confirmed,
         Self::Transfer,
+        Self::Survey,
+        Self::Surveyed,
     ];
 
     /// The kind of this message.
@@ -59,6 +63,8 @@ impl Kind {
             Body::Confirm(_) => Self::Confirm,
             Body::Confirmed(_) => Self::Confirmed,
             Body::Transfer(_) => Self::Transfer,
+            Body::Survey(_) => Self::Survey,
+            Body::Surveyed(_) => Self::Surveyed,
         }
     }
 

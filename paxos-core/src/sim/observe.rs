@@ -264,7 +264,9 @@ impl Observer {
             | Body::Fetched(_)
             | Body::Refused(_)
             | Body::Confirm(_)
-            | Body::Confirmed(_) => {}
+            | Body::Confirmed(_)
+            | Body::Survey(_)
+            | Body::Surveyed(_) => {}
         }
         self.with_message(message, |message, life| Event::Left {
             from: acceptor(from),
@@ -306,7 +308,9 @@ impl Observer {
             | Body::Refused(_)
             | Body::Confirm(_)
             | Body::Confirmed(_)
-            | Body::Transfer(_) => {}
+            | Body::Transfer(_)
+            | Body::Survey(_)
+            | Body::Surveyed(_) => {}
         }
         let life = life(message.origin.incarnation);
         self.tell(&event(said(&message.body, &values, &entries), life));
@@ -355,6 +359,10 @@ fn said<'a>(body: &Body, values: &'a [Value], entries: &'a [Entry]) -> Message<'
         Body::Confirmed(m) => Message::Confirmed { ballot: ballot(m.ballot) },
         Body::Transfer(m) => {
             Message::Transfer { ballot: ballot(m.ballot), committed: m.committed.number() }
+        }
+        Body::Survey(_) => Message::Survey,
+        Body::Surveyed(m) => {
+            Message::Surveyed { committed: m.committed.number(), highest: m.highest.number() }
         }
     }
 }

@@ -83,7 +83,9 @@ fn describe(body: &Body) -> String {
         | Body::Refused(_)
         | Body::Confirm(_)
         | Body::Confirmed(_)
-        | Body::Transfer(_) => panic!("the story has no {}", body.name()),
+        | Body::Transfer(_)
+        | Body::Survey(_)
+        | Body::Surveyed(_) => panic!("the story has no {}", body.name()),
     }
 }
 

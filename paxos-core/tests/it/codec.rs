@@ -98,7 +98,9 @@ fn values_of(message: &Message) -> Vec<&Value> {
         | Body::Refused(_)
         | Body::Confirm(_)
         | Body::Confirmed(_)
-        | Body::Transfer(_) => Vec::new(),
+        | Body::Transfer(_)
+        | Body::Survey(_)
+        | Body::Surveyed(_) => Vec::new(),
     }
 }
 

@@ -25,6 +25,7 @@ mod partitions;
 mod portfolio;
 mod presets;
 mod quorum;
+mod quorum_reads;
 mod random;
 mod reads;
 mod recovery;

@@ -80,7 +80,9 @@ impl Watch {
             | Body::Refused(_)
             | Body::Confirm(_)
             | Body::Confirmed(_)
-            | Body::Transfer(_) => {}
+            | Body::Transfer(_)
+            | Body::Survey(_)
+            | Body::Surveyed(_) => {}
         }
     }
 

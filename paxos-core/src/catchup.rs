@@ -65,8 +65,11 @@ impl Catchup {
 
     /// A peer says up to where its log is gone.
     pub(crate) fn note_trimmed(&mut self, peer: ReplicaId, trimmed: Slot) {
-        let known = self.trimmed.entry(peer).or_default();
-        *known = (*known).max(trimmed);
+        // One that has its whole log is nothing to remember.
+        if trimmed > Slot::ZERO {
+            let known = self.trimmed.entry(peer).or_default();
+            *known = (*known).max(trimmed);
+        }
     }
 
     /// The longest prefix that anybody reported.

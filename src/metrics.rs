@@ -157,7 +157,7 @@ meters! {
         /// Snapshots of peers that became durable here.
         snapshots_received,
         /// Those of them that the state machine and the replica jumped to.
-        snapshots_installed,
+        snapshots_restored,
         /// Bytes of snapshots sent to peers.
         snapshot_bytes_sent,
         /// Bytes of snapshots that came from peers, repeated ones included.

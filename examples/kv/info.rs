@@ -159,7 +159,7 @@ fn snapshots(status: &SnapshotStatus, metrics: &Metrics) -> String {
         .line("snapshot_receiving", receiving)
         .line("snapshots_made", metrics.snapshots_made)
         .line("snapshots_received", metrics.snapshots_received)
-        .line("snapshots_installed", metrics.snapshots_installed)
+        .line("snapshots_restored", metrics.snapshots_restored)
         .0
 }
 

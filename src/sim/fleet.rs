@@ -143,7 +143,7 @@ const MET: [(&str, Counted); 8] = [
     ("session expired", |meters| &meters.sessions_expired),
     ("snapshot of its own made by a node", |meters| &meters.snapshots_made),
     ("snapshot received by a node", |meters| &meters.snapshots_received),
-    ("snapshot installed by a node", |meters| &meters.snapshots_installed),
+    ("snapshot installed by a node", |meters| &meters.snapshots_restored),
 ];
 
 /// How a request can end, as far as nodes of one release and valid commands go.

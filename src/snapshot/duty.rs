@@ -210,7 +210,7 @@ impl<W: Waiter> Driver<W> {
             Ok(()) => {
                 let slot = meta.slot;
                 tracing::info!(replica = %self.id, %slot, "jumped to a snapshot");
-                self.shared.meters.snapshots_installed.add(1);
+                self.shared.meters.snapshots_restored.add(1);
                 self.trace(now, || Event::Installed { slot });
                 self.intake.handed = self.intake.handed.max(slot);
                 self.snapshots.trimmed = self.snapshots.trimmed.max(slot);

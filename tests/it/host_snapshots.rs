@@ -35,23 +35,28 @@ fn trimmed(node: &Node<Marks>) -> Slot {
 }
 
 fn installed(node: &Node<Marks>) -> u64 {
-    node.metrics().snapshots_installed
+    node.metrics().snapshots_restored
 }
 
 /// Has every node but this one trim its log beyond what this one has, while this one is away.
 async fn leave_behind(cluster: &mut Cluster, place: usize, names: std::ops::Range<u64>) {
-    let node = cluster.nodes[place].take().unwrap();
-    let had = node.status().replica.applied;
-    soon("the end", node.shutdown()).await;
+    soon("the end", cluster.nodes[place].take().unwrap().shutdown()).await;
     let others: Vec<_> = (0..cluster.nodes.len()).filter(|other| *other != place).collect();
     let client = cluster.node(others[0]).client();
     for name in names {
         assert_eq!(mark(&client, name).await, Ok(1));
     }
+    // It was away when this slot was proposed.
+    let missed = loop {
+        if let Ok(applied) = soon("a slot", client.execute_at(Op::Mark(1_000_000))).await {
+            break applied.slot;
+        }
+    };
     for other in others {
         let node = cluster.node(other);
+        until("the end of the log", || node.status().replica.applied >= missed).await;
         soon("a snapshot", node.snapshot()).await.unwrap();
-        until("a trimmed log", || trimmed(node) > had).await;
+        until("a trimmed log", || trimmed(node) >= missed).await;
     }
 }
 

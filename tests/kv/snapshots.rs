@@ -197,7 +197,7 @@ fn lwm_1_the_disk_stays_bounded_and_a_replica_that_was_away_is_sent_a_snapshot()
     };
     assert!(number(&cluster, 1, "snapshots_made").unwrap() >= 5);
     start(&mut cluster, 3);
-    wait_for("a snapshot", || number(&cluster, 3, "snapshots_installed").filter(|n| *n == 1));
+    wait_for("a snapshot", || number(&cluster, 3, "snapshots_restored").filter(|n| *n == 1));
     cluster.wait_until_equal();
     assert!(disk_bytes(&cluster.home(3)) < bound);
     // All of them go on from their own.

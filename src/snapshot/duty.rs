@@ -195,6 +195,9 @@ impl<W: Waiter> Driver<W> {
         let wanted = self.replica.accepts_snapshot(&meta).is_ok();
         match opened {
             Ok(Some(image)) if wanted => self.tell(Item::Restore(meta, image)),
+            // Removed, for a newer one is durable: the state machine holds neither, and the replica
+            // must not jump alone. It asks again for what it lacks.
+            Ok(None) if wanted => self.snapshots.receiver.restored(),
             Ok(_) => self.on_restored(&meta, now),
             Err(error) => {
                 let slot = meta.slot;

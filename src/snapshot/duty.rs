@@ -217,7 +217,7 @@ impl<W: Waiter> Driver<W> {
                 self.trace(now, || Event::Installed { slot });
                 self.intake.handed = self.intake.handed.max(slot);
                 self.snapshots.trimmed = self.snapshots.trimmed.max(slot);
-                self.rounds.clear();
+                self.end_rounds(slot, now);
             }
             Err(InstallError::Old { .. } | InstallError::Halted) => {}
             Err(why) => tracing::warn!(replica = %self.id, %why, "installed no snapshot"),

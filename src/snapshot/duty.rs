@@ -233,7 +233,7 @@ impl<W: Waiter> Driver<W> {
         if self.snapshots.errands.is_none() {
             return;
         }
-        self.snapshots.receiver.tend(now);
+        self.snapshots.receiver.tend(self.replica.committed(), now);
         for act in self.snapshots.receiver.take_acts() {
             match act {
                 // What is lost is asked for again.

@@ -341,8 +341,15 @@ impl Receiver {
         }
     }
 
-    /// Time has passed.
-    pub(crate) fn tend(&mut self, now: Time) {
+    /// Time has passed. What is fetched of slots that are committed here by now is of no use: whoever
+    /// had it may never answer, and nobody else will be named for it.
+    pub(crate) fn tend(&mut self, committed: Slot, now: Time) {
+        if let State::Holding { meta, .. } | State::Pulling(Pulling { meta, .. }) = &self.state
+            && meta.slot <= committed
+        {
+            self.acts.push(Act::LetGo);
+            self.state = State::Idle;
+        }
         self.pull(now);
     }
 
@@ -465,9 +472,9 @@ mod tests {
         let two = |from| [read(from, &meta, 15, 10), read(from, &meta, 25, 5)];
         assert_eq!(receiver.take_acts(), two(ONE), "what is held is not fetched again");
         assert_eq!(receiver.wake_at(), Some(at(100)));
-        receiver.tend(at(99));
+        receiver.tend(Slot::new(8), at(99));
         assert_eq!(receiver.take_acts(), []);
-        receiver.tend(at(100));
+        receiver.tend(Slot::new(8), at(100));
         assert_eq!(receiver.take_acts(), two(ONE));
         receiver.wanted(TWO, Slot::new(2), at(299));
         assert_eq!(receiver.take_acts(), [], "it may answer yet");
@@ -508,6 +515,19 @@ mod tests {
         silent.take_acts();
         silent.offered(TWO, new.clone(), |_| true, at(5));
         assert_eq!(silent.take_acts(), [Act::LetGo, Act::Hold(new)]);
+    }
+
+    /// Its peer went away, and the log of another gave what was missing: nobody is named any more.
+    #[test]
+    fn what_is_needed_no_more_is_asked_for_no_more() {
+        let meta = meta(9, 30);
+        let mut receiver = pulling(&meta, 0);
+        receiver.take_acts();
+        receiver.tend(Slot::new(8), at(1));
+        assert_eq!(receiver.take_acts(), []);
+        receiver.tend(Slot::new(9), at(200));
+        assert_eq!(receiver.take_acts(), [Act::LetGo]);
+        assert_eq!((receiver.status(), receiver.wake_at()), (None, None));
     }
 
     #[test]

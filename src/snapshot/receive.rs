@@ -249,11 +249,16 @@ impl Receiver {
     /// A chunk came.
     pub(crate) fn chunk(&mut self, name: Name, offset: u64, bytes: Bytes, now: Time) {
         let State::Pulling(pulling) = &mut self.state else { return };
-        let expected = pulling.on_way.get(&offset).map(|(len, _)| *len);
-        if Name::of(&pulling.meta) != name || expected != Some(bytes.len()) {
+        let Some((expected, _)) = pulling.on_way.get(&offset).copied() else { return };
+        if Name::of(&pulling.meta) != name || !(1..=expected).contains(&bytes.len()) {
             return;
         }
         pulling.on_way.remove(&offset);
+        if bytes.len() < expected {
+            // Its sender gives less at once than this one asks for. The rest is asked for at once.
+            let rest = (expected - bytes.len(), Time::from_nanos(0));
+            pulling.on_way.insert(offset + bytes.len() as u64, rest);
+        }
         pulling.early.insert(offset, bytes);
         pulling.heard = now;
         self.write();
@@ -436,9 +441,14 @@ mod tests {
         assert_eq!(receiver.take_acts(), four, "so many are on their way");
         receiver.chunk(name, 10, bytes(10), at(1));
         receiver.chunk(name, 40, bytes(5), at(1));
-        receiver.chunk(name, 0, bytes(9), at(1));
+        receiver.chunk(name, 0, bytes(11), at(1));
+        receiver.chunk(name, 0, bytes(0), at(1));
         receiver.chunk(Name { slot: Slot::new(8), ..name }, 0, bytes(10), at(1));
-        assert_eq!(receiver.take_acts(), [], "out of turn, not asked for, too short, of another");
+        assert_eq!(
+            receiver.take_acts(),
+            [],
+            "out of turn, not asked for, too long, empty, of another"
+        );
         receiver.chunk(name, 0, bytes(10), at(1));
         assert_eq!(receiver.take_acts(), [Act::Write(bytes(10)), read(ONE, &meta, 40, 5)]);
         receiver.chunk(name, 0, bytes(10), at(1));
@@ -515,6 +525,25 @@ mod tests {
         silent.take_acts();
         silent.offered(TWO, new.clone(), |_| true, at(5));
         assert_eq!(silent.take_acts(), [Act::LetGo, Act::Hold(new)]);
+    }
+
+    /// A sender whose chunks are shorter was asked for the same one again and again, for ever.
+    #[test]
+    fn a_sender_that_gives_less_at_once_than_is_asked_for_gives_the_rest() {
+        let meta = meta(9, 10);
+        let name = Name::of(&meta);
+        let mut receiver = pulling(&meta, 0);
+        assert_eq!(receiver.take_acts(), [read(ONE, &meta, 0, 10)]);
+        receiver.chunk(name, 0, bytes(4), at(1));
+        assert_eq!(receiver.take_acts(), [Act::Write(bytes(4)), read(ONE, &meta, 4, 6)]);
+        receiver.written(name, 4, at(2));
+        receiver.chunk(name, 4, bytes(4), at(3));
+        assert_eq!(receiver.take_acts(), [Act::Write(bytes(4)), read(ONE, &meta, 8, 2)]);
+        receiver.written(name, 8, at(4));
+        receiver.chunk(name, 8, bytes(2), at(5));
+        assert_eq!(receiver.take_acts(), [Act::Write(bytes(2))]);
+        receiver.written(name, 10, at(6));
+        assert_eq!(receiver.take_acts(), [Act::Finish(meta)]);
     }
 
     /// Its peer went away, and the log of another gave what was missing: nobody is named any more.

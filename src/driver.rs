@@ -501,14 +501,7 @@ impl<W: Waiter> Driver<W> {
             return false;
         };
         let last = *last;
-        let meters = &self.shared.meters;
-        while self.rounds.front().is_some_and(|round| round.slot <= last) {
-            let Some(round) = self.rounds.pop_front() else { break };
-            meters.round.record_duration(now.since(round.begin));
-            for (peer, bytes) in round.forwards {
-                self.queue.land(peer, bytes);
-            }
-        }
+        self.end_rounds(last, now);
         let intake = &self.intake;
         let slots = last.distance_from(self.shared.applied());
         // The replica waits when this bound is reached, so it hears in good time.
@@ -517,6 +510,17 @@ impl<W: Waiter> Driver<W> {
         // The applier's end is reported through `done`.
         let _ = self.apply.send(Item::Values { values, nudge });
         true
+    }
+
+    /// What was proposed up to this slot has landed. What stands above is still on its way.
+    pub(crate) fn end_rounds(&mut self, last: Slot, now: Time) {
+        while self.rounds.front().is_some_and(|round| round.slot <= last) {
+            let Some(round) = self.rounds.pop_front() else { break };
+            self.shared.meters.round.record_duration(now.since(round.begin));
+            for (peer, bytes) in round.forwards {
+                self.queue.land(peer, bytes);
+            }
+        }
     }
 
     fn on_room(&mut self, room: Room) {

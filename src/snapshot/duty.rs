@@ -195,6 +195,9 @@ impl<W: Waiter> Driver<W> {
         let wanted = self.replica.accepts_snapshot(&meta).is_ok();
         match opened {
             Ok(Some(image)) if wanted => self.tell(Item::Restore(meta, image)),
+            // Removed, for a newer one is durable: the state machine holds neither, and the replica
+            // must not jump alone. It asks again for what it lacks.
+            Ok(None) if wanted => self.snapshots.receiver.restored(),
             Ok(_) => self.on_restored(&meta, now),
             Err(error) => {
                 let slot = meta.slot;
@@ -214,7 +217,7 @@ impl<W: Waiter> Driver<W> {
                 self.trace(now, || Event::Installed { slot });
                 self.intake.handed = self.intake.handed.max(slot);
                 self.snapshots.trimmed = self.snapshots.trimmed.max(slot);
-                self.rounds.clear();
+                self.end_rounds(slot, now);
             }
             Err(InstallError::Old { .. } | InstallError::Halted) => {}
             Err(why) => tracing::warn!(replica = %self.id, %why, "installed no snapshot"),
@@ -230,7 +233,7 @@ impl<W: Waiter> Driver<W> {
         if self.snapshots.errands.is_none() {
             return;
         }
-        self.snapshots.receiver.tend(now);
+        self.snapshots.receiver.tend(self.replica.committed(), now);
         for act in self.snapshots.receiver.take_acts() {
             match act {
                 // What is lost is asked for again.

@@ -167,8 +167,10 @@ impl Snapshots {
     /// This one is durable.
     fn learn(&mut self, meta: SnapshotMeta) {
         let place = self.known.partition_point(|known| known.slot < meta.slot);
-        if self.known.get(place).is_none_or(|known| known.slot != meta.slot) {
-            self.known.insert(place, meta);
+        match self.known.get_mut(place) {
+            // The store keeps the later one of a slot.
+            Some(known) if known.slot == meta.slot => *known = meta,
+            Some(_) | None => self.known.insert(place, meta),
         }
     }
 
@@ -283,6 +285,10 @@ pub(crate) mod tests {
         assert_eq!(trimmable(&snapshots, 60, None), 50, "the rest is not applied");
         snapshots.learn(meta(30, 10));
         assert_eq!(snapshots.newest().unwrap().slot, Slot::new(95));
+        snapshots.learn(meta(95, 20));
+        let of = |meta: &SnapshotMeta| (meta.slot.number(), meta.bytes);
+        let known: Vec<_> = snapshots.known.iter().map(of).collect();
+        assert_eq!(known, [(30, 10), (95, 20)], "another image took the place of one");
         let mut early = Snapshots::new(Start::default(), &options, patience, at(0));
         early.learn(meta(30, 10));
         assert_eq!(trimmable(&early, 100, None), 30, "none includes the rest");

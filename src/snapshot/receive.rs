@@ -249,11 +249,16 @@ impl Receiver {
     /// A chunk came.
     pub(crate) fn chunk(&mut self, name: Name, offset: u64, bytes: Bytes, now: Time) {
         let State::Pulling(pulling) = &mut self.state else { return };
-        let expected = pulling.on_way.get(&offset).map(|(len, _)| *len);
-        if Name::of(&pulling.meta) != name || expected != Some(bytes.len()) {
+        let Some((expected, _)) = pulling.on_way.get(&offset).copied() else { return };
+        if Name::of(&pulling.meta) != name || !(1..=expected).contains(&bytes.len()) {
             return;
         }
         pulling.on_way.remove(&offset);
+        if bytes.len() < expected {
+            // Its sender gives less at once than this one asks for. The rest is asked for at once.
+            let rest = (expected - bytes.len(), Time::from_nanos(0));
+            pulling.on_way.insert(offset + bytes.len() as u64, rest);
+        }
         pulling.early.insert(offset, bytes);
         pulling.heard = now;
         self.write();
@@ -341,8 +346,15 @@ impl Receiver {
         }
     }
 
-    /// Time has passed.
-    pub(crate) fn tend(&mut self, now: Time) {
+    /// Time has passed. What is fetched of slots that are committed here by now is of no use: whoever
+    /// had it may never answer, and nobody else will be named for it.
+    pub(crate) fn tend(&mut self, committed: Slot, now: Time) {
+        if let State::Holding { meta, .. } | State::Pulling(Pulling { meta, .. }) = &self.state
+            && meta.slot <= committed
+        {
+            self.acts.push(Act::LetGo);
+            self.state = State::Idle;
+        }
         self.pull(now);
     }
 
@@ -429,9 +441,14 @@ mod tests {
         assert_eq!(receiver.take_acts(), four, "so many are on their way");
         receiver.chunk(name, 10, bytes(10), at(1));
         receiver.chunk(name, 40, bytes(5), at(1));
-        receiver.chunk(name, 0, bytes(9), at(1));
+        receiver.chunk(name, 0, bytes(11), at(1));
+        receiver.chunk(name, 0, bytes(0), at(1));
         receiver.chunk(Name { slot: Slot::new(8), ..name }, 0, bytes(10), at(1));
-        assert_eq!(receiver.take_acts(), [], "out of turn, not asked for, too short, of another");
+        assert_eq!(
+            receiver.take_acts(),
+            [],
+            "out of turn, not asked for, too long, empty, of another"
+        );
         receiver.chunk(name, 0, bytes(10), at(1));
         assert_eq!(receiver.take_acts(), [Act::Write(bytes(10)), read(ONE, &meta, 40, 5)]);
         receiver.chunk(name, 0, bytes(10), at(1));
@@ -465,9 +482,9 @@ mod tests {
         let two = |from| [read(from, &meta, 15, 10), read(from, &meta, 25, 5)];
         assert_eq!(receiver.take_acts(), two(ONE), "what is held is not fetched again");
         assert_eq!(receiver.wake_at(), Some(at(100)));
-        receiver.tend(at(99));
+        receiver.tend(Slot::new(8), at(99));
         assert_eq!(receiver.take_acts(), []);
-        receiver.tend(at(100));
+        receiver.tend(Slot::new(8), at(100));
         assert_eq!(receiver.take_acts(), two(ONE));
         receiver.wanted(TWO, Slot::new(2), at(299));
         assert_eq!(receiver.take_acts(), [], "it may answer yet");
@@ -508,6 +525,38 @@ mod tests {
         silent.take_acts();
         silent.offered(TWO, new.clone(), |_| true, at(5));
         assert_eq!(silent.take_acts(), [Act::LetGo, Act::Hold(new)]);
+    }
+
+    /// A sender whose chunks are shorter was asked for the same one again and again, for ever.
+    #[test]
+    fn a_sender_that_gives_less_at_once_than_is_asked_for_gives_the_rest() {
+        let meta = meta(9, 10);
+        let name = Name::of(&meta);
+        let mut receiver = pulling(&meta, 0);
+        assert_eq!(receiver.take_acts(), [read(ONE, &meta, 0, 10)]);
+        receiver.chunk(name, 0, bytes(4), at(1));
+        assert_eq!(receiver.take_acts(), [Act::Write(bytes(4)), read(ONE, &meta, 4, 6)]);
+        receiver.written(name, 4, at(2));
+        receiver.chunk(name, 4, bytes(4), at(3));
+        assert_eq!(receiver.take_acts(), [Act::Write(bytes(4)), read(ONE, &meta, 8, 2)]);
+        receiver.written(name, 8, at(4));
+        receiver.chunk(name, 8, bytes(2), at(5));
+        assert_eq!(receiver.take_acts(), [Act::Write(bytes(2))]);
+        receiver.written(name, 10, at(6));
+        assert_eq!(receiver.take_acts(), [Act::Finish(meta)]);
+    }
+
+    /// Its peer went away, and the log of another gave what was missing: nobody is named any more.
+    #[test]
+    fn what_is_needed_no_more_is_asked_for_no_more() {
+        let meta = meta(9, 30);
+        let mut receiver = pulling(&meta, 0);
+        receiver.take_acts();
+        receiver.tend(Slot::new(8), at(1));
+        assert_eq!(receiver.take_acts(), []);
+        receiver.tend(Slot::new(9), at(200));
+        assert_eq!(receiver.take_acts(), [Act::LetGo]);
+        assert_eq!((receiver.status(), receiver.wake_at()), (None, None));
     }
 
     #[test]

@@ -120,7 +120,8 @@ impl Replica {
         }
         accepted?;
         self.jump(meta);
-        // What was accepted or learned above it may follow at once.
+        // What was accepted or learned above it may follow at once, also where no leader was heard.
+        self.extend_committed();
         self.apply_watermark();
         if self.catchup.target() > self.learner.committed() {
             self.fetch();

@@ -312,6 +312,25 @@ fn n5_a_leader_that_proposed_nothing_in_it_installs_a_snapshot_and_leads_on() {
     assert_eq!(bed.role(), Role::Follower);
 }
 
+/// A leader that heard no leader before, as after a restart of all, knew what stands above the snapshot
+/// to be chosen: it follows at once, or reads would wait for the next write.
+#[test]
+fn what_was_chosen_above_a_snapshot_follows_it_where_no_leader_was_heard() {
+    let mut bed = Bed::new(1, 3);
+    let own = bed.campaign(&[2]);
+    bed.sync();
+    let above =
+        PromiseEntry { slot: slot(6), state: SlotState::Accepted(ballot(1, 2), value("f")) };
+    bed.receive(id(2), promise(own, 1, slot(5), vec![above]));
+    bed.sync();
+    bed.receive(id(2), accepted(own, 6, 6));
+    bed.sync();
+    assert_eq!((bed.role(), bed.committed()), (Role::Leader, Slot::ZERO));
+    assert_eq!(install(&mut bed, &meta(5)), Ok(()));
+    assert_eq!((bed.role(), bed.committed()), (Role::Leader, slot(6)));
+    assert_eq!(bed.applied, [(slot(6), value("f"))]);
+}
+
 /// **N6** A replica asks for a snapshot only of a peer that said that its log begins above what is
 /// missing, and asks a connected peer whose log may reach back for the values first.
 ///

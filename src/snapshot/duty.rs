@@ -32,6 +32,27 @@ pub(crate) enum Given {
     Nothing(String),
 }
 
+/// Who jumps to a snapshot that is durable.
+#[derive(Debug)]
+enum Jump {
+    /// The state machine, to this image, and then the replica.
+    Both(Image),
+    /// The replica must not jump alone. It asks again for what it lacks.
+    Neither,
+    /// All of it is committed here.
+    Done,
+}
+
+/// `image` is none if it was removed, which happens when a newer one is durable; `wanted` is whether the
+/// replica lacks what it includes.
+fn jump_with(image: Option<Image>, wanted: bool) -> Jump {
+    match image {
+        Some(image) if wanted => Jump::Both(image),
+        None if wanted => Jump::Neither,
+        Some(_) | None => Jump::Done,
+    }
+}
+
 impl<W: Waiter> Driver<W> {
     pub(crate) fn on_snapshot_frame(&mut self, from: ReplicaId, bytes: Bytes, now: Time) {
         let Some(frame) = frame::decode(self.group, bytes) else {
@@ -193,12 +214,10 @@ impl<W: Waiter> Driver<W> {
     ) {
         // What made the replica want it may have come from a log meanwhile.
         let wanted = self.replica.accepts_snapshot(&meta).is_ok();
-        match opened {
-            Ok(Some(image)) if wanted => self.tell(Item::Restore(meta, image)),
-            // Removed, for a newer one is durable: the state machine holds neither, and the replica
-            // must not jump alone. It asks again for what it lacks.
-            Ok(None) if wanted => self.snapshots.receiver.restored(),
-            Ok(_) => self.on_restored(&meta, now),
+        match opened.map(|image| jump_with(image, wanted)) {
+            Ok(Jump::Both(image)) => self.tell(Item::Restore(meta, image)),
+            Ok(Jump::Neither) => self.snapshots.receiver.restored(),
+            Ok(Jump::Done) => self.on_restored(&meta, now),
             Err(error) => {
                 let slot = meta.slot;
                 tracing::warn!(replica = %self.id, %slot, %error, "a snapshot cannot be read");
@@ -372,5 +391,22 @@ impl<W: Waiter> Driver<W> {
         let times = [due, look, snapshots.senders.wake_at(), snapshots.receiver.wake_at()];
         // One in the past is looked at with the next step.
         times.into_iter().flatten().filter(|at| *at > now).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::StreamExt;
+
+    /// A replica that jumped to an image that had been removed went on without its state machine, and
+    /// its directory, trimmed and without that snapshot, never started again.
+    #[test]
+    fn a_replica_never_jumps_without_its_state_machine() {
+        let image = || Some(Image(futures::stream::empty().boxed()));
+        assert!(matches!(jump_with(image(), true), Jump::Both(_)));
+        assert!(matches!(jump_with(None, true), Jump::Neither));
+        assert!(matches!(jump_with(image(), false), Jump::Done));
+        assert!(matches!(jump_with(None, false), Jump::Done));
     }
 }

@@ -23,13 +23,13 @@ use paxos_core::snapshot::SnapshotMeta;
 use paxos_core::value::Value;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::client::Applied;
 use crate::clock::{Alarm, Clock};
 use crate::codec::CommandCodec;
 use crate::error::{ClientError, Rejection, StopReason, Uncertainty, panic_words};
 use crate::journal::Done;
 use crate::machine::{Batch, SnapshotError, StateMachine};
 use crate::once::{Fate, Once};
+use crate::request::Applied;
 use crate::session::opens;
 use crate::shared::Shared;
 use crate::snapshot::duty::Given;

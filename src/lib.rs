@@ -153,6 +153,7 @@ mod quorum_reads;
 mod reading;
 mod reads;
 mod remote;
+mod request;
 mod router;
 mod session;
 mod shared;
@@ -185,7 +186,7 @@ pub use paxos_core::snapshot::ImageDigest;
 
 pub use crate::applied::{AppliedSlot, AppliedStream, StreamEnd};
 pub use crate::builder::Builder;
-pub use crate::client::{Applied, Client, Consistency, Delivery, SessionRequest};
+pub use crate::client::Client;
 pub use crate::codec::{CodecError, CommandCodec, Postcard};
 pub use crate::error::{
     ClientError, MakeSnapshotError, Rejection, StartError, StopReason, TransferError, Uncertainty,
@@ -197,6 +198,7 @@ pub use crate::node::Node;
 pub use crate::options::NodeOptions;
 pub use crate::remote::client::{ConnectError, RemoteClient, RemoteOptions};
 pub use crate::remote::serve::{ServeOptions, Serving, ServingStatus};
+pub use crate::request::{Applied, Consistency, Delivery, SessionRequest};
 pub use crate::shared::{Leadership, NodeEventState, NodeStatus};
 pub use crate::snapshot::{Receiving, Sending, SnapshotInfo, SnapshotStatus};
 pub use crate::trace::{TraceFile, TraceSink};

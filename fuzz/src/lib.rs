@@ -5,6 +5,7 @@
 //! compiled here from their own files, so that what is fuzzed is what is shipped.
 
 #![allow(dead_code, reason = "modules are included whole, and the targets use a part of each")]
+#![allow(unreachable_pub, reason = "in their own crates, these modules are shown to everybody")]
 
 #[path = "../../src/remote/wire.rs"]
 mod client_wire;

@@ -4,6 +4,7 @@
 //! its story. To run some alone: `CORPUS=<target>/<file> cargo test --test corpora`, or
 //! the beginning of such a name.
 #![allow(dead_code, reason = "modules are included whole, and the targets use a part of each")]
+#![allow(unreachable_pub, reason = "in their own crates, these modules are shown to everybody")]
 
 #[path = "../../src/remote/wire.rs"]
 mod client_wire;

@@ -198,7 +198,9 @@ fn client_frame() -> Seeds {
     ];
     let stream = |frames: &[Frame]| {
         let mut out = BytesMut::from(&[0, 8, 7][..]);
-        frames.iter().for_each(|frame| client_wire::encode(&mut out, frame));
+        for frame in frames {
+            client_wire::encode(&mut out, frame);
+        }
         out.to_vec()
     };
     let all: Vec<_> = frames.iter().map(|(_, frame)| frame.clone()).collect();

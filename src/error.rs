@@ -12,6 +12,9 @@ use paxos_core::ids::{ReplicaId, Slot};
 use paxos_core::output::{Halt, RecoverError};
 use paxos_core::port::StorageError;
 
+use crate::divergence::Listed;
+use crate::machine::StateDigest;
+
 /// How a command or query ended without a reply.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -334,6 +337,18 @@ pub enum StopReason {
         /// What happened.
         what: String,
     },
+    /// The state machine's state after this slot is not the one that more than half of all members hold.
+    /// The log of this replica is right, its state is not, and a snapshot of its own may hold that state.
+    Diverged {
+        /// The slot.
+        slot: Slot,
+        /// The digest of the state here.
+        own: StateDigest,
+        /// The digest of the others' state.
+        others: StateDigest,
+        /// Who holds that.
+        holders: Vec<ReplicaId>,
+    },
     /// A command in this slot does not decode: another release wrote it.
     Undecodable {
         /// The slot.
@@ -357,6 +372,13 @@ impl fmt::Display for StopReason {
             Self::Restore { slot, what } => {
                 write!(f, "the state machine was not restored from the snapshot of {slot}: {what}")
             }
+            Self::Diverged { slot, own, others, holders } => write!(
+                f,
+                "the state went astray: after {slot} its digest is {own} here, and {others} at {}; \
+                 keep the directory to find out why, and have this replica replaced by an empty one, \
+                 for its own snapshots may hold the wrong state",
+                Listed(holders)
+            ),
             Self::Undecodable { slot, what } => write!(
                 f,
                 "a command in {slot} does not decode, another release may have written it: {what}"

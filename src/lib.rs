@@ -137,6 +137,7 @@ mod builder;
 mod client;
 mod clock;
 mod dispatch;
+mod divergence;
 mod driver;
 mod fair;
 mod forward;
@@ -163,6 +164,11 @@ mod succession;
 mod trace;
 mod waiters;
 
+/// The guide's code is compiled and run with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/state-machines.md")]
+mod guide {}
+
 pub use async_trait::async_trait;
 pub use paxos_core as core;
 #[cfg(feature = "wal")]
@@ -188,10 +194,11 @@ pub use crate::applied::{AppliedSlot, AppliedStream, StreamEnd};
 pub use crate::builder::Builder;
 pub use crate::client::Client;
 pub use crate::codec::{CodecError, CommandCodec, Postcard};
+pub use crate::divergence::{ComparisonStatus, Difference};
 pub use crate::error::{
     ClientError, MakeSnapshotError, Rejection, StartError, StopReason, TransferError, Uncertainty,
 };
-pub use crate::machine::{Batch, SnapshotError, SnapshotStream, StateMachine};
+pub use crate::machine::{Batch, SnapshotError, SnapshotStream, StateDigest, StateMachine};
 pub use crate::memory::{MemoryFaults, MemoryNetwork, MemoryTransport};
 pub use crate::metrics::{Distribution, Metrics};
 pub use crate::node::Node;

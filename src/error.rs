@@ -12,7 +12,6 @@ use paxos_core::ids::{ReplicaId, Slot};
 use paxos_core::output::{Halt, RecoverError};
 use paxos_core::port::StorageError;
 
-use crate::divergence::Listed;
 use crate::machine::StateDigest;
 
 /// How a command or query ended without a reply.
@@ -397,5 +396,22 @@ pub(crate) fn panic_words(payload: &(dyn core::any::Any + Send)) -> String {
         words.clone()
     } else {
         "a panic without words".to_owned()
+    }
+}
+
+/// Shown as a list: "1, 2 and 3".
+struct Listed<'a>(&'a [ReplicaId]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, id) in self.0.iter().enumerate() {
+            match place {
+                0 => {}
+                last if last + 1 == self.0.len() => f.write_str(" and ")?,
+                _ => f.write_str(", ")?,
+            }
+            id.fmt(f)?;
+        }
+        Ok(())
     }
 }

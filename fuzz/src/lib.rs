@@ -31,7 +31,7 @@ mod wire;
 
 /// What the modules above name of the library, which shows the rest to everybody.
 mod machine {
-    pub(crate) use paxos::SnapshotError;
+    pub(crate) use paxos::{SnapshotError, StateDigest};
 }
 
 /// Runs a target on these bytes. Panics if it fails, or if there is none of this name.

@@ -31,7 +31,7 @@ mod wire;
 
 /// What the modules above name of the library, which shows it to everybody.
 mod machine {
-    pub(crate) use paxos::SnapshotError;
+    pub(crate) use paxos::{SnapshotError, StateDigest};
 }
 
 mod replay;

@@ -24,6 +24,7 @@ use paxos_core::value::{Batch, Command};
 use crate::client_wire::{self, Answer, Done, Frame, Request, Wanted};
 use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::frame::{self, HostFrame, Refusal};
+use crate::machine::StateDigest;
 use crate::replay::{corpus, fuzz_dir};
 use crate::request::{Consistency, SessionRequest};
 use crate::resp::Parser;
@@ -67,6 +68,7 @@ fn host_frame() -> Seeds {
         ("ask-point", HostFrame::AskPoint { origin, sequence: 5 }),
         ("point", HostFrame::Point { origin, sequence: 5, slot }),
         ("no-point", HostFrame::NoPoint { origin, sequence: 6 }),
+        ("mark", HostFrame::Mark { origin, slot, digest: StateDigest(1 << 99), asks: true }),
     ];
     let encode = |frame| frame::encode(GroupId::new(0), frame).concat();
     frames.iter().map(|(name, frame)| ((*name).to_owned(), encode(frame))).collect()
@@ -296,6 +298,7 @@ fn the_corpora_hold_one_of_each_kind() {
     assert!(frames.iter().any(|frame| matches!(frame, HostFrame::AskPoint { .. })));
     assert!(frames.iter().any(|frame| matches!(frame, HostFrame::Point { .. })));
     assert!(frames.iter().any(|frame| matches!(frame, HostFrame::NoPoint { .. })));
+    assert!(frames.iter().any(|frame| matches!(frame, HostFrame::Mark { .. })));
     let bodies = corpus("client_frame").into_iter().flat_map(|(_, input)| {
         let (mut assembler, mut rest) = (client_wire::Assembler::new(1 << 16), &input[3..]);
         std::iter::from_fn(|| assembler.next(&mut rest).ok().flatten()).collect::<Vec<_>>()

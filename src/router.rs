@@ -36,7 +36,8 @@ fn place(body: &Body, group: GroupId, large: bool) -> (Lane, Option<CoalesceKey>
         | Body::Refused(_)
         | Body::Confirm(_)
         | Body::Confirmed(_)
-        | Body::Transfer(_) => (Lane::Control, None),
+        | Body::Transfer(_)
+        | Body::Removed(_) => (Lane::Control, None),
         Body::Fetched(_) if large => (Lane::Bulk, None),
         Body::Accept(_) | Body::Fetch(_) | Body::Fetched(_) => (Lane::Log, None),
     }

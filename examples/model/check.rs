@@ -61,7 +61,8 @@ pub(crate) fn check(added: &Added<'_>) -> Result<(), String> {
             | Body::Refused(_)
             | Body::Confirm(_)
             | Body::Confirmed(_)
-            | Body::Transfer(_) => {}
+            | Body::Transfer(_)
+            | Body::Removed(_) => {}
         }
     }
     Ok(())

@@ -94,7 +94,7 @@ impl Disk {
             Write::Peer { peer, incarnation } => {
                 self.peers.insert(*peer, *incarnation);
             }
-            Write::Trimmed(_) | Write::Refused { .. } => {
+            Write::Governs { .. } | Write::Trimmed(_) | Write::Refused { .. } => {
                 return Err(format!("a write that has no place in these worlds: {write:?}"));
             }
         }
@@ -127,7 +127,8 @@ impl Disk {
             | Body::Refused(_)
             | Body::Confirm(_)
             | Body::Confirmed(_)
-            | Body::Transfer(_) => Ok(()),
+            | Body::Transfer(_)
+            | Body::Removed(_) => Ok(()),
         }
     }
 
@@ -215,6 +216,7 @@ impl Disk {
             chosen: chosen.map(|(slot, value)| (*slot, value.clone())).collect(),
             clock: LogClock::default(),
             peers: self.peers.iter().map(|(peer, life)| (*peer, *life)).collect(),
+            governs: Vec::new(),
             snapshot: None,
         }
     }

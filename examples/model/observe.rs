@@ -77,7 +77,8 @@ fn observe_sent(before: &Node, input: &Input<Message>, out: &Outcome, marks: &mu
             | Body::Fetch(_)
             | Body::Confirm(_)
             | Body::Confirmed(_)
-            | Body::Transfer(_) => {}
+            | Body::Transfer(_)
+            | Body::Removed(_) => {}
         }
     }
 }
@@ -128,6 +129,7 @@ fn observe_message(before: &Node, after: &Node, body: &Body, out: &Outcome, mark
         | Body::Refused(_)
         | Body::Confirm(_)
         | Body::Confirmed(_)
-        | Body::Transfer(_) => {}
+        | Body::Transfer(_)
+        | Body::Removed(_) => {}
     }
 }

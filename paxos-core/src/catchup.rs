@@ -42,6 +42,12 @@ impl Catchup {
         self.reported.get(&peer).copied().unwrap_or_default()
     }
 
+    /// Only these are peers from here on.
+    pub(crate) fn set_peers(&mut self, peers: &[ReplicaId]) {
+        self.reported.retain(|peer, _| peers.contains(peer));
+        self.asked.take_if(|asked| !peers.contains(asked));
+    }
+
     /// The longest prefix that anybody reported.
     pub(crate) fn target(&self) -> Slot {
         self.reported.values().copied().max().unwrap_or_default()

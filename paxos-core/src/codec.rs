@@ -21,14 +21,14 @@ use crate::ids::{
 };
 use crate::message::{
     Accept, Accepted, Body, Commit, Confirm, Confirmed, Connectivity, Echo, Fetch, Fetched,
-    Heartbeat, Message, Origin, Prepare, Promise, PromiseEntry, Refused, Reject, SlotState,
-    Transfer,
+    Heartbeat, Message, Origin, Prepare, Promise, PromiseEntry, Refused, Reject, Removed,
+    SlotState, Transfer,
 };
 use crate::value::{Batch, Command, CommandKind, Value};
 use membership::put_membership;
 
 /// The version of the wire format. A message of another version is refused as a whole.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 /// The bytes before a message's body.
 pub const HEADER_LEN: usize = 48;
 /// The bytes before a batch's commands.
@@ -214,6 +214,10 @@ fn put_body(writer: &mut Writer, body: &Body) {
             head.put_u64_le(message.committed.number());
             head.put_u64_le(message.released);
         }
+        Body::Removed(message) => {
+            head.put_u32_le(message.epoch.number());
+            head.put_u64_le(message.from.number());
+        }
     }
 }
 
@@ -227,6 +231,7 @@ fn put_heartbeat(head: &mut BytesMut, message: &Heartbeat) {
     });
     head.put_u64_le(message.committed.number());
     head.put_u64_le(message.durable.number());
+    head.put_u64_le(message.held.number());
     head.put_u64_le(message.released);
     head.put_u8(message.priority.number());
     head.put_u32_le(len_u32(message.echoes.len()));
@@ -271,6 +276,7 @@ const fn body_kind(body: &Body) -> u8 {
         Body::Confirm(_) => 11,
         Body::Confirmed(_) => 12,
         Body::Transfer(_) => 13,
+        Body::Removed(_) => 16,
     }
 }
 
@@ -526,6 +532,7 @@ fn decode_body(kind: u8, reader: &mut Reader) -> Result<Body, DecodeError> {
             let (ballot, committed, released) = (reader.ballot()?, reader.slot()?, reader.u64()?);
             Transfer { ballot, committed, released }.into()
         }
+        16 => Removed { epoch: Epoch::new(reader.u32()?), from: reader.slot()? }.into(),
         kind => return Err(DecodeError::Kind(kind)),
     })
 }
@@ -560,6 +567,7 @@ fn decode_heartbeat(reader: &mut Reader) -> Result<Heartbeat, DecodeError> {
     };
     let committed = reader.slot()?;
     let durable = reader.slot()?;
+    let held = reader.slot()?;
     let released = reader.u64()?;
     let priority = Priority::new(reader.u8()?);
     let count = reader.count(18)?;
@@ -580,6 +588,7 @@ fn decode_heartbeat(reader: &mut Reader) -> Result<Heartbeat, DecodeError> {
         connectivity,
         committed,
         durable,
+        held,
         released,
         priority,
     })

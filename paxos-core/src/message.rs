@@ -67,6 +67,8 @@ pub enum Body {
     Confirmed(Confirmed),
     /// The leader makes way for the receiver.
     Transfer(Transfer),
+    /// The receiver is a member no longer.
+    Removed(Removed),
 }
 
 /// Phase 1a: the candidate asks for a promise, and for what was accepted from slot `from` on.
@@ -201,6 +203,9 @@ pub struct Heartbeat {
     pub committed: Slot,
     /// The highest slot in which the sender has a durable vote: how far its disk is.
     pub durable: Slot,
+    /// The last slot of the sender's committed prefix that its disk has a record of: of it, and of every
+    /// value in it, it will know after any restart.
+    pub held: Slot,
     /// The sender relies on no grant of its rounds of Confirm up to this one.
     pub released: u64,
     /// How much the sender is preferred as leader.
@@ -280,6 +285,15 @@ pub struct Transfer {
     pub released: u64,
 }
 
+/// The receiver is in no membership that governs a slot any more, and nobody needs what it holds.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Removed {
+    /// The membership that governs, as far as the sender knows.
+    pub epoch: Epoch,
+    /// The first slot that it governs.
+    pub from: Slot,
+}
+
 mod sealed {
     pub trait Sealed {}
 }
@@ -328,7 +342,7 @@ macro_rules! bodies {
 }
 
 bodies!(SendNow: Accept, Reject, Commit, Heartbeat, Fetch, Fetched, Refused);
-bodies!(SendNow: Confirm, Confirmed, Transfer);
+bodies!(SendNow: Confirm, Confirmed, Transfer, Removed);
 bodies!(SendAfterDurable: Prepare, Promise, Accepted);
 
 /// No slot and no round beyond this is ever reached: whoever names one is broken, and counting on
@@ -359,6 +373,7 @@ impl Body {
                     && heartbeat.leader.is_none_or(ballot)
                     && slot(heartbeat.committed)
                     && slot(heartbeat.durable)
+                    && slot(heartbeat.held)
             }
             Self::Fetch(fetch) => slot(fetch.from) && slot(fetch.through),
             Self::Fetched(fetched) => {
@@ -368,6 +383,7 @@ impl Body {
             Self::Confirm(confirm) => ballot(confirm.ballot),
             Self::Confirmed(confirmed) => ballot(confirmed.ballot),
             Self::Transfer(transfer) => ballot(transfer.ballot) && slot(transfer.committed),
+            Self::Removed(removed) => slot(removed.from),
         }
     }
 
@@ -387,6 +403,7 @@ impl Body {
             Self::Confirm(_) => "Confirm",
             Self::Confirmed(_) => "Confirmed",
             Self::Transfer(_) => "Transfer",
+            Self::Removed(_) => "Removed",
         }
     }
 }

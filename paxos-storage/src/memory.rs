@@ -16,6 +16,7 @@ use paxos_core::port::{
     Blocking, Format, LoadRange, Loaded, Recovered, RecoveredVote, Room, Start, Storage,
     StorageError,
 };
+use paxos_core::snapshot::Governs;
 use paxos_core::value::Value;
 
 /// A storage that lives as long as its process. Clones are handles of the same log.
@@ -44,6 +45,7 @@ struct MemoryLog {
     trimmed: Slot,
     clock: LogClock,
     peers: BTreeMap<ReplicaId, Incarnation>,
+    governs: Vec<Governs>,
     /// The slots above `trimmed`.
     slots: VecDeque<Entry>,
     /// Slots far beyond those, which a replica that lags far behind may vote on.
@@ -74,6 +76,7 @@ impl MemoryStorage {
                 trimmed: Slot::ZERO,
                 clock: LogClock::default(),
                 peers: BTreeMap::new(),
+                governs: Vec::new(),
                 slots: VecDeque::new(),
                 far: BTreeMap::new(),
             })),
@@ -125,6 +128,9 @@ impl MemoryLog {
                 }
             }
             Write::Committed(through) => self.committed = self.committed.max(*through),
+            Write::Governs { from, membership } => {
+                self.governs.push(Governs { from: *from, membership: (**membership).clone() });
+            }
             Write::Trimmed(through) => self.trim(*through),
             Write::Peer { peer, incarnation } => {
                 self.peers.insert(*peer, *incarnation);
@@ -194,6 +200,7 @@ impl MemoryLog {
             chosen: Vec::new(),
             clock: self.clock,
             peers: self.peers.iter().map(|(p, i)| (*p, *i)).collect(),
+            governs: self.governs.clone(),
             snapshot: None,
         };
         for (slot, entry) in near.chain(far).filter(|(slot, _)| *slot > self.committed) {

@@ -67,7 +67,8 @@ fn check_room(message: &Message, len: usize) {
         | Body::Refused(_)
         | Body::Confirm(_)
         | Body::Confirmed(_)
-        | Body::Transfer(_) => 0,
+        | Body::Transfer(_)
+        | Body::Removed(_) => 0,
     };
     assert!(room <= ROOM_PER_BYTE * len, "{len} bytes were given room for {room}");
 }

@@ -18,6 +18,7 @@ use crate::pacemaker::TIMERS;
 use crate::proposer::Proposer;
 use crate::read::Reads;
 use crate::repeat::Repeats;
+use crate::roster::Roster;
 
 /// A replica without the readings of its clock, its counters and its random numbers: of timers it
 /// says which are armed, of what was heard the ballot that a campaign would outbid, of what is on its
@@ -45,6 +46,8 @@ pub struct SafetyState<'a> {
     reads: &'a Reads,
     probed: Vec<bool>,
     outbid: Option<Ballot>,
+    roster: &'a Roster,
+    held: Slot,
     armed: [bool; TIMERS.len()],
     halted: bool,
 }
@@ -70,6 +73,8 @@ impl Replica {
             reads: &self.reads,
             probed: self.flows.probed(),
             outbid: self.acceptor.promised().max(self.pacemaker.seen()),
+            roster: &self.roster,
+            held: self.held,
             armed: TIMERS.map(|timer| self.pacemaker.is_armed(timer)),
             halted: self.halted,
         }

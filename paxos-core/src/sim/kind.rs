@@ -23,11 +23,12 @@ pub enum Kind {
     Confirm,
     Confirmed,
     Transfer,
+    Removed,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Prepare,
         Self::Promise,
         Self::Accept,
@@ -41,6 +42,7 @@ impl Kind {
         Self::Confirm,
         Self::Confirmed,
         Self::Transfer,
+        Self::Removed,
     ];
 
     /// The kind of this message.
@@ -59,6 +61,7 @@ impl Kind {
             Body::Confirm(_) => Self::Confirm,
             Body::Confirmed(_) => Self::Confirmed,
             Body::Transfer(_) => Self::Transfer,
+            Body::Removed(_) => Self::Removed,
         }
     }
 

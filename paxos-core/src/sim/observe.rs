@@ -178,7 +178,7 @@ impl Observer {
                     self.tell(&Event::Trimmed { at, through: slot.number() });
                     continue;
                 }
-                Write::Refused { .. } => continue,
+                Write::Governs { .. } | Write::Refused { .. } => continue,
             };
             self.place(id).pending.push_back((batch.sequence(), fact));
         }
@@ -263,6 +263,7 @@ impl Observer {
             | Body::Fetch(_)
             | Body::Fetched(_)
             | Body::Refused(_)
+            | Body::Removed(_)
             | Body::Confirm(_)
             | Body::Confirmed(_) => {}
         }
@@ -306,7 +307,8 @@ impl Observer {
             | Body::Refused(_)
             | Body::Confirm(_)
             | Body::Confirmed(_)
-            | Body::Transfer(_) => {}
+            | Body::Transfer(_)
+            | Body::Removed(_) => {}
         }
         let life = life(message.origin.incarnation);
         self.tell(&event(said(&message.body, &values, &entries), life));
@@ -353,6 +355,7 @@ fn said<'a>(body: &Body, values: &'a [Value], entries: &'a [Entry]) -> Message<'
         }
         Body::Confirm(m) => Message::Confirm { ballot: ballot(m.ballot) },
         Body::Confirmed(m) => Message::Confirmed { ballot: ballot(m.ballot) },
+        Body::Removed(_) => Message::Removed,
         Body::Transfer(m) => {
             Message::Transfer { ballot: ballot(m.ballot), committed: m.committed.number() }
         }

@@ -83,7 +83,8 @@ fn describe(body: &Body) -> String {
         | Body::Refused(_)
         | Body::Confirm(_)
         | Body::Confirmed(_)
-        | Body::Transfer(_) => panic!("the story has no {}", body.name()),
+        | Body::Transfer(_)
+        | Body::Removed(_) => panic!("the story has no {}", body.name()),
     }
 }
 

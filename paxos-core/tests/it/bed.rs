@@ -19,6 +19,7 @@ use paxos_core::output::{Halt, LoadTicket, Output, Proposed, ReadTicket, Recipie
 use paxos_core::port::{Format, LoadRange, Recovered, RecoveredVote, Start};
 use paxos_core::quorum::QuorumRule;
 use paxos_core::replica::Replica;
+use paxos_core::snapshot::Governs;
 use paxos_core::value::{Batch, Command, Value};
 
 pub(crate) const CLUSTER: ClusterId = ClusterId::new(0xC1);
@@ -99,6 +100,10 @@ pub(crate) fn remembered(own: u16, membership: &Membership, writes: &[Write]) ->
             }
             Write::Chosen { slot, value } => recovered.chosen.push((*slot, value.clone())),
             Write::Committed(slot) => recovered.committed = *slot,
+            Write::Governs { from, membership } => {
+                let membership = (**membership).clone();
+                recovered.governs.push(Governs { from: *from, membership });
+            }
             Write::Trimmed(slot) => recovered.trimmed = *slot,
             Write::Refused { .. } => panic!("a refused directory is not started again"),
             Write::Peer { peer, incarnation } => {
@@ -180,6 +185,7 @@ impl Bed {
             connectivity: Connectivity::Partial,
             committed: Slot::ZERO,
             durable: Slot::ZERO,
+            held: Slot::ZERO,
             released: 0,
             priority: Priority::default(),
         }

@@ -98,7 +98,8 @@ fn values_of(message: &Message) -> Vec<&Value> {
         | Body::Refused(_)
         | Body::Confirm(_)
         | Body::Confirmed(_)
-        | Body::Transfer(_) => Vec::new(),
+        | Body::Transfer(_)
+        | Body::Removed(_) => Vec::new(),
     }
 }
 

@@ -18,6 +18,7 @@ mod guards;
 mod history;
 mod leases;
 mod linear;
+mod members;
 mod membership;
 mod monitor;
 mod paper;

@@ -15,6 +15,7 @@ fn promise_of(write: &Write) -> Option<Ballot> {
         Write::Promised(ballot) | Write::Accepted { ballot, .. } => Some(*ballot),
         Write::Chosen { .. }
         | Write::Committed(_)
+        | Write::Governs { .. }
         | Write::Trimmed(_)
         | Write::Refused { .. }
         | Write::Peer { .. } => None,
@@ -66,7 +67,7 @@ impl Check {
                     format!("{by} trims {slot} but applied {applied}")
                 });
             }
-            Write::Peer { .. } | Write::Refused { .. } => {}
+            Write::Governs { .. } | Write::Peer { .. } | Write::Refused { .. } => {}
         }
     }
 
@@ -110,6 +111,7 @@ impl Check {
             }
             Write::Promised(_)
             | Write::Chosen { .. }
+            | Write::Governs { .. }
             | Write::Trimmed(_)
             | Write::Refused { .. }
             | Write::Peer { .. } => {}

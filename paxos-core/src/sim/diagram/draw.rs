@@ -46,7 +46,11 @@ pub(super) fn ballot_of(body: &Body) -> Option<Ballot> {
         Body::Confirmed(message) => Some(message.ballot),
         Body::Transfer(message) => Some(message.ballot),
         Body::Reject(message) => Some(message.promised),
-        Body::Heartbeat(_) | Body::Fetch(_) | Body::Fetched(_) | Body::Refused(_) => None,
+        Body::Heartbeat(_)
+        | Body::Fetch(_)
+        | Body::Fetched(_)
+        | Body::Refused(_)
+        | Body::Removed(_) => None,
     }
 }
 

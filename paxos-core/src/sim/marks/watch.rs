@@ -80,7 +80,8 @@ impl Watch {
             | Body::Refused(_)
             | Body::Confirm(_)
             | Body::Confirmed(_)
-            | Body::Transfer(_) => {}
+            | Body::Transfer(_)
+            | Body::Removed(_) => {}
         }
     }
 

@@ -239,7 +239,7 @@ impl Monitor {
                 Some(ballot) if ballot.leader == from => self.left_commit(from, ballot, committed),
                 Some(_) | None => self.claims_prefix(from, committed),
             },
-            Message::Fetch => Ok(()),
+            Message::Fetch | Message::Removed => Ok(()),
             Message::Confirm { ballot } => {
                 require(ballot.leader == from, Rule::Messages, Invariant::S19, || {
                     format!("{from} asks for {ballot}")
@@ -309,6 +309,7 @@ impl Monitor {
             Message::Reject { .. }
             | Message::Fetch
             | Message::Refused { .. }
+            | Message::Removed
             | Message::Confirm { .. }
             | Message::Confirmed { .. } => {}
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use paxos_core::ballot::Ballot;
 use paxos_core::config::Config;
 use paxos_core::durable::Write;
-use paxos_core::ids::{Epoch, ReplicaId, Slot};
+use paxos_core::ids::{Epoch, LogClock, ReplicaId, Slot};
 use paxos_core::membership::{Change, ChangeError, Member, Membership};
 use paxos_core::message::{
     Accept, Body, Confirm, Confirmed, Fetched, Message, Prepare, PromiseEntry, Removed, SlotState,
@@ -121,7 +121,7 @@ fn m2_the_sitting_leader_asks_new_voters_before_it_uses_them() {
     accept_from(&mut bed, own, &[2], 2, 8);
     assert_eq!(bed.committed(), slot(8));
     bed.take_sent();
-    let refused = bed.replica.propose(vec![command("a")], Default::default(), bed.now);
+    let refused = bed.replica.propose(vec![command("a")], LogClock::default(), bed.now);
     assert_eq!(refused.unwrap_err().reason, NotProposed::Busy, "4 and 5 have not promised");
     // 2 and 3 were asked once; that they promise again makes no quorum of 1, 4 and 5.
     for peer in [2, 3] {
@@ -147,7 +147,7 @@ fn m2_a_late_promise_may_report_a_longer_prefix() {
     accept_from(&mut bed, own, &[2], 2, 8);
     bed.take_sent();
     bed.receive(id(4), promise(own, 9, slot(10), Vec::new()));
-    let refused = bed.replica.propose(vec![command("a")], Default::default(), bed.now);
+    let refused = bed.replica.propose(vec![command("a")], LogClock::default(), bed.now);
     assert_eq!(refused.unwrap_err().reason, NotProposed::Busy);
     bed.pass(Config::default().heartbeat_interval);
     assert!(bed.has_sent("Fetch") && !bed.has_sent("Accept"));

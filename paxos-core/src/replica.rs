@@ -108,18 +108,7 @@ impl Replica {
         now: Time,
     ) -> Result<Self, RecoverError> {
         config.check_for(&recovered.format.membership).map_err(RecoverError::Config)?;
-        let Recovered {
-            format,
-            incarnation,
-            promised,
-            trimmed,
-            votes,
-            chosen,
-            clock,
-            peers,
-            governs,
-            ..
-        } = recovered;
+        let (format, trimmed) = (recovered.format, recovered.trimmed);
         let own = format.replica;
         if !format.membership.contains(own) {
             return Err(RecoverError::NotAMember(own));
@@ -129,10 +118,9 @@ impl Replica {
         }
         // What the state machine has applied was committed, whether or not that was recorded.
         let committed = recovered.committed.max(applied);
-        let mut roster = Roster::recovered(format.membership, governs, committed);
-        if let Some(snapshot) = &recovered.snapshot {
-            roster.install(&snapshot.governs);
-        }
+        let snapshot = recovered.snapshot.as_ref();
+        let governs = recovered.governs;
+        let roster = Roster::recovered(format.membership, governs, snapshot, committed);
         let peer_ids = roster.peers(own);
         let origin = Origin {
             cluster: format.cluster,
@@ -140,30 +128,30 @@ impl Replica {
             epoch: roster.newest().epoch(),
             membership: roster.newest().digest(),
             replica: own,
-            incarnation,
+            incarnation: recovered.incarnation,
         };
-        let votes = votes.into_iter().filter(|vote| vote.slot > committed);
+        let votes = recovered.votes.into_iter().filter(|vote| vote.slot > committed);
         let votes = votes.map(|vote| {
             let RecoveredVote { slot, ballot, value } = vote;
             (slot, Vote { ballot, value, written: WriteSequence::default() })
         });
-        let acceptor = Acceptor::recovered(promised, votes);
+        let acceptor = Acceptor::recovered(recovered.promised, votes);
         let window = ApplyWindow {
             slots_max: config.apply_slots_max as usize,
             bytes_max: config.apply_bytes_max,
         };
         let mut replica = Self {
             acceptor,
-            learner: Learner::recovered(committed, chosen.into_iter()),
+            learner: Learner::recovered(committed, recovered.chosen.into_iter()),
             proposer: Proposer::Idle,
             log: Log::recovered(committed, applied, trimmed, config.tail_bytes_max, window),
-            lives: Lives::recovered(peers),
+            lives: Lives::recovered(recovered.peers),
             catchup: Catchup::new(),
             loads: Loads::new(),
             reads: Reads::default(),
-            pacemaker: Pacemaker::new(&config, &roster, own, incarnation, seed, now),
+            pacemaker: Pacemaker::new(&config, &roster, own, recovered.incarnation, seed, now),
             outbox: Outbox::new(origin),
-            clock,
+            clock: recovered.clock,
             watermark: None,
             recorded: recovered.committed,
             recording: VecDeque::new(),

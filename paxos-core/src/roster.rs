@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use crate::ids::{Epoch, ReplicaId, Slot};
 use crate::membership::Membership;
-use crate::snapshot::Governs;
+use crate::snapshot::{Governs, SnapshotMeta};
 
 /// A membership and the first slot that it governs.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-struct Term {
+struct Span {
     from: Slot,
     membership: Arc<Membership>,
 }
@@ -25,7 +25,7 @@ struct Term {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Roster {
     /// In rising order; those of the future last.
-    terms: VecDeque<Term>,
+    spans: VecDeque<Span>,
     /// The newest membership of the committed prefix: its epoch, and from where it governs.
     newest: (Epoch, Slot),
     /// A replica that was formatted with a later membership than the first does not know from where
@@ -36,28 +36,36 @@ pub(crate) struct Roster {
 
 impl Roster {
     /// What a replica knows when it starts: what it was formatted with, and what its log recorded, in
-    /// rising order of slots.
-    pub(crate) fn recovered(format: Membership, governs: Vec<Governs>, committed: Slot) -> Self {
+    /// rising order of slots, or its newest snapshot says.
+    pub(crate) fn recovered(
+        format: Membership,
+        governs: Vec<Governs>,
+        snapshot: Option<&SnapshotMeta>,
+        committed: Slot,
+    ) -> Self {
         let window = format.window();
         let mut roster = Self {
-            terms: VecDeque::new(),
+            spans: VecDeque::new(),
             newest: (Epoch::FIRST, Slot::new(1)),
             joins: None,
             window,
         };
         if format.epoch() == Epoch::FIRST {
             let from = Slot::new(1);
-            roster.terms.push_back(Term { from, membership: Arc::new(format) });
+            roster.spans.push_back(Span { from, membership: Arc::new(format) });
         } else {
             roster.joins = Some(Arc::new(format));
         }
         for Governs { from, membership } in governs {
             roster.add(from, &Arc::new(membership));
         }
+        if let Some(snapshot) = snapshot {
+            roster.install(&snapshot.governs);
+        }
         // Whoever proposed a change had seen to it that the one before the newest is needed no more.
-        let here = roster.terms.iter().rposition(|term| term.from <= committed.next());
+        let here = roster.spans.iter().rposition(|span| span.from <= committed.next());
         for _ in 1..here.unwrap_or_default() {
-            roster.terms.pop_front();
+            roster.spans.pop_front();
         }
         roster
     }
@@ -69,11 +77,11 @@ impl Roster {
         if epoch < self.newest.0 || epoch == self.newest.0 && self.is_exact() {
             return;
         }
-        self.terms.clear();
+        self.spans.clear();
         self.joins = None;
         for Governs { from, membership } in governs {
             self.newest = (membership.epoch(), *from);
-            self.terms.push_back(Term { from: *from, membership: Arc::new(membership.clone()) });
+            self.spans.push_back(Span { from: *from, membership: Arc::new(membership.clone()) });
         }
     }
 
@@ -117,7 +125,7 @@ impl Roster {
             return;
         }
         self.joins = None;
-        self.terms.push_back(Term { from, membership: membership.clone() });
+        self.spans.push_back(Span { from, membership: membership.clone() });
     }
 
     /// Whether this replica knows who governs the slots after its committed prefix.
@@ -130,9 +138,9 @@ impl Roster {
         if let Some(joins) = &self.joins {
             return joins;
         }
-        let term = self.terms.iter().rev().find(|term| term.from <= slot);
-        let term = term.or(self.terms.front()).expect("somebody governs every slot");
-        &term.membership
+        let span = self.spans.iter().rev().find(|span| span.from <= slot);
+        let span = span.or(self.spans.front()).expect("somebody governs every slot");
+        &span.membership
     }
 
     /// The one or two memberships that govern the α slots after the committed prefix.
@@ -145,7 +153,7 @@ impl Roster {
 
     /// The newest membership of the committed prefix; that of the format before it is reached.
     pub(crate) fn newest(&self) -> &Arc<Membership> {
-        let newest = self.terms.back().map(|term| &term.membership);
+        let newest = self.spans.back().map(|span| &span.membership);
         self.joins.as_ref().or(newest).expect("somebody governs every slot")
     }
 
@@ -157,19 +165,19 @@ impl Roster {
     /// The oldest membership that may be given up when its successor's voters hold every slot before the
     /// one named, and that successor.
     pub(crate) fn outgoing(&self, committed: Slot) -> Option<(Slot, &Arc<Membership>)> {
-        let next = self.terms.get(1).filter(|term| term.from <= committed.next())?;
+        let next = self.spans.get(1).filter(|span| span.from <= committed.next())?;
         Some((next.from, &next.membership))
     }
 
     /// The oldest membership kept, with the first slot that it governs.
     pub(crate) fn oldest(&self) -> Option<(Slot, &Arc<Membership>)> {
-        self.terms.front().map(|term| (term.from, &term.membership))
+        self.spans.front().map(|span| (span.from, &span.membership))
     }
 
     /// The oldest membership is needed no more. Rule M6.
     pub(crate) fn give_up_oldest(&mut self) {
-        assert!(self.terms.len() > 1, "somebody governs every slot");
-        self.terms.pop_front();
+        assert!(self.spans.len() > 1, "somebody governs every slot");
+        self.spans.pop_front();
     }
 
     /// Everybody who is a member of a membership that is kept, but this replica: in the order of the
@@ -195,7 +203,7 @@ impl Roster {
     }
 
     fn kept(&self) -> impl Iterator<Item = &Arc<Membership>> {
-        self.terms.iter().map(|term| &term.membership).chain(&self.joins)
+        self.spans.iter().map(|span| &span.membership).chain(&self.joins)
     }
 }
 
@@ -223,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_membership_governs_alpha_slots_after_its_own() {
-        let mut roster = Roster::recovered(first(), Vec::new(), Slot::ZERO);
+        let mut roster = Roster::recovered(first(), Vec::new(), None, Slot::ZERO);
         let second = with(&first(), 2);
         assert_eq!(roster.on_committed(Slot::new(3), &second), Some(Slot::new(11)));
         let epoch = |roster: &Roster, slot| roster.governing(Slot::new(slot)).epoch().number();
@@ -242,7 +250,7 @@ mod tests {
 
     #[test]
     fn what_does_not_follow_governs_nothing() {
-        let mut roster = Roster::recovered(first(), Vec::new(), Slot::ZERO);
+        let mut roster = Roster::recovered(first(), Vec::new(), None, Slot::ZERO);
         let second = with(&first(), 2);
         let rival = with(&first(), 3);
         let third = with(&second, 4);
@@ -257,7 +265,7 @@ mod tests {
     fn whoever_joins_learns_from_the_log_from_where_its_membership_governs() {
         let second = with(&first(), 2);
         let third = with(&second, 3);
-        let mut roster = Roster::recovered((*third).clone(), Vec::new(), Slot::ZERO);
+        let mut roster = Roster::recovered((*third).clone(), Vec::new(), None, Slot::ZERO);
         assert!(!roster.is_exact());
         assert_eq!(roster.on_committed(Slot::new(4), &second), Some(Slot::new(12)));
         assert!(!roster.is_exact());
@@ -267,9 +275,10 @@ mod tests {
             let membership = (**membership).clone();
             Governs { from: Slot::new(from), membership }
         };
-        let half = Roster::recovered((*third).clone(), vec![written(12, &second)], Slot::new(5));
+        let half =
+            Roster::recovered((*third).clone(), vec![written(12, &second)], None, Slot::new(5));
         assert!(!half.is_exact());
         let whole = vec![written(12, &second), written(20, &third)];
-        assert_eq!(Roster::recovered((*third).clone(), whole, Slot::new(12)), roster);
+        assert_eq!(Roster::recovered((*third).clone(), whole, None, Slot::new(12)), roster);
     }
 }

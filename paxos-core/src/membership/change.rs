@@ -87,6 +87,16 @@ impl From<MembershipError> for ChangeError {
 impl Membership {
     /// The membership that this change makes of this one, with the next epoch.
     pub fn changed(&self, change: Change) -> Result<Self, ChangeError> {
+        let next = self.changed_alone(change)?;
+        // Whoever joins has to be able to: nobody would wait for it to end otherwise.
+        let mut later = next.clone();
+        while let Some(joining) = later.joining.first().copied() {
+            later = later.promoted(joining)?;
+        }
+        Ok(next)
+    }
+
+    fn changed_alone(&self, change: Change) -> Result<Self, ChangeError> {
         let rule = self.quorums.rule().clone();
         let (voters, observers) = (self.voters.clone(), self.observers.clone());
         match change {
@@ -160,9 +170,7 @@ impl Membership {
         let rule = self.quorums.rule().clone();
         let next = self.following(self.voters.clone(), observers, rule)?;
         let others = self.joining.iter().copied().filter(|other| other.id != joining.id);
-        let next = next.with_joining(others.chain([joining]));
-        next.promoted(joining)?;
-        Ok(next)
+        Ok(next.with_joining(others.chain([joining])))
     }
 
     fn following(

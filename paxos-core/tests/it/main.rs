@@ -9,6 +9,7 @@ mod agreement;
 mod athens;
 mod athens_log;
 mod bed;
+mod changes;
 mod codec;
 mod config;
 mod flow;

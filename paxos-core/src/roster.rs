@@ -169,6 +169,12 @@ impl Roster {
         Some((next.from, &next.membership))
     }
 
+    /// Whether the memberships before the last but one are needed no more: whoever proposed the last one
+    /// had seen to it (M4).
+    pub(crate) fn is_long_gone(&self, committed: Slot) -> bool {
+        self.spans.len() > 2 && self.spans[1].from <= committed.next()
+    }
+
     /// The oldest membership kept, with the first slot that it governs.
     pub(crate) fn oldest(&self) -> Option<(Slot, &Arc<Membership>)> {
         self.spans.front().map(|span| (span.from, &span.membership))

@@ -130,6 +130,13 @@ impl Replica {
     /// one alone. Rules M6 and M10.
     pub(super) fn review_members(&mut self) {
         let committed = self.learner.committed();
+        if self.roster.is_long_gone(committed) {
+            // This replica was away. Those who could say that they hold its slots may be gone, too.
+            while self.roster.is_long_gone(committed) {
+                self.roster.give_up_oldest();
+            }
+            self.follow_roster();
+        }
         let outgoing = self.roster.outgoing(committed);
         if outgoing.is_some_and(|(from, membership)| self.is_held(from, membership)) {
             let own = self.outbox.replica();

@@ -118,8 +118,7 @@ impl Replica {
         }
         // What the state machine has applied was committed, whether or not that was recorded.
         let committed = recovered.committed.max(applied);
-        let snapshot = recovered.snapshot.as_ref();
-        let governs = recovered.governs;
+        let (governs, snapshot) = (recovered.governs, recovered.snapshot.as_ref());
         let roster = Roster::recovered(format.membership, governs, snapshot, committed);
         let peer_ids = roster.peers(own);
         let origin = Origin {

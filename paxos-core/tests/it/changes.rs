@@ -43,8 +43,15 @@ fn run_seed(seed: u64) -> Met {
         world.trouble();
     }
     settle(&mut world, seed, "a change");
-    let leader = world.leader().expect("somebody leads");
-    assert!(world.propose(leader), "seed {seed}: the leader takes commands");
+    let mut taken = false;
+    for _ in 0..400 {
+        world.run(MOMENT);
+        taken = world.leader().is_some_and(|leader| world.propose(leader));
+        if taken {
+            break;
+        }
+    }
+    assert!(taken, "seed {seed}: nobody takes commands\n{}", world.status());
     settle(&mut world, seed, "a command");
     world.audit();
     world.met

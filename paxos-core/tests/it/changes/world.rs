@@ -11,7 +11,7 @@ use paxos_core::ids::{
     ClientId, ClusterId, Epoch, GroupId, LogClock, ReplicaId, RequestNumber, Slot, Time,
 };
 use paxos_core::membership::{Change, Member, Membership};
-use paxos_core::message::Message;
+use paxos_core::message::{Connectivity, Message};
 use paxos_core::output::{Halt, Output, ReadTicket, Recipients, Role};
 use paxos_core::port::{Format, Storage};
 use paxos_core::quorum::QuorumRule;
@@ -484,6 +484,13 @@ impl World {
         }
         for (id, node) in &self.nodes {
             let member = membership.contains(*id);
+            if let Some(other) = node.replica.as_ref().filter(|_| !member)
+                && !other.peers().iter().any(|peer| membership.contains(*peer))
+                && other.status().connectivity == Connectivity::Partial
+            {
+                // It was away until nobody was left whom it knows: nobody tells it, and it can do nothing.
+                continue;
+            }
             if member == node.removed || member != node.replica.is_some() {
                 return Err(format!("{id} is a member: {member}, removed: {}", node.removed));
             }

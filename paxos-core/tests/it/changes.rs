@@ -73,7 +73,6 @@ fn no_seed_loses_anything_while_members_come_and_go() {
         met.handed_over += one.handed_over;
         met.reads += one.reads;
     }
-    println!("{seeds} seeds: {met:?}");
     if seeds >= 60 {
         let all = [met.memberships, met.promotions, met.removed, met.crashes, met.reads];
         assert!(all.iter().all(|count| *count > 20), "{met:?}");

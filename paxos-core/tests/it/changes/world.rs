@@ -181,7 +181,9 @@ impl World {
                         Recipients::One(peer) => vec![peer],
                         Recipients::AllPeers => peers,
                     };
-                    to.into_iter().for_each(|to| self.send(of, to, &message));
+                    for to in to {
+                        self.send(of, to, &message);
+                    }
                 }
                 Output::Persist(batch) => {
                     node.pending.push_back(batch);
@@ -524,15 +526,11 @@ impl World {
     }
 
     pub(super) fn status(&self) -> String {
-        let mut out = String::new();
-        for (id, node) in &self.nodes {
-            let said = match &node.replica {
-                Some(replica) => format!("{:?}", replica.status()),
-                None => format!("down, removed: {}", node.removed),
-            };
-            out.push_str(&format!("{id}: {said}\n"));
-        }
-        out
+        let said = self.nodes.iter().map(|(id, node)| match &node.replica {
+            Some(replica) => format!("{id}: {:?}", replica.status()),
+            None => format!("{id}: down, removed: {}", node.removed),
+        });
+        said.collect::<Vec<_>>().join("\n")
     }
 }
 

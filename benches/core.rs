@@ -135,6 +135,8 @@ impl Cluster {
                 Output::Load { .. }
                 | Output::ReadsReady { .. }
                 | Output::ReadsLost { .. }
+                | Output::QuorumReadsReady { .. }
+                | Output::QuorumReadsLost { .. }
                 | Output::Halt(_) => unreachable!("nothing is old, read or broken"),
                 Output::Idle { .. } => break,
             }

@@ -27,7 +27,7 @@ use paxos::{
 
 const USAGE: &str = "usage: bench [--replicas N] [--clients N] [--seconds S] [--payload BYTES]
              [--storage memory|wal] [--dir DIR] [--transport memory|quic] [--spread] [--single] [--threads N]
-             [--flood N | --slow-follower] [--metrics] [--smoke]
+             [--flood N | --slow-follower] [--at N] [--flood-at N] [--metrics] [--smoke]
 
   --replicas N   nodes in this process (3)
   --clients N    tasks with one command outstanding each (1024)
@@ -39,6 +39,8 @@ const USAGE: &str = "usage: bench [--replicas N] [--clients N] [--seconds S] [--
   --single       commands outside of the node's session
   --threads N    worker threads (2)
   --flood N      measure the clients alone, and again beside another with N commands outstanding
+  --at N         clients on the Nth node after the leader (0)
+  --flood-at N   the other one on the Nth node after the leader (0)
   --slow-follower  five windows as they are and five with a follower whose disk runs at a hundredth of
                  its speed, in turn
   --metrics      print the leader's metrics too
@@ -79,6 +81,8 @@ struct Args {
     delivery: Delivery,
     threads: usize,
     flood: usize,
+    at: usize,
+    flood_at: usize,
     slow_follower: bool,
     metrics: bool,
 }
@@ -96,6 +100,8 @@ fn parse() -> Result<Args, String> {
         delivery: Delivery::ExactlyOnce,
         threads: 2,
         flood: 0,
+        at: 0,
+        flood_at: 0,
         slow_follower: false,
         metrics: false,
     };
@@ -112,6 +118,8 @@ fn parse() -> Result<Args, String> {
             "--threads" => args.threads = number(value()?)?.clamp(1, 64),
             "--slow-follower" => args.slow_follower = true,
             "--flood" => args.flood = number(value()?)?.clamp(1, 60_000),
+            "--at" => args.at = number(value()?)?,
+            "--flood-at" => args.flood_at = number(value()?)?,
             "--dir" => args.dir = Some(value()?),
             "--spread" => args.spread = true,
             "--single" => args.delivery = Delivery::AtMostOnce,
@@ -171,7 +179,7 @@ async fn run(args: &Args) -> Result<(), String> {
     let mut measured = measure(args, &nodes, leader).await;
     if args.flood > 0 {
         let alone = measured.quantile(0.5);
-        let flood = flood(args, &nodes[leader]);
+        let flood = flood(args, &nodes[(leader + args.flood_at) % nodes.len()]);
         measured = measure(args, &nodes, leader).await;
         let commands = flood.end().await;
         let beside = measured.quantile(0.5);
@@ -441,7 +449,7 @@ async fn measure(args: &Args, nodes: &[Node<Sink>], leader: usize) -> Measured {
     let (counting, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let mut tasks = Vec::new();
     for number in 0..args.clients {
-        let place = if args.spread { number % nodes.len() } else { leader };
+        let place = if args.spread { number } else { leader + args.at } % nodes.len();
         let client = nodes[place].client();
         let (counting, ended) = (Arc::clone(&counting), Arc::clone(&ended));
         let payload = vec![7; args.payload];

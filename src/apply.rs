@@ -306,7 +306,7 @@ impl<M: StateMachine> Applier<M> {
             let ReplyTo::Query(query) = read.waiter else {
                 unreachable!("a read waits for the answer to a query")
             };
-            self.side.shared.release(1);
+            self.side.shared.lanes.release(read.load.lane, 1);
             let (query, answer) = *query;
             if answer.is_closed() {
                 continue;
@@ -409,27 +409,24 @@ impl<W: Waiter> Side<W> {
             if read.deadline > now {
                 return Some(read);
             }
-            read.waiter.fail(ClientError::Rejected(Rejection::TimedOut));
-            self.shared.release(1);
+            self.shared.turn_down(read, ClientError::Rejected(Rejection::TimedOut));
         }
         None
     }
 
     /// Reads whose time is over are told so; those whose client is gone are forgotten.
     fn sweep_reads(&mut self, now: Time) {
-        let mut count = 0;
+        let shared = &self.shared;
         self.reads.retain(|_, reads| {
             for read in core::mem::take(reads) {
                 if read.deadline > now && !read.waiter.is_gone() {
                     reads.push_back(read);
                 } else {
-                    read.waiter.fail(ClientError::Rejected(Rejection::TimedOut));
-                    count += 1;
+                    shared.turn_down(read, ClientError::Rejected(Rejection::TimedOut));
                 }
             }
             !reads.is_empty()
         });
-        self.shared.release(count);
     }
 
     /// Nothing more will be applied: tells everybody.
@@ -437,14 +434,15 @@ impl<W: Waiter> Side<W> {
         let stopped = ClientError::Unknown(Uncertainty::Stopped);
         self.waiters.fail_all(&stopped);
         for read in core::mem::take(&mut self.reads).into_values().flatten() {
-            read.waiter.fail(ClientError::Rejected(Rejection::Stopped));
-            self.shared.release(1);
+            self.shared.turn_down(read, ClientError::Rejected(Rejection::Stopped));
         }
         self.release();
     }
 
     fn release(&mut self) {
-        self.shared.release(self.waiters.take_answered());
+        if self.waiters.settle_answered(&self.shared.lanes) {
+            self.shared.nudge();
+        }
     }
 }
 

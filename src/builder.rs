@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use paxos_core::config::Config;
 use paxos_core::ids::{ClientId, Incarnation, ReplicaId, Slot};
+use paxos_core::membership::Membership;
 use paxos_core::output::RecoverError;
 use paxos_core::port::{Recovered, Room, Storage, Transport};
+use paxos_core::quorum::QuorumRule;
 use paxos_core::replica::Replica;
 use paxos_core::trace::Event;
 use tokio::sync::mpsc;
@@ -29,6 +31,7 @@ use crate::machine::StateMachine;
 use crate::metrics::Meters;
 use crate::node::{Node, Place, supervise};
 use crate::options::NodeOptions;
+use crate::quorum_reads::QuorumReads;
 use crate::reads::Reads;
 use crate::session::OwnSession;
 use crate::shared::{Published, Shared};
@@ -168,10 +171,9 @@ pub(crate) fn assemble<M: StateMachine>(
     let replica = Replica::recover(config.clone(), recovered, reached, clock.seed(), now)
         .map_err(StartError::Recover)?;
     tracing::info!(replica = %format.replica, %life, includes = %machine.applied(), "starts");
-    if let Some(sink) = &options.trace {
-        let started = Event::Started { incarnation: life, applied: reached };
-        sink.event(now, format.replica, &started);
-    }
+    advise(&format.membership);
+    let started = Event::Started { incarnation: life, applied: reached };
+    options.trace.iter().for_each(|sink| sink.event(now, format.replica, &started));
     let published = Published::first(&replica, transport.counters());
     let shared = Arc::new(Shared::new(&options, &config, Arc::clone(&clock), meters, published));
     let client = client_id(format.replica, life);
@@ -187,8 +189,9 @@ pub(crate) fn assemble<M: StateMachine>(
         group: format.group,
         life,
         client: client_id,
-        queue: Queue::new(client, config.batch_bytes_max, session),
+        queue: Queue::new(client, config.batch_bytes_max, session, Arc::clone(&shared.lanes)),
         reads: Reads::new(patience),
+        quorum_reads: QuorumReads::new(),
         forwarder: Forwarder::new(options.forwards_max),
         succession: Succession::new(patience),
         config,
@@ -223,9 +226,17 @@ pub(crate) fn assemble<M: StateMachine>(
 
 impl<M: StateMachine> Builder<M> {
     fn check(&self) -> Result<(), StartError> {
-        self.options.check()?;
         let config = self.config.check();
-        config.map_err(|error| StartError::Recover(RecoverError::Config(error)))
+        config.map_err(|error| StartError::Recover(RecoverError::Config(error)))?;
+        self.options.check(&self.config)
+    }
+}
+
+/// Says what a cluster of this size does not gain.
+fn advise(membership: &Membership) {
+    let voters = membership.voters().len();
+    if voters.is_multiple_of(2) && *membership.quorums().rule() == QuorumRule::Majority {
+        tracing::info!(voters, "{voters} voters survive no more failures than {}", voters - 1);
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::apply::ReplyTo;
 use crate::codec::CommandCodec;
 use crate::error::{ClientError, Rejection, Uncertainty};
+use crate::lanes::Lane;
 use crate::machine::StateMachine;
 use crate::shared::{Closing, Shared};
 use crate::submit::{Asked, Request, Stamp};
@@ -30,6 +31,13 @@ pub enum Consistency {
     /// trip from the leader to a quorum, and one from this node to the leader where that is another.
     #[default]
     Linearizable,
+    /// The same, without a leader: this node asks the voters itself, until they are a prepare quorum, for
+    /// the highest slot that each has accepted in, and answers once it has applied that slot. For when
+    /// nobody leads, or the leader is far and a quorum is not. Costs two messages for each voter, for all
+    /// reads that wait together. The slot may hold what was proposed and is not chosen: such a read waits
+    /// until a leader settles it. Ends as [`Rejection::NoQuorum`] or [`Rejection::Unsettled`] within twice
+    /// [`paxos_core::config::Config::quorum_read_timeout`], if its own time is not over before.
+    Quorum,
     /// It has applied this slot. Costs nothing but the wait until this node has it.
     AtLeast(Slot),
     /// It includes every command that anybody was answered so long before the read was asked, or
@@ -80,10 +88,12 @@ pub struct Applied<R> {
 
 /// Asks the node that it came from. Cheap to clone; any number of tasks may use it at once.
 ///
-/// A node takes commands from its clients in turn. All clones of a client are one; each that
+/// A node takes commands from its clients in turn, and while several ask it lets each have no more on
+/// its way into the log than about fills a round trip. All clones of a client are one; each that
 /// [`crate::Node::client`] makes is another. So whoever has many commands waiting does not hold up those
 /// who have few, if each has a client of its own. The number of requests that may wait
-/// ([`crate::NodeOptions::requests_max`]) is for all clients of a node together.
+/// ([`crate::NodeOptions::requests_max`]) is for all clients of a node together; one may have eight times
+/// as many as it leaves free, and is told `Busy` beyond.
 ///
 /// # Cancel safety
 ///
@@ -94,8 +104,8 @@ pub struct Client<M: StateMachine> {
     codec: Arc<dyn CommandCodec<M::Command>>,
     requests: mpsc::UnboundedSender<Request<ReplyTo<M>>>,
     timeout: Duration,
-    /// Clones share their turns.
-    owner: u64,
+    /// Clones share their turns, and their places.
+    lane: Lane,
 }
 
 impl<M: StateMachine> Clone for Client<M> {
@@ -105,7 +115,7 @@ impl<M: StateMachine> Clone for Client<M> {
             codec: Arc::clone(&self.codec),
             requests: self.requests.clone(),
             timeout: self.timeout,
-            owner: self.owner,
+            lane: self.lane,
         }
     }
 }
@@ -123,8 +133,8 @@ impl<M: StateMachine> Client<M> {
         requests: mpsc::UnboundedSender<Request<ReplyTo<M>>>,
         timeout: Duration,
     ) -> Self {
-        let owner = shared.next_owner();
-        Self { shared, codec, requests, timeout, owner }
+        let lane = shared.next_lane();
+        Self { shared, codec, requests, timeout, lane }
     }
 
     /// The same client, waiting so long for each answer. An answer that does not come in time is
@@ -335,15 +345,15 @@ impl<M: StateMachine> Client<M> {
             return Err(stopped);
         }
         match attempt {
-            Attempt::After(_) => self.shared.admit_again(),
+            Attempt::After(_) => self.shared.lanes.admit_again(self.lane),
             Attempt::First => {
-                if !self.shared.admit() {
+                if !self.shared.lanes.admit(self.lane) {
                     self.shared.meters.requests_busy.add(1);
                     return Err(ClientError::Rejected(Rejection::Busy));
                 }
             }
         }
-        let request = Request { asked, deadline, waiter, owner: self.owner };
+        let request = Request { asked, deadline, waiter, lane: self.lane };
         self.requests.send(request).map_err(|_| stopped)
     }
 }

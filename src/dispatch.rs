@@ -11,6 +11,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 use paxos_core::ballot::Ballot;
+use paxos_core::codec::BATCH_HEADER_LEN;
 use paxos_core::ids::{Incarnation, LogClock, ReplicaId, Slot, Time};
 use paxos_core::output::NotProposed;
 use paxos_core::port::{Channel, Frame, Lane, Room, Sent};
@@ -18,7 +19,7 @@ use paxos_core::trace::Event;
 use paxos_core::value::Batch;
 
 use crate::apply::Item;
-use crate::driver::Driver;
+use crate::driver::{Driver, Round};
 use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::frame::{self, HostFrame, Refusal};
 use crate::reads::Asker;
@@ -52,7 +53,7 @@ impl<W: Waiter> Driver<W> {
         }
         while let Some(mut parcel) = self.queue.next(now) {
             if self.room == Room::Full {
-                self.refuse_all(&parcel.without_forwards(), Refusal::StorageFull);
+                self.refuse_forwards(&mut parcel, Refusal::StorageFull);
                 self.fail(parcel, Rejection::StorageFull);
                 continue;
             }
@@ -67,7 +68,7 @@ impl<W: Waiter> Driver<W> {
                     meters.commands_proposed.add(count);
                     meters.batch_commands.record(count);
                     meters.batch_bytes.record(parcel.bytes as u64);
-                    self.rounds.push_back((proposed.slot, now));
+                    self.rounds.push_back(Round::of(&parcel, slot, now));
                     self.register(&mut parcel);
                     self.tell_slot(parcel.numbers, proposed.slot, proposed.ballot);
                     for forwarded in parcel.forwards {
@@ -95,7 +96,7 @@ impl<W: Waiter> Driver<W> {
     fn on_not_proposed(&mut self, mut parcel: Parcel<W>, reason: NotProposed) -> bool {
         match reason {
             NotProposed::TooLarge { bytes, bytes_max } => {
-                self.refuse_all(&parcel.without_forwards(), Refusal::TooLarge);
+                self.refuse_forwards(&mut parcel, Refusal::TooLarge);
                 self.fail(parcel, Rejection::TooLarge { bytes, bytes_max });
                 true
             }
@@ -149,7 +150,7 @@ impl<W: Waiter> Driver<W> {
             return;
         };
         while self.forwarder.has_room(ballot) {
-            let Some(mut parcel) = self.queue.next_own(now) else {
+            let Some(mut parcel) = self.queue.next_forward(self.forwarder.eighths(), now) else {
                 return;
             };
             self.register(&mut parcel);
@@ -214,8 +215,9 @@ impl<W: Waiter> Driver<W> {
         match frame::decode(self.group, bytes) {
             None => self.shared.meters.dropped_undecodable.add(1),
             Some(HostFrame::Forward { origin, target, sequence, batch }) => {
-                let forwarded = Forwarded { from, origin, sequence };
-                self.on_forward(forwarded, target, batch);
+                let bytes = batch.encoded_len() - BATCH_HEADER_LEN;
+                let forwarded = Forwarded { from, origin, sequence, bytes };
+                self.on_forward(forwarded, target, batch, now);
             }
             Some(HostFrame::Taken { origin, sequence, slot, ballot }) => {
                 if origin == self.life
@@ -250,9 +252,9 @@ impl<W: Waiter> Driver<W> {
         }
     }
 
-    fn on_forward(&mut self, forwarded: Forwarded, target: Incarnation, batch: Batch) {
+    fn on_forward(&mut self, forwarded: Forwarded, target: Incarnation, batch: Batch, now: Time) {
         self.shared.meters.forwards_received.add(1);
-        let Forwarded { from, origin, sequence } = forwarded;
+        let Forwarded { from, origin, sequence, .. } = forwarded;
         let client = (self.client)(from, origin);
         let honest = batch.commands().iter().all(|c| c.client == client);
         if target != self.life || !honest || !self.gate.pass(from, origin, sequence) {
@@ -269,7 +271,7 @@ impl<W: Waiter> Driver<W> {
         } else if full {
             self.refuse_all(&[forwarded], Refusal::Busy);
         } else {
-            self.queue.push_forwarded(forwarded, batch);
+            self.queue.push_forwarded(forwarded, batch, now);
         }
     }
 
@@ -310,6 +312,15 @@ impl<W: Waiter> Driver<W> {
         self.refuse_all(&forwards, reason);
     }
 
+    /// Refuses what peers forwarded of a parcel.
+    fn refuse_forwards(&mut self, parcel: &mut Parcel<W>, reason: Refusal) {
+        let forwards = parcel.without_forwards();
+        for forwarded in &forwards {
+            self.queue.land(forwarded.from, forwarded.bytes);
+        }
+        self.refuse_all(&forwards, reason);
+    }
+
     fn refuse_all(&mut self, forwards: &[Forwarded], reason: Refusal) {
         for forwarded in forwards {
             self.shared.meters.forwards_turned_away.add(1);
@@ -334,9 +345,8 @@ impl<W: Waiter> Driver<W> {
             }
             return;
         }
-        self.shared.release(parcel.waiting.len());
         for waiting in parcel.waiting {
-            waiting.waiter.fail(error.clone());
+            self.shared.turn_back(waiting, error.clone());
         }
     }
 
@@ -347,10 +357,8 @@ impl<W: Waiter> Driver<W> {
         if *reason != Rejection::StorageFull {
             return;
         }
-        let waiters = self.queue.drain_unopened();
-        self.shared.release(waiters.len());
-        for waiter in waiters {
-            waiter.fail(ClientError::Rejected(reason.clone()));
+        for waiting in self.queue.drain_unopened() {
+            self.shared.turn_down(waiting, ClientError::Rejected(reason.clone()));
         }
     }
 
@@ -366,10 +374,9 @@ impl<W: Waiter> Driver<W> {
     pub(crate) fn expire(&mut self, now: Time) {
         self.forwarder.expire(now);
         let reason = if self.leader.is_some() { Rejection::Busy } else { Rejection::NoLeader };
-        let (waiters, parcels) = self.queue.expire(now);
-        self.shared.release(waiters.len());
-        for waiter in waiters {
-            waiter.fail(ClientError::Rejected(reason.clone()));
+        let (late, parcels) = self.queue.expire(now);
+        for waiting in late {
+            self.shared.turn_down(waiting, ClientError::Rejected(reason.clone()));
         }
         for parcel in parcels {
             self.fail(parcel, reason.clone());

@@ -33,10 +33,11 @@ use crate::forward::{Forwarder, Gate};
 use crate::handover::Handover;
 use crate::journal::{Disk, Done, Job, Journal};
 use crate::options::NodeOptions;
+use crate::quorum_reads::QuorumReads;
 use crate::reads::Reads;
 use crate::router;
 use crate::shared::{Closing, Leadership, Shared};
-use crate::submit::{Queue, Request};
+use crate::submit::{Parcel, Queue, Request};
 use crate::succession::Succession;
 use crate::waiters::Waiter;
 
@@ -65,6 +66,7 @@ pub(crate) struct Driver<W> {
     pub(crate) apply: mpsc::UnboundedSender<Item<W>>,
     pub(crate) queue: Queue<W>,
     pub(crate) reads: Reads<W>,
+    pub(crate) quorum_reads: QuorumReads<W>,
     pub(crate) forwarder: Forwarder<Carried>,
     pub(crate) gate: Gate,
     /// The lives of the peers that are linked.
@@ -78,8 +80,8 @@ pub(crate) struct Driver<W> {
     pub(crate) disk: Disk,
     pub(crate) room: Room,
     pub(crate) stop: Option<StopReason>,
-    /// When what was proposed here and is not yet committed was proposed.
-    pub(crate) rounds: VecDeque<(Slot, Time)>,
+    /// What was proposed here and is not yet committed.
+    pub(crate) rounds: VecDeque<Round>,
     pub(crate) intake: Intake<W>,
     pub(crate) timer: Timer,
     pub(crate) stage: Stage,
@@ -94,6 +96,22 @@ pub(crate) enum Stage {
     Listen,
     /// Takes in what came while others ran, and does not wait.
     ListenAgain,
+}
+
+/// What was proposed in a slot.
+#[derive(Debug)]
+pub(crate) struct Round {
+    slot: Slot,
+    begin: Time,
+    /// How many bytes of which peers stand in it.
+    forwards: Vec<(ReplicaId, usize)>,
+}
+
+impl Round {
+    pub(crate) fn of<W>(parcel: &Parcel<W>, slot: Slot, begin: Time) -> Self {
+        let forwards = parcel.forwards.iter().map(|forwarded| (forwarded.from, forwarded.bytes));
+        Self { slot, begin, forwards: forwards.collect() }
+    }
 }
 
 /// What was taken in and not yet acted upon.
@@ -199,6 +217,7 @@ impl<W: Waiter> Driver<W> {
         self.on_events(now);
         self.on_done(now);
         self.on_applied(now);
+        self.queue.measure(now);
         let count = self.intake.requests.len() as u64;
         self.shared.meters.requests.add(count);
         self.take_requests(now);
@@ -212,7 +231,8 @@ impl<W: Waiter> Driver<W> {
             self.dispatch(now);
             self.dispatch_reads(now);
             let progress = self.drain(now);
-            if !progress || (self.queue.is_empty() && !self.reads.wants_ticket()) {
+            let waits = !self.queue.is_empty() || self.reads.wants_ticket();
+            if !progress || !waits {
                 break;
             }
         }
@@ -378,6 +398,12 @@ impl<W: Waiter> Driver<W> {
                 }
                 Output::ReadsReady { through, point } => self.on_reads_ready(through, point, now),
                 Output::ReadsLost { through } => self.on_reads_lost(through, now),
+                Output::QuorumReadsReady { through, point } => {
+                    self.on_quorum_reads_ready(through, point, now);
+                }
+                Output::QuorumReadsLost { through, reason } => {
+                    self.on_quorum_reads_lost(through, reason, now);
+                }
                 Output::Halt(halt) => {
                     self.trace(now, || Event::Halted { reason: halt.clone() });
                     self.stop = Some(StopReason::Halt(halt));
@@ -461,11 +487,12 @@ impl<W: Waiter> Driver<W> {
         };
         let last = *last;
         let meters = &self.shared.meters;
-        while let Some((slot, begin)) = self.rounds.front()
-            && *slot <= last
-        {
-            meters.round.record_duration(now.since(*begin));
-            self.rounds.pop_front();
+        while self.rounds.front().is_some_and(|round| round.slot <= last) {
+            let Some(round) = self.rounds.pop_front() else { break };
+            meters.round.record_duration(now.since(round.begin));
+            for (peer, bytes) in round.forwards {
+                self.queue.land(peer, bytes);
+            }
         }
         let intake = &self.intake;
         let slots = last.distance_from(self.shared.applied());
@@ -516,6 +543,7 @@ impl<W: Waiter> Driver<W> {
         }
         if !leads {
             self.rounds.clear();
+            self.queue.forget_peers();
             let askers = self.reads.lost(ReadTicket::MAX);
             self.refuse_points(askers);
         }
@@ -610,7 +638,7 @@ impl<W: Waiter> Driver<W> {
     /// harmless, and setting it anew each time is not free.
     fn arm(&mut self, now: Time) {
         let mut due = self.timer.wake_at;
-        let reads = !self.reads.is_empty();
+        let reads = !self.reads.is_empty() || !self.quorum_reads.is_empty();
         let mut at_latest = |at: Time| due = Some(due.map_or(at, |due| due.min(at)));
         let waits = !self.queue.is_empty() || self.forwarder.unanswered() > 0 || reads;
         if waits || self.room == Room::Full {
@@ -652,12 +680,12 @@ impl<W: Waiter> Driver<W> {
             self.intake.requests.push(request);
         }
         let rejected = ClientError::Rejected(Rejection::Stopped);
-        let arrived = self.intake.requests.drain(..).map(|request| request.waiter);
+        let arrived = self.intake.requests.drain(..).map(|request| request.into_waiting().1);
         let (readers, askers) = self.reads.drain();
-        let waiters: Vec<_> = arrived.chain(self.queue.drain_pending()).chain(readers).collect();
-        self.shared.release(waiters.len());
-        for waiter in waiters {
-            waiter.fail(rejected.clone());
+        let readers = readers.into_iter().chain(self.quorum_reads.drain());
+        let waiting: Vec<_> = arrived.chain(self.queue.drain_pending()).chain(readers).collect();
+        for waiting in waiting {
+            self.shared.turn_down(waiting, rejected.clone());
         }
         self.refuse_points(askers);
         // The applier may have ended before.

@@ -50,6 +50,13 @@ pub enum Rejection {
     Superseded,
     /// A read was not answered in time: no read point could be had, or it was not applied here yet.
     TimedOut,
+    /// Too few voters answered a quorum read in time.
+    NoQuorum,
+    /// A quorum read waited for a slot in which something was proposed, and no leader settled it in time.
+    Unsettled {
+        /// The slot.
+        slot: Slot,
+    },
     /// The node is stopped or stopping.
     Stopped,
     /// The codec did not encode it, or a node could not read it; the codec's words.
@@ -108,6 +115,10 @@ impl fmt::Display for Rejection {
             Self::StorageFull => f.write_str("the leader's log has no space"),
             Self::Superseded => f.write_str("another value was chosen in its slot"),
             Self::TimedOut => f.write_str("the read could not be answered in time"),
+            Self::NoQuorum => f.write_str("too few voters answered the read in time"),
+            Self::Unsettled { slot } => {
+                write!(f, "{slot} was proposed, and no leader settled it in time for the read")
+            }
             Self::Stopped => f.write_str("the node is stopped"),
             Self::Codec(what) => {
                 write!(f, "the codec cannot write the command and read it back: {what}")
@@ -179,6 +190,8 @@ pub enum StartError {
     Missing(&'static str),
     /// A bound of [`crate::NodeOptions`] is zero.
     Options(&'static str),
+    /// Two options, or an option and the protocol's configuration, do not fit each other; why.
+    Unfit(&'static str),
     /// The storage could not be read.
     Storage(StorageError),
     /// The storage holds this many groups; a node runs exactly one.
@@ -211,6 +224,7 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Unfit(why) => f.write_str(why),
             Self::Missing(part) => write!(f, "a node needs a {part}: give one to the builder"),
             Self::Options(field) => write!(f, "node option {field} must be above zero"),
             Self::Storage(error) => error.fmt(f),
@@ -244,6 +258,7 @@ impl std::error::Error for StartError {
             Self::Thread(error) => Some(error),
             Self::Missing(_)
             | Self::Options(_)
+            | Self::Unfit(_)
             | Self::Groups(_)
             | Self::Replicas { .. }
             | Self::Frames { .. }

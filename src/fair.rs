@@ -1,15 +1,15 @@
 //! Items of several owners, taken in turn.
 //!
 //! Owns: [`Fair`]. Knows neither requests nor time.
-//! Invariants: (1) an owner that has items gets a turn after at most one turn of each other lane;
-//! (2) items of one owner keep their order; (3) memory beside the items is constant.
+//! Invariants: (1) an owner that has items gets a turn after at most one turn of each other lane, unless
+//! it sits out; (2) items of one owner keep their order; (3) memory beside the items is constant.
+//! Owners whose numbers differ by a multiple of [`LANES`] share their turns.
 //! Source: `McKenney`, "Stochastic Fairness Queueing": owners share a fixed number of lanes, so that
 //! no table of owners is kept.
 
 use std::collections::VecDeque;
 
-/// Owners whose numbers differ by a multiple of this share their turns.
-pub(crate) const LANES: usize = 256;
+use crate::lanes::LANES;
 
 /// The items.
 #[derive(Debug)]
@@ -17,13 +17,15 @@ pub(crate) struct Fair<T> {
     lanes: Vec<VecDeque<T>>,
     /// The lanes that have items, the next one first.
     turns: VecDeque<usize>,
+    /// Those that have items and sit out.
+    resting: Vec<usize>,
     len: usize,
 }
 
 impl<T> Fair<T> {
     pub(crate) fn new() -> Self {
         let lanes = (0..LANES).map(|_| VecDeque::new()).collect();
-        Self { lanes, turns: VecDeque::new(), len: 0 }
+        Self { lanes, turns: VecDeque::new(), resting: Vec::new(), len: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -42,6 +44,33 @@ impl<T> Fair<T> {
         }
         self.lanes[lane].push_back(item);
         self.len += 1;
+    }
+
+    /// How many have items, and do not sit out.
+    pub(crate) fn owners(&self) -> usize {
+        self.turns.len()
+    }
+
+    /// Whose turn it is.
+    pub(crate) fn turn(&self) -> Option<usize> {
+        self.turns.front().copied()
+    }
+
+    /// Whoever's turn it is sits out until all are called.
+    pub(crate) fn rest(&mut self) {
+        self.resting.extend(self.turns.pop_front());
+    }
+
+    /// Those who sit out.
+    pub(crate) fn resting(&self) -> &[usize] {
+        &self.resting
+    }
+
+    /// Whoever sits out has the next turns.
+    pub(crate) fn call_all(&mut self) {
+        while let Some(lane) = self.resting.pop() {
+            self.turns.push_front(lane);
+        }
     }
 
     /// The item whose turn it is.
@@ -66,6 +95,7 @@ impl<T> Fair<T> {
 
     /// Takes out those of which this holds.
     pub(crate) fn take_if(&mut self, is: impl Fn(&T) -> bool) -> Vec<T> {
+        self.call_all();
         let mut taken = Vec::new();
         for lane in &mut self.lanes {
             if lane.iter().any(&is) {
@@ -125,6 +155,25 @@ mod tests {
         fair.push(7, 1);
         assert_eq!(fair.take_all(), [1]);
         assert!(fair.is_empty() && fair.pop().is_none());
+    }
+
+    #[test]
+    fn whoever_sits_out_is_passed_over_until_all_are_called() {
+        let mut fair = Fair::new();
+        for (owner, item) in [(1, 10), (2, 20), (3, 30), (1, 11), (2, 21)] {
+            fair.push(owner, item);
+        }
+        assert_eq!(fair.turn(), Some(1));
+        fair.rest();
+        assert_eq!((fair.pop(), fair.turn()), (Some(20), Some(3)));
+        fair.rest();
+        assert_eq!((fair.resting(), fair.len()), (&[1, 3][..], 4));
+        // What comes meanwhile is not forgotten.
+        fair.push(3, 31);
+        assert_eq!((fair.pop(), fair.pop()), (Some(21), None));
+        fair.call_all();
+        assert_eq!(rest(&mut fair), [10, 30, 11, 31]);
+        assert!(fair.is_empty() && fair.resting().is_empty());
     }
 
     #[test]

@@ -50,6 +50,11 @@ impl<P> Forwarder<P> {
         self.unanswered.len() < self.unanswered_max || unanswered.count() < self.unanswered_max
     }
 
+    /// How many eighths of what may be unanswered are.
+    pub(crate) fn eighths(&self) -> usize {
+        self.unanswered.len() * 8 / self.unanswered_max
+    }
+
     pub(crate) fn unanswered(&self) -> usize {
         self.unanswered.len()
     }

@@ -5,6 +5,8 @@
 use core::time::Duration;
 use std::sync::Arc;
 
+use paxos_core::config::Config;
+
 use crate::error::StartError;
 use crate::trace::TraceSink;
 
@@ -12,15 +14,19 @@ use crate::trace::TraceSink;
 #[derive(Clone, Debug)]
 pub struct NodeOptions {
     /// How many requests of this node's clients may wait for an answer at once; one more is
-    /// refused as `Busy`. Bounds the memory of the waiting list. Default 65,536.
+    /// refused as `Busy`. A client may have eight times as many as are left free, so that alone it has
+    /// eight ninths of them at most and others find places: of the default 58,254. Bounds the memory of
+    /// the waiting list. Default 65,536.
     pub requests_max: usize,
     /// How many bytes of commands forwarded by peers may wait to be proposed here; a frame beyond
     /// is refused as busy, unless none waits. Default 64 MiB.
     pub forwarded_bytes_max: usize,
     /// How many forwarded frames of this node may be unanswered at once; what comes meanwhile is
-    /// sent together afterwards. At most 512. Default 64.
+    /// sent together afterwards. At most 512. They are small until half as
+    /// many are unanswered, and larger beyond. Default 256.
     pub forwards_max: usize,
-    /// How long a client waits for its answer unless it says otherwise. Default 5 s.
+    /// How long a client waits for its answer unless it says otherwise; above the election timeout.
+    /// Default 5 s.
     pub request_timeout: Duration,
     /// How long the session in which this node's commands are sent outlives its last use, by the
     /// clock of the log; the next command after that opens another. Longer than any request may
@@ -32,7 +38,7 @@ pub struct NodeOptions {
     /// it is tried again; grows
     /// with each refusal, and is drawn at random from the upper half. Default 5 ms.
     pub backoff_min: Duration,
-    /// What that wait grows to at most. Default 200 ms.
+    /// What that wait grows to at most, from `backoff_min`. Default 200 ms.
     pub backoff_max: Duration,
     /// Is shown every event of the replica: messages, writes, proofs, values, changes of leader.
     /// Default none, which costs nothing.
@@ -44,7 +50,7 @@ impl Default for NodeOptions {
         Self {
             requests_max: 65_536,
             forwarded_bytes_max: 64 << 20,
-            forwards_max: 64,
+            forwards_max: 256,
             request_timeout: Duration::from_secs(5),
             session_ttl: Duration::from_secs(3600),
             shutdown_timeout: Duration::from_secs(5),
@@ -56,7 +62,7 @@ impl Default for NodeOptions {
 }
 
 impl NodeOptions {
-    pub(crate) fn check(&self) -> Result<(), StartError> {
+    pub(crate) fn check(&self, config: &Config) -> Result<(), StartError> {
         let rules = [
             (self.requests_max > 0, "requests_max"),
             (self.forwarded_bytes_max > 0, "forwarded_bytes_max"),
@@ -66,8 +72,18 @@ impl NodeOptions {
             (!self.backoff_min.is_zero(), "backoff_min"),
             (!self.backoff_max.is_zero(), "backoff_max"),
         ];
-        match rules.into_iter().find(|(holds, _)| !holds) {
-            Some((_, field)) => Err(StartError::Options(field)),
+        if let Some((_, field)) = rules.into_iter().find(|(holds, _)| !holds) {
+            return Err(StartError::Options(field));
+        }
+        let fits = [
+            (self.backoff_min <= self.backoff_max, "backoff_min must not be above backoff_max"),
+            (
+                self.request_timeout > config.election_timeout,
+                "request_timeout must be above the election timeout, or no command outlives a leader",
+            ),
+        ];
+        match fits.into_iter().find(|(holds, _)| !holds) {
+            Some((_, why)) => Err(StartError::Unfit(why)),
             None => Ok(()),
         }
     }

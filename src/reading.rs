@@ -1,5 +1,5 @@
 //! Where reads go: to this node's replica while it leads, or to the node that leads, for a read
-//! point; then to the state machine.
+//! point, or past any leader to a quorum; then to the state machine.
 //!
 //! Owns: the rules by which [`Driver`] moves a read; the reads are [`crate::reads::Reads`]'.
 //! Invariants: (1) a read is answered by this node's state machine alone, after it has applied the
@@ -8,7 +8,7 @@
 
 use paxos_core::ballot::Ballot;
 use paxos_core::ids::{ReplicaId, Slot, Time};
-use paxos_core::output::ReadTicket;
+use paxos_core::output::{QuorumReadLoss, ReadTicket};
 use paxos_core::port::{Lane, Sent};
 use paxos_core::trace::Event;
 
@@ -18,18 +18,18 @@ use crate::driver::Driver;
 use crate::error::{ClientError, Rejection};
 use crate::frame::HostFrame;
 use crate::reads::{Asker, Settled};
-use crate::submit::{Asked, Request};
+use crate::submit::Asked;
 use crate::waiters::{Waiter, Waiting};
 
 impl<W: Waiter> Driver<W> {
     /// Puts what clients asked for where it waits.
     pub(crate) fn take_requests(&mut self, now: Time) {
         let mut requests = core::mem::take(&mut self.intake.requests);
-        for Request { asked, deadline, waiter, owner } in requests.drain(..) {
-            let waiting = Waiting { waiter, deadline };
+        for request in requests.drain(..) {
+            let (asked, waiting) = request.into_waiting();
             match asked {
                 Asked::Command(stamp, payload) => {
-                    self.queue.push(owner, stamp, payload, waiting);
+                    self.queue.push(stamp, payload, waiting, now);
                 }
                 Asked::Read(consistency) => self.take_read(consistency, waiting, now),
             }
@@ -40,15 +40,15 @@ impl<W: Waiter> Driver<W> {
         }
         // Their clients know whether they were sent before.
         let astray = self.queue.take_astray();
-        self.shared.release(astray.len());
-        for waiter in astray {
-            waiter.fail(ClientError::Rejected(Rejection::SessionUnknown));
+        for waiting in astray {
+            self.shared.turn_down(waiting, ClientError::Rejected(Rejection::SessionUnknown));
         }
     }
 
     fn take_read(&mut self, consistency: Consistency, waiting: Waiting<W>, now: Time) {
         self.shared.meters.reads.add(1);
         let known = match consistency {
+            Consistency::Quorum => return self.quorum_reads.push(waiting),
             Consistency::Linearizable => None,
             Consistency::AtLeast(slot) => Some(slot),
             Consistency::Stale { lag_max } => self.reads.recent(lag_max, now),
@@ -61,6 +61,12 @@ impl<W: Waiter> Driver<W> {
 
     /// Asks for a read point where one can be had.
     pub(crate) fn dispatch_reads(&mut self, now: Time) {
+        if self.quorum_reads.wants_ticket()
+            && let Ok(ticket) = self.replica.read_quorum(now)
+        {
+            self.trace(now, || Event::QuorumReadAsked { ticket: ticket.number() });
+            self.quorum_reads.ticketed(ticket);
+        }
         self.reads.tend(now);
         if self.leads {
             if self.reads.wants_ticket()
@@ -134,13 +140,38 @@ impl<W: Waiter> Driver<W> {
         self.refuse_points(askers);
     }
 
+    /// The replica named a point that a prepare quorum knows.
+    pub(crate) fn on_quorum_reads_ready(&mut self, through: ReadTicket, point: Slot, now: Time) {
+        self.trace(now, || Event::QuorumReadsReady { through: through.number(), point });
+        let waiting = self.quorum_reads.settle(through);
+        self.send_on(point, waiting);
+    }
+
+    /// The replica names none in time.
+    pub(crate) fn on_quorum_reads_lost(
+        &mut self,
+        through: ReadTicket,
+        reason: QuorumReadLoss,
+        now: Time,
+    ) {
+        self.trace(now, || Event::QuorumReadsLost { through: through.number(), reason });
+        let rejection = match reason {
+            QuorumReadLoss::Unsettled { point } => Rejection::Unsettled { slot: point },
+            QuorumReadLoss::Unreached | _ => Rejection::NoQuorum,
+        };
+        for waiting in self.quorum_reads.settle(through) {
+            self.shared.turn_down(waiting, ClientError::Rejected(rejection.clone()));
+        }
+    }
+
     /// Answers the reads whose time is over.
     pub(crate) fn expire_reads(&mut self, now: Time) {
         let reason = if self.leader.is_some() { Rejection::TimedOut } else { Rejection::NoLeader };
-        let late = self.reads.expire(now);
-        self.shared.release(late.len());
-        for waiter in late {
-            waiter.fail(ClientError::Rejected(reason.clone()));
+        for waiting in self.reads.expire(now) {
+            self.shared.turn_down(waiting, ClientError::Rejected(reason.clone()));
+        }
+        for waiting in self.quorum_reads.expire(now) {
+            self.shared.turn_down(waiting, ClientError::Rejected(Rejection::TimedOut));
         }
     }
 }

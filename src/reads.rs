@@ -231,11 +231,10 @@ impl<W> Reads<W> {
     }
 
     /// Takes those out whose time is over.
-    pub(crate) fn expire(&mut self, now: Time) -> Vec<W> {
+    pub(crate) fn expire(&mut self, now: Time) -> Vec<Waiting<W>> {
         let mut late = Vec::new();
         let mut sift = |waiting: &mut Vec<Waiting<W>>| {
-            let due = waiting.extract_if(.., |waiting| waiting.deadline <= now);
-            late.extend(due.map(|waiting| waiting.waiter));
+            late.extend(waiting.extract_if(.., |waiting| waiting.deadline <= now));
         };
         sift(&mut self.pending);
         if let Some(question) = &mut self.question {
@@ -252,10 +251,10 @@ impl<W> Reads<W> {
     }
 
     /// Takes everybody out: those who wait here, and the peers.
-    pub(crate) fn drain(&mut self) -> (Vec<W>, Vec<Asker>) {
+    pub(crate) fn drain(&mut self) -> (Vec<Waiting<W>>, Vec<Asker>) {
         self.give_up();
         let askers = self.lost(ReadTicket::MAX);
-        (self.pending.drain(..).map(|waiting| waiting.waiter).collect(), askers)
+        (core::mem::take(&mut self.pending), askers)
     }
 }
 
@@ -264,6 +263,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use super::*;
+    use crate::lanes::Load;
 
     const LEADER: ReplicaId = ReplicaId::new(2);
     const PATIENCE: Duration = Duration::from_nanos(100);
@@ -275,9 +275,13 @@ mod tests {
     fn reads(names: &[u32]) -> Reads<u32> {
         let mut reads = Reads::new(PATIENCE);
         for name in names {
-            reads.push(Waiting { waiter: *name, deadline: at(1000) });
+            reads.push(waiting(*name, 1000));
         }
         reads
+    }
+
+    fn waiting(name: u32, deadline: u64) -> Waiting<u32> {
+        Waiting { waiter: name, deadline: at(deadline), load: Load::default() }
     }
 
     fn names(waiting: Vec<Waiting<u32>>) -> Vec<u32> {
@@ -288,7 +292,7 @@ mod tests {
     fn an_answer_settles_the_question_that_it_names() {
         let mut reads = reads(&[1, 2]);
         let first = reads.question(LEADER, at(5));
-        reads.push(Waiting { waiter: 3, deadline: at(1000) });
+        reads.push(waiting(3, 1000));
         assert!(!reads.wants_question(at(5)), "one question at a time");
         assert_eq!(reads.wake_at(), Some(at(105)));
         reads.tend(at(105));
@@ -317,7 +321,7 @@ mod tests {
         let mut reads = reads(&[1, 2]);
         reads.ticketed(tickets[0], at(5));
         reads.ticketed_for(tickets[1], asker(3, 7));
-        reads.push(Waiting { waiter: 3, deadline: at(1000) });
+        reads.push(waiting(3, 1000));
         reads.ticketed(tickets[2], at(6));
         let Settled { waiting, askers } = reads.ready(tickets[1], Slot::new(4));
         assert_eq!((names(waiting), askers), (vec![1, 2], vec![asker(3, 7)]));
@@ -326,7 +330,8 @@ mod tests {
         reads.ticketed_for(tickets[3], asker(2, 1));
         assert_eq!(reads.lost(ReadTicket::MAX), [asker(2, 1)]);
         assert!(reads.wants_ticket(), "the own one waits again");
-        assert_eq!(reads.drain(), (vec![3], Vec::new()));
+        let (waiting, askers) = reads.drain();
+        assert_eq!((names(waiting), askers), (vec![3], Vec::new()));
     }
 
     #[test]
@@ -337,7 +342,8 @@ mod tests {
         reads.ticketed_for(tickets[1], asker(3, 9));
         reads.ticketed_for(tickets[2], asker(3, 8));
         reads.ticketed_for(tickets[3], asker(2, 1));
-        assert_eq!(reads.drain(), (Vec::new(), vec![asker(3, 9), asker(2, 1)]));
+        let (waiting, askers) = reads.drain();
+        assert_eq!((names(waiting), askers), (vec![], vec![asker(3, 9), asker(2, 1)]));
     }
 
     #[test]
@@ -345,7 +351,7 @@ mod tests {
         let mut reads = reads(&[1]);
         reads.ticketed(tickets(1)[0], at(0));
         assert!(!reads.is_empty());
-        assert_eq!(reads.expire(at(1000)), [1]);
+        assert_eq!(names(reads.expire(at(1000))), [1]);
         assert!(reads.is_empty());
     }
 
@@ -362,7 +368,7 @@ mod tests {
         assert!(!reads.wants_ticket());
         reads.give_up_on(|peer| peer == LEADER);
         assert!(reads.wants_ticket());
-        assert_eq!(reads.expire(at(1000)), [1]);
+        assert_eq!(names(reads.expire(at(1000))), [1]);
         assert!(reads.is_empty());
     }
 }

@@ -37,7 +37,9 @@ fn place(body: &Body, group: GroupId, large: bool) -> (Lane, Option<CoalesceKey>
         | Body::Confirm(_)
         | Body::Confirmed(_)
         | Body::Transfer(_)
-        | Body::Removed(_) => (Lane::Control, None),
+        | Body::Removed(_)
+        | Body::Survey(_)
+        | Body::Surveyed(_) => (Lane::Control, None),
         Body::Fetched(_) if large => (Lane::Bulk, None),
         Body::Accept(_) | Body::Fetch(_) | Body::Fetched(_) => (Lane::Log, None),
     }

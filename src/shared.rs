@@ -1,10 +1,10 @@
 //! What the parts of one node share: gates, gauges and cells, each written by one of them.
 //!
 //! Owns: [`Shared`], [`NodeStatus`], [`NodeEventState`], [`Leadership`]. Holds no protocol state.
-//! Invariant: `waiting` counts every request between its acceptance from a client and its answer,
-//! so that the waiting list and every queue before it are bounded by one number.
+//! Invariant: `lanes` count every request between its acceptance from a client and its answer, so
+//! that the waiting list and every queue before it are bounded by one number.
 
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::task::AtomicWaker;
@@ -19,10 +19,12 @@ use tokio::sync::{oneshot, watch};
 
 use crate::applied::PageOrder;
 use crate::clock::Clock;
-use crate::error::{StopReason, TransferError};
+use crate::error::{ClientError, StopReason, TransferError};
+use crate::lanes::{Lane, Lanes};
 use crate::metrics::Meters;
 use crate::options::NodeOptions;
 use crate::session::Numbering;
+use crate::waiters::{Waiter, Waiting};
 
 /// What can be seen of a node.
 #[derive(Clone, Debug)]
@@ -101,8 +103,8 @@ impl Published {
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    waiting: AtomicUsize,
-    waiting_max: usize,
+    /// What each client has waiting.
+    pub(crate) lanes: Arc<Lanes>,
     /// The largest command, its envelope included.
     pub(crate) command_bytes_max: usize,
     closing: AtomicU8,
@@ -136,8 +138,7 @@ impl Shared {
         let applied = published.status.applied;
         let events = NodeEventState { applied, ..NodeEventState::default() };
         Self {
-            waiting: AtomicUsize::new(0),
-            waiting_max: options.requests_max,
+            lanes: Arc::new(Lanes::new(options.requests_max)),
             command_bytes_max: config.batch_bytes_max.saturating_sub(BATCH_HEADER_LEN),
             closing: AtomicU8::new(0),
             applied: AtomicU64::new(applied.number()),
@@ -157,24 +158,9 @@ impl Shared {
         }
     }
 
-    /// A number for a client that is made.
-    pub(crate) fn next_owner(&self) -> u64 {
-        self.owners.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Takes a place for one request, if one is free.
-    pub(crate) fn admit(&self) -> bool {
-        let admitted = self.waiting.fetch_add(1, Ordering::Relaxed) < self.waiting_max;
-        if !admitted {
-            self.release(1);
-        }
-        admitted
-    }
-
-    /// Takes a place for a request that had one, and is sent again: those that were admitted are not
-    /// turned away half-way.
-    pub(crate) fn admit_again(&self) {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
+    /// The lane of a client that is made.
+    pub(crate) fn next_lane(&self) -> Lane {
+        Lane::of(self.owners.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The log opened this session of this life. Wakes the node's task, where requests wait for it.
@@ -192,15 +178,20 @@ impl Shared {
         Some(self.opened.swap(0, Ordering::AcqRel)).filter(|number| *number > 0)
     }
 
-    /// Frees the places of requests that were answered.
-    pub(crate) fn release(&self, count: usize) {
-        if count > 0 {
-            self.waiting.fetch_sub(count, Ordering::Relaxed);
-        }
+    /// Frees the place of a request and answers it, which was not on its way into the log.
+    pub(crate) fn turn_down<W: Waiter>(&self, waiting: Waiting<W>, error: ClientError) {
+        self.lanes.release(waiting.load.lane, 1);
+        waiting.waiter.fail(error);
+    }
+
+    /// The same for one that was on its way, and will not be answered from there.
+    pub(crate) fn turn_back<W: Waiter>(&self, waiting: Waiting<W>, error: ClientError) {
+        self.lanes.land(waiting.load.lane, u64::from(waiting.load.bytes));
+        self.turn_down(waiting, error);
     }
 
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        self.lanes.held()
     }
 
     pub(crate) fn applied(&self) -> Slot {

@@ -8,6 +8,7 @@
 //! queue is certainly not proposed; (4) what is to be sent in the session waits until it is open.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use paxos_core::codec::{BATCH_HEADER_LEN, COMMAND_HEADER_LEN, IN_SESSION_LEN};
@@ -16,8 +17,13 @@ use paxos_core::value::{Batch, Command, CommandKind};
 
 use crate::client::Consistency;
 use crate::fair::Fair;
+use crate::lanes::{Lane, Lanes, Load};
+use crate::pace::{Owner, Pace};
 use crate::session::{OwnSession, Place, opens};
 use crate::waiters::{Numbers, Waiting};
+
+/// A frame of commands for another node holds so many bytes of each client, unless a command is larger.
+const FORWARD_BYTES: usize = 16 << 10;
 
 /// What makes a payload a command.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -57,7 +63,22 @@ pub(crate) struct Request<W> {
     pub(crate) deadline: Time,
     pub(crate) waiter: W,
     /// Which client asks: clients take turns.
-    pub(crate) owner: u64,
+    pub(crate) lane: Lane,
+}
+
+impl<W> Request<W> {
+    /// What is asked, and who waits for it.
+    pub(crate) fn into_waiting(self) -> (Asked, Waiting<W>) {
+        let bytes = match &self.asked {
+            Asked::Command(stamp, payload) => {
+                COMMAND_HEADER_LEN + stamp.encoded_len() + payload.len()
+            }
+            Asked::Read(_) => 0,
+        };
+        // No command above a batch was asked for, and a batch is far below 4 GiB.
+        let load = Load { lane: self.lane, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) };
+        (self.asked, Waiting { waiter: self.waiter, deadline: self.deadline, load })
+    }
 }
 
 #[derive(Debug)]
@@ -73,6 +94,8 @@ pub(crate) struct Forwarded {
     pub(crate) from: ReplicaId,
     pub(crate) origin: Incarnation,
     pub(crate) sequence: u64,
+    /// Of its commands.
+    pub(crate) bytes: usize,
 }
 
 /// Commands that are to share a slot.
@@ -127,16 +150,22 @@ pub(crate) struct Queue<W> {
     session: OwnSession,
     pending: Fair<Pending<W>>,
     /// Those that are of a session that is lost.
-    astray: Vec<W>,
+    astray: Vec<Waiting<W>>,
     returned: VecDeque<Parcel<W>>,
     forwarded: Fair<(Forwarded, Batch)>,
     forwarded_bytes: usize,
     /// The last parcel left no room for what peers forwarded: the next one does.
     owed: bool,
+    pace: Pace,
 }
 
 impl<W> Queue<W> {
-    pub(crate) fn new(client: ClientId, bytes_max: usize, session: OwnSession) -> Self {
+    pub(crate) fn new(
+        client: ClientId,
+        bytes_max: usize,
+        session: OwnSession,
+        lanes: Arc<Lanes>,
+    ) -> Self {
         Self {
             client,
             bytes_max,
@@ -148,6 +177,7 @@ impl<W> Queue<W> {
             forwarded: Fair::new(),
             forwarded_bytes: 0,
             owed: false,
+            pace: Pace::new(lanes),
         }
     }
 
@@ -165,23 +195,25 @@ impl<W> Queue<W> {
     }
 
     /// Puts a client's command where it waits for its turn.
-    pub(crate) fn push(&mut self, owner: u64, stamp: Stamp, payload: Bytes, waiting: Waiting<W>) {
+    pub(crate) fn push(&mut self, stamp: Stamp, payload: Bytes, waiting: Waiting<W>, now: Time) {
+        let lane = waiting.load.lane.index();
+        self.pace.asks(Owner::client(lane), now);
         if let Stamp::Own(place, _) = stamp
             && place.session != self.session.count()
         {
             if place.session < self.session.count() {
-                self.astray.push(waiting.waiter);
+                self.astray.push(waiting);
                 return;
             }
             self.session.begin(place.session);
             let lost = self.take_own();
             self.astray.extend(lost);
         }
-        self.pending.push(owner, Pending { stamp, payload, waiting });
+        self.pending.push(lane as u64, Pending { stamp, payload, waiting });
     }
 
     /// Takes those out that were to be sent in a session that is lost.
-    pub(crate) fn take_astray(&mut self) -> Vec<W> {
+    pub(crate) fn take_astray(&mut self) -> Vec<Waiting<W>> {
         core::mem::take(&mut self.astray)
     }
 
@@ -201,7 +233,7 @@ impl<W> Queue<W> {
     }
 
     /// Takes those out that wait for the session to be opened.
-    pub(crate) fn drain_unopened(&mut self) -> Vec<W> {
+    pub(crate) fn drain_unopened(&mut self) -> Vec<Waiting<W>> {
         if self.session.id().is_some() {
             return Vec::new();
         }
@@ -210,12 +242,13 @@ impl<W> Queue<W> {
     }
 
     /// Takes those out that are to be sent in the session.
-    fn take_own(&mut self) -> Vec<W> {
+    fn take_own(&mut self) -> Vec<Waiting<W>> {
         let own = self.pending.take_if(|pending| matches!(pending.stamp, Stamp::Own(..)));
-        own.into_iter().map(|pending| pending.waiting.waiter).collect()
+        own.into_iter().map(|pending| pending.waiting).collect()
     }
 
-    pub(crate) fn push_forwarded(&mut self, forwarded: Forwarded, batch: Batch) {
+    pub(crate) fn push_forwarded(&mut self, forwarded: Forwarded, batch: Batch, now: Time) {
+        self.pace.asks(Owner::peer(forwarded.from), now);
         self.forwarded_bytes += batch.encoded_len();
         self.forwarded.push(u64::from(forwarded.from.number()), (forwarded, batch));
     }
@@ -243,13 +276,41 @@ impl<W> Queue<W> {
     }
 
     /// The next parcel of this node's own commands.
-    pub(crate) fn next_own(&mut self, now: Time) -> Option<Parcel<W>> {
+    fn next_own(&mut self, now: Time) -> Option<Parcel<W>> {
+        self.next_up_to(self.bytes_max, now)
+    }
+
+    fn next_up_to(&mut self, bytes_max: usize, now: Time) -> Option<Parcel<W>> {
         let due = self.returned.iter().position(|parcel| parcel.retry_at <= now);
         if let Some(due) = due {
             return self.returned.remove(due);
         }
-        let parcel = self.assemble(now, self.bytes_max);
+        let parcel = self.assemble(now, bytes_max, true);
         (!parcel.commands.is_empty()).then_some(parcel)
+    }
+
+    /// The next parcel to be sent to a leader, when so many eighths of the room for such are filled. It is
+    /// small, so that others have their turns there in between; beyond one half it grows, for then the
+    /// way is long.
+    pub(crate) fn next_forward(&mut self, eighths: usize, now: Time) -> Option<Parcel<W>> {
+        let doublings = 2 * eighths.clamp(4, 8) - 8;
+        let clients = self.pending.owners().max(1);
+        self.next_up_to(self.bytes_max.min((clients * FORWARD_BYTES) << doublings), now)
+    }
+
+    /// Looks whether a round is over, and fits what may be under way to it.
+    pub(crate) fn measure(&mut self, now: Time) {
+        self.pace.measure(now);
+    }
+
+    /// What a peer forwarded stands in the log, or was refused.
+    pub(crate) fn land(&mut self, peer: ReplicaId, bytes: usize) {
+        self.pace.land_of_peer(peer, bytes as u64);
+    }
+
+    /// Nothing that peers forwarded is on its way by this node any more.
+    pub(crate) fn forget_peers(&mut self) {
+        self.pace.forget_peers();
     }
 
     /// The next parcel to be proposed here: everything that is ready and fits. Of two parcels one at
@@ -258,38 +319,45 @@ impl<W> Queue<W> {
         let owed = self.forwarded.front().filter(|_| self.owed);
         let owed = owed.map(|(_, batch)| batch.encoded_len() - BATCH_HEADER_LEN);
         let mut parcel = match owed {
-            Some(bytes) => self.assemble(now, self.bytes_max.saturating_sub(bytes)),
+            Some(bytes) => self.assemble(now, self.bytes_max.saturating_sub(bytes), false),
             None => match self.next_own(now) {
                 Some(parcel) => parcel,
-                None => self.assemble(now, self.bytes_max),
+                None => self.assemble(now, self.bytes_max, true),
             },
         };
-        while let Some((_, batch)) = self.forwarded.front() {
-            let bytes = batch.encoded_len() - BATCH_HEADER_LEN;
+        while let Some((forwarded, _)) = self.forwarded.front() {
+            let (peer, bytes) = (Owner::peer(forwarded.from), forwarded.bytes);
+            if !self.pace.has_room(peer, bytes, now) {
+                self.forwarded.rest();
+                continue;
+            }
             if !parcel.commands.is_empty() && parcel.bytes + bytes > self.bytes_max {
                 break;
             }
             let (forwarded, batch) = self.forwarded.pop().expect("the front was just seen");
+            self.pace.take(peer, bytes, now);
             self.forwarded_bytes -= batch.encoded_len();
             parcel.bytes += bytes;
             parcel.commands.extend_from_slice(batch.commands());
             parcel.forwards.push(forwarded);
         }
+        self.forwarded.call_all();
         self.owed = parcel.forwards.is_empty() && !self.forwarded.is_empty();
         (!parcel.commands.is_empty()).then_some(parcel)
     }
 
-    /// Numbers pending requests and takes them out, one of each client in turn, as many as fit into
-    /// so many bytes; into a whole batch one at least.
-    fn assemble(&mut self, now: Time, bytes_max: usize) -> Parcel<W> {
+    /// Numbers pending requests and takes them out, one of each client in turn, as many as may be under
+    /// way and fit into so many bytes; one at least if that is said.
+    fn assemble(&mut self, now: Time, bytes_max: usize, one: bool) -> Parcel<W> {
         let mut bytes = BATCH_HEADER_LEN;
         let guess = self.pending.len().min(8192);
         let mut commands = Vec::with_capacity(guess);
         let mut waiting = Vec::with_capacity(guess);
         let mut deadline = Time::ZERO;
         let first = self.next_number;
-        let whole = bytes_max == self.bytes_max;
-        while let Some(pending) = self.pending.front() {
+        let mut waits = false;
+        while let Some(lane) = self.turn(&mut waits, now) {
+            let pending = self.pending.front().expect("whose turn it is has something");
             let Some((kind, acknowledged_below)) = self.kind_of(&pending.stamp) else {
                 if commands.is_empty()
                     && let Some(opening) = self.opening(now)
@@ -301,17 +369,19 @@ impl<W> Queue<W> {
                 break;
             };
             let len = COMMAND_HEADER_LEN + kind.encoded_len() + pending.payload.len();
-            if bytes + len > bytes_max && !(whole && commands.is_empty()) {
+            if bytes + len > bytes_max && !(one && commands.is_empty()) {
                 break;
             }
             let pending = self.pending.pop().expect("the front was just seen");
             let command = self.command(kind, acknowledged_below, pending.payload);
+            self.pace.take(Owner::client(lane), pending.waiting.load.bytes as usize, now);
             bytes += len;
             self.next_number += 1;
             deadline = deadline.max(pending.waiting.deadline);
             commands.push(command);
             waiting.push(pending.waiting);
         }
+        self.pending.call_all();
         Parcel {
             commands,
             numbers: Numbers { first, count: self.next_number - first },
@@ -321,6 +391,27 @@ impl<W> Queue<W> {
             bytes,
             attempts: 0,
             retry_at: Time::ZERO,
+        }
+    }
+
+    /// Whose turn it is of those who have room for what they ask next. The others sit out.
+    fn turn(&mut self, waits: &mut bool, now: Time) -> Option<usize> {
+        loop {
+            while let (Some(lane), Some(next)) = (self.pending.turn(), self.pending.front()) {
+                let bytes = next.waiting.load.bytes as usize;
+                if self.pace.has_room(Owner::client(lane), bytes, now) {
+                    return Some(lane);
+                }
+                self.pending.rest();
+            }
+            if self.pending.resting().is_empty() || *waits {
+                return None;
+            }
+            // An answer from here on wakes this node's task. One that came before did not: so everybody
+            // is looked at once more.
+            *waits = true;
+            self.pace.lanes().wait();
+            self.pending.call_all();
         }
     }
 
@@ -357,10 +448,10 @@ impl<W> Queue<W> {
     }
 
     /// Takes out what nobody waits for any longer: single waiters, and numbered parcels.
-    pub(crate) fn expire(&mut self, now: Time) -> (Vec<W>, Vec<Parcel<W>>) {
+    pub(crate) fn expire(&mut self, now: Time) -> (Vec<Waiting<W>>, Vec<Parcel<W>>) {
         // Timeouts differ by client, so the order of arrival is not that of deadlines.
         let late = self.pending.take_if(|pending| pending.waiting.deadline <= now);
-        let waiters = late.into_iter().map(|pending| pending.waiting.waiter).collect();
+        let waiters = late.into_iter().map(|pending| pending.waiting).collect();
         let mut parcels = Vec::new();
         for parcel in core::mem::take(&mut self.returned) {
             // One that carries commands of peers is of interest to them at any rate.
@@ -374,9 +465,9 @@ impl<W> Queue<W> {
     }
 
     /// Takes all waiters without a number out.
-    pub(crate) fn drain_pending(&mut self) -> Vec<W> {
+    pub(crate) fn drain_pending(&mut self) -> Vec<Waiting<W>> {
         let pending = self.pending.take_all();
-        pending.into_iter().map(|pending| pending.waiting.waiter).collect()
+        pending.into_iter().map(|pending| pending.waiting).collect()
     }
 
     /// Takes everything out that peers forwarded.
@@ -392,223 +483,4 @@ impl<W> Queue<W> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-    use core::time::Duration;
-
-    use paxos_core::ids::LogClock;
-
-    use super::*;
-
-    const NOW: Time = Time::from_nanos(100);
-    const PATIENCE: Duration = Duration::from_nanos(50);
-    const CLIENT: ClientId = ClientId::new(1);
-
-    fn queue(bytes_max: usize) -> Queue<u32> {
-        Queue::new(CLIENT, bytes_max, OwnSession::new(CLIENT, Duration::from_secs(9), PATIENCE))
-    }
-
-    /// A request that gives up after as many nanoseconds as its name says.
-    fn push(queue: &mut Queue<u32>, name: u32, len: usize) {
-        let deadline = NOW.after(Duration::from_nanos(u64::from(name)));
-        queue.push(1, Stamp::Single, vec![0; len].into(), Waiting { waiter: name, deadline });
-    }
-
-    fn forwarded(sequence: u64) -> Forwarded {
-        Forwarded { from: ReplicaId::new(2), origin: Incarnation::new(1, 1), sequence }
-    }
-
-    fn foreign(count: u64) -> Batch {
-        let command = |n| Command::apply(ClientId::new(2), RequestNumber::new(n), Bytes::new());
-        Batch::new(LogClock::default(), (1..=count).map(command).collect())
-    }
-
-    #[test]
-    fn everything_ready_shares_a_parcel_up_to_the_bound() {
-        let room_for_two = BATCH_HEADER_LEN + 2 * (COMMAND_HEADER_LEN + 10);
-        let mut queue = queue(room_for_two);
-        for name in 1..=3 {
-            push(&mut queue, name, 10);
-        }
-        let parcel = queue.next(NOW).unwrap();
-        assert_eq!((parcel.numbers.first, parcel.numbers.count), (1, 2));
-        assert_eq!(parcel.bytes, room_for_two);
-        assert_eq!(parcel.deadline, Time::from_nanos(102));
-        let batch = Batch::new(LogClock::default(), parcel.commands);
-        assert_eq!(batch.encoded_len(), parcel.bytes);
-        let parcel = queue.next(NOW).unwrap();
-        assert_eq!((parcel.numbers.first, parcel.numbers.count), (3, 1));
-        assert!(queue.next(NOW).is_none());
-        assert!(queue.is_empty());
-    }
-
-    #[test]
-    fn clients_take_turns_however_much_one_asks_for() {
-        let room_for_four = BATCH_HEADER_LEN + 4 * (COMMAND_HEADER_LEN + 10);
-        let mut queue = queue(room_for_four);
-        let ask = |queue: &mut Queue<u32>, owner, name| {
-            let waiting = Waiting { waiter: name, deadline: NOW.after(PATIENCE) };
-            queue.push(owner, Stamp::Single, vec![0; 10].into(), waiting);
-        };
-        for name in 0..1000 {
-            ask(&mut queue, 1, name);
-        }
-        let names = |parcel: Parcel<u32>| {
-            parcel.waiting.into_iter().map(|waiting| waiting.waiter).collect::<Vec<_>>()
-        };
-        assert_eq!(names(queue.next(NOW).unwrap()), [0, 1, 2, 3]);
-        ask(&mut queue, 2, 2000);
-        ask(&mut queue, 3, 3000);
-        ask(&mut queue, 2, 2001);
-        assert_eq!(names(queue.next(NOW).unwrap()), [4, 2000, 3000, 5]);
-        assert_eq!(names(queue.next(NOW).unwrap()), [2001, 6, 7, 8]);
-        assert_eq!(queue.pending(), 991);
-    }
-
-    #[test]
-    fn own_commands_without_end_leave_every_second_parcel_to_peers_in_turn() {
-        let room_for_four = BATCH_HEADER_LEN + 4 * (COMMAND_HEADER_LEN + 10);
-        let mut queue = queue(room_for_four);
-        for name in 1..=100 {
-            push(&mut queue, name, 10);
-        }
-        let from =
-            |replica, sequence| Forwarded { from: ReplicaId::new(replica), ..forwarded(sequence) };
-        for sequence in 1..=3 {
-            queue.push_forwarded(from(2, sequence), foreign(2));
-        }
-        queue.push_forwarded(from(3, 9), foreign(2));
-        let mut served = Vec::new();
-        for _ in 0..8 {
-            let parcel = queue.next(NOW).unwrap();
-            assert!(parcel.bytes <= room_for_four);
-            assert!(parcel.numbers.count >= 1, "own commands go on");
-            served.push(parcel.forwards.iter().map(|f| (f.from.number(), f.sequence)).collect());
-        }
-        let served: Vec<Vec<(u16, u64)>> = served;
-        assert_eq!(
-            served,
-            [
-                vec![],
-                vec![(2, 1)],
-                vec![],
-                vec![(3, 9)],
-                vec![],
-                vec![(2, 2)],
-                vec![],
-                vec![(2, 3)]
-            ]
-        );
-        assert_eq!(queue.forwarded_bytes(), 0);
-    }
-
-    #[test]
-    fn commands_of_peers_follow_the_own_and_can_be_dropped_again() {
-        let mut queue = queue(10_000);
-        push(&mut queue, 1, 10);
-        queue.push_forwarded(forwarded(8), foreign(3));
-        queue.push_forwarded(forwarded(9), foreign(1));
-        let mut parcel = queue.next(NOW).unwrap();
-        assert_eq!(parcel.commands.len(), 5);
-        assert_eq!(parcel.numbers.count, 1);
-        assert_eq!(queue.forwarded_bytes(), 0);
-        let own = parcel.commands[0].clone();
-        assert_eq!(parcel.without_forwards(), [forwarded(8), forwarded(9)]);
-        assert_eq!(parcel.commands, [own]);
-        assert_eq!(parcel.bytes, BATCH_HEADER_LEN + COMMAND_HEADER_LEN + 10);
-    }
-
-    #[test]
-    fn what_is_put_back_keeps_its_numbers_and_waits_for_its_turn() {
-        let mut queue = queue(10_000);
-        push(&mut queue, 50, 1);
-        let mut parcel = queue.next(NOW).unwrap();
-        parcel.waiting.clear();
-        parcel.retry_at = Time::from_nanos(120);
-        queue.put_back(parcel);
-        push(&mut queue, 10, 1);
-        assert_eq!(queue.next_own(NOW).unwrap().numbers.first, 2);
-        assert!(queue.next_own(NOW).is_none());
-        assert_eq!(queue.retry_at(), Some(Time::from_nanos(120)));
-        let mut parcel = queue.next_own(Time::from_nanos(120)).unwrap();
-        assert_eq!(parcel.numbers.first, 1);
-        parcel.retry_at = Time::from_nanos(1000);
-        queue.put_back(parcel);
-        assert!(queue.next_own(Time::from_nanos(120)).is_none());
-        queue.hurry();
-        assert_eq!(queue.next_own(Time::from_nanos(120)).unwrap().numbers.first, 1);
-    }
-
-    #[test]
-    fn expiry_takes_those_out_whose_time_is_over() {
-        let mut queue = queue(10_000);
-        for name in [30, 10, 20] {
-            push(&mut queue, name, 1);
-        }
-        let (waiters, parcels) = queue.expire(Time::from_nanos(120));
-        assert_eq!(waiters, [10, 20]);
-        assert!(parcels.is_empty());
-        let mut parcel = queue.next(NOW).unwrap();
-        parcel.waiting.clear();
-        queue.put_back(parcel);
-        assert!(queue.expire(Time::from_nanos(129)).1.is_empty());
-        assert_eq!(queue.expire(Time::from_nanos(130)).1.len(), 1);
-        assert!(queue.is_empty());
-    }
-
-    fn push_own(queue: &mut Queue<u32>, name: u32, session: u32) {
-        let place = Place { session, number: u64::from(name) };
-        let waiting = Waiting { waiter: name, deadline: Time::from_nanos(1000) };
-        queue.push(1, Stamp::Own(place, RequestNumber::new(1)), Bytes::new(), waiting);
-    }
-
-    /// The id of the session that a parcel opens.
-    fn opened(parcel: &Parcel<u32>) -> u64 {
-        assert_eq!((parcel.commands.len(), parcel.numbers.count), (1, 1));
-        assert!(parcel.waiting.is_empty(), "nobody waits for it");
-        opens(&parcel.commands[0], CLIENT).unwrap()
-    }
-
-    #[test]
-    fn what_is_to_be_sent_in_the_session_waits_until_it_is_open() {
-        let mut queue = queue(10_000);
-        push_own(&mut queue, 1, 0);
-        push_own(&mut queue, 2, 0);
-        let parcel = queue.next(NOW).unwrap();
-        assert_eq!((opened(&parcel), parcel.numbers.first), (1, 1));
-        assert!(queue.is_opening(&parcel));
-        assert_eq!(Batch::new(LogClock::default(), parcel.commands).encoded_len(), parcel.bytes);
-        assert!(queue.next(NOW).is_none() && !queue.is_empty(), "it is asked for once");
-        let late = NOW.after(PATIENCE);
-        assert_eq!(opened(&queue.next(late).unwrap()), 2, "nobody can say what came of the first");
-        queue.session_opened(1);
-        let parcel = queue.next(late).unwrap();
-        assert_eq!((parcel.numbers.first, parcel.numbers.count), (3, 2));
-        for (command, request) in parcel.commands.iter().zip([1, 2].map(RequestNumber::new)) {
-            let session = paxos_core::ids::SessionId::new(1 << 64 | 1);
-            assert_eq!(command.kind, CommandKind::InSession { session, request });
-            assert_eq!(command.acknowledged_below, RequestNumber::new(1));
-        }
-        assert!(!queue.is_opening(&parcel));
-    }
-
-    #[test]
-    fn what_was_to_be_sent_in_a_session_that_is_lost_goes_astray() {
-        let mut queue = queue(10_000);
-        push_own(&mut queue, 1, 0);
-        push(&mut queue, 50, 1);
-        assert_eq!(opened(&queue.next(NOW).unwrap()), 1);
-        queue.session_opened(1);
-        push_own(&mut queue, 2, 1);
-        assert_eq!(queue.take_astray(), [1]);
-        push_own(&mut queue, 3, 0);
-        assert_eq!(queue.take_astray(), [3]);
-        queue.session_opened(1);
-        let parcel = queue.next(NOW).unwrap();
-        assert_eq!(parcel.commands[0].kind, CommandKind::Apply, "that one is of no session");
-        assert_eq!(opened(&queue.next(NOW).unwrap()), 2);
-        assert_eq!(queue.drain_unopened(), [2]);
-        assert!(queue.is_empty());
-    }
-}
+mod tests;

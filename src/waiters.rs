@@ -16,6 +16,7 @@ use paxos_core::ballot::Ballot;
 use paxos_core::ids::{Slot, Time};
 
 use crate::error::{ClientError, Rejection, Uncertainty};
+use crate::lanes::{Lanes, Load, Tally};
 
 /// Somebody who waits for an answer.
 pub(crate) trait Waiter: Send + 'static {
@@ -30,6 +31,7 @@ pub(crate) trait Waiter: Send + 'static {
 pub(crate) struct Waiting<W> {
     pub(crate) waiter: W,
     pub(crate) deadline: Time,
+    pub(crate) load: Load,
 }
 
 /// Consecutive request numbers.
@@ -66,7 +68,7 @@ pub(crate) struct Waiters<W> {
     by_slot: BTreeMap<Slot, Vec<Numbers>>,
     settled: Slot,
     waiting: usize,
-    answered: usize,
+    answered: Tally,
 }
 
 impl<W: Waiter> Waiters<W> {
@@ -77,7 +79,7 @@ impl<W: Waiter> Waiters<W> {
             by_slot: BTreeMap::new(),
             settled: applied,
             waiting: 0,
-            answered: 0,
+            answered: Tally::new(),
         }
     }
 
@@ -87,9 +89,10 @@ impl<W: Waiter> Waiters<W> {
         self.waiting
     }
 
-    /// How many were answered since the last call.
-    pub(crate) fn take_answered(&mut self) -> usize {
-        core::mem::take(&mut self.answered)
+    /// Puts those that were answered since the last call on their accounts; whether somebody waited
+    /// for that.
+    pub(crate) fn settle_answered(&mut self, lanes: &Lanes) -> bool {
+        self.answered.settle(lanes)
     }
 
     /// Adds waiters of consecutive numbers, above all before.
@@ -124,9 +127,9 @@ impl<W: Waiter> Waiters<W> {
                 continue;
             }
             for waiting in chunk.waiting.iter_mut().filter_map(Option::take) {
+                self.answered.add(waiting.load);
                 waiting.waiter.fail(ClientError::Unknown(Uncertainty::LeaderChanged));
                 self.waiting -= 1;
-                self.answered += 1;
             }
             chunk.left = 0;
         }
@@ -162,7 +165,7 @@ impl<W: Waiter> Waiters<W> {
         let waiting = chunk.waiting[place].take()?;
         chunk.left -= 1;
         self.waiting -= 1;
-        self.answered += 1;
+        self.answered.add(waiting.load);
         Some(waiting.waiter)
     }
 
@@ -194,8 +197,8 @@ impl<W: Waiter> Waiters<W> {
         self.put_back();
         for chunk in core::mem::take(&mut self.chunks).into_values() {
             for waiting in chunk.waiting.into_iter().flatten() {
+                self.answered.add(waiting.load);
                 waiting.waiter.fail(error.clone());
-                self.answered += 1;
             }
         }
         self.waiting = 0;
@@ -216,10 +219,10 @@ impl<W: Waiter> Waiters<W> {
                     continue;
                 }
                 let waiting = place.take().expect("it was just seen");
+                self.answered.add(waiting.load);
                 waiting.waiter.fail(ClientError::Unknown(Uncertainty::Timeout));
                 chunk.left -= 1;
                 self.waiting -= 1;
-                self.answered += 1;
             }
         }
         self.chunks.retain(|_, chunk| chunk.left > 0);
@@ -258,6 +261,7 @@ mod tests {
             .map(|name| Waiting {
                 waiter: Test(name, Arc::clone(log), false),
                 deadline: Time::from_nanos(deadline),
+                load: Load::default(),
             })
             .collect()
     }
@@ -278,7 +282,7 @@ mod tests {
         }
         assert!(waiters.take(6).is_none());
         assert!(waiters.take(0).is_none());
-        assert_eq!((waiters.waiting(), waiters.take_answered()), (0, 5));
+        assert_eq!((waiters.waiting(), waiters.answered.len()), (0, 5));
         waiters.sweep(Time::from_nanos(100), true);
         assert!(waiters.chunks.is_empty());
         assert!(log.lock().expect("one thread").is_empty());
@@ -323,7 +327,7 @@ mod tests {
         waiters.depose(ballot(2));
         let unknown = ClientError::Unknown(Uncertainty::LeaderChanged);
         assert_eq!(*log.lock().expect("one thread"), [(1, unknown)]);
-        assert_eq!((waiters.waiting(), waiters.take_answered()), (6, 2));
+        assert_eq!((waiters.waiting(), waiters.answered.len()), (6, 2));
         assert!(waiters.take(1).is_none());
         waiters.proposed(numbers(1, 2), Slot::new(1));
         waiters.settle(Slot::new(1));
@@ -347,6 +351,6 @@ mod tests {
         waiters.sweep(Time::from_nanos(11), true);
         assert_eq!(waiters.waiting(), 1);
         waiters.fail_all(&ClientError::Unknown(Uncertainty::Stopped));
-        assert_eq!((waiters.waiting(), waiters.take_answered()), (0, 3));
+        assert_eq!((waiters.waiting(), waiters.answered.len()), (0, 3));
     }
 }

@@ -46,6 +46,8 @@ pub(crate) struct Run {
     pub(crate) expected_ends: u64,
     pub(crate) kills: u64,
     pub(crate) pauses: u64,
+    /// Those of them that struck the leader.
+    pub(crate) leader_pauses: u64,
     /// How often a replica said at the end of an episode that its disk is full.
     pub(crate) full_disks: u64,
     /// On what the replicas agreed.
@@ -216,6 +218,7 @@ impl Driver<'_> {
             Step::Start(node, injection) => cluster.start(*node, injection.clone())?,
             Step::Pause(node) => {
                 self.run.pauses += 1;
+                self.run.leader_pauses += u64::from(cluster.leader() == Some(*node));
                 cluster.pause(*node)?;
             }
             Step::Resume(node) => cluster.resume(*node)?,

@@ -76,8 +76,8 @@ pub(crate) fn text(run: &Run, judgement: &Judgement, cluster: &Cluster) -> Strin
         "an episode may hold several faults\n\
          packets: {} forwarded, {} cut, {} lost, {} duplicated, {} reordered, {} delayed, \
          {} overflowed; {} dropped by the kernel\n\
-         {} kill -9, {} pauses, {} replicas stopped by themselves after a failed write or sync, \
-         {} disks were said to be full\n\
+         {} kill -9, {} pauses ({} of the leader), {} replicas stopped by themselves after a \
+         failed write or sync, {} disks were said to be full\n\
          operations that succeeded during faults: {}",
         tally.forwarded,
         tally.cut,
@@ -89,6 +89,7 @@ pub(crate) fn text(run: &Run, judgement: &Judgement, cluster: &Cluster) -> Strin
         cluster.filtered,
         run.kills,
         run.pauses,
+        run.leader_pauses,
         run.expected_ends,
         run.full_disks,
         run.succeeded_stressed,

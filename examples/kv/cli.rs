@@ -34,8 +34,9 @@ options:
   --replicas N     how many replicas `kv init` lays out
   --base-port P    default 7000; written down when a directory is laid out
   --reads HOW      what a command that only reads is answered from: `linearizable` (the default), a
-                   state that includes all that anybody was told before; or `stale:MS`, one that
-                   lacks at most what was told in the last MS milliseconds, which spares the question
+                   state that includes all that anybody was told before; `quorum`, the same by
+                   asking a quorum instead of the leader; or `stale:MS`, one that lacks at most what
+                   was told in the last MS milliseconds, which spares the question
   --lease MS       written down: voters promise the leader to elect nobody else for MS milliseconds
                    (200 to 500), so that it serves linearizable reads without asking them. Rests on
                    clocks that run true to one part in ten, and never stand still
@@ -189,8 +190,11 @@ fn reads(text: &str) -> Result<Consistency, String> {
     let lag = |millis: &str| millis.parse().ok().map(Duration::from_millis);
     match text.strip_prefix("stale:").map(lag) {
         None if text == "linearizable" => Ok(Consistency::Linearizable),
+        None if text == "quorum" => Ok(Consistency::Quorum),
         Some(Some(lag_max)) => Ok(Consistency::Stale { lag_max }),
-        None | Some(None) => Err(format!("--reads is linearizable or stale:MS, not {text}")),
+        None | Some(None) => {
+            Err(format!("--reads is linearizable, quorum or stale:MS, not {text}"))
+        }
     }
 }
 

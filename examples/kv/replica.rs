@@ -245,9 +245,11 @@ impl Backend for NodeBackend {
 fn failure(error: ClientError) -> Failure {
     match error {
         ClientError::Rejected(rejection) => match rejection {
-            Rejection::NoLeader | Rejection::Superseded | Rejection::TimedOut => {
-                Failure::NoLeader(rejection.to_string())
-            }
+            Rejection::NoLeader
+            | Rejection::Superseded
+            | Rejection::TimedOut
+            | Rejection::NoQuorum
+            | Rejection::Unsettled { .. } => Failure::NoLeader(rejection.to_string()),
             Rejection::Busy | Rejection::StorageFull | Rejection::Stopped => {
                 Failure::Busy(rejection.to_string())
             }

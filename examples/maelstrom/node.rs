@@ -212,7 +212,10 @@ impl Node {
                     self.apply(slot, &value);
                     self.replica.handle_applied(slot, now);
                 }
-                Output::ReadsReady { .. } | Output::ReadsLost { .. } => {
+                Output::ReadsReady { .. }
+                | Output::ReadsLost { .. }
+                | Output::QuorumReadsReady { .. }
+                | Output::QuorumReadsLost { .. } => {
                     unreachable!("reads go through the log")
                 }
                 Output::Halt(why) => return Err(why.to_string()),

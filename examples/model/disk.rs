@@ -128,7 +128,9 @@ impl Disk {
             | Body::Confirm(_)
             | Body::Confirmed(_)
             | Body::Transfer(_)
-            | Body::Removed(_) => Ok(()),
+            | Body::Removed(_)
+            | Body::Survey(_)
+            | Body::Surveyed(_) => Ok(()),
         }
     }
 

@@ -322,7 +322,10 @@ impl Node {
                     out.claims.push((slot, Some(value)));
                     self.replica.handle_applied(slot, self.now);
                 }
-                Output::ReadsReady { .. } | Output::ReadsLost { .. } => {
+                Output::ReadsReady { .. }
+                | Output::ReadsLost { .. }
+                | Output::QuorumReadsReady { .. }
+                | Output::QuorumReadsLost { .. } => {
                     out.fault("nobody reads here".to_owned());
                 }
                 Output::Halt(reason) => out.fault(format!("{} halts: {reason}", self.id())),
@@ -365,7 +368,9 @@ impl Node {
             | Body::Confirm(_)
             | Body::Confirmed(_)
             | Body::Transfer(_)
-            | Body::Removed(_) => {}
+            | Body::Removed(_)
+            | Body::Survey(_)
+            | Body::Surveyed(_) => {}
         }
         out.sent.push((to, message));
     }

@@ -96,6 +96,11 @@ impl Acceptor {
         acceptor
     }
 
+    /// The highest slot with a vote.
+    pub(crate) fn last_vote(&self) -> Option<Slot> {
+        self.votes.last()
+    }
+
     pub(crate) fn votes_held(&self) -> usize {
         self.votes.len()
     }

@@ -22,7 +22,7 @@ use crate::ids::{
 use crate::message::{
     Accept, Accepted, Body, Commit, Confirm, Confirmed, Connectivity, Echo, Fetch, Fetched,
     Heartbeat, Message, Origin, Prepare, Promise, PromiseEntry, Refused, Reject, Removed,
-    SlotState, Transfer,
+    SlotState, Survey, Surveyed, Transfer,
 };
 use crate::value::{Batch, Command, CommandKind, Value};
 use membership::put_membership;
@@ -201,18 +201,21 @@ fn put_body(writer: &mut Writer, body: &Body) {
             head.put_u64_le(message.refused.bits());
             head.put_u64_le(message.remembered.bits());
         }
-        Body::Confirm(message) => {
-            put_ballot(head, message.ballot);
-            head.put_u64_le(message.round);
-        }
-        Body::Confirmed(message) => {
-            put_ballot(head, message.ballot);
-            head.put_u64_le(message.round);
+        Body::Confirm(Confirm { ballot, round }) | Body::Confirmed(Confirmed { ballot, round }) => {
+            put_ballot(head, *ballot);
+            head.put_u64_le(*round);
         }
         Body::Transfer(message) => {
             put_ballot(head, message.ballot);
             head.put_u64_le(message.committed.number());
             head.put_u64_le(message.released);
+        }
+        Body::Survey(message) => head.put_u64_le(message.round),
+        Body::Surveyed(message) => {
+            head.put_u64_le(message.asker.bits());
+            head.put_u64_le(message.round);
+            head.put_u64_le(message.committed.number());
+            head.put_u64_le(message.highest.number());
         }
         Body::Removed(message) => {
             head.put_u32_le(message.epoch.number());
@@ -276,6 +279,8 @@ const fn body_kind(body: &Body) -> u8 {
         Body::Confirm(_) => 11,
         Body::Confirmed(_) => 12,
         Body::Transfer(_) => 13,
+        Body::Survey(_) => 14,
+        Body::Surveyed(_) => 15,
         Body::Removed(_) => 16,
     }
 }
@@ -531,6 +536,15 @@ fn decode_body(kind: u8, reader: &mut Reader) -> Result<Body, DecodeError> {
         13 => {
             let (ballot, committed, released) = (reader.ballot()?, reader.slot()?, reader.u64()?);
             Transfer { ballot, committed, released }.into()
+        }
+        14 => Survey { round: reader.u64()? }.into(),
+        15 => {
+            let (asker, round) = (reader.incarnation()?, reader.u64()?);
+            let (committed, highest) = (reader.slot()?, reader.slot()?);
+            if highest < committed {
+                return Err(DecodeError::Field("highest"));
+            }
+            Surveyed { asker, round, committed, highest }.into()
         }
         16 => Removed { epoch: Epoch::new(reader.u32()?), from: reader.slot()? }.into(),
         kind => return Err(DecodeError::Kind(kind)),

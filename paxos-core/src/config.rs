@@ -16,6 +16,7 @@
 //! | `disk_stall` | 2000 ms | 6000 ms | giving up a leader costs more where electing one does |
 //! | `retransmit_interval` | 100 ms | 500 ms | above a round trip, or everything is sent twice |
 //! | `fetch_timeout` | 200 ms | 1000 ms | a page has to arrive in that time |
+//! | `quorum_read_timeout` | 2000 ms | 12000 ms | a new leader settles what the last one left |
 //!
 //! A command takes a round trip and a write to the disks of an accept quorum in either. A leader that
 //! fails is missed for 500 to 750 ms near and for 3 to 4.5 s far.
@@ -52,6 +53,11 @@ pub struct Config {
     pub retransmit_interval: Duration,
     /// How long a replica waits for fetched values before it asks another peer. Default 200 ms.
     pub fetch_timeout: Duration,
+    /// How long a round of Survey may take until a prepare quorum has answered and what it named is
+    /// committed here; then the reads that it serves fail. A read waits for one earlier round at most,
+    /// so for twice as long. Four election timeouts leave time for a new leader to settle what the
+    /// last one left. Default 2 s.
+    pub quorum_read_timeout: Duration,
     /// The most bytes of values in flight: proposed and not yet chosen. Bounds the leader's and
     /// each acceptor's memory beside the membership's window of slots. Default 64 MiB.
     pub window_bytes_max: usize,
@@ -81,6 +87,7 @@ impl Default for Config {
             disk_stall: Duration::from_secs(2),
             retransmit_interval: Duration::from_millis(100),
             fetch_timeout: Duration::from_millis(200),
+            quorum_read_timeout: Duration::from_secs(2),
             window_bytes_max: 64 << 20,
             batch_bytes_max: 1 << 20,
             tail_bytes_max: 16 << 20,
@@ -126,6 +133,7 @@ impl Config {
             disk_stall: Duration::from_secs(6),
             retransmit_interval: Duration::from_millis(500),
             fetch_timeout: Duration::from_secs(1),
+            quorum_read_timeout: Duration::from_secs(12),
             ..Self::default()
         }
     }
@@ -164,6 +172,7 @@ impl Config {
         rule(!self.disk_stall.is_zero(), "disk_stall", "above zero")?;
         rule(!self.retransmit_interval.is_zero(), "retransmit_interval", "above zero")?;
         rule(!self.fetch_timeout.is_zero(), "fetch_timeout", "above zero")?;
+        rule(!self.quorum_read_timeout.is_zero(), "quorum_read_timeout", "above zero")?;
         rule(
             (1..=PAGE_BYTES_LIMIT).contains(&self.batch_bytes_max),
             "batch_bytes_max",

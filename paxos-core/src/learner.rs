@@ -85,6 +85,11 @@ impl Learner {
         self.bytes_in_flight
     }
 
+    /// The highest slot that is known to be chosen beyond a gap.
+    pub(crate) fn last_ahead(&self) -> Option<Slot> {
+        self.ahead.last()
+    }
+
     pub(crate) fn values_ahead(&self) -> usize {
         self.ahead.len()
     }

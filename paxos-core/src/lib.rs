@@ -47,6 +47,7 @@
 //!             replica.handle_applied(slot, now);
 //!         }
 //!         Output::ReadsReady { .. } | Output::ReadsLost { .. } => unreachable!("nobody reads"),
+//!         Output::QuorumReadsReady { .. } | Output::QuorumReadsLost { .. } => unreachable!(),
 //!         Output::Halt(reason) => panic!("{reason}"),
 //!         // 5. Wait for the next input: a message, a proof, a client, or the time.
 //!         Output::Idle { wake_at } => {
@@ -94,5 +95,6 @@ pub mod sim;
 pub mod single;
 pub mod snapshot;
 mod stored;
+mod survey;
 pub mod trace;
 pub mod value;

@@ -67,6 +67,10 @@ pub enum Body {
     Confirmed(Confirmed),
     /// The leader makes way for the receiver.
     Transfer(Transfer),
+    /// A replica asks a voter how far the log may reach, for reads that wait.
+    Survey(Survey),
+    /// So far, as the sender knows.
+    Surveyed(Surveyed),
     /// The receiver is a member no longer.
     Removed(Removed),
 }
@@ -285,6 +289,27 @@ pub struct Transfer {
     pub released: u64,
 }
 
+/// Reads wait at the sender, whoever leads: which slots has the receiver accepted in, or committed?
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Survey {
+    /// The round, numbered within the sender's life.
+    pub round: u64,
+}
+
+/// When this was sent, its sender had accepted in no slot above `highest`, durably or not, and had
+/// committed none.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Surveyed {
+    /// The life that asked: another one numbers its rounds anew.
+    pub asker: Incarnation,
+    /// The round that is answered.
+    pub round: u64,
+    /// The sender's committed prefix: a reason to fetch.
+    pub committed: Slot,
+    /// The highest slot that the sender has accepted in, or knows to be chosen; at least `committed`.
+    pub highest: Slot,
+}
+
 /// The receiver is in no membership that governs a slot any more, and nobody needs what it holds.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Removed {
@@ -342,7 +367,7 @@ macro_rules! bodies {
 }
 
 bodies!(SendNow: Accept, Reject, Commit, Heartbeat, Fetch, Fetched, Refused);
-bodies!(SendNow: Confirm, Confirmed, Transfer, Removed);
+bodies!(SendNow: Confirm, Confirmed, Transfer, Survey, Surveyed, Removed);
 bodies!(SendAfterDurable: Prepare, Promise, Accepted);
 
 /// No slot and no round beyond this is ever reached: whoever names one is broken, and counting on
@@ -379,10 +404,13 @@ impl Body {
             Self::Fetched(fetched) => {
                 slot(fetched.first) && slot(fetched.committed) && slot(fetched.trimmed)
             }
-            Self::Refused(_) => true,
             Self::Confirm(confirm) => ballot(confirm.ballot),
             Self::Confirmed(confirmed) => ballot(confirmed.ballot),
             Self::Transfer(transfer) => ballot(transfer.ballot) && slot(transfer.committed),
+            Self::Refused(_) | Self::Survey(_) => true,
+            Self::Surveyed(surveyed) => {
+                slot(surveyed.highest) && surveyed.committed <= surveyed.highest
+            }
             Self::Removed(removed) => slot(removed.from),
         }
     }
@@ -403,6 +431,8 @@ impl Body {
             Self::Confirm(_) => "Confirm",
             Self::Confirmed(_) => "Confirmed",
             Self::Transfer(_) => "Transfer",
+            Self::Survey(_) => "Survey",
+            Self::Surveyed(_) => "Surveyed",
             Self::Removed(_) => "Removed",
         }
     }

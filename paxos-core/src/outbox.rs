@@ -13,7 +13,7 @@ use crate::durable::{Durable, Write, WriteBatch, WriteSequence};
 use crate::ids::{ReplicaId, Slot, Time};
 use crate::membership::Membership;
 use crate::message::{Accepted, Body, Message, Origin, SendAfterDurable, SendNow};
-use crate::output::{Halt, LoadTicket, Output, ReadTicket, Recipients};
+use crate::output::{Halt, LoadTicket, Output, QuorumReadLoss, ReadTicket, Recipients};
 use crate::stored::LoadRange;
 use crate::value::Value;
 
@@ -29,6 +29,8 @@ enum Effect {
     Apply { slot: Slot, value: Value },
     ReadsReady { through: ReadTicket, point: Slot },
     ReadsLost { through: ReadTicket },
+    QuorumReadsReady { through: ReadTicket, point: Slot },
+    QuorumReadsLost { through: ReadTicket, reason: QuorumReadLoss },
 }
 
 /// Who gets a gated message: peers, or this replica itself.
@@ -275,6 +277,14 @@ impl Outbox {
         self.effects.push_back(Effect::ReadsLost { through });
     }
 
+    pub(crate) fn quorum_reads_ready(&mut self, through: ReadTicket, point: Slot) {
+        self.effects.push_back(Effect::QuorumReadsReady { through, point });
+    }
+
+    pub(crate) fn quorum_reads_lost(&mut self, through: ReadTicket, reason: QuorumReadLoss) {
+        self.effects.push_back(Effect::QuorumReadsLost { through, reason });
+    }
+
     /// Stops everything: nothing that is queued, or comes later, leaves any more, but for a last
     /// fact to remember.
     pub(crate) fn halt(&mut self, halt: Halt, last: Option<Write>) {
@@ -362,6 +372,12 @@ impl Outbox {
             Effect::Load { ticket, range } => Output::Load { ticket, range },
             Effect::ReadsReady { through, point } => Output::ReadsReady { through, point },
             Effect::ReadsLost { through } => Output::ReadsLost { through },
+            Effect::QuorumReadsReady { through, point } => {
+                Output::QuorumReadsReady { through, point }
+            }
+            Effect::QuorumReadsLost { through, reason } => {
+                Output::QuorumReadsLost { through, reason }
+            }
         })
     }
 

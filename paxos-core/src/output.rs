@@ -59,6 +59,23 @@ pub enum Output {
         /// The last ticket.
         through: ReadTicket,
     },
+    /// Quorum reads up to this ticket that are not settled yet may be answered from a state that has
+    /// applied `point`, which is committed here: it includes every write that anybody knew of when they
+    /// were asked.
+    QuorumReadsReady {
+        /// The last ticket, of those of quorum reads.
+        through: ReadTicket,
+        /// The read point.
+        point: Slot,
+    },
+    /// Quorum reads up to this ticket that are not settled yet get no read point in time. They may be
+    /// asked again, here or elsewhere.
+    QuorumReadsLost {
+        /// The last ticket, of those of quorum reads.
+        through: ReadTicket,
+        /// Why.
+        reason: QuorumReadLoss,
+    },
     /// The replica will do nothing more. The host stops and says why.
     Halt(Halt),
     /// Drained: nothing more to do before `wake_at`, or before the next input.
@@ -81,7 +98,8 @@ pub enum Recipients {
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct LoadTicket(pub(crate) u64);
 
-/// Names one read that waits for its read point. Tickets of a life rise by one, from 1.
+/// Names one read that waits for its read point. Tickets of a life rise by one, from 1; those of
+/// quorum reads are counted by themselves.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ReadTicket(u64);
 
@@ -125,6 +143,30 @@ impl fmt::Display for ReadError {
 }
 
 impl std::error::Error for ReadError {}
+
+/// Why quorum reads got no read point within [`crate::config::Config::quorum_read_timeout`].
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum QuorumReadLoss {
+    /// Too few voters answered to be a prepare quorum.
+    Unreached,
+    /// A slot that a voter has accepted in is not settled: no leader has it chosen, or another value.
+    Unsettled {
+        /// The slot.
+        point: Slot,
+    },
+}
+
+impl fmt::Display for QuorumReadLoss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreached => f.write_str("too few voters answer"),
+            Self::Unsettled { point } => {
+                write!(f, "{point} was proposed, and no leader settles it")
+            }
+        }
+    }
+}
 
 /// Why a replica stopped for good.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -501,6 +543,8 @@ pub struct Status {
     pub slots_being_applied: usize,
     /// Reads that wait for a read point, as leader.
     pub reads_waiting: u64,
+    /// Reads that wait for what a prepare quorum knows, or for that to be committed here.
+    pub quorum_reads_waiting: u64,
     /// Before when, by this replica's clock, it gives read points without asking; nothing unless it
     /// leads and has a lease, which may be over.
     pub lease_until: Option<Time>,
@@ -575,6 +619,12 @@ pub struct Counters {
     pub read_rounds: u64,
     /// Those of them that a lease served.
     pub lease_reads: u64,
+    /// Quorum reads asked of this replica.
+    pub quorum_reads_asked: u64,
+    /// Rounds of Survey begun for them.
+    pub surveys: u64,
+    /// Quorum reads that got no read point in time.
+    pub quorum_reads_lost: u64,
     /// Prepares left unanswered until a grant ends.
     pub prepares_withheld: u64,
     /// Messages of another cluster or group, or whose sender is not who it says.

@@ -35,6 +35,8 @@ pub(crate) enum Timer {
     Fetch,
     /// To lead on, as the one that this leader makes way for has not taken over.
     Transfer,
+    /// To ask again for what quorum reads wait for, or to give them up.
+    Survey,
 }
 
 /// How often the range of the back-off doubles at most: to eight times.
@@ -45,8 +47,14 @@ const YIELD_AFTER: u32 = 4;
 /// How often that time doubles at most: to 64 times.
 const YIELDS_MAX: u32 = 6;
 
-pub(crate) const TIMERS: [Timer; 5] =
-    [Timer::Heartbeat, Timer::Election, Timer::Retransmit, Timer::Fetch, Timer::Transfer];
+pub(crate) const TIMERS: [Timer; 6] = [
+    Timer::Heartbeat,
+    Timer::Election,
+    Timer::Retransmit,
+    Timer::Fetch,
+    Timer::Transfer,
+    Timer::Survey,
+];
 
 /// What a peer's newest heartbeat said, and when.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -264,6 +272,11 @@ impl Pacemaker {
 
     pub(crate) fn arm_retransmit(&mut self, now: Time) {
         self.arm_at(Timer::Retransmit, now.after(self.retransmit_interval));
+    }
+
+    /// A round of Survey is repeated as a Prepare is, and given up when it is due.
+    pub(crate) fn arm_survey(&mut self, due: Time, now: Time) {
+        self.arm_at(Timer::Survey, due.min(now.after(self.retransmit_interval)));
     }
 
     /// Another candidate outbid this one.

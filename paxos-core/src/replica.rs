@@ -17,6 +17,7 @@ mod page;
 mod read;
 mod reconfigure;
 mod safety;
+mod survey;
 mod transfer;
 
 pub use page::LogPage;
@@ -49,6 +50,7 @@ use crate::read::Reads;
 use crate::repeat::Repeats;
 use crate::roster::Roster;
 use crate::stored::{Recovered, RecoveredVote};
+use crate::survey::Surveys;
 use crate::value::{Batch, Command, Value};
 
 /// One copy of the state, and participant in the protocol.
@@ -70,6 +72,7 @@ pub struct Replica {
     catchup: Catchup,
     loads: Loads,
     reads: Reads,
+    surveys: Surveys,
     pacemaker: Pacemaker,
     outbox: Outbox,
     /// The highest clock of any batch known; the next batch has it or a higher one (V1).
@@ -148,6 +151,7 @@ impl Replica {
             catchup: Catchup::new(),
             loads: Loads::new(),
             reads: Reads::default(),
+            surveys: Surveys::default(),
             pacemaker: Pacemaker::new(&config, &roster, own, recovered.incarnation, seed, now),
             outbox: Outbox::new(origin),
             clock: recovered.clock,
@@ -264,6 +268,9 @@ impl Replica {
         if self.pacemaker.take_due(Timer::Fetch, now) {
             self.on_fetch_due();
         }
+        if self.pacemaker.take_due(Timer::Survey, now) {
+            self.on_survey_due();
+        }
         self.settle();
     }
 
@@ -340,6 +347,7 @@ impl Replica {
     pub fn poll_output(&mut self) -> Output {
         if !self.halted {
             self.serve_reads();
+            self.serve_quorum_reads();
             self.tell_committed();
             if self.outbox.has_writes() {
                 self.record_committed();
@@ -372,6 +380,7 @@ impl Replica {
             values_ahead: self.learner.values_ahead(),
             slots_being_applied: self.log.being_applied(),
             reads_waiting: self.reads.waiting(),
+            quorum_reads_waiting: self.surveys.waiting(),
             lease_until: match &self.proposer {
                 Proposer::Leading(_) => self.pacemaker.lease_until(),
                 Proposer::Idle | Proposer::Preparing(_) => None,
@@ -472,6 +481,8 @@ impl Replica {
             Body::Confirm(confirm) => self.on_confirm(from, confirm),
             Body::Confirmed(confirmed) => self.on_confirmed(from, confirmed),
             Body::Transfer(transfer) => self.on_transfer(from, transfer),
+            Body::Survey(survey) => self.on_survey(from, message.origin.incarnation, survey),
+            Body::Surveyed(surveyed) => self.on_surveyed(from, surveyed),
             Body::Removed(removed) => self.on_removed(removed),
         }
     }
@@ -518,6 +529,7 @@ impl Replica {
         self.halted = true;
         self.proposer = Proposer::Idle;
         self.reads.abandon();
+        self.surveys.abandon();
         self.outbox.halt(halt, last);
     }
 

@@ -38,6 +38,12 @@ impl<T> SlotRing<T> {
         self.items.get_mut(index)?.as_mut()
     }
 
+    /// The highest slot that holds something.
+    pub(crate) fn last(&self) -> Option<Slot> {
+        let last = self.items.len().checked_sub(1)?;
+        Some(self.first.plus(last as u64))
+    }
+
     /// Puts an item in a slot; returns what was there.
     pub(crate) fn insert(&mut self, slot: Slot, item: T) -> Option<T> {
         if self.items.is_empty() {

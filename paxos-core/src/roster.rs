@@ -151,6 +151,11 @@ impl Roster {
         core::iter::once(here).chain(other)
     }
 
+    /// The membership of this epoch, if it is kept.
+    pub(crate) fn find(&self, epoch: Epoch) -> Option<&Arc<Membership>> {
+        self.kept().find(|membership| membership.epoch() == epoch)
+    }
+
     /// The newest membership of the committed prefix; that of the format before it is reached.
     pub(crate) fn newest(&self) -> &Arc<Membership> {
         let newest = self.spans.back().map(|span| &span.membership);

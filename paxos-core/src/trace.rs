@@ -26,7 +26,7 @@ use crate::codec;
 use crate::durable::{Write, WriteSequence};
 use crate::ids::{Incarnation, ReplicaId, Slot, Time};
 use crate::message::Message;
-use crate::output::{Halt, NotProposed, Role};
+use crate::output::{Halt, NotProposed, QuorumReadLoss, Role};
 use crate::value::Value;
 
 /// Bytes on their way, with their digest, which stands for them wherever many are told apart.
@@ -243,6 +243,25 @@ pub enum Event {
         /// The last ticket.
         through: u64,
     },
+    /// A read waits for what a prepare quorum knows.
+    QuorumReadAsked {
+        /// Its ticket, of those of quorum reads.
+        ticket: u64,
+    },
+    /// Such reads may be answered.
+    QuorumReadsReady {
+        /// The last ticket.
+        through: u64,
+        /// From a state that has applied this slot.
+        point: Slot,
+    },
+    /// Such reads are given up.
+    QuorumReadsLost {
+        /// The last ticket.
+        through: u64,
+        /// Why.
+        reason: QuorumReadLoss,
+    },
     /// The replica stopped for good.
     Halted {
         /// Why.
@@ -278,6 +297,9 @@ impl Event {
             | Self::ReadAsked { .. }
             | Self::ReadsReady { .. }
             | Self::ReadsLost { .. }
+            | Self::QuorumReadAsked { .. }
+            | Self::QuorumReadsReady { .. }
+            | Self::QuorumReadsLost { .. }
             | Self::Halted { .. }
             | Self::Note { .. } => None,
         }
@@ -306,6 +328,9 @@ impl Event {
             Self::ReadAsked { .. } => "read_asked",
             Self::ReadsReady { .. } => "reads_ready",
             Self::ReadsLost { .. } => "reads_lost",
+            Self::QuorumReadAsked { .. } => "quorum_read_asked",
+            Self::QuorumReadsReady { .. } => "quorum_reads_ready",
+            Self::QuorumReadsLost { .. } => "quorum_reads_lost",
             Self::Halted { .. } => "halted",
             Self::Note { .. } => "note",
         }

@@ -18,6 +18,7 @@ use paxos_core::value::{Command, CommandKind};
 use super::*;
 use crate::clock::SystemClock;
 use crate::codec::Postcard;
+use crate::lanes::Load;
 use crate::metrics::Meters;
 use crate::options::NodeOptions;
 use crate::shared::Published;
@@ -105,7 +106,8 @@ impl Bed {
     fn wait(&mut self, number: u64) -> oneshot::Receiver<Result<Applied<u64>, ClientError>> {
         let (answer, told) = oneshot::channel();
         let deadline = Time::from_nanos(u64::MAX);
-        let waiting = vec![Waiting { waiter: ReplyTo::Command(answer), deadline }];
+        let waiting =
+            vec![Waiting { waiter: ReplyTo::Command(answer), deadline, load: Load::default() }];
         self.applier.side.waiters.register(number, waiting);
         told
     }

@@ -69,6 +69,8 @@ fn errors() -> Vec<ClientError> {
         Rejection::Unreachable,
         Rejection::SessionUnknown,
         Rejection::StaleRequest,
+        Rejection::NoQuorum,
+        Rejection::Unsettled { slot: Slot::new(9) },
     ];
     let uncertainties = [
         Uncertainty::Timeout,
@@ -103,6 +105,7 @@ fn frames() -> Vec<Frame> {
         Consistency::Linearizable,
         Consistency::AtLeast(Slot::new(12)),
         Consistency::Stale { lag_max: Duration::from_millis(250) },
+        Consistency::Quorum,
     ];
     frames.extend(levels.map(|level| Frame::Request(read(2, level))));
     frames.extend([answer(1, Ok(b"done")), answer(2, Ok(b""))]);
@@ -116,10 +119,10 @@ fn frames() -> Vec<Frame> {
 #[test]
 fn golden_frames() {
     let golden = [
-        "2800000001505843010000000000100000000000c10000000000000000000000000000000300000000000000",
-        "3000000002505843010002000010000000000000c1000000000000000000000000000000030000000000000002\
+        "2800000001505843020000000000100000000000c10000000000000000000000000000000300000000000000",
+        "3000000002505843020002000010000000000000c1000000000000000000000000000000030000000000000002\
          00000001000100",
-        "3000000002505843010002000010000000000000c1000000000000000000000000000000030000000000000002\
+        "3000000002505843020002000010000000000000c1000000000000000000000000000000030000000000000002\
          00000000000000",
         "1300000003000000dc0500000100000000000000736574",
         "1000000003000000dc050000ffffffffffffffff",
@@ -133,6 +136,8 @@ fn golden_frames() {
          0c0000000000000071",
         "1900000004020000881300000200000000000000\
          fa0000000000000071",
+        "1900000004030000881300000200000000000000\
+         000000000000000071",
         "1c000000050000000000000001000000000000000600000000000000646f6e65",
         "1800000005000000000000000200000000000000\
          0600000000000000",
@@ -149,7 +154,7 @@ fn golden_frames() {
     }
     let details =
         frames()[golden.len()..].iter().map(|frame| bytes_of(frame)[5]).collect::<Vec<_>>();
-    let codes = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0x81, 0x82, 0x83, 0x84, 0x85, 0x40];
+    let codes = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0x81, 0x82, 0x83, 0x84, 0x85, 0x40];
     assert_eq!(details, codes);
     let sized = "2000000006030000000000000300000000000000000000000e0000000900000000000000";
     assert_eq!(hex(&frames()[golden.len() + 2]), sized);

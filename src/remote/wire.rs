@@ -16,7 +16,7 @@ use crate::client::{Consistency, SessionRequest};
 use crate::error::{ClientError, Rejection, Uncertainty};
 
 /// The version of these frames: both sides say it before anything else.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 /// The bytes before each frame: its length.
 pub(crate) const LENGTH_BYTES: usize = 4;
 /// The bytes of a request or an answer before its payload, at most.
@@ -210,6 +210,7 @@ fn put_request(out: &mut BytesMut, request: &Request) {
             let (detail, argument) = match *consistency {
                 Consistency::Linearizable => (0, 0),
                 Consistency::AtLeast(slot) => (1, slot.number()),
+                Consistency::Quorum => (3, 0),
                 Consistency::Stale { lag_max } => {
                     (2, u64::try_from(lag_max.as_millis()).unwrap_or(u64::MAX))
                 }
@@ -235,6 +236,8 @@ fn put_error(out: &mut BytesMut, number: u64, error: &ClientError) {
         ClientError::Rejected(Rejection::Unreachable) => 10,
         ClientError::Rejected(Rejection::SessionUnknown) => 11,
         ClientError::Rejected(Rejection::StaleRequest) => 12,
+        ClientError::Rejected(Rejection::NoQuorum) => 13,
+        ClientError::Rejected(Rejection::Unsettled { .. }) => 14,
         ClientError::ReplyNotKept { .. } => 0x40,
         ClientError::Unknown(Uncertainty::Timeout) => 0x81,
         ClientError::Unknown(Uncertainty::Stopped) => 0x82,
@@ -253,7 +256,8 @@ fn put_error(out: &mut BytesMut, number: u64, error: &ClientError) {
             let end = (0..=words.len().min(WORDS_BYTES_MAX)).rev().find(cut).unwrap_or(0);
             out.put_slice(&words.as_bytes()[..end]);
         }
-        ClientError::ReplyNotKept { slot } => out.put_u64_le(slot.number()),
+        ClientError::Rejected(Rejection::Unsettled { slot })
+        | ClientError::ReplyNotKept { slot } => out.put_u64_le(slot.number()),
         ClientError::Rejected(_) | ClientError::Unknown(_) => {}
     }
 }
@@ -281,6 +285,7 @@ pub(crate) fn decode(mut body: Bytes) -> Result<Frame, Breach> {
             let consistency = match (detail, argument) {
                 (0, 0) => Consistency::Linearizable,
                 (1, slot) => Consistency::AtLeast(Slot::new(slot)),
+                (3, 0) => Consistency::Quorum,
                 (2, millis) => Consistency::Stale { lag_max: Duration::from_millis(millis) },
                 _ => return Err(Breach::Malformed),
             };
@@ -365,6 +370,8 @@ fn error(detail: u8, rest: &mut Bytes) -> Result<ClientError, Breach> {
         10 => Rejection::Unreachable,
         11 => Rejection::SessionUnknown,
         12 => Rejection::StaleRequest,
+        13 => Rejection::NoQuorum,
+        14 => Rejection::Unsettled { slot: Slot::new(u64::from_le_bytes(take(rest)?)) },
         0x40 => {
             let slot = Slot::new(u64::from_le_bytes(take(rest)?));
             return whole(rest, ClientError::ReplyNotKept { slot });

@@ -28,7 +28,7 @@ use super::simulation::Setting;
 use super::turn::Flag;
 use super::watched::Watched;
 use super::{Answer, HistoryOf, Question};
-use crate::client::{Client, Delivery};
+use crate::client::{Client, Consistency, Delivery};
 use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::machine::StateMachine;
 use crate::metrics::{Cell, Meters};
@@ -144,13 +144,15 @@ const MET: [(&str, Counted); 5] = [
 ];
 
 /// How a request can end, as far as nodes of one release and valid commands go.
-const ENDINGS: [&str; 14] = [
+const ENDINGS: [&str; 16] = [
     "answered",
     "no leader",
     "busy",
     "storage full",
     "superseded",
     "read timed out",
+    "read without a quorum",
+    "read of a slot not settled",
     "node stopped before",
     "timeout",
     "node stopped",
@@ -177,6 +179,8 @@ fn ending<T>(told: &Result<T, ClientError>) -> &'static str {
             Rejection::StorageFull => "storage full",
             Rejection::Superseded => "superseded",
             Rejection::TimedOut => "read timed out",
+            Rejection::NoQuorum => "read without a quorum",
+            Rejection::Unsettled { .. } => "read of a slot not settled",
             Rejection::Stopped => "node stopped before",
             Rejection::Codec(_) => "codec",
             Rejection::Unreachable => "unreachable",
@@ -343,7 +347,9 @@ where
                 })
             }
             Question::Query(query) => {
-                Box::pin(async move { client.query(query).await.map(Answer::Answer) })
+                let led = self.rng.chance(650);
+                let consistency = if led { Consistency::Linearizable } else { Consistency::Quorum };
+                Box::pin(async move { client.read(consistency, query).await.map(Answer::Answer) })
             }
         };
         self.numbers.push(number);

@@ -300,6 +300,7 @@ impl<M: StateMachine> Host for SimHost<M> {
         self.shared.waiting() == 0
             && self.driver.queue.is_empty()
             && self.driver.reads.is_empty()
+            && self.driver.quorum_reads.is_empty()
             && self.driver.queue.forwarded_bytes() == 0
             && self.driver.forwarder.unanswered() == 0
     }

@@ -144,7 +144,10 @@ fn trimmed_log(through: Slot) -> (MemoryStorage, Arc<Kept>) {
             Output::Send { .. } | Output::Load { .. } => {
                 panic!("it is alone, and all is in memory")
             }
-            Output::ReadsReady { .. } | Output::ReadsLost { .. } => panic!("nobody reads"),
+            Output::ReadsReady { .. }
+            | Output::ReadsLost { .. }
+            | Output::QuorumReadsReady { .. }
+            | Output::QuorumReadsLost { .. } => panic!("nobody reads"),
             Output::Halt(why) => panic!("{why}"),
         }
     }

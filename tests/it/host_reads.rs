@@ -5,10 +5,11 @@ use std::time::Duration;
 use paxos::core::membership::LeaseTerms;
 use paxos::storage::MemoryStorage;
 use paxos::{
-    Client, ClientError, ClusterId, Consistency, Format, GroupId, Membership, Rejection, Slot,
+    Client, ClientError, ClusterId, Config, Consistency, Format, GroupId, Membership, NodeOptions,
+    Rejection, Slot,
 };
 
-use crate::support::{Cluster, Marks, Op, id, mark, marked, soon, until};
+use crate::support::{Cluster, Marks, Op, config, id, mark, marked, soon, until};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SOON: Duration = Duration::from_millis(1500);
@@ -92,6 +93,86 @@ async fn a_node_that_is_cut_off_reads_no_more_than_it_may() {
     assert_eq!(marked(&cluster.node(leader).client(), 5).await, 2);
     let newer = Consistency::AtLeast(held.next());
     assert_eq!(soon("an answer", cluster.node(leader).client().read(newer, 5)).await, Ok(2));
+}
+
+/// The reading ends so.
+async fn ends(client: &Client<Marks>, rejection: Rejection) {
+    let outcome = soon("an end", client.read(Consistency::Quorum, 5)).await;
+    assert_eq!(outcome, Err(ClientError::Rejected(rejection)));
+}
+
+/// By a quorum, whoever leads: at every node what any node was told, and without a question to the
+/// leader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_node_reads_by_a_quorum_what_any_node_was_told() {
+    let cluster = Cluster::start(3).await;
+    cluster.leader().await;
+    for round in 1..=20 {
+        let writer = cluster.node(round as usize % 3).client();
+        assert_eq!(mark(&writer, 5).await, Ok(round));
+        for place in 0..3 {
+            let client = cluster.node(place).client();
+            let read = soon("an answer", client.read(Consistency::Quorum, 5)).await;
+            assert_eq!(read, Ok(round));
+        }
+    }
+    for place in 0..3 {
+        let metrics = cluster.node(place).metrics();
+        assert_eq!((metrics.read_points_asked, metrics.core.read_rounds), (0, 0));
+        until("all rounds", || cluster.node(place).metrics().core.surveys >= 20).await;
+    }
+    let committed = cluster.node(0).status().replica.committed;
+    assert!(committed <= Slot::new(30), "{committed}: they wrote nothing");
+}
+
+/// One round for all that wait, as for the leader's reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quorum_reads_that_wait_together_share_a_round() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    assert_eq!(mark(&cluster.node(leader).client(), 5).await, Ok(1));
+    let place = (leader + 1) % 3;
+    let mut tasks = Vec::new();
+    for _ in 0..256 {
+        let client = cluster.node(place).client();
+        tasks.push(tokio::spawn(async move {
+            for _ in 0..20 {
+                assert_eq!(client.read(Consistency::Quorum, 5).await, Ok(1));
+            }
+        }));
+    }
+    for task in tasks {
+        soon("all answers", task).await.unwrap();
+    }
+    let metrics = cluster.node(place).metrics();
+    let (reads, rounds) = (metrics.reads, metrics.core.surveys);
+    assert!(reads >= 256 * 20 && rounds * 20 < reads, "{rounds} rounds for {reads} reads");
+    until("nobody waiting", || cluster.node(place).metrics().requests_waiting == 0).await;
+}
+
+/// A node that reaches nobody says so within its bound, or within the read's own; and reads again
+/// when it may.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_cut_off_reaches_no_quorum() {
+    let quick = Config { quorum_read_timeout: Duration::from_millis(400), ..config() };
+    let cluster = Cluster::tuned(3, quick, NodeOptions::default()).await;
+    let leader = cluster.leader().await;
+    let old = cluster.node(leader).client();
+    assert_eq!(mark(&old, 5).await, Ok(1));
+    cluster.network.isolate(paxos::ReplicaId::new(leader as u16 + 1));
+    ends(&old, Rejection::NoQuorum).await;
+    ends(&old.clone().with_timeout(Duration::from_millis(100)), Rejection::TimedOut).await;
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    cluster.leader_among(&others).await;
+    assert_eq!(mark(&cluster.node(others[0]).client(), 5).await, Ok(2));
+    ends(&old, Rejection::NoQuorum).await;
+    cluster.network.heal();
+    let mut outcome = soon("an end", old.read(Consistency::Quorum, 5)).await;
+    while outcome == Err(ClientError::Rejected(Rejection::NoQuorum)) {
+        outcome = soon("an end", old.read(Consistency::Quorum, 5)).await;
+    }
+    assert_eq!(outcome, Ok(2), "what it missed is fetched first");
+    until("nobody waiting", || cluster.node(leader).metrics().requests_waiting == 0).await;
 }
 
 /// Reads whose point is applied come as fast as they are answered, and the log waits for none.

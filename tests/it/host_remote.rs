@@ -356,7 +356,7 @@ fn framed(body: &[u8]) -> Vec<u8> {
 }
 
 fn hello(cluster: u128) -> Vec<u8> {
-    let mut body = b"\x01PXC\x01\0\0\0".to_vec();
+    let mut body = b"\x01PXC\x02\0\0\0".to_vec();
     body.extend_from_slice(&(1_u32 << 20).to_le_bytes());
     body.extend_from_slice(&[0; 4]);
     body.extend_from_slice(&cluster.to_le_bytes());
@@ -463,7 +463,7 @@ async fn c6_bytes_that_are_not_allowed_end_their_link_with_a_reason_and_nothing_
         (vec![0xff; 64], "claims 4294967295 bytes"),
         ([1025_u32.to_le_bytes().as_slice(), &[0; 9]].concat(), "claims 1025 bytes"),
         (b"\x10\0\0\0GET / HTTP/1.1\r\n".to_vec(), "does not decode"),
-        (version, "version 9 meets version 1"),
+        (version, "version 9 meets version 2"),
         (hello(8), "another cluster"),
         (request(3, 1, &[0, 1]), "not the one that is due"),
     ];

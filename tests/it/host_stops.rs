@@ -129,6 +129,19 @@ async fn a_start_that_cannot_be_says_why() {
     let options = NodeOptions { requests_max: 0, ..NodeOptions::default() };
     let error = start(builder(&network, &storage).options(options)).await.unwrap_err();
     assert!(matches!(error, StartError::Options("requests_max")), "{error}");
+    let hasty = Config::default().election_timeout;
+    let unfit = [
+        (NodeOptions { request_timeout: hasty, ..NodeOptions::default() }, "request_timeout"),
+        (
+            NodeOptions { backoff_max: Duration::from_millis(4), ..NodeOptions::default() },
+            "backoff_min",
+        ),
+    ];
+    for (options, names) in unfit {
+        let error = start(builder(&network, &storage).config(Config::default()).options(options));
+        let error = error.await.unwrap_err();
+        assert!(matches!(error, StartError::Unfit(why) if why.contains(names)), "{error}");
+    }
     let config = Config { heartbeat_interval: Duration::from_secs(9), ..Config::default() };
     let error = start(builder(&network, &storage).config(config)).await.unwrap_err();
     assert!(error.to_string().contains("heartbeat_interval"), "{error}");

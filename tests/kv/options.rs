@@ -42,6 +42,7 @@ fn the_forms_of_the_help_text_are_understood() {
     assert_eq!(understood("serve x/1 --trace-out t"), serve(reads, Some("t".into())));
     assert_eq!(understood("serve x/1 --reads linearizable"), serve(reads, None));
     assert_eq!(understood("serve x/1 --reads stale:40"), serve(stale, None));
+    assert_eq!(understood("serve x/1 --reads quorum"), serve(Consistency::Quorum, None));
 }
 
 #[test]
@@ -63,8 +64,8 @@ fn each_mistake_is_one_line_that_names_it() {
         ("init x --replicas 3 --lease 501", "--lease is 200 to 500 milliseconds, not 501"),
         ("serve x/1 --lease 400", "kv serve takes no --lease"),
         ("--lease 400", "kv alone takes no --lease"),
-        ("--reads fresh", "--reads is linearizable or stale:MS, not fresh"),
-        ("serve x/1 --reads stale:-1", "--reads is linearizable or stale:MS, not stale:-1"),
+        ("--reads fresh", "--reads is linearizable, quorum or stale:MS, not fresh"),
+        ("serve x/1 --reads stale:-1", "--reads is linearizable, quorum or stale:MS, not stale:-1"),
         ("serve", "kv serve needs a directory"),
         ("serve x y", "unexpected argument y"),
         ("serve x --base-port 1", "kv serve takes no --base-port"),

@@ -68,7 +68,9 @@ fn check_room(message: &Message, len: usize) {
         | Body::Confirm(_)
         | Body::Confirmed(_)
         | Body::Transfer(_)
-        | Body::Removed(_) => 0,
+        | Body::Removed(_)
+        | Body::Survey(_)
+        | Body::Surveyed(_) => 0,
     };
     assert!(room <= ROOM_PER_BYTE * len, "{len} bytes were given room for {room}");
 }

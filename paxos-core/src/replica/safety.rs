@@ -19,6 +19,7 @@ use crate::proposer::Proposer;
 use crate::read::Reads;
 use crate::repeat::Repeats;
 use crate::roster::Roster;
+use crate::survey::Surveys;
 
 /// A replica without the readings of its clock, its counters and its random numbers: of timers it
 /// says which are armed, of what was heard the ballot that a campaign would outbid, of what is on its
@@ -27,7 +28,8 @@ use crate::roster::Roster;
 /// Replicas compare whole, too, but two that took in one message twice, or at different times,
 /// then differ for ever. A model that visits every state compares by this.
 ///
-/// Where a membership has leases, time does matter, and this is not enough to compare by.
+/// Where a membership has leases, time does matter, and this is not enough to compare by. Quorum reads
+/// are compared with the times at which their rounds began.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct SafetyState<'a> {
     acceptor: Acceptor,
@@ -44,6 +46,7 @@ pub struct SafetyState<'a> {
     told: Slot,
     repeats: &'a Repeats,
     reads: &'a Reads,
+    surveys: &'a Surveys,
     probed: Vec<bool>,
     outbid: Option<Ballot>,
     roster: &'a Roster,
@@ -71,6 +74,7 @@ impl Replica {
             told: self.told,
             repeats: &self.repeats,
             reads: &self.reads,
+            surveys: &self.surveys,
             probed: self.flows.probed(),
             outbid: self.acceptor.promised().max(self.pacemaker.seen()),
             roster: &self.roster,

@@ -17,6 +17,8 @@ use crate::value::{Command, Value};
 
 /// How often a client that acts reads too, of a thousand times.
 const READS: u32 = 400;
+/// The same of quorum reads.
+const QUORUM_READS: u32 = 250;
 
 /// Commands on their way through one life of one replica.
 #[derive(Debug)]
@@ -187,6 +189,15 @@ impl Cluster {
             let at = self.clients[place].target(&reached, &mut self.rng);
             for _ in 0..self.rng.between(1, 3) {
                 self.read(at);
+            }
+        }
+        if self.rng.chance(QUORUM_READS) {
+            // Of anybody: that is what they are for.
+            let is_reached = |id: &ReplicaId| self.core.is_none_or(|core| core.contains(seat(*id)));
+            let reached: Vec<ReplicaId> = self.ids().filter(is_reached).collect();
+            let at = *self.rng.pick(&reached);
+            for _ in 0..self.rng.between(1, 3) {
+                self.read_quorum(at);
             }
         }
         if !self.clients[place].is_done() {

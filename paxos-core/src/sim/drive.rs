@@ -128,6 +128,12 @@ impl Cluster {
                 Output::Apply { slot, value } => self.apply(id, slot, &value),
                 Output::ReadsReady { through, point } => self.reads_ready(id, through, point),
                 Output::ReadsLost { through } => self.reads_lost(id, through),
+                Output::QuorumReadsReady { through, point } => {
+                    self.quorum_reads_ready(id, through, point);
+                }
+                Output::QuorumReadsLost { through, reason } => {
+                    self.quorum_reads_lost(id, through, reason);
+                }
                 Output::Halt(halt) => return self.halt(id, halt),
                 Output::Idle { wake_at } => {
                     self.arm(id, wake_at);

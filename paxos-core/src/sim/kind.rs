@@ -23,12 +23,14 @@ pub enum Kind {
     Confirm,
     Confirmed,
     Transfer,
+    Survey,
+    Surveyed,
     Removed,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Prepare,
         Self::Promise,
         Self::Accept,
@@ -42,6 +44,8 @@ impl Kind {
         Self::Confirm,
         Self::Confirmed,
         Self::Transfer,
+        Self::Survey,
+        Self::Surveyed,
         Self::Removed,
     ];
 
@@ -61,6 +65,8 @@ impl Kind {
             Body::Confirm(_) => Self::Confirm,
             Body::Confirmed(_) => Self::Confirmed,
             Body::Transfer(_) => Self::Transfer,
+            Body::Survey(_) => Self::Survey,
+            Body::Surveyed(_) => Self::Surveyed,
             Body::Removed(_) => Self::Removed,
         }
     }

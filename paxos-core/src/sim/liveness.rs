@@ -326,6 +326,7 @@ impl Cluster {
             (status.values_ahead > 0, "chosen values behind a gap"),
             (status.slots_being_applied > 0, "slots being applied"),
             (status.reads_waiting > 0, "reads that wait"),
+            (status.quorum_reads_waiting > 0, "quorum reads that wait"),
             (status.transferring.is_some(), "a leader that makes way"),
             // Votes that nobody asked for again stay until their slot is decided.
             (status.votes_held > 2 * window, "more votes than twice the window"),

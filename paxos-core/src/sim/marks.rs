@@ -98,6 +98,14 @@ marks! {
     ReadsLost => "reads lost with the leader",
     /// A read waited for slots of earlier ballots to be committed.
     ReadsWaited => "reads wait for what earlier ballots chose",
+    /// A quorum read was given its point by a replica that knew of no leader.
+    LeaderlessRead => "quorum read without a leader",
+    /// A quorum read was given a point above what its replica had committed when it was asked.
+    QuorumReadWaited => "quorum read waits for its slot",
+    /// A quorum read was given up, as too few voters answered.
+    QuorumReadUnreached => "quorum read without a quorum",
+    /// A quorum read was given up, as nobody settled its slot.
+    QuorumReadUnsettled => "quorum read of a slot that is not settled",
     /// A read was served by a lease.
     LeaseRead => "read served by a lease",
     /// A leader gave up its lease.
@@ -131,6 +139,10 @@ impl Mark {
                 | Self::ReadsShared
                 | Self::ReadsLost
                 | Self::ReadsWaited
+                | Self::LeaderlessRead
+                | Self::QuorumReadWaited
+                | Self::QuorumReadUnreached
+                | Self::QuorumReadUnsettled
         )
     }
 }

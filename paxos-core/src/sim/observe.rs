@@ -265,7 +265,9 @@ impl Observer {
             | Body::Refused(_)
             | Body::Removed(_)
             | Body::Confirm(_)
-            | Body::Confirmed(_) => {}
+            | Body::Confirmed(_)
+            | Body::Survey(_)
+            | Body::Surveyed(_) => {}
         }
         self.with_message(message, |message, life| Event::Left {
             from: acceptor(from),
@@ -308,7 +310,9 @@ impl Observer {
             | Body::Confirm(_)
             | Body::Confirmed(_)
             | Body::Transfer(_)
-            | Body::Removed(_) => {}
+            | Body::Removed(_)
+            | Body::Survey(_)
+            | Body::Surveyed(_) => {}
         }
         let life = life(message.origin.incarnation);
         self.tell(&event(said(&message.body, &values, &entries), life));
@@ -358,6 +362,10 @@ fn said<'a>(body: &Body, values: &'a [Value], entries: &'a [Entry]) -> Message<'
         Body::Removed(_) => Message::Removed,
         Body::Transfer(m) => {
             Message::Transfer { ballot: ballot(m.ballot), committed: m.committed.number() }
+        }
+        Body::Survey(_) => Message::Survey,
+        Body::Surveyed(m) => {
+            Message::Surveyed { committed: m.committed.number(), highest: m.highest.number() }
         }
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! Owns: nothing; a part of the cluster. A read has no answer here: what is judged is its point.
 
+use super::check::ReadKind;
 use super::cluster::Cluster;
 use super::host::Process;
 use super::marks::Mark;
 use crate::ballot::Ballot;
 use crate::ids::{ReplicaId, Slot};
-use crate::output::{ReadError, ReadTicket, Status};
+use crate::output::{QuorumReadLoss, ReadError, ReadTicket, Status};
 use crate::trace::Event;
 
 impl Cluster {
@@ -24,7 +25,7 @@ impl Cluster {
         let asked = replica.read(local);
         if let Ok(ticket) = asked {
             self.totals.reads += 1;
-            self.check.read_asked(id, ticket);
+            self.check.read_asked(id, ReadKind::Led, ticket);
             self.log(id, &Event::ReadAsked { ticket: ticket.number() });
         }
         self.drain(id);
@@ -38,13 +39,63 @@ impl Cluster {
     }
 
     pub(super) fn reads_ready(&mut self, id: ReplicaId, through: ReadTicket, point: Slot) {
-        let waiting = self.check.reads_waiting(id, through);
+        let waiting = self.check.reads_waiting(id, ReadKind::Led, through);
         if waiting > 1 {
             self.watch.meet(Mark::ReadsShared);
         }
         self.totals.reads_ready += waiting as u64;
-        self.check.reads_ready(id, through, point);
+        self.check.reads_ready(id, ReadKind::Led, through, point);
         self.log(id, &Event::ReadsReady { through: through.number(), point });
+    }
+
+    /// Asks a bare replica for what a prepare quorum knows; none while it is down or stands still.
+    pub fn read_quorum(&mut self, id: ReplicaId) -> Option<Result<ReadTicket, ReadError>> {
+        let now = self.now;
+        let node = self.node_mut(id);
+        if node.paused_until > now {
+            return None;
+        }
+        let local = node.clock.local(now);
+        let asked = node.process.as_mut().and_then(Process::replica)?.read_quorum(local);
+        if let Ok(ticket) = asked {
+            self.totals.quorum_reads += 1;
+            self.check.read_asked(id, ReadKind::Quorum, ticket);
+            self.log(id, &Event::QuorumReadAsked { ticket: ticket.number() });
+        }
+        self.drain(id);
+        Some(asked)
+    }
+
+    pub(super) fn quorum_reads_ready(&mut self, id: ReplicaId, through: ReadTicket, point: Slot) {
+        let waiting = self.check.reads_waiting(id, ReadKind::Quorum, through);
+        self.totals.quorum_reads_ready += waiting as u64;
+        if let Some(status) = self.status(id) {
+            if status.leader.is_none() {
+                self.watch.meet(Mark::LeaderlessRead);
+            }
+            // What was committed by then was told before: the point made the read wait.
+            if self.node(id).seen.committed < point {
+                self.watch.meet(Mark::QuorumReadWaited);
+            }
+        }
+        self.check.reads_ready(id, ReadKind::Quorum, through, point);
+        self.log(id, &Event::QuorumReadsReady { through: through.number(), point });
+    }
+
+    pub(super) fn quorum_reads_lost(
+        &mut self,
+        id: ReplicaId,
+        through: ReadTicket,
+        reason: QuorumReadLoss,
+    ) {
+        self.watch.meet(match reason {
+            QuorumReadLoss::Unreached => Mark::QuorumReadUnreached,
+            QuorumReadLoss::Unsettled { .. } => Mark::QuorumReadUnsettled,
+        });
+        let waiting = self.check.reads_waiting(id, ReadKind::Quorum, through);
+        self.totals.quorum_reads_lost += waiting as u64;
+        self.check.reads_lost(id, ReadKind::Quorum, through);
+        self.log(id, &Event::QuorumReadsLost { through: through.number(), reason });
     }
 
     /// A value was chosen: whoever holds a lease by its own clock leads at that ballot or a higher one.
@@ -65,8 +116,8 @@ impl Cluster {
 
     pub(super) fn reads_lost(&mut self, id: ReplicaId, through: ReadTicket) {
         self.watch.meet(Mark::ReadsLost);
-        self.totals.reads_lost += self.check.reads_waiting(id, through) as u64;
-        self.check.reads_lost(id, through);
+        self.totals.reads_lost += self.check.reads_waiting(id, ReadKind::Led, through) as u64;
+        self.check.reads_lost(id, ReadKind::Led, through);
         self.log(id, &Event::ReadsLost { through: through.number() });
     }
 }

@@ -59,6 +59,12 @@ pub struct Totals {
     pub reads_ready: u64,
     /// See [`Totals::reads`].
     pub reads_lost: u64,
+    /// Quorum reads that a bare replica took, those whose point it named, and those that it gave up.
+    pub quorum_reads: u64,
+    /// See [`Totals::quorum_reads`].
+    pub quorum_reads_ready: u64,
+    /// See [`Totals::quorum_reads`].
+    pub quorum_reads_lost: u64,
     /// Trims of a log.
     pub trims: u64,
     /// Blows that waited for their moment and struck.
@@ -129,6 +135,9 @@ impl Totals {
         self.reads += other.reads;
         self.reads_ready += other.reads_ready;
         self.reads_lost += other.reads_lost;
+        self.quorum_reads += other.quorum_reads;
+        self.quorum_reads_ready += other.quorum_reads_ready;
+        self.quorum_reads_lost += other.quorum_reads_lost;
         self.trims += other.trims;
         self.ambushes_sprung += other.ambushes_sprung;
         self.wipes += other.wipes;
@@ -153,7 +162,7 @@ impl Totals {
         }
     }
 
-    fn rows(&self) -> [(&'static str, u64); 30] {
+    fn rows(&self) -> [(&'static str, u64); 33] {
         [
             ("seeds", self.seeds),
             ("events", self.events),
@@ -176,6 +185,9 @@ impl Totals {
             ("reads", self.reads),
             ("read points named", self.reads_ready),
             ("reads lost", self.reads_lost),
+            ("quorum reads", self.quorum_reads),
+            ("quorum read points named", self.quorum_reads_ready),
+            ("quorum reads lost", self.quorum_reads_lost),
             ("trims", self.trims),
             ("ambushes sprung", self.ambushes_sprung),
             ("disks wiped", self.wipes),
@@ -195,7 +207,7 @@ impl Totals {
         let rows = self.rows().into_iter().filter(|row| row.1 == 0 && !is_of_logs(row.0));
         // Nodes do not trim yet, and their reads are judged by what clients were answered.
         let hosted = !self.endings.is_empty();
-        let of_bare = |name| ["trims", "reads", "read points named", "reads lost"].contains(&name);
+        let of_bare = |name: &str| name == "trims" || name.contains("read");
         let rows = rows.filter(|row| !(hosted && of_bare(row.0)));
         let mut missing: Vec<String> = rows.map(|row| row.0.to_owned()).collect();
         let endings = self.endings.iter().filter(|ending| *ending.1 == 0);

@@ -157,6 +157,7 @@ fn draw_config(rng: &mut Rng) -> Config {
         disk_stall: election_timeout * rng.between(2, 8) as u32,
         retransmit_interval: rng.duration(heartbeat / 2, heartbeat * 2),
         fetch_timeout: rng.duration(heartbeat, heartbeat * 3),
+        quorum_read_timeout: election_timeout * rng.between(1, 8) as u32,
         window_bytes_max: tiny(rng, 512, 2048, usual.window_bytes_max),
         batch_bytes_max,
         tail_bytes_max: tiny(rng, 0, 1024, usual.tail_bytes_max),

@@ -11,7 +11,7 @@ use crate::ballot::Ballot;
 use crate::durable::Write;
 use crate::ids::{Incarnation, ReplicaId, Slot, Time};
 use crate::message::{Body, Connectivity, Heartbeat, Message, Promise, SlotState};
-use crate::output::{Halt, NotProposed};
+use crate::output::{Halt, NotProposed, QuorumReadLoss};
 use crate::value::{Command, CommandKind, Value};
 
 /// An object or array that is being written.
@@ -176,12 +176,22 @@ fn fields(json: &mut Json<'_>, event: &Event) {
             json.slot("through", *through);
         }
         Event::Loaded { values } => json.number("values", *values as u64),
-        Event::ReadAsked { ticket } => json.number("ticket", *ticket),
-        Event::ReadsReady { through, point } => {
+        Event::ReadAsked { ticket } | Event::QuorumReadAsked { ticket } => {
+            json.number("ticket", *ticket);
+        }
+        Event::ReadsReady { through, point } | Event::QuorumReadsReady { through, point } => {
             json.number("through", *through);
             json.slot("point", *point);
         }
         Event::ReadsLost { through } => json.number("through", *through),
+        Event::QuorumReadsLost { through, reason } => {
+            json.number("through", *through);
+            let reason = match reason {
+                QuorumReadLoss::Unreached => "unreached",
+                QuorumReadLoss::Unsettled { .. } => "unsettled",
+            };
+            json.text("reason", reason);
+        }
         Event::Halted { reason } => json.text("reason", halt(reason)),
         Event::Note { text } => json.text("text", text),
     }
@@ -365,6 +375,13 @@ fn message(json: &mut Json<'_>, message: &Message) {
             json.ballot("ballot", transfer.ballot);
             json.slot("committed", transfer.committed);
             json.number("released", transfer.released);
+        }
+        Body::Survey(survey) => json.number("round", survey.round),
+        Body::Surveyed(surveyed) => {
+            json.life("asker", surveyed.asker);
+            json.number("round", surveyed.round);
+            json.slot("committed", surveyed.committed);
+            json.slot("highest", surveyed.highest);
         }
         Body::Removed(removed) => {
             json.number("governs", u64::from(removed.epoch.number()));

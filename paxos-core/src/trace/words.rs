@@ -12,7 +12,7 @@ use crate::durable::Write;
 use crate::ids::{Priority, ReplicaId, Slot, Time};
 use crate::message::{
     Accept, Body, Confirm, Confirmed, Connectivity, Fetched, Heartbeat, Promise, PromiseEntry,
-    Removed, SlotState, Transfer,
+    Removed, SlotState, Survey, Surveyed, Transfer,
 };
 use crate::output::{Halt, NotProposed};
 use crate::value::{Command, CommandKind, Value};
@@ -158,6 +158,12 @@ impl fmt::Display for Said<'_> {
             Body::Transfer(Transfer { ballot, committed, .. }) => {
                 write!(f, "Transfer {ballot}: committed {}", committed.number())
             }
+            Body::Survey(Survey { round }) => write!(f, "Survey, round {round}"),
+            Body::Surveyed(Surveyed { asker, round, committed, highest }) => {
+                let (asker, highest) = (asker.boot(), highest.number());
+                write!(f, "Surveyed for life {asker}, round {round}: highest {highest}")?;
+                write!(f, "; committed {}", committed.number())
+            }
             Body::Removed(Removed { epoch, from }) => {
                 write!(f, "Removed: {epoch} governs from {}", from.number())
             }
@@ -289,6 +295,13 @@ impl fmt::Display for Event {
                 write!(f, "reads up to {through} at point {}", point.number())
             }
             Self::ReadsLost { through } => write!(f, "gives up reads up to {through}"),
+            Self::QuorumReadAsked { ticket } => write!(f, "takes quorum read {ticket}"),
+            Self::QuorumReadsReady { through, point } => {
+                write!(f, "quorum reads up to {through} at point {}", point.number())
+            }
+            Self::QuorumReadsLost { through, reason } => {
+                write!(f, "gives up quorum reads up to {through}: {reason}")
+            }
             Self::Halted { reason } => write!(f, "halts: {}", halted(reason)),
             Self::Note { text } => f.write_str(text),
         }

@@ -84,7 +84,9 @@ fn describe(body: &Body) -> String {
         | Body::Confirm(_)
         | Body::Confirmed(_)
         | Body::Transfer(_)
-        | Body::Removed(_) => panic!("the story has no {}", body.name()),
+        | Body::Removed(_)
+        | Body::Survey(_)
+        | Body::Surveyed(_) => panic!("the story has no {}", body.name()),
     }
 }
 

@@ -15,7 +15,9 @@ use paxos_core::membership::{Member, Membership};
 use paxos_core::message::{
     Accept, Accepted, Body, Connectivity, Echo, Heartbeat, Message, Origin, Promise, PromiseEntry,
 };
-use paxos_core::output::{Halt, LoadTicket, Output, Proposed, ReadTicket, Recipients, Role};
+use paxos_core::output::{
+    Halt, LoadTicket, Output, Proposed, QuorumReadLoss, ReadTicket, Recipients, Role,
+};
 use paxos_core::port::{Format, LoadRange, Recovered, RecoveredVote, Start};
 use paxos_core::quorum::QuorumRule;
 use paxos_core::replica::Replica;
@@ -136,6 +138,8 @@ pub(crate) struct Bed {
     /// Read points that were named, and tickets that were given up.
     pub(crate) reads_ready: Vec<(ReadTicket, Slot)>,
     pub(crate) reads_lost: Vec<ReadTicket>,
+    pub(crate) quorum_reads_ready: Vec<(ReadTicket, Slot)>,
+    pub(crate) quorum_reads_lost: Vec<(ReadTicket, QuorumReadLoss)>,
     /// The last heartbeat that this replica sent.
     pulse: u64,
     /// The last heartbeats that the test sent in the peers' names.
@@ -164,6 +168,8 @@ impl Bed {
             halted: None,
             reads_ready: Vec::new(),
             reads_lost: Vec::new(),
+            quorum_reads_ready: Vec::new(),
+            quorum_reads_lost: Vec::new(),
             pulse: 0,
             peer_pulse: 0,
         };
@@ -220,6 +226,12 @@ impl Bed {
                 }
                 Output::ReadsReady { through, point } => self.reads_ready.push((through, point)),
                 Output::ReadsLost { through } => self.reads_lost.push(through),
+                Output::QuorumReadsReady { through, point } => {
+                    self.quorum_reads_ready.push((through, point));
+                }
+                Output::QuorumReadsLost { through, reason } => {
+                    self.quorum_reads_lost.push((through, reason));
+                }
                 Output::Halt(reason) => self.halted = Some(reason),
                 Output::Idle { .. } => return,
             }

@@ -58,7 +58,7 @@ fn run_seed(seed: u64) -> Met {
 }
 
 #[test]
-fn no_seed_loses_anything_while_members_come_and_go() {
+fn r47_no_seed_loses_anything_while_members_come_and_go() {
     let (first, seeds) = (from_env("FIRST_SEED", 0), from_env("SEEDS", 60));
     let mut met = Met::default();
     for seed in first..first + seeds {
@@ -72,9 +72,17 @@ fn no_seed_loses_anything_while_members_come_and_go() {
         met.crashes += one.crashes;
         met.handed_over += one.handed_over;
         met.reads += one.reads;
+        met.quorum_reads += one.quorum_reads;
     }
     if seeds >= 60 {
-        let all = [met.memberships, met.promotions, met.removed, met.crashes, met.reads];
+        let all = [
+            met.memberships,
+            met.promotions,
+            met.removed,
+            met.crashes,
+            met.reads,
+            met.quorum_reads,
+        ];
         assert!(all.iter().all(|count| *count > 20), "{met:?}");
     }
 }

@@ -29,6 +29,7 @@ fn the_table_of_near_and_far_is_true() {
             ("disk_stall", config.disk_stall),
             ("retransmit_interval", config.retransmit_interval),
             ("fetch_timeout", config.fetch_timeout),
+            ("quorum_read_timeout", config.quorum_read_timeout),
         ]
     };
     let (near, far) = (Config::default(), Config::wan());
@@ -50,6 +51,7 @@ fn the_table_of_near_and_far_is_true() {
         disk_stall: near.disk_stall,
         retransmit_interval: near.retransmit_interval,
         fetch_timeout: near.fetch_timeout,
+        quorum_read_timeout: near.quorum_read_timeout,
         ..far.clone()
     };
     assert_eq!(same, near);

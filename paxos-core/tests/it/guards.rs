@@ -241,6 +241,16 @@ fn the_prefix_is_recorded_behind_the_votes_that_it_rests_on() {
     assert!(last < recorded, "{writes:?}");
 }
 
+/// A vote is kept in memory until its slot is committed.
+#[test]
+fn votes_are_held_for_what_is_not_committed() {
+    let mut bed = Bed::new(1, 3);
+    bed.receive(id(2), accept(ballot(1, 2), 1, &["a", "b", "c"], 1));
+    assert_eq!(bed.replica.status().votes_held, 2);
+    bed.receive(id(2), accept(ballot(1, 2), 4, &["d"], 3));
+    assert_eq!(bed.replica.status().votes_held, 1);
+}
+
 /// Mutant `log-read-before-it-is-written`: values that left memory are asked back only behind the
 /// write that holds them.
 #[test]
@@ -269,6 +279,8 @@ fn a_read_of_the_log_follows_the_writes_before_it() {
             | Output::Apply { .. }
             | Output::ReadsReady { .. }
             | Output::ReadsLost { .. }
+            | Output::QuorumReadsReady { .. }
+            | Output::QuorumReadsLost { .. }
             | Output::Halt(_) => {}
         }
     }

@@ -27,6 +27,7 @@ mod partitions;
 mod portfolio;
 mod presets;
 mod quorum;
+mod quorum_reads;
 mod random;
 mod reads;
 mod recovery;

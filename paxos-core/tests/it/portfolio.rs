@@ -4,7 +4,7 @@ use paxos_core::sim::{FaultKind, Kind, Limits, Plan, SimDisk, Spot, Totals, Trac
 use paxos_core::trace::{Delivery, Event};
 
 /// So many seeds together show what a spot is about.
-const SEEDS: u64 = 10;
+const SEEDS: u64 = 20;
 
 /// What the seeds of a spot saw, all together.
 fn aim(spot: Spot) -> (Totals, Vec<Trace>) {

@@ -35,6 +35,7 @@ fn r38_a_state_machine_ahead_of_the_recorded_prefix_is_given_nothing_twice() {
     let mut replica = recover(0, 3, 4).unwrap();
     assert_eq!(replica.status().applied, slot(4));
     assert_eq!(replica.status().committed, slot(5));
+    assert_eq!(replica.status().values_ahead, 0, "nothing is kept beside the prefix");
     let mut handed = Vec::new();
     loop {
         match replica.poll_output() {
@@ -45,6 +46,8 @@ fn r38_a_state_machine_ahead_of_the_recorded_prefix_is_given_nothing_twice() {
             | Output::Persist(_)
             | Output::ReadsReady { .. }
             | Output::ReadsLost { .. }
+            | Output::QuorumReadsReady { .. }
+            | Output::QuorumReadsLost { .. }
             | Output::Halt(_) => {}
         }
     }

@@ -14,7 +14,7 @@ use paxos_core::membership::{Joining, LeaseTerms, Member, Membership};
 use paxos_core::message::{
     Accept, Accepted, Body, Commit, Confirm, Confirmed, Connectivity, Echo, Fetch, Fetched,
     Heartbeat, Message, Origin, Prepare, Promise, PromiseEntry, Refused, Reject, Removed,
-    SlotState, Transfer,
+    SlotState, Survey, Surveyed, Transfer,
 };
 use paxos_core::quorum::{QuorumRule, VoterSet};
 use paxos_core::value::{Batch, Command, CommandKind, Value};
@@ -167,6 +167,14 @@ pub(crate) fn messages() -> Vec<(String, Message)> {
         Confirm { ballot: ballot(5, 2), round: 7 }.into(),
         Confirmed { ballot: ballot(5, 2), round: u64::MAX }.into(),
         Transfer { ballot: ballot(5, 2), committed: Slot::new(13), released: 8 }.into(),
+        Survey { round: 9 }.into(),
+        Surveyed {
+            asker: Incarnation::new(5, 6),
+            round: u64::MAX,
+            committed: Slot::new(14),
+            highest: Slot::new(15),
+        }
+        .into(),
         Removed { epoch: Epoch::new(4), from: Slot::new(75) }.into(),
     ];
     let mut messages: Vec<_> =

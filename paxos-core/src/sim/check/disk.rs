@@ -156,6 +156,7 @@ impl Check {
         replica.committed = Slot::ZERO;
         replica.applied = applied;
         replica.reads.clear();
+        replica.quorum_reads.clear();
         replica.state = state;
         replica.window_bytes_max = window_bytes_max;
         replica.held.begin(recovered);

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
+pub(super) use read::ReadKind;
 pub use violation::{Invariant, Violation};
 
 use self::damage::Held;
@@ -70,6 +71,8 @@ struct ReplicaHistory {
     state: u64,
     /// The reads that wait in this life, and what anybody knew to be committed when each was asked.
     reads: VecDeque<(ReadTicket, Slot)>,
+    /// The same of quorum reads.
+    quorum_reads: VecDeque<(ReadTicket, Slot)>,
     window_bytes_max: usize,
     /// Its directory was taken away, and with it votes that it made.
     wiped: bool,

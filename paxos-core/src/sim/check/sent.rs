@@ -30,12 +30,20 @@ impl Check {
                 });
             }
             Body::Fetched(fetched) => self.sent_fetched(by, fetched),
+            Body::Surveyed(surveyed) => {
+                self.require_prefix(by, surveyed.committed, "announces");
+                let (voted, highest) = (self.replica(by).durable_vote, surveyed.highest);
+                self.require(highest >= voted, Invariant::ReadsFresh, || {
+                    format!("{by} names {highest} as its highest slot, and voted in {voted}")
+                });
+            }
             Body::Reject(_)
             | Body::Fetch(_)
             | Body::Refused(_)
             | Body::Removed(_)
             | Body::Confirm(_)
-            | Body::Confirmed(_) => {}
+            | Body::Confirmed(_)
+            | Body::Survey(_) => {}
         }
     }
 

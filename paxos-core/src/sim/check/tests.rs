@@ -164,6 +164,7 @@ impl World {
             bytes_in_flight: 0,
             writes_pending: 0,
             reads_waiting: 0,
+            quorum_reads_waiting: 0,
             transferring: None,
             disagreeing: Vec::new(),
             flows: Vec::new(),
@@ -574,19 +575,21 @@ fn a_life_that_is_not_newer_is_seen() {
 
 #[test]
 fn a_read_point_below_what_was_known_is_seen() {
-    let mut world = World::new();
-    world.choose(1, slot(1));
-    let mut status = World::status(2);
-    status.committed = slot(1);
-    world.check.observed(id(2), &status);
-    let first = ReadTicket::new(1);
-    world.check.read_asked(id(1), first);
-    assert_eq!(world.check.reads_waiting(id(1), first), 1);
-    world.assert_whole();
-    world.check.reads_ready(id(1), first, Slot::ZERO);
-    world.assert_broken(Invariant::ReadsFresh);
+    for kind in [ReadKind::Led, ReadKind::Quorum] {
+        let mut world = World::new();
+        world.choose(1, slot(1));
+        let mut status = World::status(2);
+        status.committed = slot(1);
+        world.check.observed(id(2), &status);
+        let first = ReadTicket::new(1);
+        world.check.read_asked(id(1), kind, first);
+        assert_eq!(world.check.reads_waiting(id(1), kind, first), 1);
+        world.assert_whole();
+        world.check.reads_ready(id(1), kind, first, Slot::ZERO);
+        world.assert_broken(Invariant::ReadsFresh);
 
-    let mut world = World::new();
-    world.check.reads_ready(id(1), first, Slot::ZERO);
-    world.assert_broken(Invariant::ReadsFresh);
+        let mut world = World::new();
+        world.check.reads_ready(id(1), kind, first, Slot::ZERO);
+        world.assert_broken(Invariant::ReadsFresh);
+    }
 }

@@ -50,7 +50,9 @@ pub(super) fn ballot_of(body: &Body) -> Option<Ballot> {
         | Body::Fetch(_)
         | Body::Fetched(_)
         | Body::Refused(_)
-        | Body::Removed(_) => None,
+        | Body::Removed(_)
+        | Body::Survey(_)
+        | Body::Surveyed(_) => None,
     }
 }
 
@@ -248,6 +250,7 @@ impl<'a> Canvas<'a> {
         let dot = |class: &str, radius: i64| {
             format!("<circle class=\"{class}\" cx=\"{x}\" cy=\"{y}\" r=\"{radius}\"/>")
         };
+        let words = |class: &str| label(x, y, class, &placed.record.event.to_string());
         match &placed.record.event {
             Event::Sent { .. } => self.sent(placed, x),
             Event::Received { .. } => self.received(placed, x),
@@ -268,16 +271,15 @@ impl<'a> Canvas<'a> {
                 cross(x, y, 7, "crash") + &label(x, y, "crash", &lost)
             }
             Event::Paused { .. } => dot("pausing", 6) + &label(x, y, "pausing", "stands still"),
-            Event::Halted { .. } => {
-                cross(x, y, 9, "crash") + &label(x, y, "crash", &placed.record.event.to_string())
-            }
+            Event::Halted { .. } => cross(x, y, 9, "crash") + &words("crash"),
             Event::Persist { writes, .. } => {
                 let facts: Vec<String> = writes.iter().map(ToString::to_string).collect();
                 square(x - 14, y, "persist") + &label(x, y, "persist", &facts.join(", "))
             }
-            Event::ReadsReady { .. } | Event::ReadsLost { .. } => {
-                label(x, y, "commit", &placed.record.event.to_string())
-            }
+            Event::ReadsReady { .. }
+            | Event::ReadsLost { .. }
+            | Event::QuorumReadsReady { .. }
+            | Event::QuorumReadsLost { .. } => words("commit"),
             Event::Durable { through } => {
                 square(x - 14, y, "durable")
                     + &label(x, y, "persist", &format!("durable {}", through.number()))
@@ -304,13 +306,12 @@ impl<'a> Canvas<'a> {
                 diamond(x, y, &colour)
                     + &label(x, y, "client", &format!("a client: slot {}", slot.number()))
             }
-            Event::NotProposed { .. } => {
-                diamond(x, y, "#ffffff") + &label(x, y, "client", &placed.record.event.to_string())
-            }
+            Event::NotProposed { .. } => diamond(x, y, "#ffffff") + &words("client"),
             Event::ReadAsked { .. }
+            | Event::QuorumReadAsked { .. }
             | Event::Load { .. }
             | Event::Loaded { .. }
-            | Event::Note { .. } => label(x, y, "persist", &placed.record.event.to_string()),
+            | Event::Note { .. } => words("persist"),
         }
     }
 

@@ -81,7 +81,9 @@ impl Watch {
             | Body::Confirm(_)
             | Body::Confirmed(_)
             | Body::Transfer(_)
-            | Body::Removed(_) => {}
+            | Body::Removed(_)
+            | Body::Survey(_)
+            | Body::Surveyed(_) => {}
         }
     }
 

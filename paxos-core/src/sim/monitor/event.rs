@@ -168,6 +168,15 @@ pub enum Message<'a> {
         /// The leader's committed prefix.
         committed: u64,
     },
+    /// A replica asks how far the log may reach.
+    Survey,
+    /// The sender has accepted in no slot above `highest`.
+    Surveyed {
+        /// The sender's committed prefix.
+        committed: u64,
+        /// The highest slot that it has accepted in, or knows to be chosen.
+        highest: u64,
+    },
     /// A heartbeat. That of a leader is a watermark too.
     Heartbeat {
         /// The sender's committed prefix.

@@ -80,6 +80,17 @@ impl Monitor {
         })
     }
 
+    /// What the sender forgot of its votes must lie below what it names, or a read would miss it.
+    pub(super) fn left_surveyed(&mut self, from: Acceptor, committed: u64, highest: u64) -> Judged {
+        self.claims_prefix(from, committed)?;
+        let replica = self.replica(from);
+        let voted = replica.disk.votes.keys().next_back().map_or(0, |(slot, _)| *slot);
+        let known = if replica.is_voter() { voted.max(replica.disk.committed) } else { 0 };
+        require(highest >= known, Rule::R11, Invariant::S15, || {
+            format!("{from} names {highest} as its highest slot, and its disk holds {known}")
+        })
+    }
+
     pub(super) fn left_fetched(
         &mut self,
         from: Acceptor,

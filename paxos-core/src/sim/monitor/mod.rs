@@ -239,7 +239,7 @@ impl Monitor {
                 Some(ballot) if ballot.leader == from => self.left_commit(from, ballot, committed),
                 Some(_) | None => self.claims_prefix(from, committed),
             },
-            Message::Fetch | Message::Removed => Ok(()),
+            Message::Fetch | Message::Survey | Message::Removed => Ok(()),
             Message::Confirm { ballot } => {
                 require(ballot.leader == from, Rule::Messages, Invariant::S19, || {
                     format!("{from} asks for {ballot}")
@@ -250,6 +250,9 @@ impl Monitor {
                 require(promised <= Some(ballot), Rule::R3, Invariant::S15, || {
                     format!("{from} confirms {ballot} and promised {promised:?}")
                 })
+            }
+            Message::Surveyed { committed, highest } => {
+                self.left_surveyed(from, committed, highest)
             }
             Message::Fetched { first, values, committed } => {
                 self.left_fetched(from, first, values, committed)
@@ -311,7 +314,9 @@ impl Monitor {
             | Message::Refused { .. }
             | Message::Removed
             | Message::Confirm { .. }
-            | Message::Confirmed { .. } => {}
+            | Message::Confirmed { .. }
+            | Message::Survey
+            | Message::Surveyed { .. } => {}
         }
     }
 

@@ -44,6 +44,7 @@ pub enum Rule {
     L5,
     E8,
     R3,
+    R11,
     /// §14: one value for each slot is chosen, for ever.
     Agreement,
     /// §5: who sends which message to whom.

@@ -176,6 +176,7 @@ impl Player {
             "drop" | "hold" | "release" | "lose" => self.messages(verb, rest, out),
             "crash" | "restart" | "wipe" | "pause" | "save" | "trim" => self.process(verb, rest),
             "transfer" => self.transfer(rest, out),
+            "read" => self.read(rest),
             "show" | "hide" => self.show(verb, rest),
             "status" => self.status(rest, out),
             "log" => self.log(out),
@@ -191,6 +192,19 @@ impl Player {
         self.teller.tell(cluster, &mut happened);
         out.push_str(&happened);
         Ok(())
+    }
+
+    /// A client reads at one replica, by its leader's point or by what a quorum knows.
+    fn read(&mut self, words: &[&str]) -> Result<(), String> {
+        let ([at] | [at, "quorum"]) = words else { return Err("read 1, read 1 quorum".to_owned()) };
+        let (id, by_quorum) = (self.id(at)?, words.len() == 2);
+        let cluster = self.cluster()?;
+        let answer = if by_quorum { cluster.read_quorum(id) } else { cluster.read(id) };
+        match answer {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(error)) => Err(format!("{at}: {error}")),
+            None => Err(format!("{at} does not answer")),
+        }
     }
 
     fn propose(&mut self, words: &[&str]) -> Result<(), String> {

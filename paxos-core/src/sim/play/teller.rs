@@ -155,6 +155,9 @@ impl Teller {
             | Event::ReadAsked { .. }
             | Event::ReadsReady { .. }
             | Event::ReadsLost { .. }
+            | Event::QuorumReadAsked { .. }
+            | Event::QuorumReadsReady { .. }
+            | Event::QuorumReadsLost { .. }
             | Event::Halted { .. } => Some(event.to_string()),
             Event::Paused { .. }
             | Event::Timeout

@@ -39,6 +39,7 @@ struct Node {
     applied: Vec<Value>,
     /// The prefix that was known when each of its reads was asked.
     reads: BTreeMap<ReadTicket, Slot>,
+    quorum_reads: BTreeMap<ReadTicket, Slot>,
     pub(super) removed: bool,
 }
 
@@ -60,6 +61,7 @@ pub(super) struct Met {
     pub(super) crashes: u64,
     pub(super) handed_over: u64,
     pub(super) reads: u64,
+    pub(super) quorum_reads: u64,
 }
 
 pub(super) struct World {
@@ -118,6 +120,7 @@ impl World {
             wake_at: None,
             applied: Vec::new(),
             reads: BTreeMap::new(),
+            quorum_reads: BTreeMap::new(),
             removed: false,
         };
         self.nodes.insert(replica, node);
@@ -145,6 +148,7 @@ impl World {
         node.replica = Some(replica);
         node.applied.clear();
         node.reads.clear();
+        node.quorum_reads.clear();
         self.drain(of);
     }
 
@@ -213,6 +217,18 @@ impl World {
                 }
                 Output::ReadsLost { through } => {
                     node.reads = node.reads.split_off(&ReadTicket::new(through.number() + 1));
+                }
+                Output::QuorumReadsReady { through, point } => {
+                    let later = ReadTicket::new(through.number() + 1);
+                    let later = node.quorum_reads.split_off(&later);
+                    for (ticket, known) in std::mem::replace(&mut node.quorum_reads, later) {
+                        assert!(point >= known, "quorum read {ticket:?} of {of} is stale");
+                        self.met.quorum_reads += 1;
+                    }
+                }
+                Output::QuorumReadsLost { through, .. } => {
+                    let later = ReadTicket::new(through.number() + 1);
+                    node.quorum_reads = node.quorum_reads.split_off(&later);
                 }
                 Output::Halt(Halt::Removed { epoch, .. }) => {
                     self.judge.may_stop(of, epoch);
@@ -362,6 +378,14 @@ impl World {
         self.drain(at);
     }
 
+    fn read_quorum(&mut self, at: ReplicaId) {
+        let (known, now) = (self.judge.known, self.now);
+        if let Ok(ticket) = self.replica(at).read_quorum(now) {
+            self.nodes.get_mut(&at).unwrap().quorum_reads.insert(ticket, known);
+        }
+        self.drain(at);
+    }
+
     fn fresh(&mut self) -> Option<Member> {
         let number = self.next_id;
         (number <= IDS).then(|| {
@@ -457,6 +481,7 @@ impl World {
             (9, Some(leader), _) => self.transfer(leader),
             (10..=15, Some(leader), _) => self.read(leader),
             (16, _, Some(some)) if self.is_leading(some) => self.read(some),
+            (31..=33, _, Some(some)) => self.read_quorum(some),
             (17..=30, Some(leader), _) => {
                 self.propose(leader);
             }

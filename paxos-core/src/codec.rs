@@ -211,17 +211,19 @@ fn put_body(writer: &mut Writer, body: &Body) {
             head.put_u64_le(message.released);
         }
         Body::Survey(message) => head.put_u64_le(message.round),
-        Body::Surveyed(message) => {
-            head.put_u64_le(message.asker.bits());
-            head.put_u64_le(message.round);
-            head.put_u64_le(message.committed.number());
-            head.put_u64_le(message.highest.number());
-        }
+        Body::Surveyed(message) => put_surveyed(head, message),
         Body::Removed(message) => {
             head.put_u32_le(message.epoch.number());
             head.put_u64_le(message.from.number());
         }
     }
+}
+
+fn put_surveyed(head: &mut BytesMut, message: &Surveyed) {
+    head.put_u64_le(message.asker.bits());
+    head.put_u64_le(message.round);
+    head.put_u64_le(message.committed.number());
+    head.put_u64_le(message.highest.number());
 }
 
 fn put_heartbeat(head: &mut BytesMut, message: &Heartbeat) {

@@ -123,7 +123,6 @@ impl Replica {
         let committed = recovered.committed.max(applied);
         let (governs, snapshot) = (recovered.governs, recovered.snapshot.as_ref());
         let roster = Roster::recovered(format.membership, governs, snapshot, committed);
-        let peer_ids = roster.peers(own);
         let origin = Origin {
             cluster: format.cluster,
             group: format.group,
@@ -161,12 +160,12 @@ impl Replica {
             held: recovered.committed,
             told: Slot::ZERO,
             repeats: Repeats::new(),
-            flows: Flows::new(&peer_ids, roster.window(), config.window_bytes_max),
+            flows: Flows::new(&roster.peers(own), roster.window(), config.window_bytes_max),
             counters: Counters::default(),
             disagreeing: BTreeMap::new(),
             now,
             halted: false,
-            peers: peer_ids,
+            peers: roster.peers(own),
             roster,
             config,
         };

@@ -156,6 +156,24 @@ impl Roster {
         self.kept().find(|membership| membership.epoch() == epoch)
     }
 
+    /// Who governs the slots above this one, which is committed, as far as the log up to it tells. What
+    /// is kept no longer governs slots that the next one's voters hold (M6), so it stands in its place.
+    pub(crate) fn above(&self, slot: Slot) -> Vec<Governs> {
+        let known = self.spans.iter().filter(|span| span.from <= slot.plus(self.window()));
+        let here = self.spans.iter().rposition(|span| span.from <= slot.next());
+        let above = known.skip(here.unwrap_or_default());
+        let governs = |span: &Span| {
+            let membership = (*span.membership).clone();
+            Governs { from: span.from, membership }
+        };
+        let above: Vec<Governs> = above.map(governs).collect();
+        if above.is_empty() {
+            let membership = (**self.governing(slot.next())).clone();
+            return vec![Governs { from: slot.next(), membership }];
+        }
+        above
+    }
+
     /// The newest membership of the committed prefix; that of the format before it is reached.
     pub(crate) fn newest(&self) -> &Arc<Membership> {
         let newest = self.spans.back().map(|span| &span.membership);

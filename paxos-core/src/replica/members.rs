@@ -14,8 +14,14 @@ use crate::membership::Membership;
 use crate::message::{Connectivity, Origin, Removed};
 use crate::output::{Halt, Recipients};
 use crate::proposer::Proposer;
+use crate::snapshot::Governs;
 
 impl Replica {
+    /// Who governs the slots above this one, which is applied: what a snapshot of it says.
+    pub fn governs_above(&self, slot: Slot) -> Vec<Governs> {
+        self.roster.above(slot)
+    }
+
     /// Rule E2.
     pub(super) fn connectivity(&self) -> Connectivity {
         let mut open = self.roster.open(self.learner.committed());

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use paxos_core::ballot::Ballot;
 use paxos_core::config::Config;
 use paxos_core::durable::Write;
-use paxos_core::ids::{Epoch, LogClock, ReplicaId, Slot};
+use paxos_core::ids::{Epoch, GroupId, LogClock, ReplicaId, Slot};
 use paxos_core::membership::{Change, ChangeError, Member, Membership};
 use paxos_core::message::{
     Accept, Body, Confirm, Confirmed, Fetched, Message, Prepare, PromiseEntry, Removed, SlotState,
 };
 use paxos_core::output::{Halt, NotProposed, Recipients, ReconfigureError, Role};
 use paxos_core::quorum::QuorumRule;
+use paxos_core::snapshot::{ImageDigest, SnapshotMeta};
 use paxos_core::value::Value;
 
 use crate::bed::{Bed, accepted, ballot, blank, command, id, promise, remembered, slot, value};
@@ -104,6 +105,35 @@ fn m1_a_membership_governs_alpha_slots_after_its_own() {
     assert_eq!(governs, [&Write::Governs { from: slot(11), membership: second }]);
     assert_eq!(bed.replica.membership().epoch(), Epoch::new(2));
     assert!(is_peer(&bed, 4) && !is_peer(&bed, 5) && !is_peer(&bed, 6));
+}
+
+/// A snapshot of a slot says who governs the slots above it, as far as the slots in it tell.
+#[test]
+fn m1_a_snapshot_says_who_governs_above_it() {
+    let (mut bed, own) = leader();
+    change(&mut bed, Change::Remove(id(6))).unwrap();
+    accept_from(&mut bed, own, &[2], 1, 1);
+    accept_from(&mut bed, own, &[2], 2, 8);
+    let above = |bed: &Bed, at: u64| {
+        let governs = bed.replica.governs_above(slot(at)).into_iter();
+        governs.map(|g| (g.from.number(), g.membership.epoch().number())).collect::<Vec<_>>()
+    };
+    assert_eq!(above(&bed, 0), [(1, 1)]);
+    assert_eq!(above(&bed, 1), [(1, 1), (9, 2)]);
+    assert_eq!(above(&bed, 7), [(1, 1), (9, 2)]);
+    assert_eq!(above(&bed, 8), [(9, 2)]);
+    // Another replica starts with it, and knows who governs.
+    let mut recovered = blank(2, &first(&[1, 2, 3], &[4, 5, 6]));
+    recovered.snapshot = Some(SnapshotMeta {
+        group: GroupId::default(),
+        slot: slot(1),
+        clock: LogClock::default(),
+        governs: bed.replica.governs_above(slot(1)),
+        bytes: 0,
+        digest: ImageDigest::default(),
+    });
+    let other = Bed::start(recovered, Config::default());
+    assert_eq!(other.replica.membership().epoch(), Epoch::new(2));
 }
 
 /// **M2** A leader proposes in a slot only once its committed prefix reaches to α slots before it, and a

@@ -209,22 +209,13 @@ impl World {
                     }
                 }
                 Output::ReadsReady { through, point } => {
-                    let later = node.reads.split_off(&ReadTicket::new(through.number() + 1));
-                    for (ticket, known) in std::mem::replace(&mut node.reads, later) {
-                        assert!(point >= known, "read {ticket:?} of {of} is stale");
-                        self.met.reads += 1;
-                    }
+                    self.met.reads += served(&mut node.reads, through, point);
                 }
                 Output::ReadsLost { through } => {
                     node.reads = node.reads.split_off(&ReadTicket::new(through.number() + 1));
                 }
                 Output::QuorumReadsReady { through, point } => {
-                    let later = ReadTicket::new(through.number() + 1);
-                    let later = node.quorum_reads.split_off(&later);
-                    for (ticket, known) in std::mem::replace(&mut node.quorum_reads, later) {
-                        assert!(point >= known, "quorum read {ticket:?} of {of} is stale");
-                        self.met.quorum_reads += 1;
-                    }
+                    self.met.quorum_reads += served(&mut node.quorum_reads, through, point);
                 }
                 Output::QuorumReadsLost { through, .. } => {
                     let later = ReadTicket::new(through.number() + 1);
@@ -557,6 +548,16 @@ impl World {
         });
         said.collect::<Vec<_>>().join("\n")
     }
+}
+
+/// Reads up to this ticket got this point. Returns how many.
+fn served(reads: &mut BTreeMap<ReadTicket, Slot>, through: ReadTicket, point: Slot) -> u64 {
+    let later = reads.split_off(&ReadTicket::new(through.number() + 1));
+    let ready = std::mem::replace(reads, later);
+    for (ticket, known) in &ready {
+        assert!(point >= *known, "the point of read {ticket:?} is stale");
+    }
+    ready.len() as u64
 }
 
 fn count(membership: &Membership) -> usize {

@@ -486,6 +486,22 @@ fn a_read_point_is_confirmed_by_those_who_govern_the_next_slot() {
     assert_eq!(bed.reads_ready, [(ticket, slot(8))]);
 }
 
+/// While the new voters govern later slots alone, they confirm nothing.
+#[test]
+fn a_read_point_below_the_boundary_is_confirmed_by_the_old_voters() {
+    let (mut bed, own) = leader();
+    change(&mut bed, set(&[1, 4, 5], &[2, 3])).unwrap();
+    accept_from(&mut bed, own, &[2], 1, 1);
+    let ticket = bed.replica.read(bed.now).unwrap();
+    bed.drain();
+    let confirmed = Confirmed { ballot: own, round: 1 };
+    bed.receive(id(4), confirmed);
+    bed.receive(id(5), confirmed);
+    assert_eq!(bed.reads_ready, []);
+    bed.receive(id(3), confirmed);
+    assert_eq!(bed.reads_ready, [(ticket, slot(1))]);
+}
+
 /// A replica that is not known here yet, and knows a later membership, is answered: the side that counts
 /// decides who counts.
 #[test]

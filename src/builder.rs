@@ -10,31 +10,34 @@ use std::sync::Arc;
 
 use paxos_core::config::Config;
 use paxos_core::ids::{ClientId, Incarnation, ReplicaId, Slot};
-use paxos_core::membership::Membership;
 use paxos_core::output::RecoverError;
-use paxos_core::port::{Recovered, Room, Storage, Transport};
+use paxos_core::port::{Format, Recovered, Room, SnapshotStore, Storage, Transport};
 use paxos_core::quorum::QuorumRule;
 use paxos_core::replica::Replica;
+use paxos_core::session::{Bounds, SessionTable};
 use paxos_core::trace::Event;
 use tokio::sync::mpsc;
 
 use crate::applied::Pages;
-use crate::apply::{Applier, ReplyTo};
+use crate::apply::{Applier, ReplyTo, recall};
 use crate::clock::{Clock, SystemClock};
 use crate::codec::{CommandCodec, Postcard};
 use crate::driver::{Driver, Intake, Stage, Timer};
 use crate::error::StartError;
 use crate::forward::{Forwarder, Gate};
 use crate::handover::Handover;
-use crate::journal::{Disk, Done, Journal};
-use crate::machine::StateMachine;
+use crate::journal::{Disk, Done, Found, Journal};
+use crate::machine::{SnapshotError, StateMachine};
 use crate::metrics::Meters;
-use crate::node::{Node, Place, supervise};
+use crate::node::{Node, Place as Home, supervise};
 use crate::options::NodeOptions;
 use crate::quorum_reads::QuorumReads;
 use crate::reads::Reads;
 use crate::session::OwnSession;
 use crate::shared::{Published, Shared};
+use crate::snapshot::image::{self, Place};
+use crate::snapshot::shelf::{self, Image};
+use crate::snapshot::{self, Snapshots};
 use crate::submit::Queue;
 use crate::succession::Succession;
 
@@ -105,7 +108,7 @@ impl<M: StateMachine> Builder<M> {
     ///
     /// Dropping the future abandons the start. The life that it may have begun is skipped by the
     /// next start, which is harmless.
-    pub async fn start(self, machine: M) -> Result<Node<M>, StartError> {
+    pub async fn start(self, mut machine: M) -> Result<Node<M>, StartError> {
         self.check()?;
         let storage = self.storage.ok_or(StartError::Missing("storage"))?;
         let transport = self.transport.ok_or(StartError::Missing("transport"))?;
@@ -113,9 +116,9 @@ impl<M: StateMachine> Builder<M> {
         let (done_sender, done) = mpsc::unbounded_channel();
         let clock = Arc::new(SystemClock::start());
         let nonce = clock.seed() as u32;
-        let (journal, recovered, journal_end) =
+        let Found { journal, groups, snapshots, end } =
             Journal::start(storage, nonce, Arc::clone(&meters), done_sender.clone()).await?;
-        let recovered = one_group(recovered)?;
+        let recovered = one_group(groups)?;
         if transport.replica() != recovered.format.replica {
             let (storage, transport) = (recovered.format.replica, transport.replica());
             return Err(StartError::Replicas { storage, transport });
@@ -124,11 +127,37 @@ impl<M: StateMachine> Builder<M> {
         if needed > carried {
             return Err(StartError::Frames { carried, needed });
         }
-        let ground = Ground { clock, transport, journal, meters, done_sender, done, recovered };
+        let mut ends: Vec<_> = end.into_iter().map(|end| ("journal", end)).collect();
+        let bounds = Bounds::default();
+        let Revived { table, mut shelf, store } =
+            revive(snapshots, &recovered, &mut machine, bounds, Place::Aside).await?;
+        if let Some(store) = store {
+            let group = recovered.format.group;
+            let (errands, end) = shelf::start(store, group, done_sender.clone())?;
+            shelf.errands = Some(errands);
+            ends.push(("snapshots", end));
+        } else {
+            tracing::info!(
+                replica = %recovered.format.replica,
+                "no snapshots: the state machine makes none, or the storage keeps none; \
+                 the log is never trimmed"
+            );
+        }
+        let ground = Ground {
+            clock,
+            transport,
+            journal,
+            shelf,
+            table,
+            meters,
+            done_sender,
+            done,
+            recovered,
+        };
         let Parts { node, driver, applier, shared } =
             assemble(ground, machine, self.codec, self.config, self.options)?;
         let applier = tokio::spawn(applier.run());
-        tokio::spawn(supervise::<M>(driver, applier, journal_end, shared));
+        tokio::spawn(supervise::<M>(driver, applier, ends, shared));
         Ok(node)
     }
 }
@@ -138,11 +167,56 @@ pub(crate) struct Ground {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) transport: Box<dyn Transport>,
     pub(crate) journal: Journal,
+    pub(crate) shelf: snapshot::Start,
+    /// Of the newest snapshot, or empty.
+    pub(crate) table: SessionTable,
     pub(crate) meters: Arc<Meters>,
     /// What the journal says it did.
     pub(crate) done_sender: mpsc::UnboundedSender<Done>,
     pub(crate) done: mpsc::UnboundedReceiver<Done>,
     pub(crate) recovered: Recovered,
+}
+
+/// What a node goes on from.
+pub(crate) struct Revived {
+    pub(crate) table: SessionTable,
+    pub(crate) shelf: snapshot::Start,
+    /// Where snapshots are kept, if state machine and storage know them.
+    pub(crate) store: Option<Box<dyn SnapshotStore>>,
+}
+
+/// Restores the state machine from the newest snapshot, unless it includes as much already.
+pub(crate) async fn revive<M: StateMachine>(
+    store: Option<Box<dyn SnapshotStore>>,
+    recovered: &Recovered,
+    machine: &mut M,
+    bounds: Bounds,
+    place: Place,
+) -> Result<Revived, StartError> {
+    let mut revived = Revived {
+        table: SessionTable::new(bounds),
+        shelf: snapshot::Start { trimmed: recovered.trimmed, ..snapshot::Start::default() },
+        store: None,
+    };
+    let Some(mut store) = store else { return Ok(revived) };
+    let group = recovered.format.group;
+    revived.shelf.known = store.list(group).map_err(StartError::Storage)?;
+    revived.shelf.unfinished = store.unfinished(group).map_err(StartError::Storage)?;
+    if let Some(meta) = &recovered.snapshot {
+        let slot = meta.slot;
+        let reader = store.open(meta).map_err(StartError::Storage)?;
+        let gone = || std::io::Error::new(std::io::ErrorKind::NotFound, "its image is gone");
+        let gone = || StartError::Restore { slot, why: SnapshotError::Io(gone()) };
+        let image = Image(image::stream(reader.ok_or_else(gone)?, meta, place));
+        let included = machine.applied();
+        let table = recall(machine, included, meta, image, bounds).await;
+        revived.table = table.map_err(|why| StartError::Restore { slot, why })?;
+        tracing::info!(replica = %recovered.format.replica, %slot, "goes on from a snapshot");
+    }
+    let image = machine.snapshot().await;
+    let supported = !matches!(image, Err(SnapshotError::NotSupported));
+    revived.store = supported.then_some(store);
+    Ok(revived)
 }
 
 /// The parts of a node, put together; the driver and the applier are to be polled by somebody.
@@ -161,28 +235,28 @@ pub(crate) fn assemble<M: StateMachine>(
     config: Config,
     options: NodeOptions,
 ) -> Result<Parts<M>, StartError> {
-    let Ground { clock, mut transport, journal, meters, done_sender, done, recovered } = ground;
-    let (format, life) = (recovered.format.clone(), recovered.incarnation);
-    // Whatever the state machine has made durable, the table of sessions is made of the log.
-    let (now, reached) = (clock.now(), Slot::ZERO);
-    if recovered.trimmed > Slot::ZERO {
-        return Err(StartError::Trimmed(recovered.trimmed));
-    }
+    let Ground { clock, mut transport, journal, mut shelf, table, meters, .. } = ground;
+    let Ground { done_sender, done, recovered, .. } = ground;
+    let (format, life, now) = (recovered.format.clone(), recovered.incarnation, clock.now());
+    // The table of sessions is made of the newest snapshot and the log after it.
+    let reached = recovered.snapshot.as_ref().map_or(Slot::ZERO, |meta| meta.slot);
     let replica = Replica::recover(config.clone(), recovered, reached, clock.seed(), now)
         .map_err(StartError::Recover)?;
-    tracing::info!(replica = %format.replica, %life, includes = %machine.applied(), "starts");
-    advise(&format.membership);
-    let started = Event::Started { incarnation: life, applied: reached };
-    options.trace.iter().for_each(|sink| sink.event(now, format.replica, &started));
+    announce(&format, life, machine.applied());
+    if let Some(sink) = &options.trace {
+        sink.event(now, format.replica, &Event::Started { incarnation: life, applied: reached });
+    }
     let published = Published::first(&replica, transport.counters());
     let shared = Arc::new(Shared::new(&options, &config, Arc::clone(&clock), meters, published));
     let client = client_id(format.replica, life);
     let (requests_sender, requests) = mpsc::unbounded_channel();
     let (apply, items) = mpsc::unbounded_channel();
-    let applier =
-        Applier::new(machine, Arc::clone(&codec), client, items, done_sender, Arc::clone(&shared));
+    let (words, told) = (Arc::clone(&codec), Arc::clone(&shared));
+    let applier = Applier::new(machine, table, words, client, items, done_sender, told);
     transport.start(life);
     let patience = config.election_timeout;
+    shelf.frame_bytes_max = transport.frame_bytes_max();
+    let snapshots = Snapshots::new(shelf, &options, patience, now);
     let session = OwnSession::new(client, options.session_ttl, patience);
     let driver = Driver {
         id: format.replica,
@@ -210,6 +284,7 @@ pub(crate) fn assemble<M: StateMachine>(
         leads: false,
         handover: Handover::default(),
         pages: Pages::default(),
+        snapshots,
         disk: Disk::default(),
         room: Room::Ample,
         stop: None,
@@ -220,7 +295,7 @@ pub(crate) fn assemble<M: StateMachine>(
         clock,
         replica,
     };
-    let node = Node::new(Place::of(&format), &driver, codec, requests_sender);
+    let node = Node::new(Home::of(&format), &driver, codec, requests_sender);
     Ok(Parts { node, driver, applier, shared })
 }
 
@@ -232,10 +307,11 @@ impl<M: StateMachine> Builder<M> {
     }
 }
 
-/// Says what a cluster of this size does not gain.
-fn advise(membership: &Membership) {
-    let voters = membership.voters().len();
-    if voters.is_multiple_of(2) && *membership.quorums().rule() == QuorumRule::Majority {
+/// Says who starts, and what a cluster of this size does not gain.
+fn announce(format: &Format, life: Incarnation, includes: Slot) {
+    tracing::info!(replica = %format.replica, %life, %includes, "starts");
+    let (voters, rule) = (format.membership.voters().len(), format.membership.quorums().rule());
+    if voters.is_multiple_of(2) && *rule == QuorumRule::Majority {
         tracing::info!(voters, "{voters} voters survive no more failures than {}", voters - 1);
     }
 }

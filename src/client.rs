@@ -413,7 +413,9 @@ impl Attempt {
     fn judge<T>(self, outcome: Result<T, ClientError>) -> Next<T> {
         match (outcome, self) {
             (Err(ClientError::Unknown(why)), _) => match why {
-                Uncertainty::LeaderChanged | Uncertainty::LinkLost => Next::Again(why),
+                Uncertainty::LeaderChanged | Uncertainty::LinkLost | Uncertainty::Skipped => {
+                    Next::Again(why)
+                }
                 Uncertainty::Timeout | Uncertainty::Stopped | Uncertainty::SessionLost => {
                     Next::Done(Err(ClientError::Unknown(why)))
                 }
@@ -438,7 +440,8 @@ impl Attempt {
 mod tests {
     use super::*;
 
-    const REASONS: [Uncertainty; 2] = [Uncertainty::LeaderChanged, Uncertainty::LinkLost];
+    const REASONS: [Uncertainty; 3] =
+        [Uncertainty::LeaderChanged, Uncertainty::LinkLost, Uncertainty::Skipped];
 
     #[test]
     fn a_payload_is_spared_whole_whatever_its_length() {

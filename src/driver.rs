@@ -37,6 +37,7 @@ use crate::quorum_reads::QuorumReads;
 use crate::reads::Reads;
 use crate::router;
 use crate::shared::{Closing, Leadership, Shared};
+use crate::snapshot::Snapshots;
 use crate::submit::{Parcel, Queue, Request};
 use crate::succession::Succession;
 use crate::waiters::Waiter;
@@ -76,6 +77,7 @@ pub(crate) struct Driver<W> {
     pub(crate) leads: bool,
     pub(crate) handover: Handover,
     pub(crate) pages: Pages,
+    pub(crate) snapshots: Snapshots,
     pub(crate) succession: Succession,
     pub(crate) disk: Disk,
     pub(crate) room: Room,
@@ -226,6 +228,7 @@ impl<W: Waiter> Driver<W> {
         }
         self.make_way(now);
         self.serve_pages(now);
+        self.tend_snapshots(now);
         // What was committed, or a change of leadership, makes room for what waits.
         while self.stop.is_none() {
             self.dispatch(now);
@@ -298,18 +301,20 @@ impl<W: Waiter> Driver<W> {
                         }
                     },
                     Channel::Host => self.on_host_frame(from, bytes, now),
-                    Channel::Snapshot => self.shared.meters.dropped_undecodable.add(1),
+                    Channel::Snapshot => self.on_snapshot_frame(from, bytes, now),
                 },
                 TransportEvent::Up { peer, incarnation } => {
                     tracing::info!(replica = %self.id, %peer, life = %incarnation, "link up");
                     if self.lives.insert(peer, incarnation) != Some(incarnation) {
                         self.on_link_lost(peer);
+                        self.snapshots.on_down(peer);
                     }
                 }
                 TransportEvent::Down { peer, reason } => {
                     tracing::info!(replica = %self.id, %peer, reason, "link down");
                     self.lives.remove(&peer);
                     self.on_link_lost(peer);
+                    self.snapshots.on_down(peer);
                 }
                 TransportEvent::Refused { peer, reason } => {
                     let peer = peer.map_or("unknown".to_owned(), |peer| peer.to_string());
@@ -343,6 +348,9 @@ impl<W: Waiter> Driver<W> {
                         self.replica.handle_loaded(ticket, loaded, now);
                     }
                 }
+                Done::Given(given) => self.on_given(given, now),
+                Done::Brought(brought) => self.on_brought(brought, now),
+                Done::Restored(meta) => self.on_restored(&meta, now),
                 Done::Failed(reason) => {
                     self.stop = Some(reason);
                     break;
@@ -354,8 +362,9 @@ impl<W: Waiter> Driver<W> {
     }
 
     fn on_applied(&mut self, now: Time) {
-        let applied = self.shared.applied();
         let intake = &mut self.intake;
+        // A state machine that has jumped to a snapshot is ahead until the replica jumps too.
+        let applied = self.shared.applied().min(intake.handed);
         if applied > intake.reported {
             intake.reported = applied;
             if applied == intake.handed {
@@ -392,7 +401,9 @@ impl<W: Waiter> Driver<W> {
                 }
                 Output::Apply { slot, value } => {
                     self.trace(now, || Event::Apply { slot, value: value.clone() });
-                    self.intake.unreported_bytes += value.encoded_len();
+                    let bytes = value.encoded_len();
+                    self.intake.unreported_bytes += bytes;
+                    self.snapshots.handed_out(slot, bytes);
                     self.intake.handed = slot;
                     values.push((slot, value));
                 }
@@ -403,6 +414,10 @@ impl<W: Waiter> Driver<W> {
                 }
                 Output::QuorumReadsLost { through, reason } => {
                     self.on_quorum_reads_lost(through, reason, now);
+                }
+                Output::SnapshotWanted { from, above } => {
+                    self.trace(now, || Event::SnapshotWanted { from, above });
+                    self.on_snapshot_wanted(from, above, now);
                 }
                 Output::Halt(halt) => {
                     self.trace(now, || Event::Halted { reason: halt.clone() });
@@ -486,14 +501,7 @@ impl<W: Waiter> Driver<W> {
             return false;
         };
         let last = *last;
-        let meters = &self.shared.meters;
-        while self.rounds.front().is_some_and(|round| round.slot <= last) {
-            let Some(round) = self.rounds.pop_front() else { break };
-            meters.round.record_duration(now.since(round.begin));
-            for (peer, bytes) in round.forwards {
-                self.queue.land(peer, bytes);
-            }
-        }
+        self.end_rounds(last, now);
         let intake = &self.intake;
         let slots = last.distance_from(self.shared.applied());
         // The replica waits when this bound is reached, so it hears in good time.
@@ -502,6 +510,17 @@ impl<W: Waiter> Driver<W> {
         // The applier's end is reported through `done`.
         let _ = self.apply.send(Item::Values { values, nudge });
         true
+    }
+
+    /// What was proposed up to this slot has landed. What stands above is still on its way.
+    pub(crate) fn end_rounds(&mut self, last: Slot, now: Time) {
+        while self.rounds.front().is_some_and(|round| round.slot <= last) {
+            let Some(round) = self.rounds.pop_front() else { break };
+            self.shared.meters.round.record_duration(now.since(round.begin));
+            for (peer, bytes) in round.forwards {
+                self.queue.land(peer, bytes);
+            }
+        }
     }
 
     fn on_room(&mut self, room: Room) {
@@ -572,9 +591,13 @@ impl<W: Waiter> Driver<W> {
         let status = self.replica.status();
         let disagreeing = status.disagreeing.clone();
         let known = self.shared.published(|published| {
-            published.room = self.room;
+            (published.at, published.room) = (now, self.room);
             published.core = self.replica.counters();
             published.transport = self.transport.counters();
+            published.snapshots = self.snapshots.status();
+            if published.membership != *self.replica.membership() {
+                published.membership.clone_from(self.replica.membership());
+            }
             core::mem::replace(&mut published.status, status).disagreeing
         });
         let replica = self.id;
@@ -660,6 +683,9 @@ impl<W: Waiter> Driver<W> {
         if let Some(at) = self.handover.due()
             && at > now
         {
+            at_latest(at);
+        }
+        if let Some(at) = self.snapshots_wake_at(now) {
             at_latest(at);
         }
         if self.timer.close_by.is_some() {

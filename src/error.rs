@@ -86,6 +86,9 @@ pub enum Uncertainty {
     /// The link to the leader, or that of a remote client to its node, fell before the other end
     /// said what became of the command.
     LinkLost,
+    /// It may have been applied in slots that this node knows by a snapshot alone: it had fallen
+    /// behind.
+    Skipped,
     /// It was sent again, and the session in which it may have been applied is not known any more.
     SessionLost,
 }
@@ -138,6 +141,7 @@ impl fmt::Display for Uncertainty {
             Self::Stopped => "it may have been proposed, and the node stopped",
             Self::LeaderChanged => "it may have been proposed, and the leader changed",
             Self::LinkLost => "it may have been proposed, and the link to its leader or node fell",
+            Self::Skipped => "it may stand in slots that this node knows by a snapshot alone",
             Self::SessionLost => "it may have been proposed, and its session is not known any more",
         })
     }
@@ -155,6 +159,8 @@ pub enum TransferError {
     OtherLeads(Ballot),
     /// This node made way, and has heard of no leader since.
     NoLeader,
+    /// No other voter is connected and near enough to take over: nothing has changed.
+    NoHeir,
     /// The node is stopped.
     Stopped,
 }
@@ -168,6 +174,7 @@ impl fmt::Display for TransferError {
                 write!(f, "another took over: {} at ballot {ballot}", ballot.leader())
             }
             Self::NoLeader => f.write_str("this node made way, and has heard of no leader since"),
+            Self::NoHeir => f.write_str("no other voter is connected and near enough to take over"),
             Self::Stopped => f.write_str("the node is stopped"),
         }
     }
@@ -177,10 +184,41 @@ impl std::error::Error for TransferError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Refused(error) => Some(error),
-            Self::GivenUp | Self::OtherLeads(_) | Self::NoLeader | Self::Stopped => None,
+            Self::GivenUp | Self::OtherLeads(_) | Self::NoLeader | Self::NoHeir | Self::Stopped => {
+                None
+            }
         }
     }
 }
+
+/// Why there is no snapshot after [`crate::Node::snapshot`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum MakeSnapshotError {
+    /// The state machine makes none, or the storage keeps none.
+    NotSupported,
+    /// Nothing is applied yet.
+    Nothing,
+    /// The state machine or the storage failed; its words. The node goes on, and its log is not trimmed.
+    Failed(String),
+    /// The node is stopped.
+    Stopped,
+}
+
+impl fmt::Display for MakeSnapshotError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSupported => {
+                f.write_str("the state machine makes no snapshots, or the storage keeps none")
+            }
+            Self::Nothing => f.write_str("nothing is applied yet"),
+            Self::Failed(what) => f.write_str(what),
+            Self::Stopped => f.write_str("the node is stopped"),
+        }
+    }
+}
+
+impl std::error::Error for MakeSnapshotError {}
 
 /// Why a node did not start.
 #[derive(Debug)]
@@ -212,12 +250,17 @@ pub enum StartError {
         /// What the config needs, in bytes: [`paxos_core::config::Config::message_bytes_max`].
         needed: usize,
     },
-    /// The log was trimmed up to this slot, and what sessions had applied stood there. Nodes trim no
-    /// logs.
-    Trimmed(Slot),
+    /// The state machine could not be restored from the snapshot of this slot. The log does not have
+    /// what it includes.
+    Restore {
+        /// The snapshot's slot.
+        slot: Slot,
+        /// Why not.
+        why: crate::machine::SnapshotError,
+    },
     /// What the storage holds does not fit the config or the state machine.
     Recover(RecoverError),
-    /// The system refused a thread for the journal.
+    /// The system refused a thread for the journal or the snapshots.
     Thread(std::io::Error),
 }
 
@@ -240,12 +283,11 @@ impl fmt::Display for StartError {
                  {needed}: lower batch_bytes_max and page_bytes_max of the config, or raise the \
                  transport's frame_bytes_max"
             ),
-            Self::Trimmed(through) => write!(
-                f,
-                "the log begins after {through}, and what was applied of sessions' requests stood before"
-            ),
+            Self::Restore { slot, why } => {
+                write!(f, "the snapshot of {slot} was not restored: {why}")
+            }
             Self::Recover(error) => error.fmt(f),
-            Self::Thread(error) => write!(f, "no thread for the journal: {error}"),
+            Self::Thread(error) => write!(f, "no thread for the storage: {error}"),
         }
     }
 }
@@ -256,13 +298,13 @@ impl std::error::Error for StartError {
             Self::Storage(error) => Some(error),
             Self::Recover(error) => Some(error),
             Self::Thread(error) => Some(error),
+            Self::Restore { why, .. } => Some(why),
             Self::Missing(_)
             | Self::Options(_)
             | Self::Unfit(_)
             | Self::Groups(_)
             | Self::Replicas { .. }
-            | Self::Frames { .. }
-            | Self::Trimmed(_) => None,
+            | Self::Frames { .. } => None,
         }
     }
 }
@@ -280,6 +322,14 @@ pub enum StopReason {
     /// The state machine panicked, or broke its contract, in this slot.
     Apply {
         /// The slot.
+        slot: Slot,
+        /// What happened.
+        what: String,
+    },
+    /// The state machine could not be restored from a snapshot that came from a peer, and may hold a part
+    /// of it. The snapshot is durable: the next start restores it.
+    Restore {
+        /// The snapshot's slot.
         slot: Slot,
         /// What happened.
         what: String,
@@ -304,6 +354,9 @@ impl fmt::Display for StopReason {
             Self::Halt(halt) => halt.fmt(f),
             Self::Storage(error) => write!(f, "storage failed: {error}"),
             Self::Apply { slot, what } => write!(f, "the state machine failed in {slot}: {what}"),
+            Self::Restore { slot, what } => {
+                write!(f, "the state machine was not restored from the snapshot of {slot}: {what}")
+            }
             Self::Undecodable { slot, what } => write!(
                 f,
                 "a command in {slot} does not decode, another release may have written it: {what}"

@@ -14,11 +14,14 @@ use std::time::{Duration, Instant};
 use paxos_core::durable::{Durable, WriteBatch};
 use paxos_core::ids::Time;
 use paxos_core::output::LoadTicket;
-use paxos_core::port::{Blocking, LoadRange, Loaded, Recovered, Room, Storage};
+use paxos_core::port::{Blocking, LoadRange, Loaded, Recovered, Room, SnapshotStore, Storage};
+use paxos_core::snapshot::SnapshotMeta;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{StartError, StopReason, panic_words};
 use crate::metrics::Meters;
+use crate::snapshot::duty::Given;
+use crate::snapshot::shelf::Brought;
 
 /// What the storage is to do.
 #[derive(Debug)]
@@ -32,7 +35,22 @@ pub(crate) enum Job {
 pub(crate) enum Done {
     Durable(Vec<Durable>, Room),
     Loaded(LoadTicket, Loaded),
+    /// The state machine's task gave an image, or said why not.
+    Given(Given),
+    /// The thread of the snapshots did something.
+    Brought(Brought),
+    /// The state machine jumped to this snapshot, or was beyond it.
+    Restored(SnapshotMeta),
     Failed(StopReason),
+}
+
+/// What the storage holds at the start.
+pub(crate) struct Found {
+    pub(crate) journal: Journal,
+    pub(crate) groups: Vec<Recovered>,
+    pub(crate) snapshots: Option<Box<dyn SnapshotStore>>,
+    /// Resolves when the journal's thread ends, if there is one.
+    pub(crate) end: Option<oneshot::Receiver<()>>,
 }
 
 /// What the node's task knows of writes under way: how long the storage has been silent.
@@ -91,19 +109,19 @@ pub(crate) struct Desk {
 }
 
 impl Journal {
-    /// Recovers the storage and gives it its place. What the thread does is sent to `done`; when it
-    /// ends, the receiver that is returned resolves.
+    /// Recovers the storage and gives it its place. What the thread does is sent to `done`.
     pub(crate) async fn start(
         mut storage: Box<dyn Storage>,
         nonce: u32,
         meters: Arc<Meters>,
         done: mpsc::UnboundedSender<Done>,
-    ) -> Result<(Self, Vec<Recovered>, Option<oneshot::Receiver<()>>), StartError> {
+    ) -> Result<Found, StartError> {
         match storage.blocking() {
             Blocking::Never => {
-                let recovered = storage.recover(nonce).map_err(StartError::Storage)?;
-                let desk = Desk { storage, meters, failed: false };
-                Ok((Self::Inline(desk), recovered, None))
+                let groups = storage.recover(nonce).map_err(StartError::Storage)?;
+                let snapshots = storage.snapshots();
+                let journal = Self::Inline(Desk { storage, meters, failed: false });
+                Ok(Found { journal, groups, snapshots, end: None })
             }
             Blocking::Device => {
                 let (jobs, queue) = std_mpsc::channel();
@@ -111,6 +129,7 @@ impl Journal {
                 let (ended, end) = oneshot::channel();
                 let body = move || {
                     let result = storage.recover(nonce);
+                    let result = result.map(|groups| (groups, storage.snapshots()));
                     let failed = result.is_err();
                     if first.send(result).is_ok() && !failed {
                         let desk = Desk { storage, meters, failed };
@@ -123,13 +142,13 @@ impl Journal {
                     .name("paxos-journal".to_owned())
                     .spawn(body)
                     .map_err(StartError::Thread)?;
-                let recovered = recovered
+                let (groups, snapshots) = recovered
                     .await
                     .map_err(|_| {
                         StartError::Thread(std::io::Error::other("it panicked in recovery"))
                     })?
                     .map_err(StartError::Storage)?;
-                Ok((Self::Queue(jobs), recovered, Some(end)))
+                Ok(Found { journal: Self::Queue(jobs), groups, snapshots, end: Some(end) })
             }
         }
     }

@@ -121,6 +121,8 @@
 //! journal's thread syncs the log. Chosen slots go in order to the task that owns the state
 //! machine, which applies each batch by one call and answers whoever waits.
 
+#[cfg(all(unix, feature = "ctl"))]
+pub mod admin;
 pub mod codec;
 pub mod error;
 pub mod machine;
@@ -154,6 +156,7 @@ mod remote;
 mod router;
 mod session;
 mod shared;
+mod snapshot;
 mod submit;
 mod succession;
 mod trace;
@@ -178,13 +181,14 @@ pub use paxos_core::message::Connectivity;
 pub use paxos_core::output::{Halt, RecoverError, Role, Status};
 pub use paxos_core::port::{Format, Room, StorageError};
 pub use paxos_core::quorum::QuorumRule;
+pub use paxos_core::snapshot::ImageDigest;
 
 pub use crate::applied::{AppliedSlot, AppliedStream, StreamEnd};
 pub use crate::builder::Builder;
 pub use crate::client::{Applied, Client, Consistency, Delivery, SessionRequest};
 pub use crate::codec::{CodecError, CommandCodec, Postcard};
 pub use crate::error::{
-    ClientError, Rejection, StartError, StopReason, TransferError, Uncertainty,
+    ClientError, MakeSnapshotError, Rejection, StartError, StopReason, TransferError, Uncertainty,
 };
 pub use crate::machine::{Batch, SnapshotError, SnapshotStream, StateMachine};
 pub use crate::memory::{MemoryFaults, MemoryNetwork, MemoryTransport};
@@ -194,4 +198,5 @@ pub use crate::options::NodeOptions;
 pub use crate::remote::client::{ConnectError, RemoteClient, RemoteOptions};
 pub use crate::remote::serve::{ServeOptions, Serving, ServingStatus};
 pub use crate::shared::{Leadership, NodeEventState, NodeStatus};
+pub use crate::snapshot::{Receiving, Sending, SnapshotInfo, SnapshotStatus};
 pub use crate::trace::{TraceFile, TraceSink};

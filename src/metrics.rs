@@ -39,8 +39,8 @@ impl Cell {
 
 macro_rules! meters {
     (
-        cells { $($(#[$cell_doc:meta])* $cell:ident,)* }
-        histograms { $($(#[$histogram_doc:meta])* $histogram:ident,)* }
+        cells { $($(#[doc = $cell_doc:literal])* $cell:ident,)* }
+        histograms { $($(#[doc = $histogram_doc:literal])* $histogram:ident,)* }
     ) => {
         /// What is counted as it happens.
         #[derive(Debug)]
@@ -75,13 +75,15 @@ macro_rules! meters {
             pub core: Counters,
             /// What the transport counted: frames, bytes, drops by reason.
             pub transport: TransportCounters,
-            $($(#[$cell_doc])* pub $cell: u64,)*
-            $($(#[$histogram_doc])* pub $histogram: Distribution,)*
+            $($(#[doc = $cell_doc])* pub $cell: u64,)*
+            $($(#[doc = $histogram_doc])* pub $histogram: Distribution,)*
         }
 
         impl Metrics {
-            fn cells(&self) -> Vec<(&'static str, u64)> {
-                vec![$((stringify!($cell), self.$cell),)*]
+            /// Names and values of what is counted here, and the words above; those of a gauge, which may
+            /// fall, begin with `Gauge:`.
+            pub(crate) fn cells(&self) -> Vec<(&'static str, u64, &'static str)> {
+                vec![$((stringify!($cell), self.$cell, concat!($($cell_doc),*)),)*]
             }
         }
     };
@@ -150,6 +152,16 @@ meters! {
         dropped_down,
         /// Messages not sent because they exceed the transport's frames.
         dropped_too_large,
+        /// Snapshots of this node's own making that became durable.
+        snapshots_made,
+        /// Snapshots of peers that became durable here.
+        snapshots_received,
+        /// Those of them that the state machine and the replica jumped to.
+        snapshots_restored,
+        /// Bytes of snapshots sent to peers.
+        snapshot_bytes_sent,
+        /// Bytes of snapshots that came from peers, repeated ones included.
+        snapshot_bytes_received,
         /// Reads of the log.
         loads,
         /// How often the node woke up.
@@ -183,7 +195,8 @@ impl fmt::Display for Metrics {
             ("frames_received", transport.frames_received),
             ("bytes_received", transport.bytes_received),
         ];
-        for (name, value) in self.cells().into_iter().chain(more) {
+        let cells = self.cells().into_iter().map(|(name, value, _)| (name, value));
+        for (name, value) in cells.chain(more) {
             writeln!(f, "{name:<22} {value:>14}")?;
         }
         writeln!(

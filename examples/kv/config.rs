@@ -19,7 +19,7 @@ use paxos::{ClusterId, Consistency, Epoch, Format, GroupId, ReplicaId};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::limits::{LEASE_DRIFT_PPM, LEASE_MILLIS};
+use crate::limits::{LEASE_DRIFT_PPM, LEASE_MILLIS, SNAPSHOT_MIB_DEFAULT};
 
 /// The name of the file in a replica's directory.
 pub(crate) const FILE: &str = "config.toml";
@@ -43,8 +43,12 @@ pub(crate) struct Settings {
     pub(crate) file: PathBuf,
     /// What reads are answered from: an option, and not in the file.
     pub(crate) reads: Consistency,
+    /// How many MiB of log lie between two snapshots: an option, and not in the file.
+    pub(crate) snapshot_mib: u64,
     /// Where the replica's events are written, if anywhere: an option, and not in the file.
     pub(crate) trace_out: Option<PathBuf>,
+    /// The admin socket, if an option says where it is; else it is in the replica's directory.
+    pub(crate) admin: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -143,7 +147,9 @@ fn understand(text: &str, dir: &Path) -> Result<Settings, Mistake> {
         key: dir.join(file.key),
         file: dir.join(FILE),
         reads: Consistency::default(),
+        snapshot_mib: SNAPSHOT_MIB_DEFAULT,
         trace_out: None,
+        admin: None,
     })
 }
 

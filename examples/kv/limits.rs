@@ -62,3 +62,8 @@ const _: () = assert!(
 // Idle connections alone do not use up what active ones need.
 const _: () = assert!(CONNECTIONS_MAX * 2 * READ_BYTES_MIN < BUFFERS_BYTES_MAX);
 const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX + 128 < REQUEST_BYTES_MAX);
+
+/// How many MiB of log may lie between two snapshots.
+pub(crate) const SNAPSHOT_MIB: RangeInclusive<u64> = 1..=65_536;
+/// How many do if nothing is said.
+pub(crate) const SNAPSHOT_MIB_DEFAULT: u64 = 64;

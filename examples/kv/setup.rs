@@ -18,6 +18,7 @@ use paxos::storage::Wal;
 use paxos::{ClusterId, Consistency, Format, GroupId, Member, Membership, ReplicaId};
 
 use crate::config::{self, FILE, Settings};
+use crate::limits::SNAPSHOT_MIB_DEFAULT;
 use crate::replica::wal_options;
 
 const KEY_FILE: &str = "key.pem";
@@ -140,7 +141,9 @@ fn write_home(
         key: home.join(KEY_FILE),
         file: home.join(FILE),
         reads: Consistency::default(),
+        snapshot_mib: SNAPSHOT_MIB_DEFAULT,
         trace_out: None,
+        admin: None,
     };
     fs::write(&settings.file, settings.text(DATA_DIR, KEY_FILE))
         .map_err(|error| cannot("write", &settings.file, &error))?;

@@ -328,6 +328,7 @@ impl Node {
                 | Output::QuorumReadsLost { .. } => {
                     out.fault("nobody reads here".to_owned());
                 }
+                Output::SnapshotWanted { .. } => out.fault("nobody trims here".to_owned()),
                 Output::Halt(reason) => out.fault(format!("{} halts: {reason}", self.id())),
                 Output::Idle { .. } => return,
             }

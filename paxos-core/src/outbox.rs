@@ -31,6 +31,7 @@ enum Effect {
     ReadsLost { through: ReadTicket },
     QuorumReadsReady { through: ReadTicket, point: Slot },
     QuorumReadsLost { through: ReadTicket, reason: QuorumReadLoss },
+    SnapshotWanted { from: ReplicaId, above: Slot },
 }
 
 /// Who gets a gated message: peers, or this replica itself.
@@ -285,6 +286,15 @@ impl Outbox {
         self.effects.push_back(Effect::QuorumReadsLost { through, reason });
     }
 
+    pub(crate) fn want_snapshot(&mut self, from: ReplicaId, above: Slot) {
+        self.effects.push_back(Effect::SnapshotWanted { from, above });
+    }
+
+    /// The state machine includes by a snapshot what was still to be handed to it.
+    pub(crate) fn drop_applies(&mut self) {
+        self.effects.retain(|effect| !matches!(effect, Effect::Apply { .. }));
+    }
+
     /// Stops everything: nothing that is queued, or comes later, leaves any more, but for a last
     /// fact to remember.
     pub(crate) fn halt(&mut self, halt: Halt, last: Option<Write>) {
@@ -378,6 +388,7 @@ impl Outbox {
             Effect::QuorumReadsLost { through, reason } => {
                 Output::QuorumReadsLost { through, reason }
             }
+            Effect::SnapshotWanted { from, above } => Output::SnapshotWanted { from, above },
         })
     }
 

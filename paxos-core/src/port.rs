@@ -155,11 +155,13 @@ impl std::error::Error for StorageError {
 /// Everything in a batch whose [`Durable`] was returned survives the loss of power. Batches of a
 /// group survive in order: never a later one without all earlier ones.
 pub trait Storage: Send {
-    /// Reads back what earlier lives left, the newest snapshot's facts among it, and makes a new incarnation durable: the first
-    /// ([`Incarnation::first`]) of a directory that was never started, else the one that follows
-    /// the last ([`Incarnation::following`]). Called once, before anything else. What it returns is
-    /// itself durable when it returns. Fails with [`StorageError::Refused`] if a
-    /// [`crate::durable::Write::Refused`] was ever written.
+    /// Reads back what earlier lives left, the newest snapshot's facts among it, and makes a new
+    /// incarnation durable: the first ([`Incarnation::first`]) of a directory that was never
+    /// started, else the one that follows the last ([`Incarnation::following`]). Called once, before
+    /// anything else. What it returns is itself durable when it returns. The snapshot is one whose
+    /// image was found whole; where the newest is damaged an older one takes its place, if the log
+    /// goes on from there, else it fails with [`StorageError::Corrupt`]. Fails with
+    /// [`StorageError::Refused`] if a [`crate::durable::Write::Refused`] was ever written.
     fn recover(&mut self, nonce: u32) -> Result<Vec<Recovered>, StorageError>;
 
     /// Writes all batches, of however many groups, with one write and one sync, and returns their
@@ -189,18 +191,29 @@ pub trait Storage: Send {
 // Snapshots
 
 /// Keeps snapshots of all groups of one replica. Used beside [`Storage`], from a thread of its own,
-/// so that a large image delays no vote. An error is final for the image that it struck; others, and
-/// the log, may go on.
+/// so that a large image delays no vote. An error is final for the image that it struck, which is
+/// forgotten and gives its space back; others, and the log, go on.
+///
+/// Of each group one image of this replica's own is being made at most, and one of a peer's is being
+/// received: the writer of an earlier one fails with [`StorageError::Mismatch`].
 pub trait SnapshotStore: Send {
-    /// The finished snapshots of a group, oldest first. Reads no image.
+    /// The finished snapshots of a group, oldest first, one of a slot. Reads no image.
     fn list(&mut self, group: GroupId) -> Result<Vec<SnapshotMeta>, StorageError>;
 
     /// Begins an image of this replica's own making. What is unfinished of earlier ones is gone.
     fn create(&mut self, group: GroupId) -> Result<Box<dyn SnapshotWriter>, StorageError>;
 
-    /// Goes on with an image that comes from a peer, or begins it: what an earlier life received of the
-    /// same one is still there, as far as it was synced. What was received of another one is gone.
+    /// Goes on with an image that comes from a peer, or begins it: what an earlier life received of
+    /// the same one is still there, as far as it was synced. What was received of another one is
+    /// gone. May read and write all that is held.
     fn receive(&mut self, meta: &SnapshotMeta) -> Result<Box<dyn SnapshotWriter>, StorageError>;
+
+    /// What an earlier life, or this one, began to receive and did not finish: whoever asks peers for
+    /// this image again need not fetch what is held of it. It is forgotten once one that includes as
+    /// much is finished. A store that keeps nothing unfinished says `None`.
+    fn unfinished(&mut self, _group: GroupId) -> Result<Option<SnapshotMeta>, StorageError> {
+        Ok(None)
+    }
 
     /// Opens a finished one, or `None` if it was removed meanwhile.
     fn open(
@@ -208,23 +221,26 @@ pub trait SnapshotStore: Send {
         meta: &SnapshotMeta,
     ) -> Result<Option<Box<dyn SnapshotReader>>, StorageError>;
 
-    /// Removes the finished snapshots of a group below this slot, but never the newest one. Those that
-    /// are open can be read to their end.
+    /// Removes the finished snapshots of a group below this slot, but never the newest one. Those
+    /// that are open can be read to their end.
     fn remove_below(&mut self, group: GroupId, slot: Slot) -> Result<(), StorageError>;
 }
 
 /// An image that is being written. Dropped unfinished, it is no snapshot; what was received of it may
 /// be gone on with.
 pub trait SnapshotWriter: Send {
-    /// How many bytes it holds, earlier lives' included.
+    /// How many bytes it holds, earlier lives' included. The next byte to be written is this one.
     fn held(&self) -> u64;
 
-    /// Writes the next bytes, and syncs now and then.
+    /// Writes the next bytes, and syncs now and then. More than a peer offered is
+    /// [`StorageError::Corrupt`].
     fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError>;
 
-    /// Makes the image a snapshot: once this returns it survives the loss of power, as a whole. Fails
-    /// with [`StorageError::Corrupt`], and forgets what it holds, if length or digest are not those of
-    /// `meta`.
+    /// Makes the image a snapshot: once this returns it survives the loss of power, as a whole, and
+    /// takes the place of another one of its slot. Fails with [`StorageError::Corrupt`], and forgets
+    /// what it holds, if length or digest are not those of `meta`; with [`StorageError::Mismatch`]
+    /// if `meta` is not what was received, or makes no sense. After an error it survives as a whole
+    /// or not at all, and is not listed.
     fn finish(self: Box<Self>, meta: &SnapshotMeta) -> Result<(), StorageError>;
 
     /// Length and digest of what it holds.

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::stream::{self, StreamExt};
 use paxos_core::config::Config;
 use paxos_core::ids::{
     ClusterId, GroupId, Incarnation, LogClock, ReplicaId, RequestNumber, SessionId, SessionTtl,
@@ -19,9 +20,11 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::codec::Postcard;
 use crate::lanes::Load;
+use crate::machine::SnapshotStream;
 use crate::metrics::Meters;
 use crate::options::NodeOptions;
 use crate::shared::Published;
+use crate::snapshot::tests::meta;
 
 type Log = Arc<Mutex<Vec<(Slot, u64)>>>;
 
@@ -52,6 +55,20 @@ impl StateMachine for Scribe {
     fn applied(&self) -> Slot {
         self.applied
     }
+
+    async fn snapshot(&self) -> Result<SnapshotStream, SnapshotError> {
+        let log = self.log.lock().unwrap().clone();
+        let bytes =
+            postcard::to_stdvec(&log.iter().map(|(_, command)| *command).collect::<Vec<_>>());
+        Ok(stream::iter([Ok(Bytes::from(bytes.unwrap()))]).boxed())
+    }
+
+    async fn restore(&mut self, slot: Slot, from: SnapshotStream) -> Result<(), SnapshotError> {
+        let pieces: Vec<_> = from.map(Result::unwrap).collect().await;
+        let commands: Vec<u64> = postcard::from_bytes(&pieces.concat()).unwrap();
+        *self.log.lock().unwrap() = commands.into_iter().map(|command| (slot, command)).collect();
+        Ok(())
+    }
 }
 
 const OWN: ClientId = ClientId::new(9);
@@ -61,6 +78,7 @@ const SESSION: SessionId = SessionId::new(5);
 struct Bed {
     applier: Applier<Scribe>,
     items: mpsc::UnboundedSender<Item<ReplyTo<Scribe>>>,
+    told: mpsc::UnboundedReceiver<Done>,
     log: Log,
     slot: Slot,
 }
@@ -84,18 +102,39 @@ impl Bed {
         let options = NodeOptions::default();
         let shared = Shared::new(&options, &config, clock, meters, published);
         let (items, taken) = mpsc::unbounded_channel();
-        let (done, _) = mpsc::unbounded_channel();
+        let (done, told) = mpsc::unbounded_channel();
         let machine = Scribe { applied: Slot::new(included), log: Arc::clone(log) };
-        let applier = Applier::new(machine, Arc::new(Postcard), OWN, taken, done, Arc::new(shared));
-        Self { applier, items, log: Arc::clone(log), slot: Slot::ZERO }
+        let (table, codec) = (SessionTable::new(Bounds::default()), Arc::new(Postcard));
+        let applier = Applier::new(machine, table, codec, OWN, taken, done, Arc::new(shared));
+        Self { applier, items, told, log: Arc::clone(log), slot: Slot::ZERO }
     }
 
     /// The next slot, with these commands.
     async fn apply(&mut self, commands: Vec<Command>) {
         self.slot = self.slot.next();
         let batch = paxos_core::value::Batch::new(LogClock::from_millis(10), commands);
-        self.applier.side.values.push_back((self.slot, Value::Batch(batch)));
+        self.applier.side.work.push_back(Work::Value(self.slot, Value::Batch(batch)));
         self.applier.apply_all().await.unwrap();
+    }
+
+    /// Gives the work to the applier, and has it done.
+    async fn work(&mut self, work: impl IntoIterator<Item = Work>) {
+        self.applier.side.work.extend(work);
+        self.applier.apply_all().await.unwrap();
+    }
+
+    /// The snapshot of the present state, as another node gets it.
+    async fn snapshot(&mut self) -> (SnapshotMeta, Image) {
+        self.work([Work::Image { above: Slot::ZERO }]).await;
+        let Ok(Done::Given(Given::Image(head, image))) = self.told.try_recv() else {
+            panic!("no image");
+        };
+        let (slot, clock) = (head.slot, head.clock);
+        let mut bytes = vec![head.encode()];
+        bytes.extend(image.0.map(Result::unwrap).collect::<Vec<_>>().await);
+        let bytes = bytes.concat();
+        let meta = SnapshotMeta { slot, clock, ..meta(slot.number(), bytes.len() as u64) };
+        (meta, Image(stream::iter([Ok(Bytes::from(bytes))]).boxed()))
     }
 
     fn written(&self) -> Vec<u64> {
@@ -195,4 +234,54 @@ async fn each_request_is_answered_by_its_fate() {
     let acknowledged = Err(ClientError::Rejected(Rejection::StaleRequest));
     assert_eq!(stale.try_recv().unwrap(), acknowledged);
     assert_eq!(bed.written(), [100, 200]);
+}
+
+/// A value of one command, which a client of another node sent.
+fn value(slot: u64, command: u64) -> Work {
+    let payload = postcard::to_stdvec(&command).unwrap();
+    let command = Command::apply(ClientId::new(1), RequestNumber::new(command), payload.into());
+    let batch = paxos_core::value::Batch::new(LogClock::from_millis(10), vec![command]);
+    Work::Value(Slot::new(slot), Value::Batch(batch))
+}
+
+/// r35: a snapshot is restored in its turn among the values; those that were on their way and are in it
+/// are not applied again, and those after it are.
+#[tokio::test]
+async fn r35_a_snapshot_takes_its_turn_and_what_it_includes_is_not_applied_again() {
+    let (peer_log, own_log) = (Log::default(), Log::default());
+    let mut peer = Bed::new(0, &peer_log);
+    peer.work((1..=5).map(|slot| value(slot, slot * 100))).await;
+    let (meta, image) = peer.snapshot().await;
+    assert_eq!(meta.slot, Slot::new(5));
+    let mut own = Bed::new(0, &own_log);
+    let mut told = own.wait(7);
+    own.applier
+        .side
+        .waiters
+        .given(Numbers { first: 7, count: 1 }, Some(Ballot::new(1, ReplicaId::new(1))));
+    let before = (1..=2).map(|slot| value(slot, slot * 100));
+    let restore = [Work::Restore(meta.clone(), image)];
+    let late = (3..=7).map(|slot| value(slot, slot * 100));
+    own.work(before.chain(restore).chain(late)).await;
+    assert_eq!(own.written(), [100, 200, 300, 400, 500, 600, 700]);
+    assert_eq!(own.applier.applied, Slot::new(7));
+    assert_eq!(told.try_recv().unwrap(), Err(ClientError::Unknown(Uncertainty::Skipped)));
+    assert!(matches!(own.told.try_recv(), Ok(Done::Restored(restored)) if restored == meta));
+    // One that comes late changes nothing.
+    let (meta, image) = peer.snapshot().await;
+    own.work([Work::Restore(meta, image)]).await;
+    assert_eq!((own.written().len(), own.applier.applied), (7, Slot::new(7)));
+}
+
+/// The state of a machine that is ahead of the table of sessions is no state of the log's.
+#[tokio::test]
+async fn p35_no_image_is_given_of_a_machine_that_is_ahead() {
+    let log = Log::default();
+    let mut bed = Bed::new(3, &log);
+    bed.work([value(1, 100), value(2, 200), Work::Image { above: Slot::ZERO }]).await;
+    assert!(matches!(bed.told.try_recv(), Ok(Done::Given(Given::Nothing(_)))));
+    bed.work([value(3, 300), Work::Image { above: Slot::new(3) }]).await;
+    assert!(matches!(bed.told.try_recv(), Ok(Done::Given(Given::Unchanged))));
+    bed.work([Work::Image { above: Slot::ZERO }]).await;
+    assert!(matches!(bed.told.try_recv(), Ok(Done::Given(Given::Image(..)))));
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod admin;
 mod host_applied;
 mod host_cluster;
 mod host_config;
@@ -15,6 +16,7 @@ mod host_reads;
 mod host_remote;
 mod host_sessions;
 mod host_silence;
+mod host_snapshots;
 mod host_stops;
 mod host_transfer;
 #[path = "../programs/examples.rs"]

@@ -1,14 +1,16 @@
 //! A cluster in one process, and a state machine that remembers what it was told.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use futures::stream::{self, StreamExt};
 use paxos::storage::MemoryStorage;
 use paxos::{
-    Batch, Client, ClientError, ClusterId, Config, Format, GroupId, Membership, MemoryNetwork,
-    Node, NodeOptions, Rejection, ReplicaId, Slot, StateMachine, async_trait,
+    Batch, Bytes, Client, ClientError, ClusterId, Config, Format, GroupId, Membership,
+    MemoryNetwork, Node, NodeOptions, Rejection, ReplicaId, Slot, SnapshotError, SnapshotStream,
+    StateMachine, async_trait,
 };
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +44,10 @@ pub(crate) struct Kept {
     pub(crate) applied: AtomicU64,
     pub(crate) counts: Mutex<BTreeMap<u64, u64>>,
     pub(crate) slots: Mutex<Vec<Slot>>,
+    /// The snapshots that it was restored from.
+    pub(crate) restored: Mutex<Vec<Slot>>,
+    /// Whether it makes no snapshots.
+    pub(crate) mute: AtomicBool,
 }
 
 #[async_trait]
@@ -78,6 +84,29 @@ impl StateMachine for Marks {
 
     fn applied(&self) -> Slot {
         Slot::new(self.included)
+    }
+
+    async fn snapshot(&self) -> Result<SnapshotStream, SnapshotError> {
+        if self.kept.mute.load(Ordering::SeqCst) {
+            return Err(SnapshotError::NotSupported);
+        }
+        let counts = self.counts.clone();
+        let pieces = counts.into_iter().map(|(name, count)| {
+            Ok(Bytes::from([name.to_le_bytes(), count.to_le_bytes()].concat()))
+        });
+        Ok(stream::iter(pieces).boxed())
+    }
+
+    async fn restore(&mut self, slot: Slot, mut from: SnapshotStream) -> Result<(), SnapshotError> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = from.next().await {
+            bytes.extend_from_slice(&piece.map_err(SnapshotError::Io)?);
+        }
+        let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
+        let pairs = bytes.chunks_exact(16).map(|pair| (number(&pair[..8]), number(&pair[8..])));
+        self.counts = pairs.collect();
+        self.kept.restored.lock().unwrap().push(slot);
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The program as processes: started, watched, killed.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, UdpSocket};
@@ -21,7 +22,7 @@ pub(crate) fn binary() -> &'static Path {
 }
 
 /// Runs the program to its end.
-pub(crate) fn run<A: AsRef<std::ffi::OsStr>>(arguments: &[A]) -> Output {
+pub(crate) fn run<A: AsRef<OsStr>>(arguments: &[A]) -> Output {
     let mut child = Command::new(binary());
     child.args(arguments).stdin(Stdio::null());
     child.output().unwrap()
@@ -52,7 +53,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn start<A: AsRef<std::ffi::OsStr>>(arguments: &[A]) -> Self {
+    pub(crate) fn start<A: AsRef<OsStr>>(arguments: &[A]) -> Self {
         let mut child = Command::new(binary())
             .args(arguments)
             .stdin(Stdio::null())
@@ -168,8 +169,16 @@ impl Cluster {
     }
 
     pub(crate) fn start(&mut self, id: u16) {
+        self.start_with(id, &[]);
+    }
+
+    /// Starts a replica with more arguments.
+    pub(crate) fn start_with(&mut self, id: u16, more: &[&str]) {
         let home = self.home(id);
-        let process = Process::start(&["serve".as_ref(), home.as_os_str()]);
+        let more = more.iter().map(OsStr::new);
+        let arguments: Vec<_> =
+            ["serve".as_ref(), home.as_os_str()].into_iter().chain(more).collect();
+        let process = Process::start(&arguments);
         self.processes[usize::from(id) - 1] = Some(process);
     }
 
@@ -189,9 +198,14 @@ impl Cluster {
 
     /// A line of `INFO paxos`; `None` if the replica does not answer.
     pub(crate) fn info(&self, id: u16, name: &str) -> Option<String> {
+        self.info_of("paxos", id, name)
+    }
+
+    /// A line of a section of `INFO`.
+    pub(crate) fn info_of(&self, section: &str, id: u16, name: &str) -> Option<String> {
         let address = ("127.0.0.1", self.port(id));
         let mut client = Client::connect(address, PATIENCE).ok()?;
-        let Answer::Bulk(text) = client.say("INFO paxos").ok()? else {
+        let Answer::Bulk(text) = client.say(&format!("INFO {section}")).ok()? else {
             return None;
         };
         let text = String::from_utf8(text).unwrap();

@@ -37,6 +37,7 @@ mod samples;
 mod scripts;
 mod sessions;
 mod single;
+mod snapshots;
 mod traces;
 mod transfer;
 mod values;

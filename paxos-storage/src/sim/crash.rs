@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use paxos_core::durable::{Durable, WriteBatch};
 use paxos_core::port::{
-    Blocking, Format, LoadRange, Loaded, Recovered, Room, Storage, StorageError,
+    Blocking, Format, LoadRange, Loaded, Recovered, Room, SnapshotStore, Storage, StorageError,
 };
 use paxos_core::sim::{CrashStorage, DiskFault, Rng};
 
 use super::{SECTOR_LEN, SimFs, SimOp};
-use crate::{SEGMENT_BYTES_MIN, Wal, WalOptions};
+use crate::{SEGMENT_BYTES_MIN, SNAPSHOT_BLOCK_BYTES_MIN, Wal, WalOptions};
 
 const DIR: &str = "/replica";
 /// A start that the power cuts short makes fewer changes than this; one with more survives it.
@@ -87,8 +87,12 @@ impl SimWal {
 
     fn start(&mut self, nonce: u32) -> Result<Vec<Recovered>, StorageError> {
         self.wal = None;
-        let options =
-            WalOptions { segment_bytes: SEGMENT_BYTES_MIN, spares: 1, ..WalOptions::default() };
+        let options = WalOptions {
+            segment_bytes: SEGMENT_BYTES_MIN,
+            spares: 1,
+            snapshot_block_bytes: SNAPSHOT_BLOCK_BYTES_MIN,
+            ..WalOptions::default()
+        };
         let mut wal = Wal::open_or_format_on(self.fs.clone(), DIR, &self.format, options)?;
         let recovered = wal.recover(nonce)?;
         self.wal = Some(wal);
@@ -223,6 +227,12 @@ impl Storage for SimWal {
 
     fn blocking(&self) -> Blocking {
         Blocking::Never
+    }
+
+    /// On the same disk. Whoever holds it drops it, with all its writers, before the next life
+    /// begins: names are not guarded against the calls of a process that is dead.
+    fn snapshots(&mut self) -> Option<Box<dyn SnapshotStore>> {
+        self.running().snapshots()
     }
 }
 

@@ -221,6 +221,7 @@ impl World {
                     let later = ReadTicket::new(through.number() + 1);
                     node.quorum_reads = node.quorum_reads.split_off(&later);
                 }
+                Output::SnapshotWanted { from, .. } => panic!("{from} trimmed nothing"),
                 Output::Halt(Halt::Removed { epoch, .. }) => {
                     self.judge.may_stop(of, epoch);
                     self.met.removed += 1;

@@ -262,7 +262,7 @@ mod tests {
         let mut counters = Counters::default();
         (counters.campaigns, counters.dropped_beyond_window) = (3, 5);
         let shown = core(&counters);
-        assert_eq!((shown[0].2, shown[28].2), (3, 5));
+        assert_eq!((shown[0].2, shown[32].2), (3, 5));
         assert_eq!(shown.iter().map(|(.., value)| value).sum::<u64>(), 8);
         let meters = Meters::new();
         meters.forwards_sent.add(7);

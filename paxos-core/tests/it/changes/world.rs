@@ -554,11 +554,11 @@ impl World {
 /// Reads up to this ticket got this point. Returns how many.
 fn served(reads: &mut BTreeMap<ReadTicket, Slot>, through: ReadTicket, point: Slot) -> u64 {
     let later = reads.split_off(&ReadTicket::new(through.number() + 1));
-    let ready = std::mem::replace(reads, later);
-    for (ticket, known) in &ready {
+    let answered = std::mem::replace(reads, later);
+    for (ticket, known) in &answered {
         assert!(point >= *known, "the point of read {ticket:?} is stale");
     }
-    ready.len() as u64
+    answered.len() as u64
 }
 
 fn count(membership: &Membership) -> usize {

@@ -162,6 +162,40 @@ fn n3_p26_r33_a_log_that_begins_after_the_newest_snapshot_is_refused() {
     assert_eq!((tail.trimmed, tail.applied, tail.committed), (slot(3), slot(5), slot(5)));
 }
 
+/// **N8** A snapshot that is damaged, or that the state machine cannot be restored from, does not count when
+/// a replica starts: an older one is the newest then, if the log has every slot above that. If there is none,
+/// the replica does not start.
+///
+/// Which one that is, storage and host find out; here it is one like any other.
+#[test]
+fn n8_an_older_snapshot_serves_where_the_log_reaches_back_to_it() {
+    let mut bed = holding(&["a", "b", "c", "d"]);
+    for at in [2, 4] {
+        bed.replica.handle_snapshot(&meta(at));
+    }
+    bed.replica.trim(slot(2)).unwrap();
+    bed.drain();
+    bed.sync();
+    let mut recovered = remembered(1, &members(3, 8), &bed.disk);
+    recovered.snapshot = Some(meta(2));
+    let mut again = Bed::start(recovered, Config::default());
+    let status = again.replica.status();
+    assert_eq!((status.trimmed, status.applied), (slot(2), slot(2)));
+    assert_eq!(status.committed, slot(4), "the log says so, whatever the snapshot");
+    again.replica.handle_snapshot(&meta(2));
+    let refused = TrimError { applied: slot(2), snapshot: slot(2) };
+    assert_eq!(again.replica.trim(slot(3)), Err(refused), "the damaged one does not count");
+    assert_eq!(again.replica.accepts_snapshot(&meta(5)), Ok(()), "a peer's may take its place");
+    bed.replica.trim(slot(3)).unwrap();
+    bed.drain();
+    bed.sync();
+    let mut recovered = remembered(1, &members(3, 8), &bed.disk);
+    recovered.snapshot = Some(meta(2));
+    let refused = Replica::recover(Config::default(), recovered, Slot::ZERO, 7, Time::ZERO).err();
+    let expected = RecoverError::AppliedBelowTrim { applied: slot(2), trimmed: slot(3) };
+    assert_eq!(refused, Some(expected));
+}
+
 /// p17: A snapshot or a restart brought back an older membership (`NuRaft` 186, etcd).
 #[test]
 fn p17_a_snapshot_that_names_other_voters_is_refused() {

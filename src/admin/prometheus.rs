@@ -40,7 +40,8 @@ pub(crate) fn text(status: &StatusReport, metrics: &Metrics) -> String {
     page.summary("sync_seconds", sync, &metrics.sync, Unit::Nanoseconds);
     let round = "Time from proposing a batch to its being committed here, as leader.";
     page.summary("round_seconds", round, &metrics.round, Unit::Nanoseconds);
-    let late = "By how much a peer's heartbeat came later than one interval after the one before it.";
+    let late =
+        "By how much a peer's heartbeat came later than one interval after the one before it.";
     page.summary("heartbeat_delay_seconds", late, &metrics.heartbeat_delay, Unit::Nanoseconds);
     let commands = "Commands in a batch proposed here.";
     page.summary("batch_commands", commands, &metrics.batch_commands, Unit::One);

@@ -382,8 +382,9 @@ impl<W: Waiter> Driver<W> {
             .options
             .snapshot_interval
             .filter(|_| snapshots.maker.since.is_none() && self.shared.applied() > newest);
-        let due = interval
-            .map(|interval| snapshots.maker.last_at.after(interval).max(snapshots.maker.retry.at()));
+        let due = interval.map(|interval| {
+            snapshots.maker.last_at.after(interval).max(snapshots.maker.retry.at())
+        });
         let look = (snapshots.trimmed < newest || snapshots.known.len() > 1)
             .then(|| snapshots.looked_at.after(self.config.election_timeout));
         let times = [due, look, snapshots.senders.wake_at(), snapshots.receiver.wake_at()];

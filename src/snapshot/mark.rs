@@ -32,7 +32,9 @@ impl LogBytes {
         }
         // What comes from here on is told apart from all of it.
         let last = log.marks.back().map(|(slot, _)| *slot);
-        log.marks.extend(held.last().filter(|(slot, _)| Some(*slot) != last).map(|(slot, _)| (*slot, log.total)));
+        log.marks.extend(
+            held.last().filter(|(slot, _)| Some(*slot) != last).map(|(slot, _)| (*slot, log.total)),
+        );
         log
     }
 

@@ -179,7 +179,8 @@ impl Snapshots {
             receiver.holds(unfinished);
         }
         let (send, peers) = (options.snapshot_send_bytes_per_second, options.snapshot_senders_max);
-        let senders = Senders::new(peers, paced(chunk_bytes, send, peers, patience), send, patience);
+        let senders =
+            Senders::new(peers, paced(chunk_bytes, send, peers, patience), send, patience);
         Self {
             errands,
             known,
@@ -387,7 +388,11 @@ pub(crate) mod tests {
             receive::Act::Send(_, frame::SnapshotFrame::Read { len, .. }) => Some(*len),
             _ => None,
         };
-        assert_eq!(acts.iter().filter_map(asked).collect::<Vec<_>>(), [1_000], "an eighth of a second");
+        assert_eq!(
+            acts.iter().filter_map(asked).collect::<Vec<_>>(),
+            [1_000],
+            "an eighth of a second"
+        );
         slow.senders.read(one, name, (0, 1 << 20), &slow.known, at(0));
         let read = slow.senders.next(at(0)).unwrap();
         assert_eq!(read.len, 2_000, "an eighth of a second of half the rate");

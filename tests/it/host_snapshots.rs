@@ -370,11 +370,8 @@ async fn n8_a_snapshot_that_cannot_be_read_is_named_with_the_way_out() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p24_what_earlier_lives_left_counts_as_reserve() {
     let reserve = 200 << 10;
-    let options = NodeOptions {
-        trim_tail_slots: 1_000_000,
-        trim_reserve_bytes: reserve,
-        ..on_demand()
-    };
+    let options =
+        NodeOptions { trim_tail_slots: 1_000_000, trim_reserve_bytes: reserve, ..on_demand() };
     let mut cluster = Cluster::with(1, options).await;
     let mut last = Slot::ZERO;
     for life in 0..5 {

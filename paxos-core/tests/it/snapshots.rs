@@ -405,6 +405,29 @@ fn n6_r36_a_replica_behind_every_log_asks_for_a_snapshot() {
     assert_eq!(last, Some((Recipients::One(id(2)), fetch)));
 }
 
+/// What a peer had trimmed and not made durable is in its log again when it comes back, and costs less
+/// than its snapshot.
+#[test]
+fn n6_a_peer_that_starts_again_is_asked_for_values_again() {
+    let mut bed = Bed::new(1, 2);
+    bed.hear(&[2], |_, heartbeat| heartbeat.committed = slot(40));
+    bed.hear(&[2], |_, heartbeat| heartbeat.committed = slot(40));
+    bed.receive(id(2), gone(1, 20, 40));
+    assert_eq!(bed.wanted, [(id(2), Slot::ZERO)]);
+    bed.take_sent();
+    let mut origin = bed.origin_of(id(2));
+    origin.incarnation = origin.incarnation.following(3);
+    let mut heartbeat = bed.pulse_of_a_peer();
+    heartbeat.committed = slot(40);
+    let message = Message { origin, body: heartbeat.into() };
+    bed.replica.handle_message(id(2), message, bed.now);
+    bed.drain();
+    bed.sync();
+    bed.pass(Config::default().fetch_timeout);
+    let fetches = bed.take_sent().into_iter().filter(|(_, body)| body.name() == "Fetch").count();
+    assert_eq!((fetches, bed.wanted.len()), (1, 1));
+}
+
 /// **N7** The clock of a snapshot counts as that of a batch in its slots (V1).
 #[test]
 fn n7_new_batches_are_stamped_above_the_snapshot() {

@@ -384,9 +384,11 @@ pub(crate) mod tests {
         slow.receiver.began(Name::of(&known), 0, at(0));
         let acts = slow.receiver.take_acts();
         let name = Name::of(&known);
-        let asked = |act: &receive::Act| match act {
-            receive::Act::Send(_, frame::SnapshotFrame::Read { len, .. }) => Some(*len),
-            _ => None,
+        let asked = |act: &receive::Act| {
+            let receive::Act::Send(_, frame::SnapshotFrame::Read { len, .. }) = act else {
+                return None;
+            };
+            Some(*len)
         };
         assert_eq!(
             acts.iter().filter_map(asked).collect::<Vec<_>>(),

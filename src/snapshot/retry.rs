@@ -61,8 +61,8 @@ mod tests {
         assert!(retry.is_due(now));
         for seconds in [1, 2, 4, 8, 16, 32, 64, 64, 64] {
             assert_eq!(retry.failed(now), second * seconds);
-            assert!(!retry.is_due(now.after(second * seconds - Duration::from_nanos(1))));
             now = now.after(second * seconds);
+            assert!(!retry.is_due(now.before(Duration::from_nanos(1))));
             assert!(retry.is_due(now) && retry.at() == now);
         }
         retry.succeeded();

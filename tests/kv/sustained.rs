@@ -303,14 +303,15 @@ fn come_back(is_loaded: bool, late: Duration) {
     let (_, restored) = wait_long("a snapshot", || {
         number(&cluster, "snapshots", away, "snapshots_restored").filter(|restored| *restored > 0)
     });
-    let (_, near) = wait_long("a short lag", || {
+    let ((), near) = wait_long("a short lag", || {
         let applied = number(&cluster, "paxos", away, "applied")?;
         (applied + 1000 > number(&cluster, "paxos", leader, "committed")?).then_some(())
     });
-    let rate = (load.written() - begin.1) as f64 / begin.0.elapsed().as_secs_f64();
+    let millis = u64::try_from(begin.0.elapsed().as_millis()).unwrap().max(1);
+    let rate = (load.written() - begin.1) * 1000 / millis;
     let seen: Vec<_> = (1..=3).map(|id| (id, heartbeats(&cluster, id))).collect();
     println!(
-        "restored after {restored:.1?}, and within 1000 slots {near:.1?} later, beside {rate:.0} writes/s"
+        "restored after {restored:.1?}, and within 1000 slots {near:.1?} later, beside {rate} writes/s"
     );
     for (id, [count, p50, p99, max]) in &seen {
         let whose = if *id == away { "from its start on" } else { "from the beginning" };

@@ -287,13 +287,12 @@ pub(crate) fn assemble<M: StateMachine>(
     }
     let published = Published::first(&replica, transport.counters());
     let shared = Arc::new(Shared::new(&options, &config, Arc::clone(&clock), meters, published));
-    let client = client_id(format.replica, life);
+    let (client, patience) = (client_id(format.replica, life), config.election_timeout);
     let (requests_sender, requests) = mpsc::unbounded_channel();
     let (apply, items) = mpsc::unbounded_channel();
     let (words, told) = (Arc::clone(&codec), Arc::clone(&shared));
     let applier = Applier::new(machine, table, words, client, items, done_sender, told);
     transport.start(life);
-    let patience = config.election_timeout;
     shelf.frame_bytes_max = transport.frame_bytes_max();
     let snapshots = Snapshots::new(shelf, &options, patience, now);
     let session = OwnSession::new(client, options.session_ttl, patience);

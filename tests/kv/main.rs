@@ -52,4 +52,5 @@ mod parsing;
 mod paxosctl;
 mod refusals;
 mod snapshots;
+mod sustained;
 mod wire;

@@ -136,7 +136,7 @@ fn core(counters: &Counters) -> [Counted; 33] {
         ("gaps_filled", "Slots that a new leader filled with no-ops.", c.gaps_filled),
         ("memberships", "Memberships seen committed that govern from some slot on.", c.memberships),
         ("changes", "Changes of the membership that this leader proposed.", c.changes),
-        ("promotions", "Those that make a voter of who has caught up.", c.promotions),
+        ("promotions", "Changes of the membership that make a voter of an observer that has caught up.", c.promotions),
         ("slots_filled", "Slots filled with no-ops so that a new membership governs soon.", c.slots_filled),
         ("retransmissions", "Accepts sent again.", c.retransmissions),
         ("proposals_held_back", "Proposals not sent to a peer at once.", c.proposals_held_back),

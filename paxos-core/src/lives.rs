@@ -125,15 +125,16 @@ impl Lives {
 
     /// Takes in what the remembered life of a peer says of its disk.
     pub(crate) fn note_told(&mut self, peer: ReplicaId, body: &Body) {
-        let (promised, slot) = match body {
-            Body::Heartbeat(heartbeat) => {
-                self.told.entry(peer).or_default();
-                // What it promised may not be durable yet.
-                (None, reach(heartbeat))
-            }
-            Body::Promise(promise) => (Some(promise.ballot), Slot::ZERO),
-            Body::Accepted(accepted) => (Some(accepted.ballot), accepted.last),
-            _ => return,
+        let (promised, slot) = if let Body::Heartbeat(heartbeat) = body {
+            self.told.entry(peer).or_default();
+            // What it promised may not be durable yet.
+            (None, reach(heartbeat))
+        } else if let Body::Promise(promise) = body {
+            (Some(promise.ballot), Slot::ZERO)
+        } else if let Body::Accepted(accepted) = body {
+            (Some(accepted.ballot), accepted.last)
+        } else {
+            return;
         };
         if let Some(told) = self.told.get_mut(&peer) {
             told.promised = told.promised.max(promised);

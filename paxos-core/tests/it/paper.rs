@@ -265,11 +265,11 @@ fn d7_what_a_life_told_of_its_disk_the_next_one_tells_at_once() {
             Replica::recover(Config::default(), recovered, Slot::ZERO, 3, Time::ZERO).unwrap();
         replica.handle_timeout(Time::ZERO);
         let first = loop {
-            match replica.poll_output() {
-                Output::Send { message, .. } => break message.body,
-                Output::Idle { .. } => panic!("it sends a heartbeat at once"),
-                _ => {}
+            let output = replica.poll_output();
+            if let Output::Send { message, .. } = output {
+                break message.body;
             }
+            assert!(!matches!(output, Output::Idle { .. }), "it sends a heartbeat at once");
         };
         let Body::Heartbeat(first) = first else { panic!("{first:?} is sent before a heartbeat") };
         assert!(first.durable >= slot(snapshot_at.unwrap_or(3)), "{first:?}");

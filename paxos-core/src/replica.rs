@@ -121,7 +121,7 @@ impl Replica {
             return Err(RecoverError::NotAMember(own));
         }
         let reached = Reached::after(&recovered, applied)?;
-        let Reached { committed, applied, trimmed, snapshot, clock, roster, .. } = reached;
+        let Reached { committed, applied, trimmed, snapshot, reach, clock, roster, .. } = reached;
         let Recovered { format, incarnation, promised, votes, chosen, peers, .. } = recovered;
         let origin = Origin {
             cluster: format.cluster,
@@ -131,7 +131,6 @@ impl Replica {
             replica: own,
             incarnation,
         };
-        let reach = reached.reach;
         let votes = votes.into_iter().filter(|vote| vote.slot > committed);
         let votes = votes.map(|vote| {
             let RecoveredVote { slot, ballot, value } = vote;

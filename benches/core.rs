@@ -137,6 +137,7 @@ impl Cluster {
                 | Output::ReadsLost { .. }
                 | Output::QuorumReadsReady { .. }
                 | Output::QuorumReadsLost { .. }
+                | Output::SnapshotWanted { .. }
                 | Output::Halt(_) => unreachable!("nothing is old, read or broken"),
                 Output::Idle { .. } => break,
             }

@@ -3,13 +3,13 @@
 //! Owns: the state machine, the table of sessions, the waiting list, and the last applied slot. Knows
 //! no protocol.
 //! Invariants: (1) slots are applied in order, each once in a life, and to a state machine that
-//! includes some already the rest of them; (2) a command whose bytes do not
+//! includes some already the rest of them; a snapshot takes its place in that order; (2) a command whose bytes do not
 //! decode, or a panic of the state machine, stops the node: nothing after it is applied;
 //! (3) whoever waits is answered after the state machine returned, never before; (4) waiting
 //! requests time out while the state machine works, as long as it yields.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -19,18 +19,23 @@ use futures::FutureExt;
 use paxos_core::ballot::Ballot;
 use paxos_core::ids::{ClientId, Slot, Time};
 use paxos_core::session::{Bounds, SessionTable};
+use paxos_core::snapshot::SnapshotMeta;
 use paxos_core::value::Value;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::client::Applied;
 use crate::clock::{Alarm, Clock};
 use crate::codec::CommandCodec;
+use crate::divergence::Mark;
 use crate::error::{ClientError, Rejection, StopReason, Uncertainty, panic_words};
 use crate::journal::Done;
-use crate::machine::{Batch, StateMachine};
+use crate::machine::{Batch, SnapshotError, StateMachine};
 use crate::once::{Fate, Once};
+use crate::request::Applied;
 use crate::session::opens;
 use crate::shared::Shared;
+use crate::snapshot::duty::Given;
+use crate::snapshot::image::{self, Head};
+use crate::snapshot::shelf::Image;
 use crate::waiters::{Numbers, Waiter, Waiters, Waiting};
 
 /// How often waiting requests are looked through for those that gave up: how late a timeout may be.
@@ -62,6 +67,10 @@ pub(crate) enum Item<W> {
         /// Whether the node waits for them to be applied.
         nudge: bool,
     },
+    /// An image of the state is wanted, if it is of a slot above this one.
+    Image { above: Slot },
+    /// This snapshot takes the place of the slots up to its own.
+    Restore(SnapshotMeta, Image),
     /// The node has stopped.
     Stop,
 }
@@ -98,6 +107,14 @@ impl<M: StateMachine> Waiter for ReplyTo<M> {
 /// Is shown the table of sessions after each slot.
 pub(crate) type Onlooker = Box<dyn FnMut(Slot, &SessionTable) + Send>;
 
+/// What is done in order.
+#[derive(Debug)]
+enum Work {
+    Value(Slot, Value),
+    Image { above: Slot },
+    Restore(SnapshotMeta, Image),
+}
+
 /// The task.
 pub(crate) struct Applier<M: StateMachine> {
     machine: M,
@@ -119,7 +136,7 @@ pub(crate) struct Applier<M: StateMachine> {
 struct Side<W> {
     items: mpsc::UnboundedReceiver<Item<W>>,
     taken: Vec<Item<W>>,
-    values: VecDeque<(Slot, Value)>,
+    work: VecDeque<Work>,
     nudge: bool,
     waiters: Waiters<W>,
     /// Reads that wait for their read point to be applied.
@@ -133,9 +150,26 @@ struct Side<W> {
     shared: Arc<Shared>,
 }
 
+/// Restores the state machine, unless it includes as much already, and gives the table of sessions.
+pub(crate) async fn recall<M: StateMachine>(
+    machine: &mut M,
+    included: Slot,
+    meta: &SnapshotMeta,
+    image: Image,
+    bounds: Bounds,
+) -> Result<SessionTable, SnapshotError> {
+    let (head, rest) = image::open(image.0, meta).await?;
+    let table = head.table(bounds)?;
+    if meta.slot > included {
+        machine.restore(meta.slot, rest).await?;
+    }
+    Ok(table)
+}
+
 impl<M: StateMachine> Applier<M> {
     pub(crate) fn new(
         machine: M,
+        table: SessionTable,
         codec: Arc<dyn CommandCodec<M::Command>>,
         client: ClientId,
         items: mpsc::UnboundedReceiver<Item<ReplyTo<M>>>,
@@ -146,7 +180,7 @@ impl<M: StateMachine> Applier<M> {
         let (now, mut alarm) = (clock.now(), clock.alarm());
         alarm.set(now.after(SWEEP_INTERVAL));
         let included = machine.applied();
-        let once = Once::new(SessionTable::new(Bounds::default()), Arc::clone(&shared.meters));
+        let once = Once::new(table, Arc::clone(&shared.meters));
         Self {
             machine,
             included,
@@ -159,7 +193,7 @@ impl<M: StateMachine> Applier<M> {
             side: Side {
                 items,
                 taken: Vec::new(),
-                values: VecDeque::new(),
+                work: VecDeque::new(),
                 nudge: false,
                 waiters: Waiters::new(applied),
                 reads: BTreeMap::new(),
@@ -192,22 +226,19 @@ impl<M: StateMachine> Applier<M> {
     }
 
     async fn apply_all(&mut self) -> Result<(), StopReason> {
-        if self.side.values.is_empty() {
+        if self.side.work.is_empty() {
             return Ok(());
         }
-        while let Some((slot, value)) = self.side.values.pop_front() {
-            assert_eq!(slot, self.applied.next(), "slots are applied in order");
-            match value {
-                Value::Noop | Value::Membership(_) => self.skip(slot),
-                Value::Batch(batch) => self.apply_batch(slot, &batch).await?,
+        while let Some(work) = self.side.work.pop_front() {
+            match work {
+                // It was on its way when a snapshot that includes it was restored.
+                Work::Value(slot, _) if slot <= self.applied => continue,
+                Work::Value(slot, value) => self.apply_value(slot, &value).await?,
+                Work::Image { above } => self.give_image(above).await?,
+                Work::Restore(meta, image) => self.restore(meta, image).await?,
             }
-            self.applied = slot;
-            if let Some(onlooker) = &mut self.onlooker {
-                onlooker(slot, self.once.table());
-            }
-            self.side.waiters.settle(slot);
             self.side.release();
-            self.side.shared.set_applied(slot);
+            self.side.shared.set_applied(self.applied);
             self.answer_reads().await?;
         }
         self.tell_skipped();
@@ -217,6 +248,87 @@ impl<M: StateMachine> Applier<M> {
         if core::mem::take(&mut self.side.nudge) {
             shared.nudge();
         }
+        Ok(())
+    }
+
+    async fn apply_value(&mut self, slot: Slot, value: &Value) -> Result<(), StopReason> {
+        assert_eq!(slot, self.applied.next(), "slots are applied in order");
+        match value {
+            Value::Noop | Value::Membership(_) => self.skip(slot),
+            Value::Batch(batch) => self.apply_batch(slot, batch).await?,
+        }
+        self.applied = slot;
+        if let Some(onlooker) = &mut self.onlooker {
+            onlooker(slot, self.once.table());
+        }
+        self.side.waiters.settle(slot);
+        if slot.number().is_multiple_of(self.side.shared.digest_slots) {
+            self.mark()?;
+        }
+        Ok(())
+    }
+
+    /// Tells the node's task the digest of the present state, if it is that of the last applied slot.
+    /// Rule H1.
+    fn mark(&mut self) -> Result<(), StopReason> {
+        let slot = self.applied;
+        if slot < self.included {
+            return Ok(());
+        }
+        self.tell_skipped();
+        let machine = AssertUnwindSafe(&self.machine);
+        let digest = catch_unwind(|| machine.digest()).map_err(|panic| {
+            let what = format!("in a digest: {}", panic_words(panic.as_ref()));
+            StopReason::Apply { slot, what }
+        })?;
+        if let Some(digest) = digest {
+            // The node's task may have ended.
+            let _ = self.done.send(Done::Marked(Mark { slot, digest }));
+        }
+        Ok(())
+    }
+
+    /// Gives the node's task an image of the present state.
+    async fn give_image(&mut self, above: Slot) -> Result<(), StopReason> {
+        self.tell_skipped();
+        let slot = self.applied;
+        let given = if slot <= above {
+            Given::Unchanged
+        } else if slot < self.included {
+            // Its own state is that of a later slot.
+            Given::Nothing(format!("the state machine is ahead, at {}", self.included))
+        } else {
+            let image = self.side.drive(self.machine.snapshot()).await;
+            let what = |what| StopReason::Apply { slot, what: format!("in a snapshot: {what}") };
+            match image.map_err(what)? {
+                Ok(image) => Given::Image(Head::of(slot, self.once.table()), Image(image)),
+                Err(error) => Given::Nothing(error.to_string()),
+            }
+        };
+        // The node's task may have ended.
+        let _ = self.done.send(Done::Given(given));
+        Ok(())
+    }
+
+    /// Takes the place of the slots up to the snapshot's, unless they are applied.
+    async fn restore(&mut self, meta: SnapshotMeta, image: Image) -> Result<(), StopReason> {
+        let slot = meta.slot;
+        if slot > self.applied {
+            let failed = |what: String| StopReason::Restore { slot, what };
+            let bounds = self.once.table().bounds();
+            let restored = recall(&mut self.machine, self.included, &meta, image, bounds);
+            let table = self.side.drive(restored).await.map_err(failed)?;
+            self.once.jump(table.map_err(|error| failed(error.to_string()))?);
+            self.applied = slot;
+            // It knows that it includes them.
+            self.skipped = None;
+            self.side.waiters.skip(slot);
+            if let Some(onlooker) = &mut self.onlooker {
+                onlooker(slot, self.once.table());
+            }
+        }
+        // The node's task may have ended.
+        let _ = self.done.send(Done::Restored(meta));
         Ok(())
     }
 
@@ -355,9 +467,12 @@ impl<W: Waiter> Side<W> {
                 Item::Fail(numbers, error) => self.waiters.fail(numbers, &error),
                 Item::Read(point, waiting) => self.reads.entry(point).or_default().extend(waiting),
                 Item::Values { values, nudge } => {
-                    self.values.extend(values);
+                    self.work
+                        .extend(values.into_iter().map(|(slot, value)| Work::Value(slot, value)));
                     self.nudge |= nudge;
                 }
+                Item::Image { above } => self.work.push_back(Work::Image { above }),
+                Item::Restore(meta, image) => self.work.push_back(Work::Restore(meta, image)),
                 Item::Stop => stopped = true,
             }
         }

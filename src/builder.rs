@@ -10,31 +10,38 @@ use std::sync::Arc;
 
 use paxos_core::config::Config;
 use paxos_core::ids::{ClientId, Incarnation, ReplicaId, Slot};
-use paxos_core::membership::Membership;
 use paxos_core::output::RecoverError;
-use paxos_core::port::{Recovered, Room, Storage, Transport};
+use paxos_core::port::{Format, Recovered, Room, SnapshotStore, Storage, Transport};
 use paxos_core::quorum::QuorumRule;
 use paxos_core::replica::Replica;
+use paxos_core::session::{Bounds, SessionTable};
+use paxos_core::snapshot::SnapshotMeta;
 use paxos_core::trace::Event;
 use tokio::sync::mpsc;
 
 use crate::applied::Pages;
-use crate::apply::{Applier, ReplyTo};
+use crate::apply::{Applier, ReplyTo, recall};
 use crate::clock::{Clock, SystemClock};
 use crate::codec::{CommandCodec, Postcard};
+use crate::divergence::Comparison;
 use crate::driver::{Driver, Intake, Stage, Timer};
 use crate::error::StartError;
 use crate::forward::{Forwarder, Gate};
 use crate::handover::Handover;
-use crate::journal::{Disk, Done, Journal};
-use crate::machine::StateMachine;
+use crate::journal::{Disk, Done, Found, Journal};
+use crate::machine::{SnapshotError, StateMachine};
 use crate::metrics::Meters;
-use crate::node::{Node, Place, supervise};
+use crate::node::{Node, Place as Home, supervise};
 use crate::options::NodeOptions;
+use crate::pulse::Pulses;
 use crate::quorum_reads::QuorumReads;
 use crate::reads::Reads;
 use crate::session::OwnSession;
 use crate::shared::{Published, Shared};
+use crate::snapshot::frame::Name;
+use crate::snapshot::image::{self, Place};
+use crate::snapshot::shelf::{self, Image};
+use crate::snapshot::{self, Snapshots};
 use crate::submit::Queue;
 use crate::succession::Succession;
 
@@ -105,7 +112,7 @@ impl<M: StateMachine> Builder<M> {
     ///
     /// Dropping the future abandons the start. The life that it may have begun is skipped by the
     /// next start, which is harmless.
-    pub async fn start(self, machine: M) -> Result<Node<M>, StartError> {
+    pub async fn start(self, mut machine: M) -> Result<Node<M>, StartError> {
         self.check()?;
         let storage = self.storage.ok_or(StartError::Missing("storage"))?;
         let transport = self.transport.ok_or(StartError::Missing("transport"))?;
@@ -113,9 +120,9 @@ impl<M: StateMachine> Builder<M> {
         let (done_sender, done) = mpsc::unbounded_channel();
         let clock = Arc::new(SystemClock::start());
         let nonce = clock.seed() as u32;
-        let (journal, recovered, journal_end) =
+        let Found { journal, groups, snapshots, weights, end } =
             Journal::start(storage, nonce, Arc::clone(&meters), done_sender.clone()).await?;
-        let recovered = one_group(recovered)?;
+        let mut recovered = one_group(groups)?;
         if transport.replica() != recovered.format.replica {
             let (storage, transport) = (recovered.format.replica, transport.replica());
             return Err(StartError::Replicas { storage, transport });
@@ -124,11 +131,40 @@ impl<M: StateMachine> Builder<M> {
         if needed > carried {
             return Err(StartError::Frames { carried, needed });
         }
-        let ground = Ground { clock, transport, journal, meters, done_sender, done, recovered };
+        let mut ends: Vec<_> = end.into_iter().map(|end| ("journal", end)).collect();
+        let bounds = Bounds::default();
+        let Revived { table, mut shelf, store } =
+            revive(snapshots, &mut recovered, &mut machine, bounds, Place::Aside).await?;
+        let reached = recovered.snapshot.as_ref().map_or(Slot::ZERO, |meta| meta.slot);
+        // What follows is handed out again, and counted then.
+        shelf.weights = weights.into_iter().filter(|(slot, _)| *slot <= reached).collect();
+        if let Some(store) = store {
+            let group = recovered.format.group;
+            let (errands, end) = shelf::start(store, group, done_sender.clone())?;
+            shelf.errands = Some(errands);
+            ends.push(("snapshots", end));
+        } else {
+            tracing::info!(
+                replica = %recovered.format.replica,
+                "no snapshots: the state machine makes none, or the storage keeps none; \
+                 the log is never trimmed"
+            );
+        }
+        let ground = Ground {
+            clock,
+            transport,
+            journal,
+            shelf,
+            table,
+            meters,
+            done_sender,
+            done,
+            recovered,
+        };
         let Parts { node, driver, applier, shared } =
             assemble(ground, machine, self.codec, self.config, self.options)?;
         let applier = tokio::spawn(applier.run());
-        tokio::spawn(supervise::<M>(driver, applier, journal_end, shared));
+        tokio::spawn(supervise::<M>(driver, applier, ends, shared));
         Ok(node)
     }
 }
@@ -138,11 +174,89 @@ pub(crate) struct Ground {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) transport: Box<dyn Transport>,
     pub(crate) journal: Journal,
+    pub(crate) shelf: snapshot::Start,
+    /// Of the newest snapshot, or empty.
+    pub(crate) table: SessionTable,
     pub(crate) meters: Arc<Meters>,
     /// What the journal says it did.
     pub(crate) done_sender: mpsc::UnboundedSender<Done>,
     pub(crate) done: mpsc::UnboundedReceiver<Done>,
     pub(crate) recovered: Recovered,
+}
+
+/// What a node goes on from.
+pub(crate) struct Revived {
+    pub(crate) table: SessionTable,
+    pub(crate) shelf: snapshot::Start,
+    /// Where snapshots are kept, if state machine and storage know them.
+    pub(crate) store: Option<Box<dyn SnapshotStore>>,
+}
+
+/// Restores the state machine from the newest snapshot, unless it includes as much already; or from an older
+/// one, which then takes its place in `recovered`. Rule N8.
+pub(crate) async fn revive<M: StateMachine>(
+    store: Option<Box<dyn SnapshotStore>>,
+    recovered: &mut Recovered,
+    machine: &mut M,
+    bounds: Bounds,
+    place: Place,
+) -> Result<Revived, StartError> {
+    let mut revived = Revived {
+        table: SessionTable::new(bounds),
+        shelf: snapshot::Start { trimmed: recovered.trimmed, ..snapshot::Start::default() },
+        store: None,
+    };
+    let Some(mut store) = store else { return Ok(revived) };
+    let group = recovered.format.group;
+    revived.shelf.known = store.list(group).map_err(StartError::Storage)?;
+    revived.shelf.unfinished = store.unfinished(group).map_err(StartError::Storage)?;
+    let (replica, trimmed) = (recovered.format.replica, recovered.trimmed);
+    let included = machine.applied();
+    let mut first = None;
+    while let Some(meta) = recovered.snapshot.take() {
+        let slot = meta.slot;
+        match restore(store.as_mut(), &meta, machine, (included, bounds), place).await? {
+            Ok(table) => {
+                tracing::info!(%replica, %slot, "goes on from a snapshot");
+                revived.table = table;
+                recovered.snapshot = Some(meta);
+                break;
+            }
+            Err(why) => {
+                tracing::error!(%replica, %slot, %why, "a snapshot cannot be restored");
+                revived.shelf.unfit.push(Name::of(&meta));
+                let known = &mut revived.shelf.known;
+                known.retain(|known| known.slot < slot);
+                let (newest, why) = first.take().unwrap_or((slot, why));
+                // Whatever the attempt left of the state, an older image replaces it.
+                let Some(older) = known.last().filter(|older| older.slot >= trimmed) else {
+                    return Err(StartError::Restore { slot: newest, trimmed, why });
+                };
+                recovered.snapshot = Some(older.clone());
+                first = Some((newest, why));
+            }
+        }
+    }
+    let image = machine.snapshot().await;
+    let supported = !matches!(image, Err(SnapshotError::NotSupported));
+    revived.store = supported.then_some(store);
+    Ok(revived)
+}
+
+/// Has the state machine go on from one snapshot: the table of sessions in it, or why that cannot be.
+async fn restore<M: StateMachine>(
+    store: &mut dyn SnapshotStore,
+    meta: &SnapshotMeta,
+    machine: &mut M,
+    (included, bounds): (Slot, Bounds),
+    place: Place,
+) -> Result<Result<SessionTable, SnapshotError>, StartError> {
+    let Some(reader) = store.open(meta).map_err(StartError::Storage)? else {
+        let gone = std::io::Error::new(std::io::ErrorKind::NotFound, "its image is gone");
+        return Ok(Err(SnapshotError::Io(gone)));
+    };
+    let image = Image(image::stream(reader, meta, place));
+    Ok(recall(machine, included, meta, image, bounds).await)
 }
 
 /// The parts of a node, put together; the driver and the applier are to be polled by somebody.
@@ -161,28 +275,26 @@ pub(crate) fn assemble<M: StateMachine>(
     config: Config,
     options: NodeOptions,
 ) -> Result<Parts<M>, StartError> {
-    let Ground { clock, mut transport, journal, meters, done_sender, done, recovered } = ground;
-    let (format, life) = (recovered.format.clone(), recovered.incarnation);
-    // Whatever the state machine has made durable, the table of sessions is made of the log.
-    let (now, reached) = (clock.now(), Slot::ZERO);
-    if recovered.trimmed > Slot::ZERO {
-        return Err(StartError::Trimmed(recovered.trimmed));
-    }
+    let Ground { clock, mut transport, journal, mut shelf, table, meters, .. } = ground;
+    let Ground { done_sender, done, recovered, .. } = ground;
+    let (format, life, now) = (recovered.format.clone(), recovered.incarnation, clock.now());
+    // The table of sessions is made of the newest snapshot and the log after it.
+    let reached = recovered.snapshot.as_ref().map_or(Slot::ZERO, |meta| meta.slot);
     let replica = Replica::recover(config.clone(), recovered, reached, clock.seed(), now)
         .map_err(StartError::Recover)?;
-    tracing::info!(replica = %format.replica, %life, includes = %machine.applied(), "starts");
-    advise(&format.membership);
+    announce(&format, life, machine.applied());
     let started = Event::Started { incarnation: life, applied: reached };
     options.trace.iter().for_each(|sink| sink.event(now, format.replica, &started));
     let published = Published::first(&replica, transport.counters());
     let shared = Arc::new(Shared::new(&options, &config, Arc::clone(&clock), meters, published));
-    let client = client_id(format.replica, life);
+    let (client, patience) = (client_id(format.replica, life), config.election_timeout);
     let (requests_sender, requests) = mpsc::unbounded_channel();
     let (apply, items) = mpsc::unbounded_channel();
-    let applier =
-        Applier::new(machine, Arc::clone(&codec), client, items, done_sender, Arc::clone(&shared));
+    let (words, told) = (Arc::clone(&codec), Arc::clone(&shared));
+    let applier = Applier::new(machine, table, words, client, items, done_sender, told);
     transport.start(life);
-    let patience = config.election_timeout;
+    shelf.frame_bytes_max = transport.frame_bytes_max();
+    let snapshots = Snapshots::new(shelf, &options, patience, now);
     let session = OwnSession::new(client, options.session_ttl, patience);
     let driver = Driver {
         id: format.replica,
@@ -206,10 +318,13 @@ pub(crate) fn assemble<M: StateMachine>(
         apply,
         gate: Gate::default(),
         lives: BTreeMap::new(),
+        pulses: Pulses::default(),
         leader: None,
         leads: false,
         handover: Handover::default(),
         pages: Pages::default(),
+        snapshots,
+        comparison: Comparison::default(),
         disk: Disk::default(),
         room: Room::Ample,
         stop: None,
@@ -220,7 +335,7 @@ pub(crate) fn assemble<M: StateMachine>(
         clock,
         replica,
     };
-    let node = Node::new(Place::of(&format), &driver, codec, requests_sender);
+    let node = Node::new(Home::of(&format), &driver, codec, requests_sender);
     Ok(Parts { node, driver, applier, shared })
 }
 
@@ -232,10 +347,11 @@ impl<M: StateMachine> Builder<M> {
     }
 }
 
-/// Says what a cluster of this size does not gain.
-fn advise(membership: &Membership) {
-    let voters = membership.voters().len();
-    if voters.is_multiple_of(2) && *membership.quorums().rule() == QuorumRule::Majority {
+/// Says who starts, and what a cluster of this size does not gain.
+fn announce(format: &Format, life: Incarnation, includes: Slot) {
+    tracing::info!(replica = %format.replica, %life, %includes, "starts");
+    let (voters, rule) = (format.membership.voters().len(), format.membership.quorums().rule());
+    if voters.is_multiple_of(2) && *rule == QuorumRule::Majority {
         tracing::info!(voters, "{voters} voters survive no more failures than {}", voters - 1);
     }
 }

@@ -28,15 +28,18 @@ use crate::applied::Pages;
 use crate::apply::{Item, SWEEP_INTERVAL};
 use crate::clock::{Alarm, Clock};
 use crate::dispatch::Carried;
+use crate::divergence::Comparison;
 use crate::error::{ClientError, Rejection, StopReason};
 use crate::forward::{Forwarder, Gate};
 use crate::handover::Handover;
 use crate::journal::{Disk, Done, Job, Journal};
 use crate::options::NodeOptions;
+use crate::pulse::Pulses;
 use crate::quorum_reads::QuorumReads;
 use crate::reads::Reads;
 use crate::router;
 use crate::shared::{Closing, Leadership, Shared};
+use crate::snapshot::Snapshots;
 use crate::submit::{Parcel, Queue, Request};
 use crate::succession::Succession;
 use crate::waiters::Waiter;
@@ -71,11 +74,14 @@ pub(crate) struct Driver<W> {
     pub(crate) gate: Gate,
     /// The lives of the peers that are linked.
     pub(crate) lives: BTreeMap<ReplicaId, Incarnation>,
+    pub(crate) pulses: Pulses,
     /// The ballot of the leader that this node is or follows.
     pub(crate) leader: Option<Ballot>,
     pub(crate) leads: bool,
     pub(crate) handover: Handover,
     pub(crate) pages: Pages,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) comparison: Comparison,
     pub(crate) succession: Succession,
     pub(crate) disk: Disk,
     pub(crate) room: Room,
@@ -101,7 +107,7 @@ pub(crate) enum Stage {
 /// What was proposed in a slot.
 #[derive(Debug)]
 pub(crate) struct Round {
-    slot: Slot,
+    pub(crate) slot: Slot,
     begin: Time,
     /// How many bytes of which peers stand in it.
     forwards: Vec<(ReplicaId, usize)>,
@@ -226,6 +232,7 @@ impl<W: Waiter> Driver<W> {
         }
         self.make_way(now);
         self.serve_pages(now);
+        self.tend_snapshots(now);
         // What was committed, or a change of leadership, makes room for what waits.
         while self.stop.is_none() {
             self.dispatch(now);
@@ -289,6 +296,7 @@ impl<W: Waiter> Driver<W> {
                             self.shared.meters.dropped_no_room.add(1);
                         }
                         Ok(message) => {
+                            self.note_pulse(from, &message, now);
                             self.trace(now, || Event::Received { from, packet: packet(&message) });
                             self.replica.handle_message(from, message, now);
                         }
@@ -298,18 +306,21 @@ impl<W: Waiter> Driver<W> {
                         }
                     },
                     Channel::Host => self.on_host_frame(from, bytes, now),
-                    Channel::Snapshot => self.shared.meters.dropped_undecodable.add(1),
+                    Channel::Snapshot => self.on_snapshot_frame(from, bytes, now),
                 },
                 TransportEvent::Up { peer, incarnation } => {
                     tracing::info!(replica = %self.id, %peer, life = %incarnation, "link up");
+                    self.pulses.forget(peer);
                     if self.lives.insert(peer, incarnation) != Some(incarnation) {
                         self.on_link_lost(peer);
+                        self.snapshots.on_down(peer);
                     }
                 }
                 TransportEvent::Down { peer, reason } => {
                     tracing::info!(replica = %self.id, %peer, reason, "link down");
                     self.lives.remove(&peer);
                     self.on_link_lost(peer);
+                    self.snapshots.on_down(peer);
                 }
                 TransportEvent::Refused { peer, reason } => {
                     let peer = peer.map_or("unknown".to_owned(), |peer| peer.to_string());
@@ -320,6 +331,13 @@ impl<W: Waiter> Driver<W> {
             }
         }
         self.intake.events = events;
+    }
+
+    fn note_pulse(&mut self, from: ReplicaId, message: &Message, now: Time) {
+        let interval = self.config.heartbeat_interval;
+        if let Some(delay) = self.pulses.heard(from, message, interval, now) {
+            self.shared.meters.heartbeat_delay.record_duration(delay);
+        }
     }
 
     fn on_done(&mut self, now: Time) {
@@ -343,6 +361,10 @@ impl<W: Waiter> Driver<W> {
                         self.replica.handle_loaded(ticket, loaded, now);
                     }
                 }
+                Done::Given(given) => self.on_given(given, now),
+                Done::Brought(brought) => self.on_brought(brought, now),
+                Done::Restored(meta) => self.on_restored(&meta, now),
+                Done::Marked(mark) => self.on_marked(mark),
                 Done::Failed(reason) => {
                     self.stop = Some(reason);
                     break;
@@ -354,8 +376,9 @@ impl<W: Waiter> Driver<W> {
     }
 
     fn on_applied(&mut self, now: Time) {
-        let applied = self.shared.applied();
         let intake = &mut self.intake;
+        // A state machine that has jumped to a snapshot is ahead until the replica jumps too.
+        let applied = self.shared.applied().min(intake.handed);
         if applied > intake.reported {
             intake.reported = applied;
             if applied == intake.handed {
@@ -392,7 +415,9 @@ impl<W: Waiter> Driver<W> {
                 }
                 Output::Apply { slot, value } => {
                     self.trace(now, || Event::Apply { slot, value: value.clone() });
-                    self.intake.unreported_bytes += value.encoded_len();
+                    let bytes = value.encoded_len();
+                    self.intake.unreported_bytes += bytes;
+                    self.snapshots.handed_out(slot, bytes);
                     self.intake.handed = slot;
                     values.push((slot, value));
                 }
@@ -403,6 +428,10 @@ impl<W: Waiter> Driver<W> {
                 }
                 Output::QuorumReadsLost { through, reason } => {
                     self.on_quorum_reads_lost(through, reason, now);
+                }
+                Output::SnapshotWanted { from, above } => {
+                    self.trace(now, || Event::SnapshotWanted { from, above });
+                    self.on_snapshot_wanted(from, above, now);
                 }
                 Output::Halt(halt) => {
                     self.trace(now, || Event::Halted { reason: halt.clone() });
@@ -486,14 +515,7 @@ impl<W: Waiter> Driver<W> {
             return false;
         };
         let last = *last;
-        let meters = &self.shared.meters;
-        while self.rounds.front().is_some_and(|round| round.slot <= last) {
-            let Some(round) = self.rounds.pop_front() else { break };
-            meters.round.record_duration(now.since(round.begin));
-            for (peer, bytes) in round.forwards {
-                self.queue.land(peer, bytes);
-            }
-        }
+        self.end_rounds(last, now);
         let intake = &self.intake;
         let slots = last.distance_from(self.shared.applied());
         // The replica waits when this bound is reached, so it hears in good time.
@@ -502,6 +524,17 @@ impl<W: Waiter> Driver<W> {
         // The applier's end is reported through `done`.
         let _ = self.apply.send(Item::Values { values, nudge });
         true
+    }
+
+    /// What was proposed up to this slot has landed. What stands above is still on its way.
+    pub(crate) fn end_rounds(&mut self, last: Slot, now: Time) {
+        while self.rounds.front().is_some_and(|round| round.slot <= last) {
+            let Some(round) = self.rounds.pop_front() else { break };
+            self.shared.meters.round.record_duration(now.since(round.begin));
+            for (peer, bytes) in round.forwards {
+                self.queue.land(peer, bytes);
+            }
+        }
     }
 
     fn on_room(&mut self, room: Room) {
@@ -572,9 +605,14 @@ impl<W: Waiter> Driver<W> {
         let status = self.replica.status();
         let disagreeing = status.disagreeing.clone();
         let known = self.shared.published(|published| {
-            published.room = self.room;
+            (published.at, published.room) = (now, self.room);
             published.core = self.replica.counters();
             published.transport = self.transport.counters();
+            published.snapshots = self.snapshots.status();
+            published.comparison = self.comparison.status();
+            if published.membership != *self.replica.membership() {
+                published.membership.clone_from(self.replica.membership());
+            }
             core::mem::replace(&mut published.status, status).disagreeing
         });
         let replica = self.id;
@@ -660,6 +698,9 @@ impl<W: Waiter> Driver<W> {
         if let Some(at) = self.handover.due()
             && at > now
         {
+            at_latest(at);
+        }
+        if let Some(at) = self.snapshots_wake_at(now) {
             at_latest(at);
         }
         if self.timer.close_by.is_some() {

@@ -12,6 +12,8 @@ use paxos_core::ids::{ReplicaId, Slot};
 use paxos_core::output::{Halt, RecoverError};
 use paxos_core::port::StorageError;
 
+use crate::machine::StateDigest;
+
 /// How a command or query ended without a reply.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -86,6 +88,9 @@ pub enum Uncertainty {
     /// The link to the leader, or that of a remote client to its node, fell before the other end
     /// said what became of the command.
     LinkLost,
+    /// It may have been applied in slots that this node knows by a snapshot alone: it had fallen
+    /// behind.
+    Skipped,
     /// It was sent again, and the session in which it may have been applied is not known any more.
     SessionLost,
 }
@@ -138,6 +143,7 @@ impl fmt::Display for Uncertainty {
             Self::Stopped => "it may have been proposed, and the node stopped",
             Self::LeaderChanged => "it may have been proposed, and the leader changed",
             Self::LinkLost => "it may have been proposed, and the link to its leader or node fell",
+            Self::Skipped => "it may stand in slots that this node knows by a snapshot alone",
             Self::SessionLost => "it may have been proposed, and its session is not known any more",
         })
     }
@@ -155,6 +161,8 @@ pub enum TransferError {
     OtherLeads(Ballot),
     /// This node made way, and has heard of no leader since.
     NoLeader,
+    /// No other voter is connected and near enough to take over: nothing has changed.
+    NoHeir,
     /// The node is stopped.
     Stopped,
 }
@@ -168,6 +176,7 @@ impl fmt::Display for TransferError {
                 write!(f, "another took over: {} at ballot {ballot}", ballot.leader())
             }
             Self::NoLeader => f.write_str("this node made way, and has heard of no leader since"),
+            Self::NoHeir => f.write_str("no other voter is connected and near enough to take over"),
             Self::Stopped => f.write_str("the node is stopped"),
         }
     }
@@ -177,10 +186,41 @@ impl std::error::Error for TransferError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Refused(error) => Some(error),
-            Self::GivenUp | Self::OtherLeads(_) | Self::NoLeader | Self::Stopped => None,
+            Self::GivenUp | Self::OtherLeads(_) | Self::NoLeader | Self::NoHeir | Self::Stopped => {
+                None
+            }
         }
     }
 }
+
+/// Why there is no snapshot after [`crate::Node::snapshot`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum MakeSnapshotError {
+    /// The state machine makes none, or the storage keeps none.
+    NotSupported,
+    /// Nothing is applied yet.
+    Nothing,
+    /// The state machine or the storage failed; its words. The node goes on, and its log is not trimmed.
+    Failed(String),
+    /// The node is stopped.
+    Stopped,
+}
+
+impl fmt::Display for MakeSnapshotError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSupported => {
+                f.write_str("the state machine makes no snapshots, or the storage keeps none")
+            }
+            Self::Nothing => f.write_str("nothing is applied yet"),
+            Self::Failed(what) => f.write_str(what),
+            Self::Stopped => f.write_str("the node is stopped"),
+        }
+    }
+}
+
+impl std::error::Error for MakeSnapshotError {}
 
 /// Why a node did not start.
 #[derive(Debug)]
@@ -212,12 +252,19 @@ pub enum StartError {
         /// What the config needs, in bytes: [`paxos_core::config::Config::message_bytes_max`].
         needed: usize,
     },
-    /// The log was trimmed up to this slot, and what sessions had applied stood there. Nodes trim no
-    /// logs.
-    Trimmed(Slot),
+    /// The state machine could not be restored from the snapshot of this slot, the newest one, nor from an
+    /// older one whose end the log still reaches back to.
+    Restore {
+        /// The snapshot's slot.
+        slot: Slot,
+        /// The last slot that the log does not have any more.
+        trimmed: Slot,
+        /// Why not.
+        why: crate::machine::SnapshotError,
+    },
     /// What the storage holds does not fit the config or the state machine.
     Recover(RecoverError),
-    /// The system refused a thread for the journal.
+    /// The system refused a thread for the journal or the snapshots.
     Thread(std::io::Error),
 }
 
@@ -240,12 +287,20 @@ impl fmt::Display for StartError {
                  {needed}: lower batch_bytes_max and page_bytes_max of the config, or raise the \
                  transport's frame_bytes_max"
             ),
-            Self::Trimmed(through) => write!(
+            Self::Restore { slot, trimmed: Slot::ZERO, why } => write!(
                 f,
-                "the log begins after {through}, and what was applied of sessions' requests stood before"
+                "the snapshot of {slot} was not restored: {why}; start a release whose state machine \
+                 reads it; or move the replica's snapshots away, for its log begins with the first \
+                 slot, and the state is made of that"
+            ),
+            Self::Restore { slot, trimmed, why } => write!(
+                f,
+                "the snapshot of {slot} was not restored: {why}; no older one serves, as the log \
+                 begins after {trimmed}: start a release whose state machine reads it, or replace \
+                 this replica; the others go on without it while a majority is up"
             ),
             Self::Recover(error) => error.fmt(f),
-            Self::Thread(error) => write!(f, "no thread for the journal: {error}"),
+            Self::Thread(error) => write!(f, "no thread for the storage: {error}"),
         }
     }
 }
@@ -256,13 +311,13 @@ impl std::error::Error for StartError {
             Self::Storage(error) => Some(error),
             Self::Recover(error) => Some(error),
             Self::Thread(error) => Some(error),
+            Self::Restore { why, .. } => Some(why),
             Self::Missing(_)
             | Self::Options(_)
             | Self::Unfit(_)
             | Self::Groups(_)
             | Self::Replicas { .. }
-            | Self::Frames { .. }
-            | Self::Trimmed(_) => None,
+            | Self::Frames { .. } => None,
         }
     }
 }
@@ -284,6 +339,27 @@ pub enum StopReason {
         /// What happened.
         what: String,
     },
+    /// The state machine could not be restored from a snapshot that came from a peer, and may hold a part
+    /// of it. The snapshot is durable, and what the state machine had before is, too: the next start restores
+    /// the one, or if it cannot, goes on from the other.
+    Restore {
+        /// The snapshot's slot.
+        slot: Slot,
+        /// What happened.
+        what: String,
+    },
+    /// The state machine's state after this slot is not the one that more than half of all members hold.
+    /// The log of this replica is right, its state is not, and a snapshot of its own may hold that state.
+    Diverged {
+        /// The slot.
+        slot: Slot,
+        /// The digest of the state here.
+        own: StateDigest,
+        /// The digest of the others' state.
+        others: StateDigest,
+        /// Who holds that.
+        holders: Vec<ReplicaId>,
+    },
     /// A command in this slot does not decode: another release wrote it.
     Undecodable {
         /// The slot.
@@ -304,6 +380,16 @@ impl fmt::Display for StopReason {
             Self::Halt(halt) => halt.fmt(f),
             Self::Storage(error) => write!(f, "storage failed: {error}"),
             Self::Apply { slot, what } => write!(f, "the state machine failed in {slot}: {what}"),
+            Self::Restore { slot, what } => {
+                write!(f, "the state machine was not restored from the snapshot of {slot}: {what}")
+            }
+            Self::Diverged { slot, own, others, holders } => write!(
+                f,
+                "the state went astray: after {slot} its digest is {own} here, and {others} at {}; \
+                 keep the directory to find out why, and have this replica replaced by an empty one, \
+                 for its own snapshots may hold the wrong state",
+                Listed(holders)
+            ),
             Self::Undecodable { slot, what } => write!(
                 f,
                 "a command in {slot} does not decode, another release may have written it: {what}"
@@ -322,5 +408,22 @@ pub(crate) fn panic_words(payload: &(dyn core::any::Any + Send)) -> String {
         words.clone()
     } else {
         "a panic without words".to_owned()
+    }
+}
+
+/// Shown as a list: "1, 2 and 3".
+struct Listed<'a>(&'a [ReplicaId]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, id) in self.0.iter().enumerate() {
+            match place {
+                0 => {}
+                last if last + 1 == self.0.len() => f.write_str(" and ")?,
+                _ => f.write_str(", ")?,
+            }
+            id.fmt(f)?;
+        }
+        Ok(())
     }
 }

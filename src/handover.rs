@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::driver::Driver;
 use crate::error::TransferError;
-use crate::shared::{Closing, Order};
+use crate::shared::{Closing, Order, Shared};
 use crate::waiters::Waiter;
 
 /// A leader with a full disk tries again after so many election timeouts, and each time after twice as
@@ -57,6 +57,23 @@ impl Handover {
     }
 }
 
+/// Asks a node to make way for this replica, or for one that it chooses, and waits for what comes of it.
+pub(crate) async fn transfer(
+    shared: &Shared,
+    to: Option<ReplicaId>,
+) -> Result<Ballot, TransferError> {
+    if shared.closing() != Closing::No {
+        return Err(TransferError::Stopped);
+    }
+    let came_of_it = shared.hand_over(to);
+    let mut stopped = shared.stopped.subscribe();
+    tokio::select! {
+        biased;
+        answer = came_of_it => answer.unwrap_or(Err(TransferError::Stopped)),
+        _ = stopped.wait_for(Option::is_some) => Err(TransferError::Stopped),
+    }
+}
+
 impl<W: Waiter> Driver<W> {
     /// Begins to make way where there is a reason to.
     pub(crate) fn make_way(&mut self, now: Time) {
@@ -72,6 +89,9 @@ impl<W: Waiter> Driver<W> {
 
     fn obey(&mut self, order: Order, now: Time) {
         let Order { to, answer } = order;
+        let Some(to) = to.or_else(|| self.replica.heirs().first().copied()) else {
+            return reply(answer, Err(self.no_heir()));
+        };
         let ballot = self.replica.leader();
         match (self.replica.transfer(to, now), ballot) {
             (Ok(()), Some(ballot)) => {
@@ -86,6 +106,15 @@ impl<W: Waiter> Driver<W> {
             (Ok(()), None) => unreachable!("a leader knows that it leads"),
             (Err(error), _) => reply(answer, Err(TransferError::Refused(error))),
         }
+    }
+
+    /// Why this node finds nobody to make way for.
+    fn no_heir(&self) -> TransferError {
+        if self.leads {
+            return TransferError::NoHeir;
+        }
+        let hint = self.leader.map(Ballot::leader);
+        TransferError::Refused(paxos_core::output::TransferError::NotLeader { hint })
     }
 
     /// A leader without space serves nobody: another voter may have some. Each attempt goes to the next

@@ -12,13 +12,18 @@ use std::sync::mpsc as std_mpsc;
 use std::time::{Duration, Instant};
 
 use paxos_core::durable::{Durable, WriteBatch};
-use paxos_core::ids::Time;
+use paxos_core::ids::{Slot, Time};
 use paxos_core::output::LoadTicket;
-use paxos_core::port::{Blocking, LoadRange, Loaded, Recovered, Room, Storage};
+use paxos_core::port::{Blocking, LoadRange, Loaded, Recovered, Room, SnapshotStore, Storage};
+use paxos_core::snapshot::SnapshotMeta;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::divergence::Mark;
 use crate::error::{StartError, StopReason, panic_words};
 use crate::metrics::Meters;
+use crate::snapshot::duty::Given;
+use crate::snapshot::mark::STEP_BYTES;
+use crate::snapshot::shelf::Brought;
 
 /// What the storage is to do.
 #[derive(Debug)]
@@ -32,7 +37,26 @@ pub(crate) enum Job {
 pub(crate) enum Done {
     Durable(Vec<Durable>, Room),
     Loaded(LoadTicket, Loaded),
+    /// The state machine's task gave an image, or said why not.
+    Given(Given),
+    /// The thread of the snapshots did something.
+    Brought(Brought),
+    /// The state machine jumped to this snapshot, or was beyond it.
+    Restored(SnapshotMeta),
+    /// The state machine's state after a slot.
+    Marked(Mark),
     Failed(StopReason),
+}
+
+/// What the storage holds at the start.
+pub(crate) struct Found {
+    pub(crate) journal: Journal,
+    pub(crate) groups: Vec<Recovered>,
+    pub(crate) snapshots: Option<Box<dyn SnapshotStore>>,
+    /// Slots of the log, and its bytes up to each.
+    pub(crate) weights: Vec<(Slot, u64)>,
+    /// Resolves when the journal's thread ends, if there is one.
+    pub(crate) end: Option<oneshot::Receiver<()>>,
 }
 
 /// What the node's task knows of writes under way: how long the storage has been silent.
@@ -90,20 +114,27 @@ pub(crate) struct Desk {
     failed: bool,
 }
 
+/// How much the log holds, where it is of one group.
+fn weigh(storage: &dyn Storage, groups: &[Recovered]) -> Vec<(Slot, u64)> {
+    let group = groups.first().map(|recovered| recovered.format.group);
+    group.map(|group| storage.log_bytes(group, STEP_BYTES)).unwrap_or_default()
+}
+
 impl Journal {
-    /// Recovers the storage and gives it its place. What the thread does is sent to `done`; when it
-    /// ends, the receiver that is returned resolves.
+    /// Recovers the storage and gives it its place. What the thread does is sent to `done`.
     pub(crate) async fn start(
         mut storage: Box<dyn Storage>,
         nonce: u32,
         meters: Arc<Meters>,
         done: mpsc::UnboundedSender<Done>,
-    ) -> Result<(Self, Vec<Recovered>, Option<oneshot::Receiver<()>>), StartError> {
+    ) -> Result<Found, StartError> {
         match storage.blocking() {
             Blocking::Never => {
-                let recovered = storage.recover(nonce).map_err(StartError::Storage)?;
-                let desk = Desk { storage, meters, failed: false };
-                Ok((Self::Inline(desk), recovered, None))
+                let groups = storage.recover(nonce).map_err(StartError::Storage)?;
+                let snapshots = storage.snapshots();
+                let weights = weigh(storage.as_ref(), &groups);
+                let journal = Self::Inline(Desk { storage, meters, failed: false });
+                Ok(Found { journal, groups, snapshots, weights, end: None })
             }
             Blocking::Device => {
                 let (jobs, queue) = std_mpsc::channel();
@@ -111,6 +142,10 @@ impl Journal {
                 let (ended, end) = oneshot::channel();
                 let body = move || {
                     let result = storage.recover(nonce);
+                    let result = result.map(|groups| {
+                        let weights = weigh(storage.as_ref(), &groups);
+                        (groups, storage.snapshots(), weights)
+                    });
                     let failed = result.is_err();
                     if first.send(result).is_ok() && !failed {
                         let desk = Desk { storage, meters, failed };
@@ -123,13 +158,14 @@ impl Journal {
                     .name("paxos-journal".to_owned())
                     .spawn(body)
                     .map_err(StartError::Thread)?;
-                let recovered = recovered
+                let (groups, snapshots, weights) = recovered
                     .await
                     .map_err(|_| {
                         StartError::Thread(std::io::Error::other("it panicked in recovery"))
                     })?
                     .map_err(StartError::Storage)?;
-                Ok((Self::Queue(jobs), recovered, Some(end)))
+                let journal = Self::Queue(jobs);
+                Ok(Found { journal, groups, snapshots, weights, end: Some(end) })
             }
         }
     }

@@ -1,8 +1,8 @@
 //! The user's state machine: what commands do (the book's Replicated Log, its consumer's side).
 //!
-//! Owns: [`StateMachine`], [`Batch`], [`SnapshotStream`]. Knows no slots but as names, no replicas,
+//! Owns: [`StateMachine`], [`Batch`], [`SnapshotStream`], [`StateDigest`]. Knows no slots but as names, no replicas,
 //! no disks.
-//! Invariants, which the implementor keeps: `apply` and `restore` are functions of the state and
+//! Invariants, which the implementor keeps: `apply`, `snapshot` and `restore` are functions of the state and
 //! their arguments alone (no local clock, no randomness, no iteration over unordered maps), so that
 //! all replicas hold equal states at equal slots; `query` changes nothing.
 //! Source: Schneider, "Implementing Fault-Tolerant Services Using the State Machine Approach".
@@ -15,8 +15,19 @@ use futures::stream::BoxStream;
 use paxos_core::ids::{LogClock, Slot};
 use serde::{Serialize, de::DeserializeOwned};
 
-/// The image of a state machine at a slot, in pieces of any size.
+/// The image of a state machine, in pieces of any size.
 pub type SnapshotStream = BoxStream<'static, std::io::Result<Bytes>>;
+
+/// A digest of the state of a state machine: equal for equal states, on every replica, in every release
+/// that replicas run together. Finds accidents; it need not resist anybody.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct StateDigest(pub u128);
+
+impl fmt::Display for StateDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
 
 /// The commands of one slot, in order.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -70,15 +81,40 @@ pub trait StateMachine: Send + Sync + 'static {
     /// stores [`StateMachine::applied`] may take note.
     fn skipped(&mut self, _through: Slot) {}
 
-    /// Writes out the state, for replicas that need what the log has trimmed.
-    /// The node does not call it yet.
+    /// A digest of the state, which nodes compare with each other: one whose state is not that of most
+    /// members stops, with [`crate::StopReason::Diverged`]. Asked for after each slot whose number is a
+    /// multiple of [`crate::NodeOptions::digest_slots`], between two batches; that should take no longer than a
+    /// batch may. Machines that keep it as they go, such as a sum of hashes of what they hold, give it at
+    /// once. It is of the state alone: nothing that restarts, snapshots or the number of
+    /// [`StateMachine::skipped`] calls change. `None`, the default: nothing is compared.
+    ///
+    /// docs/state-machines.md shows one, and what makes states differ.
+    fn digest(&self) -> Option<StateDigest> {
+        None
+    }
+
+    /// An image of the state, so that the log up to here can be forgotten, and replicas that need what is
+    /// gone be sent the image. Called between two batches, and once at the start, when nothing more than
+    /// the error is looked at: [`SnapshotError::NotSupported`], the default, means that there are no
+    /// snapshots, and that the log is never trimmed.
+    ///
+    /// The stream is read on another thread while batches are applied, and must not see what they do: it
+    /// owns a copy of the state, or shares one that is copied where it is written, or reads a transaction
+    /// of its own. To get hold of that should take no longer than a batch may. Equal states must give
+    /// equal bytes, on every replica and however the pieces are cut: no iteration over unordered maps.
+    /// What sessions have applied is kept by the node, beside it.
     async fn snapshot(&self) -> Result<SnapshotStream, SnapshotError> {
         Err(SnapshotError::NotSupported)
     }
 
-    /// Replaces the state by a snapshot, and returns the slot that it includes.
-    /// The node does not call it yet.
-    async fn restore(&mut self, _from: SnapshotStream) -> Result<Slot, SnapshotError> {
+    /// Replaces the state by that of an image, which includes every slot up to this one and none above:
+    /// the next batch is of a later slot. Called at the start, unless [`StateMachine::applied`] is as
+    /// high, and whenever this replica has fallen behind the logs of all others.
+    ///
+    /// An error stops the node, or has an older image restored at a start, if the log reaches back to that;
+    /// the state may be anything then, for it is restored again before anything is applied. A machine with
+    /// a durable state replaces it as a whole, together with its applied slot.
+    async fn restore(&mut self, _slot: Slot, _from: SnapshotStream) -> Result<(), SnapshotError> {
         Err(SnapshotError::NotSupported)
     }
 }

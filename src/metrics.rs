@@ -39,8 +39,8 @@ impl Cell {
 
 macro_rules! meters {
     (
-        cells { $($(#[$cell_doc:meta])* $cell:ident,)* }
-        histograms { $($(#[$histogram_doc:meta])* $histogram:ident,)* }
+        cells { $($(#[doc = $cell_doc:literal])* $cell:ident,)* }
+        histograms { $($(#[doc = $histogram_doc:literal])* $histogram:ident,)* }
     ) => {
         /// What is counted as it happens.
         #[derive(Debug)]
@@ -75,13 +75,15 @@ macro_rules! meters {
             pub core: Counters,
             /// What the transport counted: frames, bytes, drops by reason.
             pub transport: TransportCounters,
-            $($(#[$cell_doc])* pub $cell: u64,)*
-            $($(#[$histogram_doc])* pub $histogram: Distribution,)*
+            $($(#[doc = $cell_doc])* pub $cell: u64,)*
+            $($(#[doc = $histogram_doc])* pub $histogram: Distribution,)*
         }
 
         impl Metrics {
-            fn cells(&self) -> Vec<(&'static str, u64)> {
-                vec![$((stringify!($cell), self.$cell),)*]
+            /// Names and values of what is counted here, and the words above; those of a gauge, which may
+            /// fall, begin with `Gauge:`.
+            pub(crate) fn cells(&self) -> Vec<(&'static str, u64, &'static str)> {
+                vec![$((stringify!($cell), self.$cell, concat!($($cell_doc),*)),)*]
             }
         }
     };
@@ -95,10 +97,10 @@ meters! {
         requests_busy,
         /// Gauge: requests of this node's clients without an answer.
         requests_waiting,
-        /// Gauge: those of them that are not proposed.
+        /// Gauge: requests of this node's clients that are not proposed.
         requests_pending,
-        /// Commands that clients of this node sent again: nobody could say what came of them, or their
-        /// session was lost before they were applied.
+        /// Commands that clients of this node sent again: nobody could say what had come of the first attempt,
+        /// or its session was lost before it was applied.
         requests_again,
         /// Commands proposed here, as leader.
         commands_proposed,
@@ -108,9 +110,9 @@ meters! {
         commands_applied,
         /// Commands in the log that were applied before, and not again.
         commands_repeated,
-        /// Those of them whose reply was wanted here, and was kept.
+        /// Commands applied before whose reply was wanted here, and was kept.
         replies_recalled,
-        /// Those of them whose reply was wanted here, and is not kept any more.
+        /// Commands applied before whose reply was wanted here, and is not kept any more.
         replies_not_kept,
         /// Commands in the log that were not applied, as their session is not known.
         commands_astray,
@@ -124,17 +126,17 @@ meters! {
         apply_slots_waiting,
         /// Frames of commands sent to another leader.
         forwards_sent,
-        /// Those of them that the leader said it proposed.
+        /// Frames of commands that another leader said it proposed.
         forwards_taken,
-        /// Those of them that the leader refused.
+        /// Frames of commands that another leader refused.
         forwards_refused,
-        /// Gauge: those of them without an answer.
+        /// Gauge: frames of commands sent to another leader, without an answer.
         forwards_unanswered,
         /// Frames of commands that peers sent here.
         forwards_received,
-        /// Those of them met with silence: repeated, or for another life.
+        /// Frames of commands of peers met with silence: repeated, or for another life.
         forwards_ignored,
-        /// Those of them refused.
+        /// Frames of commands of peers that were refused.
         forwards_turned_away,
         /// Reads that clients asked of this node.
         reads,
@@ -150,6 +152,21 @@ meters! {
         dropped_down,
         /// Messages not sent because they exceed the transport's frames.
         dropped_too_large,
+        /// Snapshots of this node's own making that became durable.
+        snapshots_made,
+        /// Snapshots of peers that became durable here.
+        snapshots_received,
+        /// Snapshots of peers that the state machine was restored from while the node ran, as no log had what
+        /// was missing here. One that a start goes on from is not counted.
+        snapshots_restored,
+        /// Bytes of snapshots sent to peers.
+        snapshot_bytes_sent,
+        /// Bytes of snapshots that came from peers, repeated ones included.
+        snapshot_bytes_received,
+        /// Digests of peers' states compared with this node's after the same slot.
+        digests_compared,
+        /// Times that a peer's digest was found to differ: it, or this node, went astray.
+        digests_differing,
         /// Reads of the log.
         loads,
         /// How often the node woke up.
@@ -164,6 +181,9 @@ meters! {
         batch_bytes,
         /// Nanoseconds from proposing a batch to its being committed here, as leader.
         round,
+        /// Nanoseconds by which a peer's heartbeat came later than this node's heartbeat interval after the one
+        /// before it.
+        heartbeat_delay,
     }
 }
 
@@ -183,7 +203,8 @@ impl fmt::Display for Metrics {
             ("frames_received", transport.frames_received),
             ("bytes_received", transport.bytes_received),
         ];
-        for (name, value) in self.cells().into_iter().chain(more) {
+        let cells = self.cells().into_iter().map(|(name, value, _)| (name, value));
+        for (name, value) in cells.chain(more) {
             writeln!(f, "{name:<22} {value:>14}")?;
         }
         writeln!(
@@ -194,6 +215,7 @@ impl fmt::Display for Metrics {
         let rows = [
             ("sync us", &self.sync, 1000),
             ("round us", &self.round, 1000),
+            ("heartbeat delay us", &self.heartbeat_delay, 1000),
             ("batch commands", &self.batch_commands, 1),
             ("batch bytes", &self.batch_bytes, 1),
         ];

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use paxos_core::ballot::Ballot;
 use paxos_core::ids::{ClusterId, GroupId, ReplicaId, Slot};
+use paxos_core::membership::Membership;
 use paxos_core::port::Format;
 use std::panic::AssertUnwindSafe;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -21,13 +22,15 @@ use crate::builder::Builder;
 use crate::client::Client;
 use crate::codec::CommandCodec;
 use crate::driver::Driver;
-use crate::error::{StopReason, TransferError, panic_words};
+use crate::error::{MakeSnapshotError, StopReason, TransferError, panic_words};
+use crate::handover::transfer;
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
 use crate::shared::{Closing, Leadership, NodeEventState, NodeStatus, Shared};
+use crate::snapshot::SnapshotInfo;
 use crate::submit::Request;
 
-/// How long the end of the journal's thread and of the state machine's work is waited for, once
+/// How long the end of the storage's threads and of the state machine's work is waited for, once
 /// the node has stopped. A wedged device must not keep a program from ending.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -99,19 +102,19 @@ impl<M: StateMachine> Node<M> {
     /// What can be seen of the node. Cheap: a copy of what its task wrote down last, with each
     /// heartbeat and change of leadership; `applied` is that of this moment.
     pub fn status(&self) -> NodeStatus {
-        let (mut replica, room) =
-            self.shared.published(|published| (published.status.clone(), published.room));
-        replica.applied = self.shared.applied();
-        replica.committed = replica.committed.max(replica.applied);
-        NodeStatus { replica, room, stopped: self.shared.stopped.borrow().clone() }
+        self.shared.status()
     }
 
     /// What the node counted since it started. Cheap, and consistent in each number only; those of
     /// the replica and the transport are up to one heartbeat old.
     pub fn metrics(&self) -> Metrics {
-        let (core, transport) =
-            self.shared.published(|published| (published.core, published.transport));
-        self.shared.meters.snapshot(core, transport)
+        self.shared.metrics()
+    }
+
+    /// Who the members are, and how many of them are enough, as this node knows it: a copy, up to one
+    /// heartbeat old.
+    pub fn membership(&self) -> Membership {
+        self.shared.membership()
     }
 
     /// Changes of leadership and of the applied slot (the book's State Watch). A slow reader sees
@@ -150,15 +153,36 @@ impl<M: StateMachine> Node<M> {
     ///
     /// Dropping the future withdraws nothing: the other node may take over all the same.
     pub async fn transfer(&self, to: ReplicaId) -> Result<Ballot, TransferError> {
-        if self.shared.closing() != Closing::No {
-            return Err(TransferError::Stopped);
-        }
-        let came_of_it = self.shared.hand_over(to);
+        transfer(&self.shared, Some(to)).await
+    }
+
+    /// As [`Node::transfer`], to whichever voter is the best: of the highest priority, and of these the
+    /// one that has committed most.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::transfer`], and [`TransferError::NoHeir`] where no voter could take over.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future withdraws nothing: another node may take over all the same.
+    pub async fn make_way(&self) -> Result<Ballot, TransferError> {
+        transfer(&self.shared, None).await
+    }
+
+    /// Makes a snapshot of a state that includes everything that this node had applied, and waits until it
+    /// is durable. If that is the newest one already, it is told of that one. The node goes on meanwhile.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future withdraws nothing: the snapshot is made all the same.
+    pub async fn snapshot(&self) -> Result<SnapshotInfo, MakeSnapshotError> {
+        let made = self.shared.order_snapshot();
         let mut stopped = self.shared.stopped.subscribe();
         tokio::select! {
             biased;
-            answer = came_of_it => answer.unwrap_or(Err(TransferError::Stopped)),
-            _ = stopped.wait_for(Option::is_some) => Err(TransferError::Stopped),
+            made = made => made.unwrap_or(Err(MakeSnapshotError::Stopped)),
+            _ = stopped.wait_for(Option::is_some) => Err(MakeSnapshotError::Stopped),
         }
     }
 
@@ -196,11 +220,11 @@ impl<M: StateMachine> Drop for Node<M> {
 pub(crate) async fn supervise<M: StateMachine>(
     driver: Driver<ReplyTo<M>>,
     applier: JoinHandle<()>,
-    journal: Option<oneshot::Receiver<()>>,
+    threads: Vec<(&'static str, oneshot::Receiver<()>)>,
     shared: Arc<Shared>,
 ) {
     let replica = driver.id;
-    // The driver owns transport and journal: both are dropped, and so closed, when it ends.
+    // The driver owns transport and queues: all are dropped, and so closed, when it ends.
     let reason = AssertUnwindSafe(driver.run())
         .catch_unwind()
         .await
@@ -219,14 +243,12 @@ pub(crate) async fn supervise<M: StateMachine>(
             abort.abort();
         }
     };
-    let journal = async {
-        if let Some(end) = journal
-            && tokio::time::timeout(END_TIMEOUT, end).await.is_err()
-        {
-            tracing::warn!(%replica, "the journal's thread is stuck in a call of the storage");
+    let threads = threads.into_iter().map(|(thread, end)| async move {
+        if tokio::time::timeout(END_TIMEOUT, end).await.is_err() {
+            tracing::warn!(%replica, thread, "a thread is stuck in a call of the storage");
         }
-    };
-    futures::join!(applier, journal);
+    });
+    futures::join!(applier, futures::future::join_all(threads));
     tracing::info!(%replica, "stopped");
     shared.leadership.send_replace(Leadership::Unknown);
     shared.stopped.send_replace(Some(reason));

@@ -2,7 +2,8 @@
 //!
 //! Owns: [`Once`]: the table of sessions, what it says of the commands of a batch, and how replies
 //! become bytes. Knows no waiters and no state machine.
-//! Invariant: the table is given every batch of the log, in order, from the first slot on.
+//! Invariant: the table is given every batch of the log, in order, from the first slot on, or from that
+//! after a snapshot's.
 //! Source: protocol.md §13.
 
 use std::sync::Arc;
@@ -63,6 +64,12 @@ impl Once {
 
     pub(crate) fn table(&self) -> &SessionTable {
         &self.table
+    }
+
+    /// The log up to some slot is known by a snapshot, which holds this table.
+    pub(crate) fn jump(&mut self, table: SessionTable) {
+        self.table = table;
+        self.meters.sessions.set(self.table.len());
     }
 
     /// The fates of the commands of the batch that was decided last, in their order.

@@ -11,7 +11,8 @@ use futures::task::AtomicWaker;
 use paxos_core::ballot::Ballot;
 use paxos_core::codec::BATCH_HEADER_LEN;
 use paxos_core::config::Config;
-use paxos_core::ids::{ReplicaId, Slot};
+use paxos_core::ids::{ReplicaId, Slot, Time};
+use paxos_core::membership::Membership;
 use paxos_core::output::{Counters, Status};
 use paxos_core::port::{Room, TransportCounters};
 use paxos_core::replica::Replica;
@@ -19,11 +20,13 @@ use tokio::sync::{oneshot, watch};
 
 use crate::applied::PageOrder;
 use crate::clock::Clock;
-use crate::error::{ClientError, StopReason, TransferError};
+use crate::divergence::ComparisonStatus;
+use crate::error::{ClientError, MakeSnapshotError, StopReason, TransferError};
 use crate::lanes::{Lane, Lanes};
-use crate::metrics::Meters;
+use crate::metrics::{Meters, Metrics};
 use crate::options::NodeOptions;
 use crate::session::Numbering;
+use crate::snapshot::{Order as SnapshotOrder, SnapshotInfo, SnapshotStatus};
 use crate::waiters::{Waiter, Waiting};
 
 /// What can be seen of a node.
@@ -34,6 +37,10 @@ pub struct NodeStatus {
     pub replica: Status,
     /// Whether its storage takes new commands.
     pub room: Room,
+    /// Its snapshots.
+    pub snapshots: SnapshotStatus,
+    /// Whether its state is that of the others.
+    pub comparison: ComparisonStatus,
     /// Why it stopped, if it did.
     pub stopped: Option<StopReason>,
 }
@@ -70,7 +77,8 @@ pub enum Leadership {
 /// Somebody asks this node to make way.
 #[derive(Debug)]
 pub(crate) struct Order {
-    pub(crate) to: ReplicaId,
+    /// For whom; `None` leaves that to the node.
+    pub(crate) to: Option<ReplicaId>,
     pub(crate) answer: oneshot::Sender<Result<Ballot, TransferError>>,
 }
 
@@ -88,8 +96,13 @@ pub(crate) enum Closing {
 /// What the node's task wrote down last.
 #[derive(Debug)]
 pub(crate) struct Published {
+    /// When.
+    pub(crate) at: Time,
     pub(crate) status: Status,
     pub(crate) room: Room,
+    pub(crate) snapshots: SnapshotStatus,
+    pub(crate) comparison: ComparisonStatus,
+    pub(crate) membership: Membership,
     pub(crate) core: Counters,
     pub(crate) transport: TransportCounters,
 }
@@ -97,7 +110,16 @@ pub(crate) struct Published {
 impl Published {
     /// Before anything happened.
     pub(crate) fn first(replica: &Replica, transport: TransportCounters) -> Self {
-        Self { status: replica.status(), room: Room::Ample, core: replica.counters(), transport }
+        Self {
+            at: Time::ZERO,
+            status: replica.status(),
+            room: Room::Ample,
+            membership: replica.membership().clone(),
+            snapshots: SnapshotStatus::default(),
+            comparison: ComparisonStatus::default(),
+            core: replica.counters(),
+            transport,
+        }
     }
 }
 
@@ -111,6 +133,8 @@ pub(crate) struct Shared {
     applied: AtomicU64,
     nudged: AtomicBool,
     waker: AtomicWaker,
+    /// After every so many slots the state's digest is compared.
+    pub(crate) digest_slots: u64,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) meters: Arc<Meters>,
     /// By which clients number their requests.
@@ -122,6 +146,7 @@ pub(crate) struct Shared {
     pub(crate) published: Mutex<Published>,
     orders: Mutex<Vec<Order>>,
     pages: Mutex<Vec<PageOrder>>,
+    snapshot_orders: Mutex<Vec<SnapshotOrder>>,
     pub(crate) events: watch::Sender<NodeEventState>,
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) stopped: watch::Sender<Option<StopReason>>,
@@ -140,6 +165,7 @@ impl Shared {
         Self {
             lanes: Arc::new(Lanes::new(options.requests_max)),
             command_bytes_max: config.batch_bytes_max.saturating_sub(BATCH_HEADER_LEN),
+            digest_slots: options.digest_slots,
             closing: AtomicU8::new(0),
             applied: AtomicU64::new(applied.number()),
             nudged: AtomicBool::new(false),
@@ -152,6 +178,7 @@ impl Shared {
             published: Mutex::new(published),
             orders: Mutex::new(Vec::new()),
             pages: Mutex::new(Vec::new()),
+            snapshot_orders: Mutex::new(Vec::new()),
             events: watch::Sender::new(events),
             leadership: watch::Sender::new(Leadership::Unknown),
             stopped: watch::Sender::new(None),
@@ -215,11 +242,11 @@ impl Shared {
         self.nudge();
     }
 
-    /// Asks the node's task to make way for this replica; the answer comes when it is known what came
+    /// Asks the node's task to make way for this replica, or for one that it chooses; the answer comes when it is known what came
     /// of it, or never if the task ends first.
     pub(crate) fn hand_over(
         &self,
-        to: ReplicaId,
+        to: Option<ReplicaId>,
     ) -> oneshot::Receiver<Result<Ballot, TransferError>> {
         let (answer, came_of_it) = oneshot::channel();
         let orders = &mut *self.orders.lock().unwrap_or_else(PoisonError::into_inner);
@@ -244,6 +271,21 @@ impl Shared {
         core::mem::take(&mut *self.pages.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Asks the node's task for a snapshot; the answer never comes if the task ends first.
+    pub(crate) fn order_snapshot(
+        &self,
+    ) -> oneshot::Receiver<Result<SnapshotInfo, MakeSnapshotError>> {
+        let (order, made) = oneshot::channel();
+        self.snapshot_orders.lock().unwrap_or_else(PoisonError::into_inner).push(order);
+        self.nudge();
+        made
+    }
+
+    /// What was ordered and not taken yet.
+    pub(crate) fn take_snapshot_orders(&self) -> Vec<SnapshotOrder> {
+        core::mem::take(&mut *self.snapshot_orders.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Wakes the node's task.
     pub(crate) fn nudge(&self) {
         self.nudged.store(true, Ordering::Release);
@@ -254,6 +296,29 @@ impl Shared {
     pub(crate) fn poll_nudged(&self, cx: &core::task::Context<'_>) -> bool {
         self.waker.register(cx.waker());
         self.nudged.swap(false, Ordering::AcqRel)
+    }
+
+    /// What can be seen of the node.
+    pub(crate) fn status(&self) -> NodeStatus {
+        let (mut replica, room, snapshots, comparison) = self.published(|published| {
+            let snapshots = published.snapshots.clone();
+            (published.status.clone(), published.room, snapshots, published.comparison)
+        });
+        replica.applied = self.applied();
+        replica.committed = replica.committed.max(replica.applied);
+        let stopped = self.stopped.borrow().clone();
+        NodeStatus { replica, room, snapshots, comparison, stopped }
+    }
+
+    /// What the node counted.
+    pub(crate) fn metrics(&self) -> Metrics {
+        let (core, transport) = self.published(|published| (published.core, published.transport));
+        self.meters.snapshot(core, transport)
+    }
+
+    /// The membership in force.
+    pub(crate) fn membership(&self) -> Membership {
+        self.published(|published| published.membership.clone())
     }
 
     /// What was written down last; readable even if a writer panicked.

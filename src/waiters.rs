@@ -67,6 +67,8 @@ pub(crate) struct Waiters<W> {
     /// The requests proposed in slots that are not yet applied.
     by_slot: BTreeMap<Slot, Vec<Numbers>>,
     settled: Slot,
+    /// What stands in the slots up to this one was not all seen.
+    skipped: Slot,
     waiting: usize,
     answered: Tally,
 }
@@ -78,6 +80,7 @@ impl<W: Waiter> Waiters<W> {
             current: None,
             by_slot: BTreeMap::new(),
             settled: applied,
+            skipped: Slot::ZERO,
             waiting: 0,
             answered: Tally::new(),
         }
@@ -140,6 +143,8 @@ impl<W: Waiter> Waiters<W> {
     pub(crate) fn proposed(&mut self, numbers: Numbers, slot: Slot) {
         if slot > self.settled {
             self.by_slot.entry(slot).or_default().push(numbers);
+        } else if slot <= self.skipped {
+            self.fail(numbers, &ClientError::Unknown(Uncertainty::Skipped));
         } else {
             self.fail(numbers, &ClientError::Rejected(Rejection::Superseded));
         }
@@ -180,6 +185,26 @@ impl<W: Waiter> Waiters<W> {
             for numbers in entry.remove() {
                 self.fail(numbers, &ClientError::Rejected(Rejection::Superseded));
             }
+        }
+    }
+
+    /// What stands in the slots up to this one is not seen: whoever may have been proposed, there or
+    /// later, is answered that nobody can say. Whoever certainly was not waits on.
+    pub(crate) fn skip(&mut self, slot: Slot) {
+        (self.settled, self.skipped) = (slot, slot);
+        self.put_back();
+        let unknown = ClientError::Unknown(Uncertainty::Skipped);
+        for chunk in self.chunks.values_mut().filter(|chunk| chunk.given.is_some()) {
+            for waiting in chunk.waiting.iter_mut().filter_map(Option::take) {
+                self.answered.add(waiting.load);
+                waiting.waiter.fail(unknown.clone());
+                self.waiting -= 1;
+            }
+            chunk.left = 0;
+        }
+        self.chunks.retain(|_, chunk| chunk.left > 0);
+        for numbers in core::mem::take(&mut self.by_slot).into_values().flatten() {
+            self.fail(numbers, &unknown);
         }
     }
 
@@ -305,6 +330,31 @@ mod tests {
         assert_eq!(waiters.waiting(), 1);
         waiters.settle(Slot::new(8));
         assert_eq!(waiters.waiting(), 0);
+    }
+
+    /// r35: what a snapshot takes the place of may hold a request, and is not seen here.
+    #[test]
+    fn whoever_may_stand_in_slots_that_are_skipped_is_unknown_and_nobody_else() {
+        let log = Log::default();
+        let ballot = Ballot::new(1, paxos_core::ids::ReplicaId::new(1));
+        let mut waiters = Waiters::new(Slot::ZERO);
+        for first in [1, 3, 5] {
+            waiters.register(first, waiting(first as u32..first as u32 + 2, &log, 10));
+        }
+        waiters.given(numbers(1, 2), Some(ballot));
+        waiters.proposed(numbers(1, 2), Slot::new(4));
+        waiters.given(numbers(3, 2), Some(ballot));
+        waiters.skip(Slot::new(9));
+        let told = |log: &Log| log.lock().expect("one thread").clone();
+        let unknown = ClientError::Unknown(Uncertainty::Skipped);
+        assert_eq!(told(&log), [1, 2, 3, 4].map(|name| (name, unknown.clone())));
+        assert_eq!((waiters.waiting(), waiters.answered.len()), (2, 4));
+        waiters.proposed(numbers(5, 1), Slot::new(9));
+        assert_eq!(told(&log).last(), Some(&(5, unknown)));
+        waiters.settle(Slot::new(10));
+        waiters.proposed(numbers(6, 1), Slot::new(10));
+        let superseded = ClientError::Rejected(Rejection::Superseded);
+        assert_eq!(told(&log).last(), Some(&(6, superseded)), "that slot was seen");
     }
 
     #[test]

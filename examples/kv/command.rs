@@ -32,6 +32,7 @@ pub(crate) enum InfoSection {
     Memory,
     Stats,
     Paxos,
+    Snapshots,
     Keyspace,
     /// One that this server does not have: an empty answer, as Redis gives.
     Unknown,
@@ -296,6 +297,7 @@ fn info_section(arguments: &[Bytes]) -> InfoSection {
             b"MEMORY" => InfoSection::Memory,
             b"STATS" => InfoSection::Stats,
             b"PAXOS" => InfoSection::Paxos,
+            b"SNAPSHOTS" => InfoSection::Snapshots,
             b"KEYSPACE" => InfoSection::Keyspace,
             _ => InfoSection::Unknown,
         },

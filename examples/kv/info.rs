@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
-use paxos::{Metrics, NodeStatus, Room};
+use paxos::{Metrics, NodeStatus, Room, Slot, SnapshotStatus};
 
 use crate::command::InfoSection;
 use crate::machine::Image;
@@ -27,6 +27,7 @@ pub(crate) fn text(
             memory_use(image, shared),
             stats(metrics, shared),
             paxos(status, image),
+            snapshots(&status.snapshots, metrics),
             keyspace(image),
         ],
         InfoSection::Server => vec![server(shared)],
@@ -34,6 +35,7 @@ pub(crate) fn text(
         InfoSection::Memory => vec![memory_use(image, shared)],
         InfoSection::Stats => vec![stats(metrics, shared)],
         InfoSection::Paxos => vec![paxos(status, image)],
+        InfoSection::Snapshots => vec![snapshots(&status.snapshots, metrics)],
         InfoSection::Keyspace => vec![keyspace(image)],
         InfoSection::Unknown => Vec::new(),
     };
@@ -100,6 +102,10 @@ fn stats(metrics: &Metrics, shared: &Shared) -> String {
         .line("log_sync_p99_us", metrics.sync.p99 / 1000)
         .line("round_p50_us", metrics.round.p50 / 1000)
         .line("round_p99_us", metrics.round.p99 / 1000)
+        .line("heartbeats_received", metrics.heartbeat_delay.count)
+        .line("heartbeat_delay_p50_us", metrics.heartbeat_delay.p50 / 1000)
+        .line("heartbeat_delay_p99_us", metrics.heartbeat_delay.p99 / 1000)
+        .line("heartbeat_delay_max_us", metrics.heartbeat_delay.max / 1000)
         .line("campaigns", core.campaigns)
         .line("elections_won", core.elections_won)
         .line("retransmissions", core.retransmissions)
@@ -111,7 +117,7 @@ fn stats(metrics: &Metrics, shared: &Shared) -> String {
 }
 
 fn paxos(status: &NodeStatus, image: &Image) -> String {
-    let replica = &status.replica;
+    let (replica, compared) = (&status.replica, &status.comparison);
     let ballot = |ballot: Option<paxos::core::ballot::Ballot>| {
         ballot.map_or_else(|| "none".into(), |ballot| ballot.to_string())
     };
@@ -128,11 +134,38 @@ fn paxos(status: &NodeStatus, image: &Image) -> String {
         .line("committed", replica.committed.number())
         .line("applied", image.applied.number())
         .line("state_hash", format_args!("{:032x}", image.hash))
+        .line("state_compared", compared.confirmed.map_or(0, Slot::number))
+        .line("state_differs_from", compared.differing.map_or(0, |other| other.peer.number()))
         .line("connected_peers", replica.connected_peers.len())
         .line("connected_peer_ids", peers.join(","))
         .line("trimmed", replica.trimmed.number())
         .line("incarnation", replica.incarnation)
         .line("storage_full", u8::from(status.room == Room::Full))
+        .0
+}
+
+fn snapshots(status: &SnapshotStatus, metrics: &Metrics) -> String {
+    let last = status.last;
+    let sending: Vec<_> = status
+        .sending
+        .iter()
+        .map(|to| format!("{}:{}/{}", to.to.number(), to.sent_bytes, to.bytes))
+        .collect();
+    let receiving = status.receiving.map_or_else(String::new, |from| {
+        format!("{}:{}/{}", from.from.number(), from.held_bytes, from.bytes)
+    });
+    Section::new("Snapshots")
+        .line("snapshot_slot", last.map_or(0, |last| last.slot.number()))
+        .line("snapshot_bytes", last.map_or(0, |last| last.bytes))
+        .line("snapshot_digest", last.map_or_else(String::new, |last| last.digest.to_string()))
+        .line("snapshot_last_ms", status.last_duration.as_millis())
+        .line("snapshot_making", u8::from(status.making))
+        .line("snapshot_error", status.failed.as_deref().unwrap_or_default())
+        .line("snapshot_sending", sending.join(","))
+        .line("snapshot_receiving", receiving)
+        .line("snapshots_made", metrics.snapshots_made)
+        .line("snapshots_received", metrics.snapshots_received)
+        .line("snapshots_restored", metrics.snapshots_restored)
         .0
 }
 

@@ -7,10 +7,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use paxos::{Batch, Slot, StateMachine, async_trait};
+use futures::stream::{self, StreamExt};
+use paxos::{Batch, Slot, SnapshotError, SnapshotStream, StateDigest, StateMachine, async_trait};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Executed;
+use crate::image::Reader;
 use crate::store::{Op, Read, Store};
 
 /// A command of the log.
@@ -54,7 +56,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// An empty map: it is rebuilt from the log.
+    /// An empty map: it is rebuilt from the newest snapshot and the log.
     pub(crate) fn new(published: Published) -> Self {
         let machine = Self { store: Store::default(), published };
         machine.publish(Slot::ZERO);
@@ -87,6 +89,27 @@ impl StateMachine for Machine {
 
     async fn query(&self, reads: Vec<Read>) -> Executed<Read> {
         self.store.execute_reads(reads)
+    }
+
+    async fn snapshot(&self) -> Result<SnapshotStream, SnapshotError> {
+        Ok(stream::iter(self.store.image().map(Ok)).boxed())
+    }
+
+    async fn restore(&mut self, slot: Slot, mut from: SnapshotStream) -> Result<(), SnapshotError> {
+        let (mut store, mut reader) = (Store::default(), Reader::default());
+        while let Some(piece) = from.next().await {
+            let piece = piece.map_err(SnapshotError::Io)?;
+            let taken = reader.take(&piece, |key, value| store.recall(&key, value));
+            taken.map_err(SnapshotError::Io)?;
+        }
+        store.recalled(reader.finish().map_err(SnapshotError::Io)?);
+        self.store = store;
+        self.publish(slot);
+        Ok(())
+    }
+
+    fn digest(&self) -> Option<StateDigest> {
+        Some(StateDigest(self.store.hash()))
     }
 
     fn skipped(&mut self, through: Slot) {

@@ -6,6 +6,7 @@
 //! Owns: the program's course from its arguments to its exit. Every fault before the start is one
 //! line on standard error and a non-zero exit; a node that stops by itself ends the process.
 
+mod admin;
 mod backend;
 mod budget;
 mod cli;
@@ -13,10 +14,12 @@ mod command;
 mod config;
 mod connection;
 mod digest;
+mod image;
 mod info;
 mod limits;
 mod log;
 mod machine;
+mod map;
 mod memory;
 mod replica;
 mod resp;
@@ -34,7 +37,7 @@ use paxos::{ReplicaId, StopReason};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::budget::Budget;
-use crate::cli::Invocation;
+use crate::cli::{Invocation, SnapshotPace};
 use crate::config::Settings;
 use crate::limits::BUFFERS_BYTES_MAX;
 use crate::replica::{Prepared, Replica};
@@ -78,13 +81,15 @@ fn run(invocation: Invocation) -> Result<(), String> {
             (1..=replicas).for_each(|id| say(format_args!("  {program} serve {dir}/{id}")));
             Ok(())
         }
-        Invocation::Serve { dir, reads, trace_out } => {
-            let settings = Settings { reads, trace_out, ..config::load(&dir)? };
+        Invocation::Serve { dir, reads, trace_out, pace, admin } => {
+            let given = config::load(&dir)?;
+            let settings = Settings { reads, pace, trace_out, admin, ..given };
             start(vec![settings], "kv serve")
         }
-        Invocation::Demo { data, base_port, reads } => {
-            let settings = demo_settings(&data, base_port)?;
-            let settings = settings.into_iter().map(|settings| Settings { reads, ..settings });
+        Invocation::Demo { data, base_port, reads, snapshot_mib } => {
+            let settings = demo_settings(&data, base_port)?.into_iter();
+            let pace = SnapshotPace { every_mib: snapshot_mib, ..SnapshotPace::default() };
+            let settings = settings.map(|settings| Settings { reads, pace, ..settings });
             start(settings.collect(), "kv")
         }
     }
@@ -202,16 +207,27 @@ fn banner(replicas: &[Replica], bound: usize) {
         let address = &replica.settings.clients;
         address.rsplit_once(':').map_or("", |(_, port)| port).to_owned()
     };
+    for admin in replicas.iter().filter_map(|replica| replica.admin.as_ref()) {
+        let path = admin.path().display();
+        say(format_args!("admin socket, for `paxosctl status` and its like: {path}"));
+    }
+    // The directory that holds those of all replicas.
+    let home = |replica: &Replica| {
+        let home = replica.settings.file.ancestors().nth(2);
+        home.unwrap_or(Path::new(".")).to_owned()
+    };
     if let [first, .., last] = replicas {
         say(format_args!(
             "\ntry, in another shell:\n  \
              redis-cli -p {0} set greeting hello\n  \
              redis-cli -p {1} get greeting\n  \
              redis-cli -p {0} info paxos\n  \
-             redis-benchmark -p {0} -t set,get,incr -n 100000 -c 50 -P 16\n\
+             redis-benchmark -p {0} -t set,get,incr -n 100000 -c 50 -P 16\n  \
+             cargo run --release --features ctl --bin paxosctl -- status {2}\n\
              Ctrl-C stops all; started again, everything is still there.",
             port(first),
-            port(last)
+            port(last),
+            home(first).display()
         ));
     }
 }

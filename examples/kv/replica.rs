@@ -8,6 +8,7 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 
+use paxos::admin::AdminServing;
 use paxos::quic::{Identity, IdentityError, QuicError, QuicOptions, QuicTransport};
 use paxos::storage::{Wal, WalOptions};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::admin;
 use crate::backend::{Backend, Executed, Failure};
 use crate::budget::Budget;
 use crate::command::InfoSection;
@@ -66,6 +68,8 @@ pub(crate) struct Prepared {
 pub(crate) struct Replica {
     pub(crate) settings: Settings,
     node: Arc<Node<Machine>>,
+    /// Closes with it.
+    pub(crate) admin: Option<AdminServing>,
     server: JoinHandle<()>,
     closing: watch::Sender<bool>,
 }
@@ -95,7 +99,15 @@ impl Prepared {
         memory_bound: usize,
     ) -> Result<Replica, String> {
         let published = Published::default();
-        let mut options = node_options();
+        let pace = self.settings.pace;
+        let (log_bytes, rate) = (pace.every_mib << 20, pace.mib_per_second << 20);
+        let mut options = NodeOptions {
+            snapshot_log_bytes: log_bytes,
+            trim_reserve_bytes: log_bytes,
+            snapshot_send_bytes_per_second: rate,
+            snapshot_receive_bytes_per_second: rate,
+            ..node_options()
+        };
         if let Some(path) = &self.settings.trace_out {
             let file = TraceFile::create(path);
             let file = file.map_err(|error| format!("{}: {error}", path.display()))?;
@@ -109,6 +121,7 @@ impl Prepared {
             .start(Machine::new(published.clone()))
             .await
             .map_err(|error| error.to_string())?;
+        let admin = admin::open(&node, &self.settings).await?;
         let node = Arc::new(node);
         let shared = Shared::new(budget, memory_bound);
         let backend = NodeBackend {
@@ -122,6 +135,7 @@ impl Prepared {
         Ok(Replica {
             settings: self.settings,
             node,
+            admin,
             server: tokio::spawn(server::serve(self.listener, backend, shared, closed)),
             closing,
         })

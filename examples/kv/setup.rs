@@ -17,6 +17,7 @@ use paxos::quic::Identity;
 use paxos::storage::Wal;
 use paxos::{ClusterId, Consistency, Format, GroupId, Member, Membership, ReplicaId};
 
+use crate::cli::SnapshotPace;
 use crate::config::{self, FILE, Settings};
 use crate::replica::wal_options;
 
@@ -140,7 +141,9 @@ fn write_home(
         key: home.join(KEY_FILE),
         file: home.join(FILE),
         reads: Consistency::default(),
+        pace: SnapshotPace::default(),
         trace_out: None,
+        admin: None,
     };
     fs::write(&settings.file, settings.text(DATA_DIR, KEY_FILE))
         .map_err(|error| cannot("write", &settings.file, &error))?;

@@ -2,18 +2,18 @@
 //!
 //! Owns: [`Store`], [`Op`] and [`Outcome`]. Knows no log, no network and no protocol of clients.
 //! Invariants: the outcome and the next state depend on the present state and the operations
-//! alone, so that replicas that execute the same log hold the same map; nothing iterates over the
-//! map, whose order differs between processes; `digest` is the sum of the entries' hashes.
+//! alone, so that replicas that execute the same log hold the same map; `digest` is the sum of the
+//! entries' hashes.
 //! Source: the book's Replicated Log, on the side of the state machine.
-
-use std::collections::HashMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Executed;
 use crate::digest;
+use crate::image;
 use crate::limits::{REPLY_BYTES_MAX, REPLY_BYTES_SOFT, VALUE_BYTES_MAX};
+use crate::map::Map;
 use crate::resp::parse_integer;
 
 /// An operation that changes nothing.
@@ -104,7 +104,7 @@ impl Outcome {
 /// The map.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Store {
-    values: HashMap<Bytes, Bytes>,
+    values: Map,
     /// The bytes of keys and values.
     bytes: u64,
     /// The sum of the entries' hashes.
@@ -128,6 +128,21 @@ impl Store {
         bounded(reads, |read| self.read(&read))
     }
 
+    /// The image of what it holds, piece by piece. Taken at once; what is executed later is not in it.
+    pub(crate) fn image(&self) -> impl Iterator<Item = Bytes> + Send + use<> {
+        image::write(self.values.clone(), self.writes)
+    }
+
+    /// Takes in an entry of an image, into an empty store.
+    pub(crate) fn recall(&mut self, key: &Bytes, value: Bytes) {
+        self.put(key, value);
+    }
+
+    /// The image of which all entries were taken in says that so many writes led to it.
+    pub(crate) fn recalled(&mut self, writes: u64) {
+        self.writes = writes;
+    }
+
     /// How many keys have a value.
     pub(crate) fn keys(&self) -> u64 {
         self.values.len() as u64
@@ -147,7 +162,7 @@ impl Store {
     fn read(&self, read: &Read) -> Outcome {
         match read {
             Read::Get(key) => Outcome::Value(self.values.get(key).cloned()),
-            Read::Exists(keys) => count(keys.iter().filter(|key| self.values.contains_key(*key))),
+            Read::Exists(keys) => count(keys.iter().filter(|key| self.values.contains(key))),
             Read::StrLen(key) => length(self.values.get(key).map_or(0, Bytes::len)),
             Read::MGet(keys) => {
                 let values: Vec<_> = keys.iter().map(|key| self.values.get(key)).collect();
@@ -172,7 +187,7 @@ impl Store {
                     Condition::Present => old.is_some(),
                 };
                 if met {
-                    self.put(key, value);
+                    self.put(&key, value);
                 }
                 match (wants_old, met) {
                     (true, _) => Outcome::Value(old),
@@ -185,19 +200,19 @@ impl Store {
                 let removed = keys.iter().filter_map(|key| self.remove(key)).count();
                 length(removed)
             }
-            Write::Add { key, delta } => self.add(key, delta),
-            Write::Append { key, value } => self.append(key, &value),
+            Write::Add { key, delta } => self.add(&key, delta),
+            Write::Append { key, value } => self.append(&key, &value),
             Write::MSet(pairs) => {
                 for (key, value) in pairs {
-                    self.put(key, value);
+                    self.put(&key, value);
                 }
                 Outcome::Done
             }
         }
     }
 
-    fn add(&mut self, key: Bytes, delta: i64) -> Outcome {
-        let present = match self.values.get(&key) {
+    fn add(&mut self, key: &Bytes, delta: i64) -> Outcome {
+        let present = match self.values.get(key) {
             None => Some(0),
             Some(value) => parse_integer(value),
         };
@@ -211,8 +226,8 @@ impl Store {
         Outcome::Integer(sum)
     }
 
-    fn append(&mut self, key: Bytes, tail: &Bytes) -> Outcome {
-        let present = self.values.get(&key).cloned().unwrap_or_default();
+    fn append(&mut self, key: &Bytes, tail: &Bytes) -> Outcome {
+        let present = self.values.get(key).cloned().unwrap_or_default();
         let bytes = present.len() + tail.len();
         if bytes > VALUE_BYTES_MAX {
             return Outcome::Refused(Refusal::ValueTooLarge);
@@ -224,17 +239,14 @@ impl Store {
         length(bytes)
     }
 
-    fn put(&mut self, key: Bytes, value: Bytes) {
-        self.digest = self.digest.wrapping_add(digest::entry(&key, &value));
+    fn put(&mut self, key: &Bytes, value: Bytes) {
+        self.digest = self.digest.wrapping_add(digest::entry(key, &value));
         self.bytes += value.len() as u64;
         let key_bytes = key.len() as u64;
-        // The map keeps the old key's bytes where there is one, so the new copy is let go.
-        if let Some(place) = self.values.get_mut(&key) {
-            let old = std::mem::replace(place, value);
-            self.digest = self.digest.wrapping_sub(digest::entry(&key, &old));
+        if let Some(old) = self.values.insert(key, value) {
+            self.digest = self.digest.wrapping_sub(digest::entry(key, &old));
             self.bytes -= old.len() as u64;
         } else {
-            self.values.insert(key, value);
             self.bytes += key_bytes;
         }
     }

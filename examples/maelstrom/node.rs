@@ -218,6 +218,7 @@ impl Node {
                 | Output::QuorumReadsLost { .. } => {
                     unreachable!("reads go through the log")
                 }
+                Output::SnapshotWanted { .. } => unreachable!("nobody trims a log"),
                 Output::Halt(why) => return Err(why.to_string()),
                 Output::Idle { wake_at } => break wake_at,
             }

@@ -2,7 +2,7 @@
 //!
 //! Owns: [`check`], which judges what one move added. Rests on the votes that were ever durable and
 //! on the messages ever sent, never on what a replica believes.
-//! Source: protocol.md §14.
+//! Source: protocol.md §15.
 
 use std::collections::BTreeMap;
 

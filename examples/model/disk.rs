@@ -4,7 +4,7 @@
 //! and beside them every vote that was ever durable. Knows no network and no other replica.
 //! Invariants: the durable promise never goes back; no vote is below it; the vote of a slot never
 //! goes to a lower ballot. A write that breaks one is a fault.
-//! Source: protocol.md §4, §6, §7 and §14.
+//! Source: protocol.md §4, §6, §7 and §15.
 
 use std::collections::BTreeMap;
 

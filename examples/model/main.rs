@@ -6,7 +6,7 @@
 //!
 //! The production `Replica` answers every message, proof, crash, campaign and request in every order
 //! that a part allows; the model decides when, and is the network, the disk and the clients. Safety
-//! is judged after each step, by what was ever durable and ever sent. See docs/protocol.md §14 for
+//! is judged after each step, by what was ever durable and ever sent. See docs/protocol.md §15 for
 //! the invariants and docs/verification.md for what the worlds cover.
 //!
 //! Exits with 1 if an invariant was broken, if a world has another number of states than is pinned

@@ -416,6 +416,7 @@ impl Node {
                     out.gave_up = Some(epoch);
                     out.marks.add(Mark::Removed);
                 }
+                Output::SnapshotWanted { .. } => out.fault("nobody trims here".to_owned()),
                 Output::Halt(reason) => out.fault(format!("{} halts: {reason}", self.id())),
                 Output::Idle { .. } => return,
             }

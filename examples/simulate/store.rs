@@ -3,15 +3,19 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use futures::stream::{self, StreamExt};
 use paxos::sim::linear::Specification;
 use paxos::sim::{Answer, Question, Rng, Simulation, digest_of};
-use paxos::{Batch, StateMachine, async_trait};
+use paxos::{Batch, Slot, SnapshotError, SnapshotStream, StateDigest, StateMachine, async_trait};
 use serde::{Deserialize, Serialize};
 
 /// So many keys: few enough that clients meet.
 const KEYS: u64 = 3;
 /// Values are drawn from a few, so that swaps succeed now and then.
 const VALUES: u64 = 5;
+
+/// A key and its value in an image.
+const PAIR_LEN: usize = 9;
 
 /// So many bytes go with some changes.
 const PADDING_MAX: u64 = 16_000;
@@ -74,6 +78,31 @@ impl StateMachine for Store {
 
     async fn query(&self, key: u8) -> u64 {
         self.0.get(&key).copied().unwrap_or_default()
+    }
+
+    fn digest(&self) -> Option<StateDigest> {
+        Some(StateDigest(u128::from(digest_of(&self.0))))
+    }
+
+    async fn snapshot(&self) -> Result<SnapshotStream, SnapshotError> {
+        let pairs =
+            self.0.clone().into_iter().map(|(key, value)| {
+                Ok(Bytes::from([&[key][..], &value.to_le_bytes()[..]].concat()))
+            });
+        Ok(stream::iter(pairs).boxed())
+    }
+
+    async fn restore(&mut self, _: Slot, mut from: SnapshotStream) -> Result<(), SnapshotError> {
+        let mut image = Vec::new();
+        while let Some(piece) = from.next().await {
+            image.extend_from_slice(&piece.map_err(SnapshotError::Io)?);
+        }
+        self.0.clear();
+        for pair in image.chunks_exact(PAIR_LEN) {
+            let value = pair[1..].try_into().expect("what follows the key has eight bytes");
+            self.0.insert(pair[0], u64::from_le_bytes(value));
+        }
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@
 //! slices of the received buffer; encoding what was decoded gives the same bytes.
 
 mod membership;
+mod snapshot;
 
 use core::fmt;
 
@@ -12,6 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 pub use membership::{decode_membership, encode_membership};
 pub(crate) use membership::{membership_len, put_lease, put_rule};
+pub use snapshot::{decode_snapshot_meta, encode_snapshot_meta};
 
 use crate::agreement::MembershipDigest;
 use crate::ballot::Ballot;

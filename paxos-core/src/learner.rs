@@ -175,6 +175,17 @@ impl Learner {
         self.ahead.iter_from(from).map(|(slot, chosen)| (slot, &chosen.value))
     }
 
+    /// A snapshot holds every slot up to this one: the prefix reaches there. Rules L2 and N4.
+    pub(crate) fn jump(&mut self, through: Slot) {
+        assert!(through > self.committed, "the committed prefix never shrinks");
+        self.ahead.drop_through(through);
+        let open = self.tallies().map(|(slot, _)| slot).take_while(|slot| *slot <= through);
+        for slot in open.collect::<Vec<_>>() {
+            self.close(slot);
+        }
+        self.committed = through;
+    }
+
     /// Extends the prefix by one slot, if its value is known. Rule L2.
     pub(crate) fn advance(&mut self) -> Option<(Slot, Chosen)> {
         let slot = self.committed.next();

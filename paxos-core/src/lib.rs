@@ -48,6 +48,7 @@
 //!         }
 //!         Output::ReadsReady { .. } | Output::ReadsLost { .. } => unreachable!("nobody reads"),
 //!         Output::QuorumReadsReady { .. } | Output::QuorumReadsLost { .. } => unreachable!(),
+//!         Output::SnapshotWanted { .. } => unreachable!("nothing is trimmed"),
 //!         Output::Halt(reason) => panic!("{reason}"),
 //!         // 5. Wait for the next input: a message, a proof, a client, or the time.
 //!         Output::Idle { wake_at } => {

@@ -4,8 +4,8 @@
 //! has applied, what was trimmed. Sees no ballots: everything here is committed.
 //! Invariants: trimmed <= applied <= handed <= the committed prefix; values are handed out in slot
 //! order, each once (L5), and only when they are durable here (D6); the tail is contiguous and
-//! bounded in bytes.
-//! Source: protocol.md §9.
+//! bounded in bytes; where a snapshot replaces slots, all of these jump to its slot together.
+//! Source: protocol.md §9 and §14.
 
 use std::collections::VecDeque;
 
@@ -221,6 +221,21 @@ impl Log {
         while self.first <= self.trimmed && !self.tail.is_empty() {
             self.pop_first();
         }
+    }
+
+    /// The state machine includes every slot up to this one by a snapshot: nothing of them is left here.
+    pub(crate) fn jump(&mut self, through: Slot) {
+        assert!(through > self.committed(), "a snapshot replaces nothing that is committed here");
+        self.first = through.next();
+        self.tail.clear();
+        self.evicted.clear();
+        self.loadable = through;
+        self.tail_bytes = 0;
+        self.handed = through;
+        self.handed_sizes.clear();
+        self.handed_bytes = 0;
+        self.applied = through;
+        self.trimmed = through;
     }
 
     /// Values handed out and not applied.

@@ -31,6 +31,7 @@ enum Effect {
     ReadsLost { through: ReadTicket },
     QuorumReadsReady { through: ReadTicket, point: Slot },
     QuorumReadsLost { through: ReadTicket, reason: QuorumReadLoss },
+    SnapshotWanted { from: ReplicaId, above: Slot },
 }
 
 /// Who gets a gated message: peers, or this replica itself.
@@ -61,7 +62,7 @@ pub(crate) struct Outbox {
     pending: VecDeque<Pending>,
     /// Accepted of neighbouring slots become one message; the last one is still open here.
     acknowledgement: Option<(Addressee, Accepted)>,
-    /// The highest slot with a durable vote.
+    /// The highest slot of which the disk holds a vote, or that it held something of at the start.
     durable_vote: Slot,
     /// The bytes of values in the open batch, and in all that are not proved.
     open_bytes: usize,
@@ -99,7 +100,8 @@ pub(crate) struct OutboxState<'a> {
 }
 
 impl Outbox {
-    pub(crate) fn new(origin: Origin) -> Self {
+    /// `reach` is the highest slot that the disk holds something of.
+    pub(crate) fn new(origin: Origin, reach: Slot) -> Self {
         Self {
             origin,
             effects: VecDeque::new(),
@@ -109,7 +111,7 @@ impl Outbox {
             gated: VecDeque::new(),
             pending: VecDeque::new(),
             acknowledgement: None,
-            durable_vote: Slot::ZERO,
+            durable_vote: reach,
             open_bytes: 0,
             unproved_bytes: 0,
             halt: None,
@@ -285,6 +287,15 @@ impl Outbox {
         self.effects.push_back(Effect::QuorumReadsLost { through, reason });
     }
 
+    pub(crate) fn want_snapshot(&mut self, from: ReplicaId, above: Slot) {
+        self.effects.push_back(Effect::SnapshotWanted { from, above });
+    }
+
+    /// The state machine includes by a snapshot what was still to be handed to it.
+    pub(crate) fn drop_applies(&mut self) {
+        self.effects.retain(|effect| !matches!(effect, Effect::Apply { .. }));
+    }
+
     /// Stops everything: nothing that is queued, or comes later, leaves any more, but for a last
     /// fact to remember.
     pub(crate) fn halt(&mut self, halt: Halt, last: Option<Write>) {
@@ -293,7 +304,7 @@ impl Outbox {
         self.halt = Some(halt);
     }
 
-    /// The highest slot with a durable vote, as far as this life knows.
+    /// The highest slot with a durable vote, whichever life gave it.
     pub(crate) fn durable_vote(&self) -> Slot {
         self.durable_vote
     }
@@ -378,6 +389,7 @@ impl Outbox {
             Effect::QuorumReadsLost { through, reason } => {
                 Output::QuorumReadsLost { through, reason }
             }
+            Effect::SnapshotWanted { from, above } => Output::SnapshotWanted { from, above },
         })
     }
 

@@ -11,7 +11,7 @@ use crate::agreement::Disagreement;
 use crate::ballot::Ballot;
 use crate::config::ConfigError;
 use crate::durable::WriteBatch;
-use crate::ids::{Epoch, Incarnation, ReplicaId, Slot, Time};
+use crate::ids::{Epoch, GroupId, Incarnation, ReplicaId, Slot, Time};
 use crate::membership::ChangeError;
 use crate::message::{Connectivity, Message};
 use crate::stored::LoadRange;
@@ -37,8 +37,8 @@ pub enum Output {
         /// What to read.
         range: LoadRange,
     },
-    /// For the state machine, in slot order, each slot once in a life; say when it is done to
-    /// [`crate::replica::Replica::handle_applied`].
+    /// For the state machine, in slot order, each slot once in a life, and none that a snapshot which
+    /// was installed includes; say when it is done to [`crate::replica::Replica::handle_applied`].
     Apply {
         /// The slot.
         slot: Slot,
@@ -75,6 +75,16 @@ pub enum Output {
         through: ReadTicket,
         /// Why.
         reason: QuorumReadLoss,
+    },
+    /// What this replica lacks is gone from its peers' logs: ask this one for a snapshot of a slot
+    /// above `above`, and give it to [`crate::replica::Replica::install`] once it is durable. Said
+    /// again each [`crate::config::Config::fetch_timeout`] while it lasts, of another peer in turn:
+    /// whoever has a transfer under way that gets on heeds none of them.
+    SnapshotWanted {
+        /// The peer.
+        from: ReplicaId,
+        /// The committed prefix here.
+        above: Slot,
     },
     /// The replica will do nothing more. The host stops and says why.
     Halt(Halt),
@@ -172,7 +182,8 @@ impl fmt::Display for QuorumReadLoss {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Halt {
-    /// A peer remembers a newer life of this replica: its directory was wiped, or is a copy.
+    /// A peer remembers a newer life of this replica, or more of what it held: its directory was
+    /// wiped, or is a copy.
     Refused {
         /// The peer.
         by: ReplicaId,
@@ -200,15 +211,25 @@ pub enum Halt {
     },
 }
 
+/// What is left to do with a directory that may have forgotten votes.
+pub(crate) const WAY_BACK: &str = "put back the newest directory of this replica if it still \
+     exists; otherwise replace this replica by one with a new id and an empty directory; the others \
+     go on while a majority is up";
+
 impl fmt::Display for Halt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Refused { by, remembered, own } if own.succeeds(*remembered) => write!(
+                f,
+                "{by} was told more by life {remembered} of this replica than is in the data \
+                 directory of life {own}: it is a backup or an old copy, or its disk lost what was \
+                 synced, and it may have forgotten votes; {WAY_BACK}"
+            ),
             Self::Refused { by, remembered, own } => write!(
                 f,
                 "{by} remembers life {remembered} of this replica, and this is life {own}: its \
-                 data directory was wiped, or is an old copy, and may have forgotten votes; \
-                 restore its newest directory; otherwise leave it off, the others go on while a \
-                 majority is up"
+                 data directory was wiped, is an old copy, or runs in two processes, and it may have \
+                 forgotten votes; {WAY_BACK}"
             ),
             Self::AgreementBroken { slot } => write!(
                 f,
@@ -237,12 +258,17 @@ pub enum RecoverError {
     Config(ConfigError),
     /// The replica is not in the membership that its directory was formatted with.
     NotAMember(ReplicaId),
-    /// The state machine has applied less than what was trimmed from the log.
+    /// The state machine and the newest snapshot include less than what was trimmed from the log.
     AppliedBelowTrim {
-        /// What the state machine has applied.
+        /// What the state machine or the snapshot includes, whichever is more.
         applied: Slot,
         /// What was trimmed.
         trimmed: Slot,
+    },
+    /// The newest snapshot names other voters for the slots after it than the log does.
+    SnapshotMembership {
+        /// The snapshot's slot.
+        slot: Slot,
     },
 }
 
@@ -253,7 +279,15 @@ impl fmt::Display for RecoverError {
             Self::NotAMember(id) => write!(f, "{id} is not in its own membership"),
             Self::AppliedBelowTrim { applied, trimmed } => write!(
                 f,
-                "the state machine has applied up to {applied}, but the log begins after {trimmed}"
+                "the log begins after {trimmed}, but the state machine and the newest snapshot \
+                 include only what is up to {applied}: put the snapshot files of this directory \
+                 back, or the newest state of the state machine; if both are lost, leave this \
+                 replica off and have another one take its place"
+            ),
+            Self::SnapshotMembership { slot } => write!(
+                f,
+                "the newest snapshot, of {slot}, was made under another membership than the log's: \
+                 it belongs to another directory; put the snapshot files of this one back"
             ),
         }
     }
@@ -263,7 +297,9 @@ impl std::error::Error for RecoverError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Config(error) => Some(error),
-            Self::NotAMember(_) | Self::AppliedBelowTrim { .. } => None,
+            Self::NotAMember(_)
+            | Self::AppliedBelowTrim { .. }
+            | Self::SnapshotMembership { .. } => None,
         }
     }
 }
@@ -463,20 +499,60 @@ pub struct Proposed {
     pub ballot: Ballot,
 }
 
-/// Why the log was not trimmed.
+/// Why the log was not trimmed. Nothing has changed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TrimError {
-    /// The last slot that may be trimmed: what is applied.
+    /// The last slot that is applied.
     pub applied: Slot,
+    /// The slot of the newest snapshot that is durable here.
+    pub snapshot: Slot,
 }
 
 impl fmt::Display for TrimError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "only what is applied can be trimmed: up to {}", self.applied)
+        let Self { applied, snapshot } = self;
+        write!(
+            f,
+            "only what is applied, and in a durable snapshot, can be trimmed: {applied} is applied, \
+             and the newest snapshot is of {snapshot}"
+        )
     }
 }
 
 impl std::error::Error for TrimError {}
+
+/// Why a snapshot was not installed. Nothing has changed.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum InstallError {
+    /// Everything in it is committed here.
+    Old {
+        /// The committed prefix.
+        committed: Slot,
+    },
+    /// It is of another replicated log.
+    Foreign {
+        /// Of this one.
+        group: GroupId,
+    },
+    /// It names other voters for the slots after it than this replica knows.
+    Membership,
+    /// The replica has halted.
+    Halted,
+}
+
+impl fmt::Display for InstallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Old { committed } => write!(f, "everything up to {committed} is here already"),
+            Self::Foreign { group } => write!(f, "it is of another replicated log, {group:?}"),
+            Self::Membership => f.write_str("it was made under another membership"),
+            Self::Halted => f.write_str("the replica has halted"),
+        }
+    }
+}
+
+impl std::error::Error for InstallError {}
 
 /// What a replica does at the moment.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -611,6 +687,10 @@ pub struct Counters {
     pub proposals_held_back: u64,
     /// Values learned by Fetch.
     pub values_fetched: u64,
+    /// How often a peer was named that is to give a snapshot.
+    pub snapshots_wanted: u64,
+    /// Snapshots that took the place of a part of the log.
+    pub snapshots_installed: u64,
     /// Values that this replica, as leader, saw chosen.
     pub values_chosen: u64,
     /// Reads asked of this replica as leader.

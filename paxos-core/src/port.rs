@@ -17,6 +17,7 @@ use bytes::Bytes;
 use crate::durable::{Durable, WriteBatch};
 use crate::ids::{GroupId, Incarnation, ReplicaId, Slot};
 use crate::membership::KeyPin;
+use crate::output::WAY_BACK;
 use crate::snapshot::{ImageDigest, SnapshotMeta};
 pub use crate::stored::{Format, LoadRange, Loaded, Recovered, RecoveredVote, Start};
 
@@ -67,7 +68,8 @@ pub enum StorageError {
         /// What was found and what was expected.
         what: String,
     },
-    /// A peer remembers another life of this directory, which may have forgotten votes.
+    /// A peer remembers another life of this directory, or more of it, and it may have forgotten
+    /// votes.
     Refused {
         /// The peer.
         by: ReplicaId,
@@ -97,9 +99,8 @@ impl fmt::Display for StorageError {
                 write!(
                     f,
                     "{} was never formatted for a replica; format it only if this replica never \
-                     ran anywhere: for one that did, look whether its disk is mounted there, \
-                     restore its newest directory, or leave it off, the others go on while a \
-                     majority is up",
+                     ran anywhere: for one that did, look whether its disk is mounted there; \
+                     otherwise {WAY_BACK}",
                     path.display()
                 )
             }
@@ -121,10 +122,9 @@ impl fmt::Display for StorageError {
             Self::Mismatch { what } | Self::Corrupt { what } => f.write_str(what),
             Self::Refused { by, remembered } => write!(
                 f,
-                "{by} refused this directory, because it remembers life {remembered} of this \
-                 replica: it was wiped, or is an old copy, and may have forgotten votes; restore \
-                 its newest directory; otherwise leave it off, the others go on while a majority \
-                 is up"
+                "{by} refused this directory, because it remembers more of life {remembered} of this \
+                 replica: it was wiped, is an old copy or a backup, or ran in two processes, and may \
+                 have forgotten votes; {WAY_BACK}"
             ),
             Self::Io { what, source } => write!(f, "{what}: {source}"),
             Self::Poisoned => {
@@ -155,11 +155,13 @@ impl std::error::Error for StorageError {
 /// Everything in a batch whose [`Durable`] was returned survives the loss of power. Batches of a
 /// group survive in order: never a later one without all earlier ones.
 pub trait Storage: Send {
-    /// Reads back what earlier lives left, the newest snapshot's facts among it, and makes a new incarnation durable: the first
-    /// ([`Incarnation::first`]) of a directory that was never started, else the one that follows
-    /// the last ([`Incarnation::following`]). Called once, before anything else. What it returns is
-    /// itself durable when it returns. Fails with [`StorageError::Refused`] if a
-    /// [`crate::durable::Write::Refused`] was ever written.
+    /// Reads back what earlier lives left, the newest snapshot's facts among it, and makes a new
+    /// incarnation durable: the first ([`Incarnation::first`]) of a directory that was never
+    /// started, else the one that follows the last ([`Incarnation::following`]). Called once, before
+    /// anything else. What it returns is itself durable when it returns. The snapshot is one whose
+    /// image was found whole; where the newest is damaged an older one takes its place, if the log
+    /// goes on from there, else it fails with [`StorageError::Corrupt`]. Fails with
+    /// [`StorageError::Refused`] if a [`crate::durable::Write::Refused`] was ever written.
     fn recover(&mut self, nonce: u32) -> Result<Vec<Recovered>, StorageError>;
 
     /// Writes all batches, of however many groups, with one write and one sync, and returns their
@@ -173,6 +175,15 @@ pub trait Storage: Send {
     /// Whether there is space for more commands. Changes only within [`Storage::persist`]: while it
     /// is [`Room::Full`], calling that without batches looks again.
     fn room(&self) -> Room;
+
+    /// Roughly how much the log of a group holds, when a life begins: slots that are committed, and the bytes
+    /// of the values that stand above what is trimmed and up to each of them. Both rise, the bytes by `step`
+    /// at least, but for the last. A host that keeps so much and no more for peers that lag counts what
+    /// earlier lives left by this. A storage that does not know says nothing, which is the default: then it
+    /// counts in each life anew.
+    fn log_bytes(&self, _group: GroupId, _step: u64) -> Vec<(Slot, u64)> {
+        Vec::new()
+    }
 
     /// Whether calls wait for a device.
     fn blocking(&self) -> Blocking;
@@ -189,18 +200,29 @@ pub trait Storage: Send {
 // Snapshots
 
 /// Keeps snapshots of all groups of one replica. Used beside [`Storage`], from a thread of its own,
-/// so that a large image delays no vote. An error is final for the image that it struck; others, and
-/// the log, may go on.
+/// so that a large image delays no vote. An error is final for the image that it struck, which is
+/// forgotten and gives its space back; others, and the log, go on.
+///
+/// Of each group one image of this replica's own is being made at most, and one of a peer's is being
+/// received: the writer of an earlier one fails with [`StorageError::Mismatch`].
 pub trait SnapshotStore: Send {
-    /// The finished snapshots of a group, oldest first. Reads no image.
+    /// The finished snapshots of a group, oldest first, one of a slot. Reads no image.
     fn list(&mut self, group: GroupId) -> Result<Vec<SnapshotMeta>, StorageError>;
 
     /// Begins an image of this replica's own making. What is unfinished of earlier ones is gone.
     fn create(&mut self, group: GroupId) -> Result<Box<dyn SnapshotWriter>, StorageError>;
 
-    /// Goes on with an image that comes from a peer, or begins it: what an earlier life received of the
-    /// same one is still there, as far as it was synced. What was received of another one is gone.
+    /// Goes on with an image that comes from a peer, or begins it: what an earlier life received of
+    /// the same one is still there, as far as it was synced. What was received of another one is
+    /// gone. May read and write all that is held.
     fn receive(&mut self, meta: &SnapshotMeta) -> Result<Box<dyn SnapshotWriter>, StorageError>;
+
+    /// What an earlier life, or this one, began to receive and did not finish: whoever asks peers for
+    /// this image again need not fetch what is held of it. It is forgotten once one that includes as
+    /// much is finished. A store that keeps nothing unfinished says `None`.
+    fn unfinished(&mut self, _group: GroupId) -> Result<Option<SnapshotMeta>, StorageError> {
+        Ok(None)
+    }
 
     /// Opens a finished one, or `None` if it was removed meanwhile.
     fn open(
@@ -208,23 +230,26 @@ pub trait SnapshotStore: Send {
         meta: &SnapshotMeta,
     ) -> Result<Option<Box<dyn SnapshotReader>>, StorageError>;
 
-    /// Removes the finished snapshots of a group below this slot, but never the newest one. Those that
-    /// are open can be read to their end.
+    /// Removes the finished snapshots of a group below this slot, but never the newest one. Those
+    /// that are open can be read to their end.
     fn remove_below(&mut self, group: GroupId, slot: Slot) -> Result<(), StorageError>;
 }
 
 /// An image that is being written. Dropped unfinished, it is no snapshot; what was received of it may
 /// be gone on with.
 pub trait SnapshotWriter: Send {
-    /// How many bytes it holds, earlier lives' included.
+    /// How many bytes it holds, earlier lives' included. The next byte to be written is this one.
     fn held(&self) -> u64;
 
-    /// Writes the next bytes, and syncs now and then.
+    /// Writes the next bytes, and syncs now and then. More than a peer offered is
+    /// [`StorageError::Corrupt`].
     fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError>;
 
-    /// Makes the image a snapshot: once this returns it survives the loss of power, as a whole. Fails
-    /// with [`StorageError::Corrupt`], and forgets what it holds, if length or digest are not those of
-    /// `meta`.
+    /// Makes the image a snapshot: once this returns it survives the loss of power, as a whole, and
+    /// takes the place of another one of its slot. Fails with [`StorageError::Corrupt`], and forgets
+    /// what it holds, if length or digest are not those of `meta`; with [`StorageError::Mismatch`]
+    /// if `meta` is not what was received, or makes no sense. After an error it survives as a whole
+    /// or not at all, and is not listed.
     fn finish(self: Box<Self>, meta: &SnapshotMeta) -> Result<(), StorageError>;
 
     /// Length and digest of what it holds.

@@ -17,6 +17,7 @@ mod page;
 mod read;
 mod reconfigure;
 mod safety;
+mod snapshot;
 mod survey;
 mod transfer;
 
@@ -41,13 +42,14 @@ use crate::message::{Body, Message, Origin, Refused};
 use crate::outbox::Outbox;
 use crate::output::{
     Counters, Halt, NotProposed, Output, ProposeError, Proposed, ReadError, ReadTicket, Recipients,
-    RecoverError, Role, Status, TrimError,
+    RecoverError, Role, Status,
 };
 use crate::pacemaker::{Pacemaker, Timer};
 use crate::proposer::Proposer;
 use crate::quorum::VOTERS_MAX;
 use crate::read::Reads;
 use crate::repeat::Repeats;
+use crate::replica::snapshot::Reached;
 use crate::roster::Roster;
 use crate::stored::{Recovered, RecoveredVote};
 use crate::survey::Surveys;
@@ -84,6 +86,8 @@ pub struct Replica {
     /// Records of the committed prefix whose writes are not proved, and the highest that is.
     recording: VecDeque<(WriteSequence, Slot)>,
     held: Slot,
+    /// The slot of the newest snapshot that is durable here.
+    snapshot: Slot,
     /// The committed prefix that this leader has told its peers.
     told: Slot,
     repeats: Repeats,
@@ -101,8 +105,9 @@ const DISAGREEING_MAX: usize = VOTERS_MAX + OBSERVERS_MAX;
 impl Replica {
     /// The only constructor: what storage remembers, and `applied`, the last slot that the state
     /// machine's own durable state includes ([`Slot::ZERO`] for one in memory, which is then
-    /// rebuilt from the log). `seed` feeds every random choice: the same inputs give the same
-    /// outputs.
+    /// rebuilt from the log). Where that is less than the newest snapshot, the host restores the
+    /// machine from the snapshot before anything is applied, and the slots after it are handed out.
+    /// `seed` feeds every random choice: the same inputs give the same outputs.
     pub fn recover(
         config: Config,
         recovered: Recovered,
@@ -111,53 +116,49 @@ impl Replica {
         now: Time,
     ) -> Result<Self, RecoverError> {
         config.check_for(&recovered.format.membership).map_err(RecoverError::Config)?;
-        let (format, trimmed) = (recovered.format, recovered.trimmed);
-        let own = format.replica;
-        if !format.membership.contains(own) {
+        let own = recovered.format.replica;
+        if !recovered.format.membership.contains(own) {
             return Err(RecoverError::NotAMember(own));
         }
-        if applied < trimmed {
-            return Err(RecoverError::AppliedBelowTrim { applied, trimmed });
-        }
-        // What the state machine has applied was committed, whether or not that was recorded.
-        let committed = recovered.committed.max(applied);
-        let (governs, snapshot) = (recovered.governs, recovered.snapshot.as_ref());
-        let roster = Roster::recovered(format.membership, governs, snapshot, committed);
+        let reached = Reached::after(&recovered, applied)?;
+        let Reached { committed, applied, trimmed, snapshot, reach, clock, roster, .. } = reached;
+        let Recovered { format, incarnation, promised, votes, chosen, peers, .. } = recovered;
         let origin = Origin {
             cluster: format.cluster,
             group: format.group,
             epoch: roster.newest().epoch(),
             membership: roster.newest().digest(),
             replica: own,
-            incarnation: recovered.incarnation,
+            incarnation,
         };
-        let votes = recovered.votes.into_iter().filter(|vote| vote.slot > committed);
+        let votes = votes.into_iter().filter(|vote| vote.slot > committed);
         let votes = votes.map(|vote| {
             let RecoveredVote { slot, ballot, value } = vote;
             (slot, Vote { ballot, value, written: WriteSequence::default() })
         });
-        let acceptor = Acceptor::recovered(recovered.promised, votes);
+        let acceptor = Acceptor::recovered(promised, votes);
         let window = ApplyWindow {
             slots_max: config.apply_slots_max as usize,
             bytes_max: config.apply_bytes_max,
         };
         let mut replica = Self {
             acceptor,
-            learner: Learner::recovered(committed, recovered.chosen.into_iter()),
+            learner: Learner::recovered(committed, chosen.into_iter()),
             proposer: Proposer::Idle,
             log: Log::recovered(committed, applied, trimmed, config.tail_bytes_max, window),
-            lives: Lives::recovered(recovered.peers),
+            lives: Lives::recovered(peers),
             catchup: Catchup::new(),
             loads: Loads::new(),
             reads: Reads::default(),
             surveys: Surveys::default(),
-            pacemaker: Pacemaker::new(&config, &roster, own, recovered.incarnation, seed, now),
-            outbox: Outbox::new(origin),
-            clock: recovered.clock,
+            pacemaker: Pacemaker::new(&config, &roster, own, incarnation, seed, now),
+            outbox: Outbox::new(origin, reach),
+            clock,
             watermark: None,
             recorded: recovered.committed,
             recording: VecDeque::new(),
             held: recovered.committed,
+            snapshot,
             told: Slot::ZERO,
             repeats: Repeats::new(),
             flows: Flows::new(&roster.peers(own), roster.window(), config.window_bytes_max),
@@ -169,6 +170,10 @@ impl Replica {
             roster,
             config,
         };
+        replica.record_governs(reached.learned);
+        if reached.jumps {
+            replica.record_jump(snapshot);
+        }
         replica.extend_committed();
         replica.settle();
         Ok(replica)
@@ -200,12 +205,13 @@ impl Replica {
             self.counters.dropped_absurd += 1;
             return;
         }
-        match self.lives.judge(from, theirs.incarnation) {
+        match self.lives.judge(from, &message) {
             Verdict::Known => self.route(from, message),
             Verdict::New => {
                 self.outbox.write(Write::Peer { peer: from, incarnation: theirs.incarnation });
                 let after = self.outbox.after_writes();
                 self.lives.remember(from, theirs.incarnation, after);
+                self.catchup.begins(from);
                 self.lives.hold(from, message);
             }
             Verdict::Waiting => {
@@ -213,7 +219,14 @@ impl Replica {
                     self.counters.dropped_stale_life += 1;
                 }
             }
-            Verdict::Old(remembered) => {
+            // Who removed this replica sends it no heartbeats; and it speaks of what is chosen,
+            // which is true whatever its sender forgot.
+            Verdict::Unproved if matches!(message.body, Body::Removed(_)) => {
+                self.route(from, message);
+            }
+            // Its heartbeat comes first, and again.
+            Verdict::Unproved => self.counters.dropped_stale_life += 1,
+            Verdict::Forgetful(remembered) => {
                 self.counters.dropped_stale_life += 1;
                 // A refusal is not answered with a refusal, or two wiped replicas never stop.
                 if !matches!(message.body, Body::Refused(_)) {
@@ -325,19 +338,6 @@ impl Replica {
         }
         self.counters.reads_asked += 1;
         Ok(self.reads.ask())
-    }
-
-    /// Forgets every slot up to this one. A snapshot that covers them must be durable.
-    pub fn trim(&mut self, through: Slot) -> Result<(), TrimError> {
-        if through > self.log.applied() {
-            return Err(TrimError { applied: self.log.applied() });
-        }
-        if through > self.log.trimmed() && !self.halted {
-            self.log.trim(through);
-            self.record_committed();
-            self.outbox.write(Write::Trimmed(through));
-        }
-        Ok(())
     }
 
     // --- outputs
@@ -464,6 +464,7 @@ impl Replica {
     }
 
     fn route(&mut self, from: ReplicaId, message: Message) {
+        self.lives.note_told(from, &message.body);
         match message.body {
             Body::Prepare(prepare) => self.on_prepare(from, prepare),
             Body::Promise(promise) => self.on_promise(from, promise),
@@ -513,8 +514,9 @@ impl Replica {
     fn on_refused(&mut self, from: ReplicaId, refused: Refused) {
         let own = self.incarnation();
         let remembered = refused.remembered;
-        if refused.refused == own && !own.succeeds(remembered) {
-            // The next start must fail too, or enough starts would outnumber the remembered life.
+        if refused.refused == own && remembered != own {
+            // The next start must fail too, or enough starts would outnumber the remembered life, and
+            // enough slots what it told.
             let last = Write::Refused { by: from, remembered };
             self.stop(Halt::Refused { by: from, remembered, own }, Some(last));
         }

@@ -14,11 +14,14 @@ use crate::ids::{Epoch, ReplicaId, Slot};
 use crate::membership::Membership;
 use crate::snapshot::{Governs, SnapshotMeta};
 
+/// How many memberships are remembered that govern no open slot: a snapshot of an older slot names them.
+const PAST_MAX: usize = 16;
+
 /// A membership and the first slot that it governs.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-struct Span {
-    from: Slot,
-    membership: Arc<Membership>,
+pub(crate) struct Span {
+    pub(crate) from: Slot,
+    pub(crate) membership: Arc<Membership>,
 }
 
 /// Who governs what.
@@ -26,6 +29,8 @@ struct Span {
 pub(crate) struct Roster {
     /// In rising order; those of the future last.
     spans: VecDeque<Span>,
+    /// What was given up, right before those: for snapshots of slots that they governed.
+    past: VecDeque<Span>,
     /// The newest membership of the committed prefix: its epoch, and from where it governs.
     newest: (Epoch, Slot),
     /// A replica that was formatted with a later membership than the first does not know from where
@@ -36,53 +41,70 @@ pub(crate) struct Roster {
 
 impl Roster {
     /// What a replica knows when it starts: what it was formatted with, and what its log recorded, in
-    /// rising order of slots, or its newest snapshot says.
-    pub(crate) fn recovered(
-        format: Membership,
-        governs: Vec<Governs>,
-        snapshot: Option<&SnapshotMeta>,
-        committed: Slot,
-    ) -> Self {
-        let window = format.window();
+    /// rising order of slots.
+    pub(crate) fn recovered(format: &Membership, governs: &[Governs]) -> Self {
+        let format = Arc::new(format.clone());
         let mut roster = Self {
             spans: VecDeque::new(),
-            newest: (Epoch::FIRST, Slot::new(1)),
+            past: VecDeque::new(),
+            newest: (Epoch::FIRST, Slot::FIRST),
             joins: None,
-            window,
+            window: format.window(),
         };
         if format.epoch() == Epoch::FIRST {
-            let from = Slot::new(1);
-            roster.spans.push_back(Span { from, membership: Arc::new(format) });
+            roster.spans.push_back(Span { from: Slot::FIRST, membership: format });
         } else {
-            roster.joins = Some(Arc::new(format));
+            roster.joins = Some(format);
         }
-        for Governs { from, membership } in governs {
-            roster.add(from, &Arc::new(membership));
-        }
-        if let Some(snapshot) = snapshot {
-            roster.install(&snapshot.governs);
-        }
-        // Whoever proposed a change had seen to it that the one before the newest is needed no more.
-        let here = roster.spans.iter().rposition(|span| span.from <= committed.next());
-        for _ in 1..here.unwrap_or_default() {
-            roster.spans.pop_front();
-        }
+        roster.install(governs);
         roster
     }
 
-    /// What a snapshot says of the slots above it.
-    pub(crate) fn install(&mut self, governs: &[Governs]) {
-        let newest = governs.last().expect("somebody governs every slot");
-        let epoch = newest.membership.epoch();
-        if epoch < self.newest.0 || epoch == self.newest.0 && self.is_exact() {
-            return;
+    /// The replica has committed this prefix. Whoever proposed a change had seen to it that the one
+    /// before the newest is needed no more (M4).
+    pub(crate) fn start_at(&mut self, committed: Slot) {
+        let here = self.spans.iter().rposition(|span| span.from <= committed.next());
+        for _ in 1..here.unwrap_or_default() {
+            self.give_up_oldest();
         }
-        self.spans.clear();
-        self.joins = None;
+    }
+
+    /// Takes in who governs according to the log's record or a snapshot, in rising order of slots.
+    /// Returns what is new.
+    pub(crate) fn install(&mut self, governs: &[Governs]) -> Vec<Span> {
+        let mut learned = Vec::new();
         for Governs { from, membership } in governs {
-            self.newest = (membership.epoch(), *from);
-            self.spans.push_back(Span { from: *from, membership: Arc::new(membership.clone()) });
+            let span = Span { from: *from, membership: Arc::new(membership.clone()) };
+            if self.add(span.clone()) {
+                learned.push(span);
+            }
         }
+        learned
+    }
+
+    /// Whether a snapshot may be of this cluster: what it says of the slots above it follows M1, names
+    /// somebody for the first of them, and fits what is known.
+    pub(crate) fn admits(&self, meta: &SnapshotMeta) -> bool {
+        let (Some(first), Some(last)) = (meta.governs.first(), meta.governs.last()) else {
+            return false;
+        };
+        let follows = meta.governs.windows(2).all(|pair| {
+            pair[1].from >= pair[0].from.plus(self.window())
+                && pair[1].membership.epoch() == pair[0].membership.epoch().next()
+        });
+        let lease = self.newest().lease();
+        let fits = |Governs { membership, .. }: &Governs| {
+            membership.window() == self.window
+                && membership.lease() == lease
+                && self
+                    .find(membership.epoch())
+                    .is_none_or(|known| known.digest() == membership.digest())
+        };
+        let end = meta.slot.plus(self.window());
+        first.from <= meta.slot.next()
+            && last.from <= end
+            && follows
+            && meta.governs.iter().all(fits)
     }
 
     /// α.
@@ -101,7 +123,7 @@ impl Roster {
             return None;
         }
         let from = slot.plus(self.window());
-        self.add(from, membership);
+        self.add(Span { from, membership: membership.clone() });
         Some(from)
     }
 
@@ -115,22 +137,32 @@ impl Roster {
             && same
     }
 
-    fn add(&mut self, from: Slot, membership: &Arc<Membership>) {
-        let epoch = membership.epoch();
+    /// Returns whether this is new.
+    fn add(&mut self, span: Span) -> bool {
+        let epoch = span.membership.epoch();
         if epoch <= self.newest.0 {
-            return;
+            return false;
         }
-        self.newest = (epoch, from);
-        if self.joins.as_ref().is_some_and(|joins| epoch < joins.epoch()) {
-            return;
+        if epoch != self.newest.0.next() {
+            // What stood in between is not known, and nobody needs what was before it (M4).
+            self.spans.clear();
+            self.past.clear();
         }
-        self.joins = None;
-        self.spans.push_back(Span { from, membership: membership.clone() });
+        self.newest = (epoch, span.from);
+        self.spans.push_back(span);
+        if self.joins.take_if(|joins| epoch >= joins.epoch()).is_some() {
+            while self.spans.len() > 2 {
+                self.give_up_oldest();
+            }
+        }
+        true
     }
 
-    /// Whether this replica knows who governs the slots after its committed prefix.
-    pub(crate) fn is_exact(&self) -> bool {
-        self.joins.is_none()
+    /// Whether this replica knows who governs the slots after its committed prefix. One that joins does
+    /// not, before the membership that it was formatted with governs, or the one before is known too.
+    pub(crate) fn is_exact(&self, committed: Slot) -> bool {
+        let knows = |span: &Span| span.from <= committed.next();
+        self.joins.is_none() && self.spans.front().is_some_and(knows)
     }
 
     /// Who governs this slot: one after the committed prefix, and at most α after it.
@@ -156,22 +188,28 @@ impl Roster {
         self.kept().find(|membership| membership.epoch() == epoch)
     }
 
-    /// Who governs the slots above this one, which is committed, as far as the log up to it tells. What
-    /// is kept no longer governs slots that the next one's voters hold (M6), so it stands in its place.
-    pub(crate) fn above(&self, slot: Slot) -> Vec<Governs> {
-        let known = self.spans.iter().filter(|span| span.from <= slot.plus(self.window()));
-        let here = self.spans.iter().rposition(|span| span.from <= slot.next());
-        let above = known.skip(here.unwrap_or_default());
-        let governs = |span: &Span| {
+    /// Who governs the slots above this one, which is committed, as far as the log up to it tells.
+    /// Nothing if this replica does not know: it joins, or asks for a slot far below what it has.
+    pub(crate) fn above(&self, slot: Slot) -> Option<Vec<Governs>> {
+        let known: Vec<&Span> = self.past.iter().chain(&self.spans).collect();
+        let here = known.iter().rposition(|span| span.from <= slot.next())?;
+        let end = slot.plus(self.window());
+        let above = known[here..].iter().filter(|span| span.from <= end);
+        let governs = |span: &&Span| {
             let membership = (*span.membership).clone();
             Governs { from: span.from, membership }
         };
-        let above: Vec<Governs> = above.map(governs).collect();
-        if above.is_empty() {
-            let membership = (**self.governing(slot.next())).clone();
-            return vec![Governs { from: slot.next(), membership }];
+        Some(above.map(governs).collect())
+    }
+
+    /// Nobody asks who governs a slot up to this one any more.
+    pub(crate) fn forget(&mut self, through: Slot) {
+        let later = |past: &VecDeque<Span>, spans: &VecDeque<Span>| {
+            past.get(1).or(spans.front()).is_some_and(|span| span.from <= through.next())
+        };
+        while !self.past.is_empty() && later(&self.past, &self.spans) {
+            self.past.pop_front();
         }
-        above
     }
 
     /// The newest membership of the committed prefix; that of the format before it is reached.
@@ -189,6 +227,9 @@ impl Roster {
     /// one named, and that successor.
     pub(crate) fn outgoing(&self, committed: Slot) -> Option<(Slot, &Arc<Membership>)> {
         let next = self.spans.get(1).filter(|span| span.from <= committed.next())?;
+        if self.joins.is_some() {
+            return None;
+        }
         Some((next.from, &next.membership))
     }
 
@@ -200,13 +241,17 @@ impl Roster {
 
     /// The oldest membership kept, with the first slot that it governs.
     pub(crate) fn oldest(&self) -> Option<(Slot, &Arc<Membership>)> {
-        self.spans.front().map(|span| (span.from, &span.membership))
+        let oldest = self.spans.front().filter(|_| self.joins.is_none());
+        oldest.map(|span| (span.from, &span.membership))
     }
 
     /// The oldest membership is needed no more. Rule M6.
     pub(crate) fn give_up_oldest(&mut self) {
         assert!(self.spans.len() > 1, "somebody governs every slot");
-        self.spans.pop_front();
+        self.past.extend(self.spans.pop_front());
+        if self.past.len() > PAST_MAX {
+            self.past.pop_front();
+        }
     }
 
     /// Everybody who is a member of a membership that is kept, but this replica: in the order of the
@@ -232,7 +277,8 @@ impl Roster {
     }
 
     fn kept(&self) -> impl Iterator<Item = &Arc<Membership>> {
-        self.spans.iter().map(|span| &span.membership).chain(&self.joins)
+        let known = self.spans.iter().filter(|_| self.joins.is_none());
+        known.map(|span| &span.membership).chain(&self.joins)
     }
 }
 
@@ -260,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_membership_governs_alpha_slots_after_its_own() {
-        let mut roster = Roster::recovered(first(), Vec::new(), None, Slot::ZERO);
+        let mut roster = Roster::recovered(&first(), &[]);
         let second = with(&first(), 2);
         assert_eq!(roster.on_committed(Slot::new(3), &second), Some(Slot::new(11)));
         let epoch = |roster: &Roster, slot| roster.governing(Slot::new(slot)).epoch().number();
@@ -279,7 +325,7 @@ mod tests {
 
     #[test]
     fn what_does_not_follow_governs_nothing() {
-        let mut roster = Roster::recovered(first(), Vec::new(), None, Slot::ZERO);
+        let mut roster = Roster::recovered(&first(), &[]);
         let second = with(&first(), 2);
         let rival = with(&first(), 3);
         let third = with(&second, 4);
@@ -294,20 +340,110 @@ mod tests {
     fn whoever_joins_learns_from_the_log_from_where_its_membership_governs() {
         let second = with(&first(), 2);
         let third = with(&second, 3);
-        let mut roster = Roster::recovered((*third).clone(), Vec::new(), None, Slot::ZERO);
-        assert!(!roster.is_exact());
+        let mut roster = Roster::recovered(&third, &[]);
+        assert!(!roster.is_exact(Slot::ZERO));
+        assert_eq!(roster.above(Slot::ZERO), None);
         assert_eq!(roster.on_committed(Slot::new(4), &second), Some(Slot::new(12)));
-        assert!(!roster.is_exact());
+        assert!(
+            !roster.is_exact(Slot::new(11)),
+            "the second one governs, and the third is to come"
+        );
+        assert_eq!(roster.above(Slot::new(4)), None, "the first one was never seen");
+        assert_eq!(roster.above(Slot::new(11)).map(|above| above.len()), Some(1));
         assert_eq!(roster.on_committed(Slot::new(12), &third), Some(Slot::new(20)));
-        assert!(roster.is_exact());
+        assert!(roster.is_exact(Slot::new(12)));
         let written = |from, membership: &Arc<Membership>| {
             let membership = (**membership).clone();
             Governs { from: Slot::new(from), membership }
         };
-        let half =
-            Roster::recovered((*third).clone(), vec![written(12, &second)], None, Slot::new(5));
-        assert!(!half.is_exact());
-        let whole = vec![written(12, &second), written(20, &third)];
-        assert_eq!(Roster::recovered((*third).clone(), whole, None, Slot::new(12)), roster);
+        let half = Roster::recovered(&third, &[written(12, &second)]);
+        assert!(!half.is_exact(Slot::new(12)));
+        let whole = [written(12, &second), written(20, &third)];
+        assert_eq!(Roster::recovered(&third, &whole), roster);
+        // Who joins with the second membership never sees the first, which governs up to slot 11.
+        let mut early = Roster::recovered(&second, &[]);
+        assert_eq!(early.on_committed(Slot::new(4), &second), Some(Slot::new(12)));
+        assert!(!early.is_exact(Slot::new(10)));
+        assert!(early.is_exact(Slot::new(11)));
+    }
+
+    #[test]
+    fn a_snapshot_of_an_older_slot_names_who_governed_after_it() {
+        let mut roster = Roster::recovered(&first(), &[]);
+        let second = with(&first(), 2);
+        roster.on_committed(Slot::new(3), &second);
+        let all = roster.above(Slot::new(3));
+        assert_eq!(all.as_ref().map(Vec::len), Some(2));
+        roster.give_up_oldest();
+        assert_eq!(roster.above(Slot::new(3)), all, "given up or not");
+        assert_eq!(roster.above(Slot::new(2)).map(|above| above.len()), Some(1));
+        roster.forget(Slot::new(9));
+        assert_eq!(roster.above(Slot::new(3)), all);
+        roster.forget(Slot::new(10));
+        assert_eq!(roster.above(Slot::new(3)), None);
+        assert_eq!(roster.above(Slot::new(10)).map(|above| above.len()), Some(1));
+    }
+
+    #[test]
+    fn a_snapshot_tells_of_memberships_that_no_log_told_of() {
+        let second = with(&first(), 2);
+        let third = with(&second, 3);
+        let fourth = with(&third, 4);
+        let says = |from, membership: &Arc<Membership>| {
+            let membership = (**membership).clone();
+            Governs { from: Slot::new(from), membership }
+        };
+        let epochs = |roster: &Roster| -> Vec<u32> {
+            roster.spans.iter().map(|span| span.membership.epoch().number()).collect()
+        };
+        let mut roster = Roster::recovered(&first(), &[]);
+        let learned = roster.install(&[says(20, &third), says(30, &fourth)]);
+        assert_eq!((learned.len(), epochs(&roster)), (2, vec![3, 4]), "the first two are over");
+        assert!(roster.install(&[says(20, &third)]).is_empty(), "nothing goes back");
+        let mut next = Roster::recovered(&first(), &[]);
+        assert_eq!(next.install(&[says(12, &second)]).len(), 1);
+        assert_eq!(epochs(&next), [1, 2], "the first one may be needed yet");
+        // One that knows less than a joiner leaves it one that joins.
+        let mut joiner = Roster::recovered(&fourth, &[]);
+        joiner.install(&[says(20, &third)]);
+        assert!(!joiner.is_exact(Slot::new(25)));
+        assert_eq!(joiner.newest().epoch(), Epoch::new(4));
+        assert_eq!(joiner.on_committed(Slot::new(22), &fourth), Some(Slot::new(30)));
+        assert!(joiner.is_exact(Slot::new(25)));
+    }
+
+    #[test]
+    fn a_snapshot_of_another_cluster_is_seen_by_its_memberships() {
+        let roster = Roster::recovered(&first(), &[]);
+        let second = with(&first(), 2);
+        let third = with(&second, 3);
+        let meta = |governs: &[(u64, &Membership)]| SnapshotMeta {
+            group: crate::ids::GroupId::default(),
+            slot: Slot::new(20),
+            clock: crate::ids::LogClock::default(),
+            governs: governs
+                .iter()
+                .map(|(from, membership)| Governs {
+                    from: Slot::new(*from),
+                    membership: (*membership).clone(),
+                })
+                .collect(),
+            bytes: 0,
+            digest: crate::snapshot::ImageDigest::default(),
+        };
+        let admits = |governs: &[(u64, &Membership)]| roster.admits(&meta(governs));
+        assert!(admits(&[(1, &first())]));
+        assert!(admits(&[(12, &second), (28, &third)]));
+        assert!(!admits(&[]), "nobody governs");
+        assert!(!admits(&[(22, &second)]), "nobody governs slot 21");
+        assert!(!admits(&[(12, &second), (29, &third)]), "slot 20 cannot tell of slot 29");
+        assert!(!admits(&[(14, &second), (21, &third)]), "less than a window apart");
+        assert!(!admits(&[(1, &first()), (28, &third)]), "an epoch is missing");
+        let voters = vec![Member::new(id(9))];
+        let rule = crate::quorum::QuorumRule::Majority;
+        let other = Membership::new(Epoch::FIRST, voters.clone(), Vec::new(), rule.clone(), 8);
+        assert!(!admits(&[(1, &other.unwrap())]), "another first membership");
+        let wide = Membership::new(Epoch::new(2), voters, Vec::new(), rule, 9);
+        assert!(!admits(&[(12, &wide.unwrap())]), "another window");
     }
 }

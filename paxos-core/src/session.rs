@@ -110,6 +110,11 @@ impl SessionTable {
         }
     }
 
+    /// How much it remembers.
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
     /// How many sessions are known.
     pub fn len(&self) -> usize {
         self.sessions.len()
@@ -123,6 +128,11 @@ impl SessionTable {
     /// Whether this session is known.
     pub fn contains(&self, session: SessionId) -> bool {
         self.sessions.contains_key(&session)
+    }
+
+    /// The highest clock of a batch so far.
+    pub fn clock(&self) -> LogClock {
+        self.clock
     }
 
     /// The bytes of the replies that are kept.

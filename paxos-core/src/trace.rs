@@ -62,6 +62,8 @@ pub enum Packet {
     Shared(Arc<Message>),
     /// Between hosts, and no message of the protocol.
     Host(Sealed),
+    /// Between hosts too, on the channel of snapshots.
+    Snapshot(Sealed),
 }
 
 impl Packet {
@@ -77,7 +79,7 @@ impl Packet {
                 Some(message.expect("what one replica encodes every replica decodes"))
             }
             Self::Shared(message) => Some(Message::clone(message)),
-            Self::Host(_) => None,
+            Self::Host(_) | Self::Snapshot(_) => None,
         }
     }
 }
@@ -262,6 +264,23 @@ pub enum Event {
         /// Why.
         reason: QuorumReadLoss,
     },
+    /// What the replica lacks is gone from its peers' logs.
+    SnapshotWanted {
+        /// The one that is to give a snapshot.
+        from: ReplicaId,
+        /// The committed prefix.
+        above: Slot,
+    },
+    /// A snapshot is durable here.
+    SnapshotKept {
+        /// Its slot.
+        slot: Slot,
+    },
+    /// A snapshot took the place of the log up to its slot.
+    Installed {
+        /// Its slot.
+        slot: Slot,
+    },
     /// The replica stopped for good.
     Halted {
         /// Why.
@@ -300,6 +319,9 @@ impl Event {
             | Self::QuorumReadAsked { .. }
             | Self::QuorumReadsReady { .. }
             | Self::QuorumReadsLost { .. }
+            | Self::SnapshotWanted { .. }
+            | Self::SnapshotKept { .. }
+            | Self::Installed { .. }
             | Self::Halted { .. }
             | Self::Note { .. } => None,
         }
@@ -331,6 +353,9 @@ impl Event {
             Self::QuorumReadAsked { .. } => "quorum_read_asked",
             Self::QuorumReadsReady { .. } => "quorum_reads_ready",
             Self::QuorumReadsLost { .. } => "quorum_reads_lost",
+            Self::SnapshotWanted { .. } => "snapshot_wanted",
+            Self::SnapshotKept { .. } => "snapshot_kept",
+            Self::Installed { .. } => "installed",
             Self::Halted { .. } => "halted",
             Self::Note { .. } => "note",
         }

@@ -18,7 +18,7 @@ pub trait FileSystem: Clone + fmt::Debug + Send + 'static {
     /// An open file.
     type File: LogFile;
     /// Excludes every other holder of the same path until it is dropped.
-    type Lock: fmt::Debug + Send;
+    type Lock: fmt::Debug + Send + Sync;
 
     /// Makes a directory and its parents. No error where it exists. Its name is durable after
     /// [`FileSystem::sync_dir`] of its parent.

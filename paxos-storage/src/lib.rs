@@ -40,9 +40,11 @@ mod meta;
 mod replay;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod snapshots;
 mod spare;
 mod verdict;
 mod wal;
 
 pub use memory::MemoryStorage;
+pub use snapshots::{SNAPSHOT_BLOCK_BYTES_MAX, SNAPSHOT_BLOCK_BYTES_MIN};
 pub use wal::{SEGMENT_BYTES_MIN, SPARES_MAX, Wal, WalOptions};

@@ -5,19 +5,23 @@
 //! handle of a life that was ended by [`MemoryStorage::crash`] proves and reads nothing.
 //! Source: protocol.md §6 and §10; Write-Ahead Log, without the disk.
 
+mod snapshots;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use paxos_core::ballot::Ballot;
 use paxos_core::durable::{Durable, Write, WriteBatch};
-use paxos_core::ids::{Incarnation, LogClock, ReplicaId, Slot};
+use paxos_core::ids::{GroupId, Incarnation, LogClock, ReplicaId, Slot};
 use paxos_core::port::{
-    Blocking, Format, LoadRange, Loaded, Recovered, RecoveredVote, Room, Start, Storage,
-    StorageError,
+    Blocking, Format, LoadRange, Loaded, Recovered, RecoveredVote, Room, SnapshotStore, Start,
+    Storage, StorageError,
 };
 use paxos_core::snapshot::Governs;
 use paxos_core::value::Value;
+
+use snapshots::{Kept, MemorySnapshots};
 
 /// A storage that lives as long as its process. Clones are handles of the same log.
 ///
@@ -50,6 +54,7 @@ struct MemoryLog {
     slots: VecDeque<Entry>,
     /// Slots far beyond those, which a replica that lags far behind may vote on.
     far: BTreeMap<Slot, Entry>,
+    snapshots: Kept,
 }
 
 /// A slot further than this beyond the last one does not stretch the ring.
@@ -79,6 +84,7 @@ impl MemoryStorage {
                 governs: Vec::new(),
                 slots: VecDeque::new(),
                 far: BTreeMap::new(),
+                snapshots: Kept::default(),
             })),
             life: 0,
         }
@@ -98,7 +104,7 @@ impl MemoryStorage {
     }
 
     fn log(&self) -> MutexGuard<'_, MemoryLog> {
-        self.log.lock().expect("no call of the log panics while it holds the lock")
+        lock(&self.log)
     }
 
     fn running(&self) -> Result<MutexGuard<'_, MemoryLog>, StorageError> {
@@ -108,6 +114,10 @@ impl MemoryStorage {
         }
         Ok(log)
     }
+}
+
+fn lock(log: &Mutex<MemoryLog>) -> MutexGuard<'_, MemoryLog> {
+    log.lock().expect("no call of the log panics while it holds the lock")
 }
 
 impl MemoryLog {
@@ -201,7 +211,7 @@ impl MemoryLog {
             clock: self.clock,
             peers: self.peers.iter().map(|(p, i)| (*p, *i)).collect(),
             governs: self.governs.clone(),
-            snapshot: None,
+            snapshot: self.snapshots.newest().cloned(),
         };
         for (slot, entry) in near.chain(far).filter(|(slot, _)| *slot > self.committed) {
             if let Some((ballot, value)) = &entry.accepted {
@@ -301,7 +311,32 @@ impl Storage for MemoryStorage {
         Room::Ample
     }
 
+    fn log_bytes(&self, group: GroupId, step: u64) -> Vec<(Slot, u64)> {
+        let log = self.log();
+        let slots = (log.trimmed.next().number()..).zip(&log.slots).map(|(s, e)| (Slot::new(s), e));
+        let committed = slots.take_while(|(slot, _)| *slot <= log.committed);
+        let (mut marks, mut last, mut bytes) = (Vec::new(), None, 0);
+        for (slot, entry) in committed.filter(|_| group == log.format.group) {
+            let accepted = entry.accepted.as_ref().map(|(_, value)| value);
+            let value = entry.chosen.as_ref().or(accepted);
+            bytes += value.map_or(0, |value| value.encoded_len() as u64);
+            last = Some((slot, bytes));
+            let told = marks.last().map_or(0, |(_, told)| *told);
+            if bytes >= told + step {
+                marks.extend(last.take());
+            }
+        }
+        marks.extend(last);
+        marks
+    }
+
     fn blocking(&self) -> Blocking {
         Blocking::Never
+    }
+
+    fn snapshots(&mut self) -> Option<Box<dyn SnapshotStore>> {
+        let running = self.running().is_ok();
+        let snapshots = MemorySnapshots { log: Arc::clone(&self.log), life: self.life };
+        running.then(|| Box::new(snapshots) as _)
     }
 }

@@ -48,6 +48,11 @@ impl Found {
     pub(crate) fn newest(&self) -> u64 {
         self.tail.sequence
     }
+
+    /// The last slot of a group that was trimmed.
+    pub(crate) fn trimmed(&self, group: GroupId) -> Slot {
+        self.groups.get(&group).map_or(Slot::ZERO, |group| group.trimmed)
+    }
 }
 
 /// Reads and judges the log in `dir`, and changes nothing.
@@ -131,7 +136,7 @@ pub(crate) fn found<F: FileSystem>(fs: &F, dir: &Path, meta: &Meta) -> Result<()
     Log::begin(from, &[]).map(|_| ())
 }
 
-fn owner_of(meta: &Meta) -> Owner {
+pub(crate) fn owner_of(meta: &Meta) -> Owner {
     Owner { cluster: meta.format.cluster, replica: meta.format.replica }
 }
 

@@ -119,6 +119,11 @@ impl SimFs {
         self.disk().faults.push(Fault { op, skip, effect: Effect::Misdirect(seed) });
     }
 
+    /// How many of the failures that were asked for have not struck.
+    pub fn faults_left(&self) -> usize {
+        self.disk().faults.len()
+    }
+
     /// Forgets the failures that were asked for and have not struck.
     pub fn clear_faults(&self) {
         self.disk().faults.clear();

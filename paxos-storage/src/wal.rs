@@ -7,19 +7,25 @@
 //! Source: Write-Ahead Log; docs/format.md, section "Disk".
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use paxos_core::durable::{Durable, WriteBatch};
-use paxos_core::ids::Incarnation;
+use paxos_core::ids::{GroupId, Incarnation, Slot};
 use paxos_core::membership::{Member, Membership};
 use paxos_core::port::{
-    Blocking, Format, LoadRange, Loaded, Recovered, Room, Start, Storage, StorageError,
+    Blocking, Format, LoadRange, Loaded, Recovered, Room, SnapshotStore, Start, Storage,
+    StorageError,
 };
 
 use crate::fs::{FileSystem, RealFs, is_full};
 use crate::log::{Log, corrupt, failed};
 use crate::meta::{META, META_TMP, Meta, MetaError};
 use crate::replay;
+use crate::snapshots::{
+    self, Place, SNAPSHOT_BLOCK_BYTES_MAX, SNAPSHOT_BLOCK_BYTES_MIN, SNAPSHOTS_DIR, Snapshots,
+    block_bytes_fit,
+};
 
 /// The smallest segment.
 pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
@@ -47,11 +53,15 @@ pub struct WalOptions {
     /// full disk known before a record meets it; without it a full disk is final when a record
     /// does. Of no use on file systems that write copies. Default yes.
     pub prewrite: bool,
+    /// The length of the blocks that images of snapshots are cut into, each with a checksum: a
+    /// multiple of 512 from 512 ([`SNAPSHOT_BLOCK_BYTES_MIN`]) to 4 MiB
+    /// ([`SNAPSHOT_BLOCK_BYTES_MAX`]). An image is synced every 16 blocks. Default 256 KiB.
+    pub snapshot_block_bytes: u32,
 }
 
 impl Default for WalOptions {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, spares: 2, prewrite: true }
+        Self { segment_bytes: 64 << 20, spares: 2, prewrite: true, snapshot_block_bytes: 256 << 10 }
     }
 }
 
@@ -73,6 +83,15 @@ impl WalOptions {
                 what: format!("spares must be 1 to {SPARES_MAX}, not {}", self.spares),
             });
         }
+        if !block_bytes_fit(self.snapshot_block_bytes) {
+            return Err(StorageError::Mismatch {
+                what: format!(
+                    "snapshot_block_bytes must be a multiple of {SNAPSHOT_BLOCK_BYTES_MIN} up to \
+                     {SNAPSHOT_BLOCK_BYTES_MAX}, not {}",
+                    self.snapshot_block_bytes
+                ),
+            });
+        }
         Ok(())
     }
 }
@@ -85,6 +104,7 @@ impl WalOptions {
 /// DIR/wal/*.wal         segments, named by their sequence in hexadecimal
 /// DIR/wal/spare-*.tmp   segments to come
 /// DIR/wal/*.torn        ends of writes that were cut short, kept for people
+/// DIR/snapshots/        images and manifests of snapshots, once there was one
 /// ```
 ///
 /// Every call waits for the disk. A directory on a network file system is not supported: its lock
@@ -96,15 +116,16 @@ pub struct Wal<F: FileSystem = RealFs> {
     options: WalOptions,
     meta: Meta,
     life: Life<F>,
-    /// Declared last, so that the directory is given up after everything in it.
-    _lock: F::Lock,
+    /// Declared last, so that the directory is given up after everything in it; shared with the
+    /// snapshots, which may be used longer.
+    lock: Arc<F::Lock>,
 }
 
 #[derive(Debug)]
 enum Life<F: FileSystem> {
     /// Not recovered yet.
     Before,
-    Running(Box<Log<F>>),
+    Running(Box<Log<F>>, Snapshots<F>),
     /// Something failed.
     Poisoned,
 }
@@ -235,7 +256,14 @@ impl<F: FileSystem> Wal<F> {
                 ),
             });
         }
-        Ok(Self { fs, dir: dir.to_owned(), options, meta, life: Life::Before, _lock: lock })
+        Ok(Self {
+            fs,
+            dir: dir.to_owned(),
+            options,
+            meta,
+            life: Life::Before,
+            lock: Arc::new(lock),
+        })
     }
 
     /// Formats a directory whose lock is held. META comes last: without it nothing was formatted,
@@ -265,12 +293,16 @@ impl<F: FileSystem> Wal<F> {
         Self::with_meta(fs, dir, lock, meta, format, options)
     }
 
-    fn begin_life(&mut self, nonce: u32) -> Result<(Box<Log<F>>, Recovered), StorageError> {
+    fn begin_life(&mut self, nonce: u32) -> Result<(Life<F>, Recovered), StorageError> {
         self_test()?;
         let log_dir = self.dir.join(LOG_DIR);
         // A process that died may have left names that are not durable; what is counted on must be.
         self.fs.sync_dir(&log_dir).map_err(failed("cannot sync", &log_dir))?;
         let found = replay::read(&self.fs, &log_dir, &self.meta)?;
+        let (owner, group) = (replay::owner_of(&self.meta), self.meta.format.group);
+        let snapshots_dir = self.dir.join(SNAPSHOTS_DIR);
+        let trimmed = found.trimmed(group);
+        let stock = snapshots::read(&self.fs, &snapshots_dir, (owner, group), trimmed)?;
         let (start, life) = match self.meta.last {
             None => (Start::First, Incarnation::first(nonce)),
             Some(last) if last.boot() == u32::MAX => {
@@ -284,10 +316,19 @@ impl<F: FileSystem> Wal<F> {
         self.meta.newest = found.newest();
         self.meta.write(&self.fs, &self.dir).map_err(failed("cannot write META in", &self.dir))?;
         let life = (start, life);
-        let (log, recovered) =
+        let (log, mut recovered) =
             replay::begin(&self.fs, &log_dir, &self.meta, life, found, &self.options)?;
         self.count_on(log.newest())?;
-        Ok((Box::new(log), recovered))
+        recovered.snapshot = stock.newest().cloned();
+        let place = Place {
+            fs: self.fs.clone(),
+            root: self.dir.clone(),
+            owner,
+            group,
+            block_bytes: self.options.snapshot_block_bytes,
+            lock: Arc::clone(&self.lock),
+        };
+        Ok((Life::Running(Box::new(log), Snapshots::begin(place, stock)?), recovered))
     }
 
     /// Makes durable that a segment, whose name is durable, must be there from here on. Comes before
@@ -311,7 +352,7 @@ impl<F: FileSystem> Wal<F> {
     fn running(&mut self) -> Result<&mut Log<F>, StorageError> {
         match &mut self.life {
             Life::Before => panic!("a storage is recovered before anything else"),
-            Life::Running(log) => Ok(log),
+            Life::Running(log, _) => Ok(log),
             Life::Poisoned => Err(StorageError::Poisoned),
         }
     }
@@ -328,12 +369,12 @@ impl<F: FileSystem> Storage for Wal<F> {
     fn recover(&mut self, nonce: u32) -> Result<Vec<Recovered>, StorageError> {
         match self.life {
             Life::Before => {}
-            Life::Running(_) => panic!("a storage is recovered once"),
+            Life::Running(..) => panic!("a storage is recovered once"),
             Life::Poisoned => return Err(StorageError::Poisoned),
         }
         let begun = self.begin_life(nonce);
-        let (log, recovered) = self.poison(begun)?;
-        self.life = Life::Running(log);
+        let (life, recovered) = self.poison(begun)?;
+        self.life = life;
         Ok(vec![recovered])
     }
 
@@ -356,13 +397,30 @@ impl<F: FileSystem> Storage for Wal<F> {
     /// again; a trim that frees one does as well.
     fn room(&self) -> Room {
         match &self.life {
-            Life::Running(log) => log.room(),
+            Life::Running(log, _) => log.room(),
             Life::Before | Life::Poisoned => Room::Ample,
+        }
+    }
+
+    fn log_bytes(&self, group: GroupId, step: u64) -> Vec<(Slot, u64)> {
+        match &self.life {
+            Life::Running(log, _) => log.bytes(group, step),
+            Life::Before | Life::Poisoned => Vec::new(),
         }
     }
 
     fn blocking(&self) -> Blocking {
         Blocking::Device
+    }
+
+    /// They go on where the log failed, and the log goes on where they do. The directory stays
+    /// locked until all of what this returned is gone.
+    fn snapshots(&mut self) -> Option<Box<dyn SnapshotStore>> {
+        match &self.life {
+            Life::Before => panic!("a storage is recovered before anything else"),
+            Life::Running(_, snapshots) => Some(Box::new(snapshots.clone())),
+            Life::Poisoned => None,
+        }
     }
 }
 

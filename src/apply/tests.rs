@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::stream::{self, StreamExt};
 use paxos_core::config::Config;
 use paxos_core::ids::{
     ClusterId, GroupId, Incarnation, LogClock, ReplicaId, RequestNumber, SessionId, SessionTtl,
@@ -19,9 +20,11 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::codec::Postcard;
 use crate::lanes::Load;
+use crate::machine::{SnapshotStream, StateDigest};
 use crate::metrics::Meters;
 use crate::options::NodeOptions;
 use crate::shared::Published;
+use crate::snapshot::tests::meta;
 
 type Log = Arc<Mutex<Vec<(Slot, u64)>>>;
 
@@ -52,6 +55,25 @@ impl StateMachine for Scribe {
     fn applied(&self) -> Slot {
         self.applied
     }
+
+    async fn snapshot(&self) -> Result<SnapshotStream, SnapshotError> {
+        let log = self.log.lock().unwrap().clone();
+        let bytes =
+            postcard::to_stdvec(&log.iter().map(|(_, command)| *command).collect::<Vec<_>>());
+        Ok(stream::iter([Ok(Bytes::from(bytes.unwrap()))]).boxed())
+    }
+
+    fn digest(&self) -> Option<StateDigest> {
+        let sum = self.log.lock().unwrap().iter().map(|(_, command)| u128::from(*command)).sum();
+        Some(StateDigest(sum))
+    }
+
+    async fn restore(&mut self, slot: Slot, from: SnapshotStream) -> Result<(), SnapshotError> {
+        let pieces: Vec<_> = from.map(Result::unwrap).collect().await;
+        let commands: Vec<u64> = postcard::from_bytes(&pieces.concat()).unwrap();
+        *self.log.lock().unwrap() = commands.into_iter().map(|command| (slot, command)).collect();
+        Ok(())
+    }
 }
 
 const OWN: ClientId = ClientId::new(9);
@@ -61,12 +83,18 @@ const SESSION: SessionId = SessionId::new(5);
 struct Bed {
     applier: Applier<Scribe>,
     items: mpsc::UnboundedSender<Item<ReplyTo<Scribe>>>,
+    told: mpsc::UnboundedReceiver<Done>,
     log: Log,
     slot: Slot,
 }
 
 impl Bed {
     fn new(included: u64, log: &Log) -> Self {
+        Self::every(NodeOptions::default().digest_slots, included, log)
+    }
+
+    /// One that gives digests after every so many slots.
+    fn every(digest_slots: u64, included: u64, log: &Log) -> Self {
         let id = ReplicaId::new(1);
         let format = Format {
             cluster: ClusterId::new(7),
@@ -81,21 +109,42 @@ impl Bed {
         let published = Published::first(&replica, TransportCounters::default());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
         let meters = Arc::new(Meters::new());
-        let options = NodeOptions::default();
+        let options = NodeOptions { digest_slots, ..NodeOptions::default() };
         let shared = Shared::new(&options, &config, clock, meters, published);
         let (items, taken) = mpsc::unbounded_channel();
-        let (done, _) = mpsc::unbounded_channel();
+        let (done, told) = mpsc::unbounded_channel();
         let machine = Scribe { applied: Slot::new(included), log: Arc::clone(log) };
-        let applier = Applier::new(machine, Arc::new(Postcard), OWN, taken, done, Arc::new(shared));
-        Self { applier, items, log: Arc::clone(log), slot: Slot::ZERO }
+        let (table, codec) = (SessionTable::new(Bounds::default()), Arc::new(Postcard));
+        let applier = Applier::new(machine, table, codec, OWN, taken, done, Arc::new(shared));
+        Self { applier, items, told, log: Arc::clone(log), slot: Slot::ZERO }
     }
 
     /// The next slot, with these commands.
     async fn apply(&mut self, commands: Vec<Command>) {
         self.slot = self.slot.next();
         let batch = paxos_core::value::Batch::new(LogClock::from_millis(10), commands);
-        self.applier.side.values.push_back((self.slot, Value::Batch(batch)));
+        self.applier.side.work.push_back(Work::Value(self.slot, Value::Batch(batch)));
         self.applier.apply_all().await.unwrap();
+    }
+
+    /// Gives the work to the applier, and has it done.
+    async fn work(&mut self, work: impl IntoIterator<Item = Work>) {
+        self.applier.side.work.extend(work);
+        self.applier.apply_all().await.unwrap();
+    }
+
+    /// The snapshot of the present state, as another node gets it.
+    async fn snapshot(&mut self) -> (SnapshotMeta, Image) {
+        self.work([Work::Image { above: Slot::ZERO }]).await;
+        let Ok(Done::Given(Given::Image(head, image))) = self.told.try_recv() else {
+            panic!("no image");
+        };
+        let (slot, clock) = (head.slot, head.clock);
+        let mut bytes = vec![head.encode()];
+        bytes.extend(image.0.map(Result::unwrap).collect::<Vec<_>>().await);
+        let bytes = bytes.concat();
+        let meta = SnapshotMeta { slot, clock, ..meta(slot.number(), bytes.len() as u64) };
+        (meta, Image(stream::iter([Ok(Bytes::from(bytes))]).boxed()))
     }
 
     fn written(&self) -> Vec<u64> {
@@ -195,4 +244,81 @@ async fn each_request_is_answered_by_its_fate() {
     let acknowledged = Err(ClientError::Rejected(Rejection::StaleRequest));
     assert_eq!(stale.try_recv().unwrap(), acknowledged);
     assert_eq!(bed.written(), [100, 200]);
+}
+
+/// A value of one command, which a client of another node sent.
+fn value(slot: u64, command: u64) -> Work {
+    let payload = postcard::to_stdvec(&command).unwrap();
+    let command = Command::apply(ClientId::new(1), RequestNumber::new(command), payload.into());
+    let batch = paxos_core::value::Batch::new(LogClock::from_millis(10), vec![command]);
+    Work::Value(Slot::new(slot), Value::Batch(batch))
+}
+
+/// r35: a snapshot is restored in its turn among the values; those that were on their way and are in it
+/// are not applied again, and those after it are.
+#[tokio::test]
+async fn r35_a_snapshot_takes_its_turn_and_what_it_includes_is_not_applied_again() {
+    let (peer_log, own_log) = (Log::default(), Log::default());
+    let mut peer = Bed::new(0, &peer_log);
+    peer.work((1..=5).map(|slot| value(slot, slot * 100))).await;
+    let (meta, image) = peer.snapshot().await;
+    assert_eq!(meta.slot, Slot::new(5));
+    let mut own = Bed::new(0, &own_log);
+    let mut told = own.wait(7);
+    own.applier
+        .side
+        .waiters
+        .given(Numbers { first: 7, count: 1 }, Some(Ballot::new(1, ReplicaId::new(1))));
+    let before = (1..=2).map(|slot| value(slot, slot * 100));
+    let restore = [Work::Restore(meta.clone(), image)];
+    let late = (3..=7).map(|slot| value(slot, slot * 100));
+    own.work(before.chain(restore).chain(late)).await;
+    assert_eq!(own.written(), [100, 200, 300, 400, 500, 600, 700]);
+    assert_eq!(own.applier.applied, Slot::new(7));
+    assert_eq!(told.try_recv().unwrap(), Err(ClientError::Unknown(Uncertainty::Skipped)));
+    assert!(matches!(own.told.try_recv(), Ok(Done::Restored(restored)) if restored == meta));
+    // One that comes late changes nothing.
+    let (meta, image) = peer.snapshot().await;
+    own.work([Work::Restore(meta, image)]).await;
+    assert_eq!((own.written().len(), own.applier.applied), (7, Slot::new(7)));
+}
+
+/// The state of a machine that is ahead of the table of sessions is no state of the log's.
+#[tokio::test]
+async fn p35_no_image_is_given_of_a_machine_that_is_ahead() {
+    let log = Log::default();
+    let mut bed = Bed::new(3, &log);
+    bed.work([value(1, 100), value(2, 200), Work::Image { above: Slot::ZERO }]).await;
+    assert!(matches!(bed.told.try_recv(), Ok(Done::Given(Given::Nothing(_)))));
+    bed.work([value(3, 300), Work::Image { above: Slot::new(3) }]).await;
+    assert!(matches!(bed.told.try_recv(), Ok(Done::Given(Given::Unchanged))));
+    bed.work([Work::Image { above: Slot::ZERO }]).await;
+    assert!(matches!(bed.told.try_recv(), Ok(Done::Given(Given::Image(..)))));
+}
+
+/// **H1** What a node says of its state after a slot is a digest of a state that includes that slot and none
+/// above; it is said of slots whose number is a multiple of one number, the same on all nodes.
+#[tokio::test]
+async fn h1_a_digest_is_that_of_the_slot_that_it_names() {
+    let (log, other) = (Log::default(), Log::default());
+    let [mut fresh, mut ahead] = [Bed::every(3, 0, &log), Bed::every(3, 5, &other)];
+    other.lock().unwrap().extend((1..=5).map(|slot| (Slot::new(slot), slot * 100)));
+    let values = || (1..=9).map(|slot| value(slot, slot * 100));
+    fresh.work(values()).await;
+    // Slots without commands count as well.
+    fresh.work([Work::Value(Slot::new(10), Value::Noop)]).await;
+    fresh.work((11..=12).map(|slot| Work::Value(Slot::new(slot), Value::Noop))).await;
+    ahead.work(values()).await;
+    let marks = |bed: &mut Bed| {
+        let mut marks = Vec::new();
+        while let Ok(done) = bed.told.try_recv() {
+            let Done::Marked(Mark { slot, digest }) = done else { panic!("another word") };
+            marks.push((slot.number(), digest.0));
+        }
+        marks
+    };
+    let sum = |slots: u128| slots * (slots + 1) / 2 * 100;
+    let expected = [(3, sum(3)), (6, sum(6)), (9, sum(9)), (12, sum(9))];
+    assert_eq!(marks(&mut fresh), expected);
+    assert_eq!(marks(&mut ahead), expected[1..3], "slot 3 lies below what it includes");
 }

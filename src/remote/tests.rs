@@ -10,7 +10,6 @@ use bytes::{Bytes, BytesMut};
 use paxos_core::ids::{ClusterId, GroupId, ReplicaId, RequestNumber, SessionId, SessionTtl, Slot};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::client::{Consistency, SessionRequest};
 use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::remote::call::{Asked, Call, Phase, Progress};
 use crate::remote::calls::{Calls, Patience};
@@ -18,6 +17,7 @@ use crate::remote::desk::{Bounds, Desk};
 use crate::remote::wire::{
     self, Answer, Assembler, Breach, Done, Frame, Hello, LENGTH_BYTES, Request, Wanted, Welcome,
 };
+use crate::request::{Consistency, SessionRequest};
 
 const CLUSTER: ClusterId = ClusterId::new(0xc1);
 const GROUP: GroupId = GroupId::new(3);
@@ -78,6 +78,7 @@ fn errors() -> Vec<ClientError> {
         Uncertainty::LeaderChanged,
         Uncertainty::LinkLost,
         Uncertainty::SessionLost,
+        Uncertainty::Skipped,
     ];
     let rejections = rejections.into_iter().map(ClientError::Rejected);
     let kept = [ClientError::ReplyNotKept { slot: Slot::new(8) }];
@@ -154,7 +155,8 @@ fn golden_frames() {
     }
     let details =
         frames()[golden.len()..].iter().map(|frame| bytes_of(frame)[5]).collect::<Vec<_>>();
-    let codes = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0x81, 0x82, 0x83, 0x84, 0x85, 0x40];
+    let codes =
+        [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x40];
     assert_eq!(details, codes);
     let sized = "2000000006030000000000000300000000000000000000000e0000000900000000000000";
     assert_eq!(hex(&frames()[golden.len() + 2]), sized);

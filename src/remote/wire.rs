@@ -12,8 +12,8 @@ use core::time::Duration;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use paxos_core::ids::{ClusterId, GroupId, ReplicaId, RequestNumber, SessionId, SessionTtl, Slot};
 
-use crate::client::{Consistency, SessionRequest};
 use crate::error::{ClientError, Rejection, Uncertainty};
+use crate::request::{Consistency, SessionRequest};
 
 /// The version of these frames: both sides say it before anything else.
 const VERSION: u16 = 2;
@@ -244,6 +244,7 @@ fn put_error(out: &mut BytesMut, number: u64, error: &ClientError) {
         ClientError::Unknown(Uncertainty::LeaderChanged) => 0x83,
         ClientError::Unknown(Uncertainty::LinkLost) => 0x84,
         ClientError::Unknown(Uncertainty::SessionLost) => 0x85,
+        ClientError::Unknown(Uncertainty::Skipped) => 0x86,
     };
     put_head(out, 6, detail, 0, number);
     match error {
@@ -383,6 +384,7 @@ fn error(detail: u8, rest: &mut Bytes) -> Result<ClientError, Breach> {
                 0x83 => Uncertainty::LeaderChanged,
                 0x84 => Uncertainty::LinkLost,
                 0x85 => Uncertainty::SessionLost,
+                0x86 => Uncertainty::Skipped,
                 _ => return Err(Breach::Malformed),
             };
             return whole(rest, ClientError::Unknown(uncertainty));

@@ -28,11 +28,12 @@ use super::simulation::Setting;
 use super::turn::Flag;
 use super::watched::Watched;
 use super::{Answer, HistoryOf, Question};
-use crate::client::{Client, Consistency, Delivery};
+use crate::client::Client;
 use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::machine::StateMachine;
 use crate::metrics::{Cell, Meters};
 use crate::options::NodeOptions;
+use crate::request::{Consistency, Delivery};
 use crate::shared::{Closing, Shared};
 
 /// A request whose answer matters to nobody is given up after so many election timeouts at most.
@@ -135,16 +136,20 @@ type Counted = fn(&Meters) -> &Cell;
 const SENT_ELSEWHERE: &str = "command sent again to another node";
 
 /// What nodes count that a long run must have met.
-const MET: [(&str, Counted); 5] = [
+const MET: [(&str, Counted); 9] = [
     ("command sent again in its session", |meters| &meters.requests_again),
     ("repeated command answered by the reply that was kept", |meters| &meters.replies_recalled),
     ("repeated command whose reply was not kept", |meters| &meters.replies_not_kept),
     ("command of a session that is not known", |meters| &meters.commands_astray),
     ("session expired", |meters| &meters.sessions_expired),
+    ("snapshot of its own made by a node", |meters| &meters.snapshots_made),
+    ("snapshot received by a node", |meters| &meters.snapshots_received),
+    ("snapshot installed by a node", |meters| &meters.snapshots_restored),
+    ("state compared with that of a peer", |meters| &meters.digests_compared),
 ];
 
 /// How a request can end, as far as nodes of one release and valid commands go.
-const ENDINGS: [&str; 16] = [
+const ENDINGS: [&str; 17] = [
     "answered",
     "no leader",
     "busy",
@@ -160,6 +165,7 @@ const ENDINGS: [&str; 16] = [
     "link lost",
     "session unknown",
     "session lost",
+    "skipped by a snapshot",
     "reply not kept",
 ];
 
@@ -195,6 +201,7 @@ fn ending<T>(told: &Result<T, ClientError>) -> &'static str {
             Uncertainty::LeaderChanged => "leader changed",
             Uncertainty::LinkLost => "link lost",
             Uncertainty::SessionLost => "session lost",
+            Uncertainty::Skipped => "skipped by a snapshot",
         },
     }
 }
@@ -214,6 +221,21 @@ fn draw_options(rng: &mut Rng) -> NodeOptions {
             rng.duration(Duration::from_millis(20), Duration::from_secs(1))
         } else {
             usual.session_ttl
+        },
+        snapshot_slots: if rng.chance(500) { rng.between(2, 60) } else { usual.snapshot_slots },
+        snapshot_log_bytes: if rng.chance(300) {
+            rng.between(100, 3000)
+        } else {
+            usual.snapshot_log_bytes
+        },
+        trim_tail_slots: rng.below(20),
+        trim_reserve_bytes: if rng.chance(500) { 1 } else { usual.trim_reserve_bytes },
+        snapshot_chunk_bytes: tiny(rng, 300, usual.snapshot_chunk_bytes),
+        digest_slots: if rng.chance(800) { rng.between(1, 9) } else { usual.digest_slots },
+        snapshot_receive_bytes_per_second: if rng.chance(300) {
+            rng.between(10_000, 100_000)
+        } else {
+            usual.snapshot_receive_bytes_per_second
         },
         ..usual
     }
@@ -682,6 +704,11 @@ where
     fn verdict(&mut self, at_end: bool) -> Result<(), String> {
         if let Some(wrong) = self.common.ledger.wrong() {
             return Err(wrong);
+        }
+        let mut up = self.places.iter().flatten();
+        if let Some(place) = up.find(|place| place.shared.meters.digests_differing.get() > 0) {
+            let differing = place.shared.status().comparison.differing;
+            return Err(format!("two nodes hold different states: {differing:?}"));
         }
         if !at_end {
             return Ok(());

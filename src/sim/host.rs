@@ -14,21 +14,22 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::mpsc as std_mpsc;
 
+use futures::StreamExt;
 use paxos_core::ids::{ReplicaId, Slot, Time};
 use paxos_core::output::{Counters, Status};
-use paxos_core::port::{Recovered, TransportEvent};
-use paxos_core::session::{Bounds, SessionTable};
+use paxos_core::port::{Recovered, SnapshotStore, TransportEvent};
+use paxos_core::session::Bounds;
 use paxos_core::sim::{Birth, Effect, Ending, Host, Moment, Rng, Stimulus};
+use paxos_core::snapshot::SnapshotMeta;
 use tokio::sync::mpsc;
 
 use super::clock::SimClock;
-use super::digest_of;
 use super::ledger::{Ledger, Numbered};
-use super::turn::Flag;
+use super::turn::{Flag, poll_to_end};
 use super::watched::Watched;
 use super::wire::Wire;
 use crate::apply::{Item, ReplyTo};
-use crate::builder::{Ground, Parts, assemble};
+use crate::builder::{Ground, Parts, Revived, assemble, revive};
 use crate::client::Client;
 use crate::codec::CommandCodec;
 use crate::driver::Driver;
@@ -37,12 +38,15 @@ use crate::journal::{Done, Job, Journal};
 use crate::machine::StateMachine;
 use crate::metrics::Meters;
 use crate::node::Node;
-use crate::once::Once;
 use crate::options::NodeOptions;
 use crate::shared::Shared;
+use crate::snapshot::shelf::{Brought, Errand, Shelf};
+use crate::snapshot::{Start, image};
 
 /// The applier's name in [`Effect::Later`].
 const APPLIER: u32 = 1;
+/// And that of the snapshots' thread.
+const SHELF: u32 = 2;
 /// More polls than this in one turn mean that they never end.
 const POLLS_MAX: usize = 10_000;
 
@@ -65,6 +69,12 @@ pub(super) struct SimHost<M: StateMachine> {
     to_applier: mpsc::UnboundedSender<Item<Request<M>>>,
     jobs: std_mpsc::Receiver<Job>,
     done: mpsc::UnboundedSender<Done>,
+    /// What the applier tells the driver, on its way.
+    told: mpsc::UnboundedReceiver<Done>,
+    /// The snapshot that the driver was told of last that the state machine jumped to.
+    restored: Option<SnapshotMeta>,
+    installed: u64,
+    snapshots: Aside,
     clock: SimClock,
     wire: Wire,
     ledger: Arc<Ledger<M>>,
@@ -76,6 +86,38 @@ pub(super) struct SimHost<M: StateMachine> {
 impl<M: StateMachine> fmt::Debug for SimHost<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SimHost").field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+/// What the thread of the snapshots is in a real node.
+struct Aside {
+    shelf: Option<Shelf>,
+    errands: std_mpsc::Receiver<Errand>,
+    /// What it does in its next turn; none: it writes one more piece of an image.
+    errand: Option<Errand>,
+    /// Its turn was asked for.
+    waits: bool,
+}
+
+impl Aside {
+    /// Whether it is to have a turn, and has not asked for one.
+    fn wants_turn(&mut self) -> bool {
+        let Some(place) = self.shelf.as_ref().filter(|_| !self.waits) else { return false };
+        self.errand = self.errands.try_recv().ok();
+        self.waits = self.errand.is_some() || place.is_making();
+        self.waits
+    }
+
+    /// Does one thing with the store.
+    fn turn(&mut self) -> Option<Brought> {
+        self.waits = false;
+        let place = self.shelf.as_mut()?;
+        match self.errand.take() {
+            Some(errand) => place.work(errand),
+            None => place.step(|image| {
+                poll_to_end(image.next()).expect("an image waits for nothing outside")
+            }),
+        }
     }
 }
 
@@ -97,7 +139,7 @@ impl<M: StateMachine> SimHost<M> {
         machine: M,
         common: &Common<M>,
     ) -> (Self, Client<Watched<M>>, Arc<Shared>) {
-        let Birth { recovered, config, seed, moment } = birth;
+        let Birth { mut recovered, config, seed, moment, snapshots } = birth;
         let Recovered { ref format, .. } = recovered;
         let id: ReplicaId = format.replica;
         let mut rng = Rng::new(seed);
@@ -108,24 +150,30 @@ impl<M: StateMachine> SimHost<M> {
         let ledger = Arc::clone(&common.ledger);
         let codec: Arc<dyn CommandCodec<M::Command>> =
             Arc::new(Numbered { codec: Arc::clone(&common.codec), ledger: Arc::clone(&ledger) });
+        let mut machine = Watched { id, machine, ledger: Arc::clone(&ledger) };
+        let Revived { table, shelf, store } =
+            Self::revive(snapshots, &mut recovered, &mut machine, common.sessions);
+        let (errands_sender, errands) = std_mpsc::channel();
+        let group = recovered.format.group;
+        let shelf_of = store.map(|store| Shelf::new(store, group, image::Place::Here));
+        let errands_sender = shelf_of.is_some().then_some(errands_sender);
+        let (told_sender, told) = mpsc::unbounded_channel();
         let ground = Ground {
             clock: Arc::new(clock.clone()),
             transport: Box::new(transport),
             journal: Journal::Queue(jobs_sender),
+            shelf: Start { errands: errands_sender, ..shelf },
+            table,
             meters: Arc::new(Meters::new()),
-            done_sender: done_sender.clone(),
+            done_sender: told_sender,
             done,
             recovered,
         };
-        let machine = Watched { id, machine, ledger: Arc::clone(&ledger) };
         let parts = assemble(ground, machine, codec, config, common.options.clone());
         let Parts { node, mut driver, mut applier, shared } =
             parts.expect("what storage gave back is what was written");
-        let table = SessionTable::new(common.sessions);
-        applier.once = Once::new(table, Arc::clone(&shared.meters));
         let looks = Arc::clone(&ledger);
-        applier.onlooker =
-            Some(Box::new(move |slot, table| looks.passed(id, slot, digest_of(table))));
+        applier.onlooker = Some(Box::new(move |slot, table| looks.passed(id, slot, table)));
         let (tap, items) = mpsc::unbounded_channel();
         let to_applier = core::mem::replace(&mut driver.apply, tap);
         let client = node.client();
@@ -143,6 +191,10 @@ impl<M: StateMachine> SimHost<M> {
             to_applier,
             jobs,
             done: done_sender,
+            told,
+            restored: None,
+            installed: 0,
+            snapshots: Aside { shelf: shelf_of, errands, errand: None, waits: false },
             clock,
             wire,
             ledger,
@@ -153,7 +205,25 @@ impl<M: StateMachine> SimHost<M> {
         (host, client, shared)
     }
 
-    fn take_in(&mut self, stimulus: Stimulus) {
+    /// Restores the machine as a real node does, and shows what came of it.
+    fn revive(
+        snapshots: Option<Box<dyn SnapshotStore>>,
+        recovered: &mut Recovered,
+        machine: &mut Watched<M>,
+        sessions: Bounds,
+    ) -> Revived {
+        let (id, ledger) = (machine.id, Arc::clone(&machine.ledger));
+        ledger.begins(id);
+        let revived = revive(snapshots, recovered, machine, sessions, image::Place::Here);
+        let revived = poll_to_end(revived).expect("it waits for nothing outside");
+        let revived = revived.expect("the storage gave back a snapshot that is whole");
+        if let Some(meta) = &recovered.snapshot {
+            ledger.passed(id, meta.slot, &revived.table);
+        }
+        revived
+    }
+
+    fn take_in(&mut self, stimulus: Stimulus, effects: &mut Vec<Effect>) {
         match stimulus {
             Stimulus::Frame { from, channel, bytes } => {
                 self.wire.arrive(TransportEvent::Frame { from, channel, bytes });
@@ -171,12 +241,13 @@ impl<M: StateMachine> SimHost<M> {
                 self.is_done(Done::Failed(StopReason::Storage(Arc::new(error))));
             }
             Stimulus::Timer => self.armed = None,
+            Stimulus::Part(SHELF) => self.go_aside(effects),
             Stimulus::Part(_) => {
                 self.applier_waits = false;
                 self.poll_applier();
             }
             // Nobody waits for what comes of it.
-            Stimulus::Transfer(to) => drop(self.shared.hand_over(to)),
+            Stimulus::Transfer(to) => drop(self.shared.hand_over(Some(to))),
             Stimulus::Start | Stimulus::Asked => {}
         }
     }
@@ -195,6 +266,38 @@ impl<M: StateMachine> SimHost<M> {
         self.applier_ended = self.applier.as_mut().poll(&mut cx).is_ready();
     }
 
+    /// The thread of the snapshots has its turn.
+    fn go_aside(&mut self, effects: &mut Vec<Effect>) {
+        let brought = self.snapshots.turn();
+        if let Some(Brought::Made(Ok(meta)) | Brought::Finished(meta, Ok(()))) = &brought {
+            effects.push(Effect::SnapshotKept(meta.clone()));
+        }
+        if let Some(brought) = brought {
+            self.is_done(Done::Brought(brought));
+        }
+    }
+
+    /// Passes on what the applier told the driver.
+    fn relay(&mut self) {
+        while let Ok(done) = self.told.try_recv() {
+            if let Done::Restored(meta) = &done {
+                self.restored = Some(meta.clone());
+            }
+            self.is_done(done);
+        }
+    }
+
+    /// What was handed out, or is in a snapshot that was jumped to, is not on its way into the log any more:
+    /// it must not count against whoever sent it.
+    fn require_landed(&self) {
+        let (rounds, handed) = (&self.driver.rounds, self.driver.intake.handed);
+        let lowest = rounds.front().map(|round| round.slot);
+        assert!(
+            lowest.is_none_or(|slot| slot > handed),
+            "what was proposed in {lowest:?} has landed, and {handed} was handed out"
+        );
+    }
+
     /// Polls the driver until nobody wakes it; why it stopped, if it did.
     fn poll_driver(&mut self, effects: &mut Vec<Effect>) -> Option<StopReason> {
         let waker = Arc::clone(&self.driver_flag).into();
@@ -205,6 +308,7 @@ impl<M: StateMachine> SimHost<M> {
             }
             let driver = &mut self.driver;
             let polled = catch_unwind(AssertUnwindSafe(|| driver.poll_run(&mut cx)));
+            self.require_landed();
             self.collect(effects);
             match polled {
                 Ok(Poll::Pending) => {}
@@ -217,6 +321,15 @@ impl<M: StateMachine> SimHost<M> {
 
     /// Takes what the driver did to where it can be seen.
     fn collect(&mut self, effects: &mut Vec<Effect>) {
+        // The replica jumps before it does anything else in the same turn.
+        let installed = self.driver.replica.counters().snapshots_installed;
+        if installed > self.installed
+            && let Some(meta) = self.restored.take()
+        {
+            self.installed = installed;
+            self.applied = meta.slot;
+            effects.push(Effect::Installed(meta));
+        }
         let left = self.wire.take();
         effects.extend(left.into_iter().map(|(to, frame)| Effect::Send { to, frame }));
         for job in self.jobs.try_iter() {
@@ -248,7 +361,9 @@ impl<M: StateMachine> SimHost<M> {
             StopReason::Shutdown => Ending::Shutdown,
             StopReason::Halt(halt) => Ending::Halt(halt),
             StopReason::Storage(_) => Ending::Storage,
+            StopReason::Restore { .. } => Ending::Restore(reason.to_string()),
             StopReason::Apply { .. }
+            | StopReason::Diverged { .. }
             | StopReason::Undecodable { .. }
             | StopReason::Transport
             | StopReason::Panicked(_) => Ending::Failure(reason.to_string()),
@@ -263,11 +378,12 @@ impl<M: StateMachine> Host for SimHost<M> {
             return;
         }
         self.clock.set(moment);
-        self.take_in(stimulus);
+        self.take_in(stimulus, effects);
+        self.relay();
         if let Some(reason) = self.poll_driver(effects) {
             return self.stop(reason, effects);
         }
-        let applied = self.shared.applied();
+        let applied = self.shared.applied().min(self.driver.intake.handed);
         if applied > self.applied {
             self.applied = applied;
             effects.push(Effect::Applied(applied));
@@ -275,6 +391,9 @@ impl<M: StateMachine> Host for SimHost<M> {
         if self.applier_flag.is_raised() && !self.applier_waits && !self.applier_ended {
             self.applier_waits = true;
             effects.push(Effect::Later(APPLIER));
+        }
+        if self.snapshots.wants_turn() {
+            effects.push(Effect::Later(SHELF));
         }
         let next = self.clock.next();
         if next != self.armed {
@@ -286,7 +405,7 @@ impl<M: StateMachine> Host for SimHost<M> {
     fn status(&self) -> Status {
         let mut status = self.driver.replica.status();
         // As the node's own status: its task hears of it when it wakes next.
-        status.applied = self.shared.applied();
+        status.applied = self.shared.applied().min(self.driver.intake.handed);
         let handed = self.driver.intake.handed;
         status.slots_being_applied = handed.distance_from(status.applied) as usize;
         status

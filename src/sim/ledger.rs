@@ -9,16 +9,17 @@
 //! and all hold equal tables of sessions; (5) what a client is told is the reference's reply.
 
 use core::fmt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use paxos_core::ids::{ReplicaId, Slot};
+use paxos_core::session::SessionTable;
 use paxos_core::value::{Command, CommandKind, Value};
 
-use super::Digest;
 use super::referee::Referee;
 use super::turn::poll_to_end;
+use super::{Digest, digest_of};
 use crate::codec::{CodecError, CommandCodec};
 use crate::machine::{Batch, StateMachine};
 
@@ -42,8 +43,10 @@ struct Entry {
 struct Truth {
     replies: Vec<Vec<u8>>,
     digest: Option<u64>,
-    /// Of the table of sessions of whoever was the first to apply the slot.
+    /// Of the table of sessions of whoever was the first to apply the slot, without its replies.
     table: Option<u64>,
+    /// The same with its replies, of whoever was the first of those that were never restored.
+    replies_kept: Option<u64>,
 }
 
 /// The memory of one seed.
@@ -58,6 +61,8 @@ struct State<M: StateMachine> {
     referee: Referee,
     /// The last slot whose commands a replica's machine applied.
     applied: BTreeMap<ReplicaId, Slot>,
+    /// Those that were restored from a snapshot in this life, which holds no replies.
+    restored: BTreeSet<ReplicaId>,
     entries: BTreeMap<u64, Entry>,
     /// The highest number given, and that of the command that is being encoded.
     last: u64,
@@ -132,7 +137,8 @@ impl<M: StateMachine> State<M> {
             }
         }
         let digest = self.digest.as_ref().map(|digest| digest(&self.reference));
-        self.truths.insert(slot, Truth { replies, digest, table: None });
+        let truth = Truth { replies, digest, table: None, replies_kept: None };
+        self.truths.insert(slot, truth);
     }
 }
 
@@ -149,6 +155,7 @@ impl<M: StateMachine> Ledger<M> {
             reference,
             referee: Referee::new(sessions_max),
             applied: BTreeMap::new(),
+            restored: BTreeSet::new(),
             entries: BTreeMap::new(),
             last: 0,
             current: 0,
@@ -227,18 +234,50 @@ impl<M: StateMachine> Ledger<M> {
         }
     }
 
-    /// A replica is done with a slot, and its table of sessions has this digest.
-    pub(super) fn passed(&self, by: ReplicaId, slot: Slot, table: u64) {
+    /// A life of a replica begins.
+    pub(super) fn begins(&self, id: ReplicaId) {
         let mut state = self.state();
+        state.restored.remove(&id);
+        state.applied.remove(&id);
+    }
+
+    /// A replica's state machine was restored from a snapshot of this slot.
+    pub(super) fn restored(&self, by: ReplicaId, slot: Slot, machine: &M) {
+        let mut state = self.state();
+        state.restored.insert(by);
+        let digest = state.digest.as_ref().map(|digest| digest(machine));
+        // Slots without a batch change nothing.
+        let truth = state.truths.range(..=slot).next_back();
+        let last = truth.map(|(last, truth)| (*last, truth.digest, truth.replies.is_empty()));
+        if let Some((last, expected, nothing)) = last {
+            if digest != expected {
+                state.fail(|| {
+                    format!("restored at {slot}, {by} has digest {digest:?}, not {expected:?}")
+                });
+            }
+            if last == slot && !nothing {
+                state.applied.insert(by, slot);
+            }
+        }
+    }
+
+    /// A replica is done with a slot, and has this table of sessions.
+    pub(super) fn passed(&self, by: ReplicaId, slot: Slot, table: &SessionTable) {
+        let mut state = self.state();
+        let whole = (!state.restored.contains(&by)).then(|| digest_of(table));
+        let table = digest_of(&table.encode_without_replies());
         let applied = state.applied.get(&by) == Some(&slot);
         // A slot without a batch changes no table.
         let Some(truth) = state.truths.get_mut(&slot) else { return };
         let known = *truth.table.get_or_insert(table);
+        let kept = whole.is_none_or(|whole| *truth.replies_kept.get_or_insert(whole) == whole);
         let to_apply = truth.replies.len();
         if applied != (to_apply > 0) {
             state.fail(|| format!("{by} applied {slot}, {applied}, with {to_apply} to apply"));
         } else if known != table {
             state.fail(|| format!("after {slot} {by} has another table of sessions"));
+        } else if !kept {
+            state.fail(|| format!("after {slot} {by} keeps other replies"));
         }
     }
 

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use paxos_core::ids::{ReplicaId, Slot};
 
 use super::ledger::Ledger;
-use crate::machine::{Batch, StateMachine};
+use crate::machine::{Batch, SnapshotError, SnapshotStream, StateDigest, StateMachine};
 
 /// A state machine of one life of one node.
 pub(super) struct Watched<M: StateMachine> {
@@ -33,6 +33,20 @@ impl<M: StateMachine> StateMachine for Watched<M> {
 
     async fn query(&self, query: M::Query) -> M::Answer {
         self.machine.query(query).await
+    }
+
+    async fn snapshot(&self) -> Result<SnapshotStream, SnapshotError> {
+        self.machine.snapshot().await
+    }
+
+    async fn restore(&mut self, slot: Slot, from: SnapshotStream) -> Result<(), SnapshotError> {
+        self.machine.restore(slot, from).await?;
+        self.ledger.restored(self.id, slot, &self.machine);
+        Ok(())
+    }
+
+    fn digest(&self) -> Option<StateDigest> {
+        self.machine.digest()
     }
 
     fn applied(&self) -> Slot {

@@ -7,9 +7,8 @@
 use crate::source::{quoted, read, root};
 
 /// What later pieces of work a row may wait for.
-const PIECES: [&str; 9] = [
+const PIECES: [&str; 8] = [
     "membership",
-    "snapshots",
     "repair",
     "fault runs",
     "upgrades",

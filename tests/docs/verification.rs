@@ -13,7 +13,7 @@ const SAFETY: usize = 22;
 const LIVENESS: usize = 10;
 
 /// The invariants that a simulated run asserts after every event.
-const INVARIANTS: [&str; 19] = [
+const INVARIANTS: [&str; 20] = [
     "agreement",
     "validity",
     "one value per ballot and slot",
@@ -25,6 +25,7 @@ const INVARIANTS: [&str; 19] = [
     "applied in order",
     "state hashes agree",
     "reads are fresh",
+    "snapshots before trims",
     "rejected is never applied",
     "bounds hold",
     "quorums intersect their neighbours'",

@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod admin;
 mod host_applied;
 mod host_cluster;
 mod host_config;
 mod host_disk;
+mod host_divergence;
 mod host_faults;
 mod host_flow;
 mod host_guest;
@@ -15,6 +17,7 @@ mod host_reads;
 mod host_remote;
 mod host_sessions;
 mod host_silence;
+mod host_snapshots;
 mod host_stops;
 mod host_transfer;
 #[path = "../programs/examples.rs"]

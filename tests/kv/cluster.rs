@@ -1,5 +1,6 @@
 //! The program as processes: started, watched, killed.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, UdpSocket};
@@ -21,7 +22,7 @@ pub(crate) fn binary() -> &'static Path {
 }
 
 /// Runs the program to its end.
-pub(crate) fn run<A: AsRef<std::ffi::OsStr>>(arguments: &[A]) -> Output {
+pub(crate) fn run<A: AsRef<OsStr>>(arguments: &[A]) -> Output {
     let mut child = Command::new(binary());
     child.args(arguments).stdin(Stdio::null());
     child.output().unwrap()
@@ -52,7 +53,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn start<A: AsRef<std::ffi::OsStr>>(arguments: &[A]) -> Self {
+    pub(crate) fn start<A: AsRef<OsStr>>(arguments: &[A]) -> Self {
         let mut child = Command::new(binary())
             .args(arguments)
             .stdin(Stdio::null())
@@ -83,6 +84,11 @@ impl Process {
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Whether it runs no more.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// Waits for the end, and returns the exit code.
@@ -168,8 +174,16 @@ impl Cluster {
     }
 
     pub(crate) fn start(&mut self, id: u16) {
+        self.start_with(id, &[]);
+    }
+
+    /// Starts a replica with more arguments.
+    pub(crate) fn start_with(&mut self, id: u16, more: &[&str]) {
         let home = self.home(id);
-        let process = Process::start(&["serve".as_ref(), home.as_os_str()]);
+        let more = more.iter().map(OsStr::new);
+        let arguments: Vec<_> =
+            ["serve".as_ref(), home.as_os_str()].into_iter().chain(more).collect();
+        let process = Process::start(&arguments);
         self.processes[usize::from(id) - 1] = Some(process);
     }
 
@@ -189,9 +203,14 @@ impl Cluster {
 
     /// A line of `INFO paxos`; `None` if the replica does not answer.
     pub(crate) fn info(&self, id: u16, name: &str) -> Option<String> {
+        self.info_of("paxos", id, name)
+    }
+
+    /// A line of a section of `INFO`.
+    pub(crate) fn info_of(&self, section: &str, id: u16, name: &str) -> Option<String> {
         let address = ("127.0.0.1", self.port(id));
         let mut client = Client::connect(address, PATIENCE).ok()?;
-        let Answer::Bulk(text) = client.say("INFO paxos").ok()? else {
+        let Answer::Bulk(text) = client.say(&format!("INFO {section}")).ok()? else {
             return None;
         };
         let text = String::from_utf8(text).unwrap();
@@ -236,7 +255,7 @@ pub(crate) fn setting(home: &Path, key: &str, nth: usize) -> String {
     lines.nth(nth).unwrap().trim_end_matches('"').to_owned()
 }
 
-/// Copies a directory.
+/// Copies a directory: its files and directories, and not the socket that a running replica has in it.
 pub(crate) fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -244,7 +263,7 @@ pub(crate) fn copy_dir(from: &Path, to: &Path) {
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
             copy_dir(&entry.path(), &target);
-        } else {
+        } else if entry.file_type().unwrap().is_file() {
             fs::copy(entry.path(), target).unwrap();
         }
     }

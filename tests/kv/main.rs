@@ -26,10 +26,14 @@ mod command;
 mod connection;
 #[path = "../../examples/kv/digest.rs"]
 mod digest;
+#[path = "../../examples/kv/image.rs"]
+mod image;
 #[path = "../../examples/kv/limits.rs"]
 mod limits;
 #[path = "../../examples/kv/log.rs"]
 mod log;
+#[path = "../../examples/kv/map.rs"]
+mod map;
 #[path = "../../examples/kv/resp.rs"]
 mod resp;
 #[path = "../../examples/kv/server.rs"]
@@ -41,9 +45,13 @@ mod client;
 mod cluster;
 mod commands;
 mod faults;
+mod identity;
 mod logging;
 mod mistakes;
 mod options;
 mod parsing;
+mod paxosctl;
 mod refusals;
+mod snapshots;
+mod sustained;
 mod wire;

@@ -135,8 +135,13 @@ fn format() -> Format {
     }
 }
 
-const fn options() -> WalOptions {
-    WalOptions { segment_bytes: SEGMENT_BYTES_MIN, spares: 1, prewrite: true }
+fn options() -> WalOptions {
+    WalOptions {
+        segment_bytes: SEGMENT_BYTES_MIN,
+        spares: 1,
+        prewrite: true,
+        ..WalOptions::default()
+    }
 }
 
 /// The files of a log with one call for each fact.

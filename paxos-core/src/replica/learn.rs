@@ -5,7 +5,7 @@
 
 use super::Replica;
 use crate::ballot::Ballot;
-use crate::catchup::Purpose;
+use crate::catchup::{Choice, Purpose};
 use crate::durable::Write;
 use crate::ids::{ReplicaId, Slot, Time};
 use crate::learner::{AgreementBroken, Chosen};
@@ -257,7 +257,7 @@ impl Replica {
         }
     }
 
-    fn fetch(&mut self) {
+    pub(super) fn fetch(&mut self) {
         let own = self.learner.committed();
         self.pacemaker.arm_fetch_again(self.now);
         if self.outbox.writes_pending() > FETCH_WRITES_MAX {
@@ -265,9 +265,15 @@ impl Replica {
             return;
         }
         let now = self.now;
-        let choice = self.catchup.choose(own, |peer| self.pacemaker.is_connected(peer, now));
-        if let Some((peer, through)) = choice {
-            self.outbox.send(Recipients::One(peer), Fetch { from: own.next(), through });
+        match self.catchup.choose(own, |peer| self.pacemaker.is_connected(peer, now)) {
+            Some(Choice::Values(peer, through)) => {
+                self.outbox.send(Recipients::One(peer), Fetch { from: own.next(), through });
+            }
+            Some(Choice::Snapshot(peer)) => {
+                self.counters.snapshots_wanted += 1;
+                self.outbox.want_snapshot(peer, own);
+            }
+            None => {}
         }
     }
 
@@ -312,8 +318,10 @@ impl Replica {
     }
 
     pub(super) fn on_fetched(&mut self, from: ReplicaId, fetched: Fetched) {
-        let Fetched { first, values, committed, .. } = fetched;
+        let Fetched { first, values, committed, trimmed } = fetched;
         let before = self.learner.committed();
+        self.catchup.note_trimmed(from, trimmed);
+        let is_gone = values.is_empty() && first == before.next() && trimmed >= first;
         let mut slot = first;
         for value in values {
             if slot > self.learner.committed().next() {
@@ -340,6 +348,10 @@ impl Replica {
             && self.outbox.writes_pending() <= FETCH_WRITES_MAX
         {
             // The page was full: the rest follows at once.
+            self.fetch();
+        }
+        if is_gone && own == before && self.catchup.awaits_values(from) {
+            // Another one may have it, or a snapshot.
             self.fetch();
         }
     }

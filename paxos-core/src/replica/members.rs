@@ -17,8 +17,11 @@ use crate::proposer::Proposer;
 use crate::snapshot::Governs;
 
 impl Replica {
-    /// Who governs the slots above this one, which is applied: what a snapshot of it says.
-    pub fn governs_above(&self, slot: Slot) -> Vec<Governs> {
+    /// Who governs the slots above this one, which is applied: what a snapshot of it says. Nothing if
+    /// this replica does not know, so that it can make no snapshot of that slot: a joiner before it has
+    /// committed the membership that made it known, and nobody else for a slot above its newest
+    /// durable snapshot.
+    pub fn governs_above(&self, slot: Slot) -> Option<Vec<Governs>> {
         self.roster.above(slot)
     }
 
@@ -40,8 +43,10 @@ impl Replica {
     /// Rule M8: only a voter of an open membership, and only if it knows what is open.
     pub(super) fn may_campaign(&self) -> bool {
         let own = self.outbox.replica();
-        let mut open = self.roster.open(self.learner.committed());
-        self.roster.is_exact() && open.any(|membership| membership.voter_index(own).is_some())
+        let committed = self.learner.committed();
+        let mut open = self.roster.open(committed);
+        self.roster.is_exact(committed)
+            && open.any(|membership| membership.voter_index(own).is_some())
     }
 
     /// The voters of the memberships that govern the open slots, each once.
@@ -70,7 +75,7 @@ impl Replica {
         if theirs.epoch > newest {
             return true;
         }
-        if self.roster.is_exact()
+        if self.roster.is_exact(self.learner.committed())
             && newest > Epoch::FIRST
             && self.settled().is_some_and(|(_, membership)| !membership.contains(from))
         {
@@ -113,7 +118,7 @@ impl Replica {
     }
 
     /// Peers are the members of the memberships that are kept.
-    fn follow_roster(&mut self) {
+    pub(super) fn follow_roster(&mut self) {
         let peers = self.roster.peers(self.outbox.replica());
         self.pacemaker.set_peers(&peers, &self.roster);
         self.flows.set_peers(&peers);

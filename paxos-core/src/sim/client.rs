@@ -131,6 +131,16 @@ impl Cluster {
         }
     }
 
+    /// A replica jumped over slots: what became of what was proposed there, it cannot tell.
+    pub(super) fn give_up_attempts(&mut self, id: ReplicaId, through: Slot) {
+        for client in &mut self.clients {
+            let here = |attempt: &mut Attempt| attempt.at == id && attempt.proposed.slot <= through;
+            for attempt in client.attempts.extract_if(.., here) {
+                self.totals.unknown += attempt.commands.len() as u64;
+            }
+        }
+    }
+
     /// The client of a process that is gone never hears what became of its commands.
     pub(super) fn forget_attempts(&mut self, id: ReplicaId) {
         for client in &mut self.clients {

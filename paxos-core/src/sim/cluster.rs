@@ -14,6 +14,7 @@ use super::client::Client;
 use super::disk::{CrashStorage, SimDisk};
 use super::held::Holds;
 use super::host::{Fleet, Process};
+use super::keeper::{Parcel, Task};
 use super::link::Links;
 use super::marks::Watch;
 use super::monitor::Verdict;
@@ -53,6 +54,14 @@ pub(super) enum Due {
     /// Links are looked at.
     Links,
     Applied(ReplicaId, u32),
+    /// The next step of an image that a place makes or takes.
+    Snapshot(ReplicaId, u32, Task),
+    /// Something about images is on its way.
+    Parcel {
+        from: ReplicaId,
+        to: ReplicaId,
+        parcel: Parcel,
+    },
     Restart(ReplicaId, u32),
     Client(usize),
 }
@@ -62,6 +71,8 @@ impl Due {
     const fn whose(&self) -> Option<ReplicaId> {
         match self {
             Self::Deliver { to: id, .. }
+            | Self::Parcel { to: id, .. }
+            | Self::Snapshot(id, ..)
             | Self::Disk(id, _)
             | Self::Timer(id, _)
             | Self::Applied(id, _)
@@ -152,8 +163,8 @@ impl Cluster {
     }
 
     /// A cluster of whole nodes that `fleet` makes, on storages that `make` formats. Their state
-    /// machines start anew with each life, logs are not trimmed, and messages travel as bytes,
-    /// whatever the options say.
+    /// machines start anew with each life, from their newest snapshot, the hosts decide what is
+    /// trimmed, and messages travel as bytes, whatever the options say.
     pub fn with_fleet(
         options: Options,
         make: impl FnMut(Format) -> Box<dyn CrashStorage>,

@@ -12,12 +12,13 @@ use std::collections::BTreeMap;
 use std::io;
 
 use super::rng::Rng;
+use super::shelf::Shelf;
 use crate::ballot::Ballot;
 use crate::durable::{Durable, Write, WriteBatch};
 use crate::ids::{Incarnation, LogClock, ReplicaId, Slot};
 use crate::port::{
-    Blocking, Format, LoadRange, Loaded, Recovered, RecoveredVote, Room, Start, Storage,
-    StorageError,
+    Blocking, Format, LoadRange, Loaded, Recovered, RecoveredVote, Room, SnapshotStore, Start,
+    Storage, StorageError,
 };
 use crate::snapshot::Governs;
 use crate::value::Value;
@@ -88,7 +89,7 @@ impl DiskFault {
 /// a [`super::Cluster`].
 pub trait CrashStorage: Storage + Debug {
     /// The power fails while `unproved` are being written, in this order. Any prefix of their
-    /// writes may survive. Afterwards [`Storage::recover`] is called again, for the next life.
+    /// writes may survive, and any beginning of an image that was not synced. Afterwards [`Storage::recover`] is called again, for the next life.
     fn crash(&mut self, unproved: Vec<WriteBatch>, rng: &mut Rng);
 
     /// A storage of the same kind, as it is after [`Format`] was written to an empty one.
@@ -143,6 +144,7 @@ pub struct SimDisk {
     clock: LogClock,
     peers: BTreeMap<ReplicaId, Incarnation>,
     governs: Vec<Governs>,
+    shelf: Shelf,
     troubles: Troubles,
 }
 
@@ -161,6 +163,7 @@ impl SimDisk {
             clock: LogClock::default(),
             peers: BTreeMap::new(),
             governs: Vec::new(),
+            shelf: Shelf::default(),
             troubles: Troubles::default(),
         }
     }
@@ -238,7 +241,7 @@ impl Storage for SimDisk {
             clock: self.clock,
             peers: self.peers.iter().map(|(id, life)| (*id, *life)).collect(),
             governs: self.governs.clone(),
-            snapshot: None,
+            snapshot: self.shelf.newest(),
         }])
     }
 
@@ -289,6 +292,10 @@ impl Storage for SimDisk {
         Room::Ample
     }
 
+    fn snapshots(&mut self) -> Option<Box<dyn SnapshotStore>> {
+        Some(Box::new(self.shelf.clone()))
+    }
+
     fn blocking(&self) -> Blocking {
         Blocking::Never
     }
@@ -303,6 +310,7 @@ impl CrashStorage for SimDisk {
         for write in unproved.iter().flat_map(WriteBatch::writes).take(survivors) {
             self.write(write);
         }
+        self.shelf.crash(rng);
         let slow = self.troubles.slow;
         self.troubles = Troubles { slow, ..Troubles::default() };
     }

@@ -34,10 +34,11 @@ impl Cluster {
                 }
                 return;
             }
-            Due::Deliver { to, .. } => (*to, None),
+            Due::Deliver { to, .. } | Due::Parcel { to, .. } => (*to, None),
             Due::Disk(id, life)
             | Due::Timer(id, life)
             | Due::Applied(id, life)
+            | Due::Snapshot(id, life, _)
             | Due::Asked(id, life)
             | Due::Part(id, life, _)
             | Due::Link(id, life, ..) => (*id, Some(*life)),
@@ -66,6 +67,8 @@ impl Cluster {
                     self.deliver(id, from, packet);
                 }
             }
+            Due::Parcel { from, parcel, .. } => self.parcel(id, from, parcel),
+            Due::Snapshot(_, _, task) => self.snapshot_step(id, task),
             Due::Disk(..) => self.disk_is_done(id),
             Due::Timer(..) => {
                 if self.node(id).armed.is_some_and(|at| at <= self.now) {
@@ -134,6 +137,7 @@ impl Cluster {
                 Output::QuorumReadsLost { through, reason } => {
                     self.quorum_reads_lost(id, through, reason);
                 }
+                Output::SnapshotWanted { from, above } => self.snapshot_wanted(id, from, above),
                 Output::Halt(halt) => return self.halt(id, halt),
                 Output::Idle { wake_at } => {
                     self.arm(id, wake_at);

@@ -6,7 +6,7 @@
 //! Invariants: a host does nothing but within a turn; it sees no other clock, disk or network than
 //! the turn's.
 
-use core::fmt::Debug;
+use core::fmt::{self, Debug};
 use core::time::Duration;
 use std::collections::BTreeMap;
 
@@ -17,8 +17,11 @@ use crate::config::Config;
 use crate::durable::{Durable, WriteBatch};
 use crate::ids::{Incarnation, LogClock, ReplicaId, Slot, Time};
 use crate::output::{Counters, Halt, LoadTicket, Status};
-use crate::port::{Channel, Frame, LoadRange, Loaded, Recovered, Room, StorageError};
+use crate::port::{
+    Channel, Frame, LoadRange, Loaded, Recovered, Room, SnapshotStore, StorageError,
+};
 use crate::replica::Replica;
+use crate::snapshot::SnapshotMeta;
 use crate::value::{Command, Value};
 
 /// The time of a turn, as the host's clocks show it.
@@ -86,6 +89,12 @@ pub enum Effect {
     Apply(Slot, Value),
     /// The state machine holds everything up to this slot.
     Applied(Slot),
+    /// It begins to write this image of its own state, which includes what it has applied.
+    SnapshotMade(SnapshotMeta),
+    /// An image is finished, of its own making or a peer's: it survives the loss of power.
+    SnapshotKept(SnapshotMeta),
+    /// State machine and replica jumped to a snapshot. Told before anything that came of it.
+    Installed(SnapshotMeta),
     /// Nothing is due before this local time, which replaces the one said before.
     WakeAt(Option<Time>),
     /// A part of the host has work, and is to have its turn as soon as a thread is free for it.
@@ -103,6 +112,8 @@ pub enum Ending {
     Halt(Halt),
     /// Its storage failed.
     Storage,
+    /// It could not read a snapshot back, or its machine took none; in words.
+    Restore(String),
     /// It should not have; in words.
     Failure(String),
 }
@@ -124,7 +135,6 @@ pub trait Host: Debug {
 }
 
 /// What a host starts from.
-#[derive(Debug)]
 pub struct Birth {
     /// What the storage gave back.
     pub recovered: Recovered,
@@ -134,6 +144,20 @@ pub struct Birth {
     pub seed: u64,
     /// When.
     pub moment: Moment,
+    /// Where its snapshots are kept, if its storage keeps any.
+    pub snapshots: Option<Box<dyn SnapshotStore>>,
+}
+
+impl Debug for Birth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { recovered, config, seed, moment, .. } = self;
+        f.debug_struct("Birth")
+            .field("recovered", recovered)
+            .field("config", config)
+            .field("seed", seed)
+            .field("moment", moment)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a client did.

@@ -2,16 +2,21 @@
 
 use core::time::Duration;
 
-use super::check::Invariant;
 use super::cluster::{Cluster, Due};
 use super::held::Survivors;
 use super::host::{Birth, Moment, Process, Stimulus};
-use super::node::{Directory, Node, Seen};
+use super::keeper::{Keeper, read_state};
+use super::marks::Mark;
+use super::node::Directory;
 use super::options::Machine;
 use super::suffer::seat;
 use crate::ids::{ReplicaId, Slot};
+use crate::port::{Recovered, StorageError};
 use crate::replica::Replica;
 use crate::trace::Event;
+
+/// Of a thousand chances to make a snapshot, so many are taken.
+const SNAPSHOTS: u32 = 150;
 
 impl Cluster {
     /// Takes a replica's power away.
@@ -21,6 +26,7 @@ impl Cluster {
             return;
         };
         let unproved = node.unproved();
+        node.keeper = Keeper::default();
         self.observe(|observer| observer.stopped(id));
         let node = self.node_mut(id);
         let writes = unproved.iter().map(|batch| batch.writes().len()).sum();
@@ -96,34 +102,47 @@ impl Cluster {
         node.applied_durable = node.applied_said;
     }
 
-    /// Where the options say so: each state machine that is up makes durable what it holds, and what
-    /// all hold durably is trimmed.
+    /// Where the options say so: each state machine that is up makes durable what it holds, and
+    /// sometimes makes a snapshot, behind which its log is trimmed.
     pub(super) fn trim(&mut self) {
-        if !self.options.trim {
+        if !self.options.trim || self.fleet.is_some() {
             return;
         }
-        let now = self.now;
-        let is_up = |node: &Node| node.is_up() && node.paused_until <= now;
-        for node in self.nodes.iter_mut().filter(|node| is_up(node)) {
-            node.applied_durable = node.applied_said;
-        }
-        let held = self.nodes.iter().map(|node| node.applied_durable).min();
-        let through = held.unwrap_or_default();
         for id in self.ids() {
+            let now = self.now;
             let node = self.node_mut(id);
-            if through <= node.trimmed || !is_up(node) {
+            if !node.is_up() || node.paused_until > now {
                 continue;
             }
-            node.trimmed = through;
-            let replica = node.process.as_mut().and_then(Process::replica);
-            let trimmed = replica.map_or(Ok(()), |replica| replica.trim(through));
-            if let Err(error) = trimmed {
-                let detail = || format!("{id} refuses to trim {through}: {error}");
-                self.check.fail(Invariant::AppliedInOrder, detail);
+            node.applied_durable = node.applied_said;
+            if self.rng.chance(SNAPSHOTS) {
+                self.snapshot(id);
             }
-            self.totals.trims += 1;
-            self.drain(id);
         }
+    }
+
+    /// The state machine of a process that starts begins with what is durable of itself, or with the
+    /// newest snapshot, whichever includes more. Hosts restore theirs themselves.
+    fn restore(
+        &mut self,
+        id: ReplicaId,
+        recovered: &Recovered,
+        applied: Slot,
+    ) -> Result<Slot, StorageError> {
+        let mut store = self.node_mut(id).storage.snapshots();
+        let mut newest = Slot::ZERO;
+        if let Some(meta) = &recovered.snapshot {
+            newest = meta.slot;
+            if let Some(store) = store.as_mut().filter(|_| applied < newest)
+                && self.fleet.is_none()
+            {
+                let state = read_state(store.as_mut(), meta)?;
+                self.check.restored(id, newest, state);
+                self.watch.meet(Mark::SnapshotRestored);
+            }
+        }
+        self.node_mut(id).keeper = Keeper::new(store, newest);
+        Ok(applied.max(newest))
     }
 
     /// Started again before anybody refused it, an old copy may pass for the life that follows the
@@ -175,6 +194,11 @@ impl Cluster {
             Directory::OldCopy => applied.min(recovered.committed).max(recovered.trimmed),
         };
         node.directory = Directory::Its;
+        let applied = match self.restore(id, &recovered, applied) {
+            Ok(applied) => applied,
+            Err(error) => return self.start_failed(id, &error),
+        };
+        let node = self.node_mut(id);
         let incarnation = recovered.incarnation;
         node.trimmed = recovered.trimmed;
         let bytes_max = node.config.window_bytes_max;
@@ -186,23 +210,14 @@ impl Cluster {
         let config = node.config.clone();
         node.process = Some(if let Some(fleet) = &mut self.fleet {
             let moment = Moment { now, local, wall };
-            Process::Host(fleet.start(Birth { recovered, config, seed, moment }))
+            let snapshots = node.keeper.take_store();
+            Process::Host(fleet.start(Birth { recovered, config, seed, moment, snapshots }))
         } else {
             let replica = Replica::recover(config, recovered, applied, seed, local);
             let replica = replica.expect("what storage gave back is what was written");
             Process::Replica(Box::new(replica))
         });
-        node.halted = None;
-        node.failed = None;
-        node.life += 1;
-        node.seen = Seen::default();
-        node.armed = None;
-        node.wake_at = None;
-        node.applying = false;
-        node.paused_until = now;
-        node.applied = applied;
-        node.applied_said = applied;
-        node.applied_durable = applied;
+        node.begin(applied, now);
         self.log(id, &Event::Started { incarnation, applied });
         if self.fleet.is_some() {
             return self.turn(id, Stimulus::Start);

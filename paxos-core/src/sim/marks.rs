@@ -120,6 +120,20 @@ marks! {
     TransferIgnored => "stale Transfer ignored",
     /// Commands were refused for a while by a leader that makes way.
     Transferring => "refused: the leader makes way",
+    /// A snapshot was installed by a replica that led, and leads on or not.
+    InstalledByLeader => "snapshot installed by a leader",
+    /// A snapshot was whole when everything in it was committed already.
+    InstallOvertaken => "snapshot overtaken by the log",
+    /// An image was gone on with that an earlier life had begun to receive.
+    SnapshotResumed => "snapshot resumed after a restart",
+    /// A second peer went on with an image that another one had begun to send.
+    SnapshotOfTwo => "snapshot of two senders",
+    /// The sender had removed the image.
+    SnapshotGone => "snapshot gone at its sender",
+    /// A state machine was restored from a snapshot at a start.
+    SnapshotRestored => "state restored from a snapshot",
+    /// What a connected peer lacked was not trimmed.
+    TrimHeldBack => "trim held back for a peer",
     /// As many slots were handed out to be applied as may be.
     ApplyFull => "queue of slots to apply at its bound",
 }
@@ -143,6 +157,13 @@ impl Mark {
                 | Self::QuorumReadWaited
                 | Self::QuorumReadUnreached
                 | Self::QuorumReadUnsettled
+                | Self::InstalledByLeader
+                | Self::InstallOvertaken
+                | Self::SnapshotResumed
+                | Self::SnapshotOfTwo
+                | Self::SnapshotGone
+                | Self::SnapshotRestored
+                | Self::TrimHeldBack
         )
     }
 }

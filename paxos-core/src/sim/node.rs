@@ -12,6 +12,7 @@ use super::failure::Failure;
 use super::fault::Fact;
 use super::held::Survivors;
 use super::host::Process;
+use super::keeper::Keeper;
 use crate::ballot::Ballot;
 use crate::config::Config;
 use crate::durable::WriteBatch;
@@ -124,6 +125,7 @@ pub(super) struct Node {
     /// What a durable state machine gives back after a crash at least.
     pub(super) applied_durable: Slot,
     pub(super) trimmed: Slot,
+    pub(super) keeper: Keeper,
     pub(super) directory: Directory,
     pub(super) seen: Seen,
     /// A script keeps the disk from doing anything.
@@ -153,11 +155,27 @@ impl Node {
             applying: false,
             applied_durable: Slot::ZERO,
             trimmed: Slot::ZERO,
+            keeper: Keeper::default(),
             directory: Directory::Its,
             seen: Seen::default(),
             disk_held: false,
             survivors: Survivors::Drawn,
         }
+    }
+
+    /// A process has just started, with a state machine that holds so much.
+    pub(super) fn begin(&mut self, applied: Slot, now: Time) {
+        self.halted = None;
+        self.failed = None;
+        self.life += 1;
+        self.seen = Seen::default();
+        self.armed = None;
+        self.wake_at = None;
+        self.applying = false;
+        self.paused_until = now;
+        self.applied = applied;
+        self.applied_said = applied;
+        self.applied_durable = applied;
     }
 
     /// Takes the writes that were not proved out of the queue; reads are forgotten.

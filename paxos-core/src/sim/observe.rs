@@ -215,6 +215,10 @@ impl Observer {
         let lives = recovered.peers.iter().map(|(peer, of)| (acceptor(*peer), life(*of)));
         let lives: Vec<(Acceptor, Life)> = lives.collect();
         let committed = recovered.committed.number();
+        if let Some(meta) = &recovered.snapshot {
+            // One may have survived whose end was never told.
+            self.kept(id, meta.slot);
+        }
         self.tell(&Event::Started {
             at,
             life: life(recovered.incarnation),
@@ -232,6 +236,17 @@ impl Observer {
         let place = self.place(id);
         place.committed = committed.max(applied.number());
         place.pending.clear();
+    }
+
+    /// A snapshot is durable.
+    pub(super) fn kept(&mut self, id: ReplicaId, slot: Slot) {
+        self.tell(&Event::SnapshotDurable { at: acceptor(id), slot: slot.number() });
+    }
+
+    /// A replica and its state machine jumped to a snapshot.
+    pub(super) fn installed(&mut self, id: ReplicaId, slot: Slot) {
+        self.place(id).committed = slot.number();
+        self.tell(&Event::Installed { at: acceptor(id), slot: slot.number() });
     }
 
     /// A value was handed to a state machine.

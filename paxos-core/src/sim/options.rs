@@ -42,8 +42,7 @@ pub struct Options {
     pub clock_skew: u32,
     /// What a crash leaves of the state machine.
     pub machine: Machine,
-    /// Whether what all state machines hold durably is trimmed from the logs. Only with
-    /// [`Machine::Durable`]: a volatile machine needs the whole log.
+    /// Whether bare replicas make snapshots now and then, and trim their logs behind them.
     pub trim: bool,
     /// Whether messages travel as bytes through the codec, or as they are.
     pub codec: bool,

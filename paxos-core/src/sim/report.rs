@@ -67,6 +67,10 @@ pub struct Totals {
     pub quorum_reads_lost: u64,
     /// Trims of a log.
     pub trims: u64,
+    /// Snapshots that became durable.
+    pub snapshots: u64,
+    /// Snapshots that took the place of a part of a log.
+    pub installs: u64,
     /// Blows that waited for their moment and struck.
     pub ambushes_sprung: u64,
     /// Directories taken away.
@@ -139,6 +143,8 @@ impl Totals {
         self.quorum_reads_ready += other.quorum_reads_ready;
         self.quorum_reads_lost += other.quorum_reads_lost;
         self.trims += other.trims;
+        self.snapshots += other.snapshots;
+        self.installs += other.installs;
         self.ambushes_sprung += other.ambushes_sprung;
         self.wipes += other.wipes;
         self.refusals += other.refusals;
@@ -162,7 +168,7 @@ impl Totals {
         }
     }
 
-    fn rows(&self) -> [(&'static str, u64); 33] {
+    fn rows(&self) -> [(&'static str, u64); 35] {
         [
             ("seeds", self.seeds),
             ("events", self.events),
@@ -189,6 +195,8 @@ impl Totals {
             ("quorum read points named", self.quorum_reads_ready),
             ("quorum reads lost", self.quorum_reads_lost),
             ("trims", self.trims),
+            ("snapshots", self.snapshots),
+            ("installs", self.installs),
             ("ambushes sprung", self.ambushes_sprung),
             ("disks wiped", self.wipes),
             ("refusals", self.refusals),

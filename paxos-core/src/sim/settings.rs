@@ -44,7 +44,11 @@ pub(super) fn draw_options(seed: u64, limits: &Limits, rng: &mut Rng) -> Options
         apply_delay_max: rng.duration(Duration::ZERO, ms(20)),
         clock_skew: *rng.pick(&[0, 1_000, 20_000, 100_000]),
         machine,
-        trim: machine == Machine::Durable && rng.chance(500),
+        trim: match machine {
+            Machine::Durable => rng.chance(500),
+            // Drawn apart, so that whatever else a seed means does not depend on it.
+            Machine::Volatile => Rng::new(seed ^ 0x7a1e_0000).chance(500),
+        },
         configs,
         commands_max,
         payload_max,

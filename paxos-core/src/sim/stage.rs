@@ -56,6 +56,7 @@ impl Cluster {
                 (Channel::Core, sealed.bytes().clone())
             }
             Packet::Host(sealed) => (Channel::Host, sealed.bytes().clone()),
+            Packet::Snapshot(sealed) => (Channel::Snapshot, sealed.bytes().clone()),
             Packet::Shared(_) => return,
         };
         self.turn(id, Stimulus::Frame { from, channel, bytes });
@@ -73,6 +74,14 @@ impl Cluster {
         host.turn(stimulus, Moment { now, local, wall }, &mut effects);
         let status = host.status();
         let reign = status.leader.filter(|_| status.role == Role::Leader);
+        let mut leaving = None;
+        // What it says of itself after a jump is to be seen after the jump.
+        let is_jump =
+            |effect: &Effect| matches!(effect, Effect::SnapshotKept(_) | Effect::Installed(_));
+        let jumps = effects.iter().take_while(|effect| is_jump(effect)).count();
+        for effect in effects.drain(..jumps) {
+            self.carry(id, effect, &mut leaving);
+        }
         self.observe(|observer| observer.became(id, reign, status.committed));
         // A leader's Accept may find no room in the transport. What it proposed is then to be seen
         // from its own votes alone, which are handed out after the Accepts of later slots.
@@ -82,7 +91,6 @@ impl Cluster {
                 self.observe(|observer| observer.proposes(id, batch));
             }
         }
-        let mut leaving = None;
         for effect in effects {
             // A host that stopped by itself is gone, and with it what it did last.
             if !self.node(id).is_up() {
@@ -125,6 +133,13 @@ impl Cluster {
                 self.log(id, &Event::Applied { through: slot });
                 self.node_mut(id).applied_said = slot;
             }
+            Effect::SnapshotMade(meta) => self.check.snapshot_made(id, &meta),
+            Effect::SnapshotKept(meta) => self.kept(id, &meta),
+            Effect::Installed(meta) => {
+                let node = self.node_mut(id);
+                (node.applied, node.applied_said) = (meta.slot, meta.slot);
+                self.installed(id, &meta, None);
+            }
             Effect::WakeAt(local) => self.arm(id, local),
             Effect::Later(part) => {
                 let life = self.node(id).life;
@@ -139,26 +154,30 @@ impl Cluster {
         match ending {
             Ending::Halt(halt) => self.halt(id, halt),
             // What was written last was waited for or not: a crash here is the harder case.
-            Ending::Shutdown => {
-                self.crash(id);
-                let longest = self.options.election_timeout();
-                let mut down = self.rng.duration(Duration::from_millis(1), longest);
-                if !self.under_faults {
-                    down = Duration::from_millis(1);
-                }
-                self.restart_after(id, down);
-            }
+            Ending::Shutdown => self.crash_and_come_back(id),
             // Who failed the storage decides when the process starts again.
             Ending::Storage if self.node(id).failed.is_some() => self.crash(id),
             Ending::Storage => {
                 let detail = || format!("{id} stops for its storage, which did not fail");
                 self.check.fail(Invariant::NoHalt, detail);
             }
-            Ending::Failure(what) => {
+            // What a disk gives back wrong once, its next life reads whole.
+            Ending::Restore(_) if self.check.is_struck(id) => self.crash_and_come_back(id),
+            Ending::Restore(what) | Ending::Failure(what) => {
                 self.check.fail(Invariant::NoHalt, || format!("{id} stops: {what}"));
                 self.crash(id);
             }
         }
+    }
+
+    fn crash_and_come_back(&mut self, id: ReplicaId) {
+        self.crash(id);
+        let longest = self.options.election_timeout();
+        let mut down = self.rng.duration(Duration::from_millis(1), longest);
+        if !self.under_faults {
+            down = Duration::from_millis(1);
+        }
+        self.restart_after(id, down);
     }
 
     fn witness_votes(&mut self, id: ReplicaId, batch: &WriteBatch) {
@@ -184,7 +203,12 @@ impl Cluster {
     fn look_at(&mut self, from: ReplicaId, to: ReplicaId, frame: Frame) -> Leaving {
         let bytes = join(frame.chunks.clone());
         if frame.channel != Channel::Core {
-            return Leaving { frame, packet: Packet::Host(Sealed::new(bytes)), kind: None };
+            let sealed = Sealed::new(bytes);
+            let packet = match frame.channel {
+                Channel::Snapshot => Packet::Snapshot(sealed),
+                Channel::Core | Channel::Host => Packet::Host(sealed),
+            };
+            return Leaving { frame, packet, kind: None };
         }
         let message = codec::decode(bytes.clone());
         let message = message.expect("what one replica encodes every replica decodes");

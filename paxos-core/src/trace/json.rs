@@ -186,14 +186,23 @@ fn fields(json: &mut Json<'_>, event: &Event) {
         Event::ReadsLost { through } => json.number("through", *through),
         Event::QuorumReadsLost { through, reason } => {
             json.number("through", *through);
-            let reason = match reason {
-                QuorumReadLoss::Unreached => "unreached",
-                QuorumReadLoss::Unsettled { .. } => "unsettled",
-            };
-            json.text("reason", reason);
+            json.text("reason", loss(*reason));
         }
+        Event::SnapshotWanted { from, above } => {
+            json.replica("from", *from);
+            json.slot("above", *above);
+        }
+        Event::SnapshotKept { slot } | Event::Installed { slot } => json.slot("slot", *slot),
         Event::Halted { reason } => json.text("reason", halt(reason)),
         Event::Note { text } => json.text("text", text),
+    }
+}
+
+/// The name of why quorum reads got no point.
+const fn loss(reason: QuorumReadLoss) -> &'static str {
+    match reason {
+        QuorumReadLoss::Unreached => "unreached",
+        QuorumReadLoss::Unsettled { .. } => "unsettled",
     }
 }
 
@@ -311,7 +320,7 @@ fn written(json: &mut Json<'_>, write: &Write) {
 fn carried(json: &mut Json<'_>, packet: &Packet) {
     match (packet, packet.open()) {
         (_, Some(opened)) => message(json, &opened),
-        (Packet::Host(sealed) | Packet::Encoded(sealed), None) => {
+        (Packet::Host(sealed) | Packet::Snapshot(sealed) | Packet::Encoded(sealed), None) => {
             json.text("kind", "Host");
             json.number("bytes", sealed.bytes().len() as u64);
         }

@@ -245,6 +245,9 @@ impl fmt::Display for Packet {
             (Self::Host(sealed) | Self::Encoded(sealed), None) => {
                 write!(f, "a host's frame of {} bytes", sealed.bytes().len())
             }
+            (Self::Snapshot(sealed), None) => {
+                write!(f, "a frame of {} bytes about a snapshot", sealed.bytes().len())
+            }
             (Self::Shared(_), None) => f.write_str("nothing"),
         }
     }
@@ -302,6 +305,11 @@ impl fmt::Display for Event {
             Self::QuorumReadsLost { through, reason } => {
                 write!(f, "gives up quorum reads up to {through}: {reason}")
             }
+            Self::SnapshotWanted { from, above } => {
+                write!(f, "wants a snapshot above {} of {}", above.number(), At(*from))
+            }
+            Self::SnapshotKept { slot } => write!(f, "keeps a snapshot of {}", slot.number()),
+            Self::Installed { slot } => write!(f, "installs a snapshot of {}", slot.number()),
             Self::Halted { reason } => write!(f, "halts: {}", halted(reason)),
             Self::Note { text } => f.write_str(text),
         }

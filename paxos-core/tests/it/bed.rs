@@ -21,7 +21,7 @@ use paxos_core::output::{
 use paxos_core::port::{Format, LoadRange, Recovered, RecoveredVote, Start};
 use paxos_core::quorum::QuorumRule;
 use paxos_core::replica::Replica;
-use paxos_core::snapshot::Governs;
+use paxos_core::snapshot::{Governs, ImageDigest, SnapshotMeta};
 use paxos_core::value::{Batch, Command, Value};
 
 pub(crate) const CLUSTER: ClusterId = ClusterId::new(0xC1);
@@ -121,6 +121,18 @@ pub(crate) fn remembered(own: u16, membership: &Membership, writes: &[Write]) ->
     recovered
 }
 
+/// What is said of a snapshot of this slot, made under this membership.
+pub(crate) fn snapshot(at: u64, membership: &Membership) -> SnapshotMeta {
+    SnapshotMeta {
+        group: GroupId::default(),
+        slot: slot(at),
+        clock: LogClock::default(),
+        governs: vec![Governs { from: Slot::FIRST, membership: membership.clone() }],
+        bytes: 8,
+        digest: ImageDigest(u128::from(at)),
+    }
+}
+
 /// One replica, and everything around it.
 pub(crate) struct Bed {
     pub(crate) replica: Replica,
@@ -140,6 +152,8 @@ pub(crate) struct Bed {
     pub(crate) reads_lost: Vec<ReadTicket>,
     pub(crate) quorum_reads_ready: Vec<(ReadTicket, Slot)>,
     pub(crate) quorum_reads_lost: Vec<(ReadTicket, QuorumReadLoss)>,
+    /// Whose snapshots were wanted, and above which slot.
+    pub(crate) wanted: Vec<(ReplicaId, Slot)>,
     /// The last heartbeat that this replica sent.
     pulse: u64,
     /// The last heartbeats that the test sent in the peers' names.
@@ -170,6 +184,7 @@ impl Bed {
             reads_lost: Vec::new(),
             quorum_reads_ready: Vec::new(),
             quorum_reads_lost: Vec::new(),
+            wanted: Vec::new(),
             pulse: 0,
             peer_pulse: 0,
         };
@@ -232,6 +247,7 @@ impl Bed {
                 Output::QuorumReadsLost { through, reason } => {
                     self.quorum_reads_lost.push((through, reason));
                 }
+                Output::SnapshotWanted { from, above } => self.wanted.push((from, above)),
                 Output::Halt(reason) => self.halted = Some(reason),
                 Output::Idle { .. } => return,
             }

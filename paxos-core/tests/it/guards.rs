@@ -17,7 +17,8 @@ use paxos_core::quorum::QuorumRule;
 use paxos_core::replica::LogPage;
 
 use crate::bed::{
-    Bed, accept, accepted, ballot, blank, id, members, promise, remembered, slot, text, value,
+    Bed, accept, accepted, ballot, blank, id, members, promise, remembered, slot, snapshot, text,
+    value,
 };
 
 const HEARTBEAT: Duration = Duration::from_millis(100);
@@ -281,6 +282,7 @@ fn a_read_of_the_log_follows_the_writes_before_it() {
             | Output::ReadsLost { .. }
             | Output::QuorumReadsReady { .. }
             | Output::QuorumReadsLost { .. }
+            | Output::SnapshotWanted { .. }
             | Output::Halt(_) => {}
         }
     }
@@ -328,6 +330,7 @@ fn the_host_reads_the_log_as_far_as_it_was_handed_out() {
     assert_eq!(bed.replica.read_log(slot(3), slot(9)), LogPage::Values(vec![value("c")]));
     assert_eq!(bed.replica.read_log(slot(4), slot(9)), LogPage::NotYet);
     assert_eq!(bed.replica.read_log(slot(3), slot(2)), LogPage::NotYet, "up to what was asked for");
+    bed.replica.handle_snapshot(&snapshot(2, &members(3, 8)));
     bed.replica.trim(slot(2)).unwrap();
     let begin = LogPage::Trimmed { first: slot(3) };
     assert_eq!(bed.replica.read_log(slot(2), slot(9)), begin);

@@ -9,11 +9,12 @@ use paxos_core::durable::Write;
 use paxos_core::ids::{Epoch, GroupId, LogClock, ReplicaId, Slot};
 use paxos_core::membership::{Change, ChangeError, Member, Membership};
 use paxos_core::message::{
-    Accept, Body, Confirm, Confirmed, Fetched, Message, Prepare, PromiseEntry, Removed, SlotState,
+    Accept, Body, Confirm, Confirmed, Connectivity, Fetched, Message, Prepare, PromiseEntry,
+    Removed, SlotState,
 };
 use paxos_core::output::{Halt, NotProposed, Recipients, ReconfigureError, Role};
 use paxos_core::quorum::QuorumRule;
-use paxos_core::snapshot::{ImageDigest, SnapshotMeta};
+use paxos_core::snapshot::{Governs, ImageDigest, SnapshotMeta};
 use paxos_core::value::Value;
 
 use crate::bed::{Bed, accepted, ballot, blank, command, id, promise, remembered, slot, value};
@@ -115,7 +116,7 @@ fn m1_a_snapshot_says_who_governs_above_it() {
     accept_from(&mut bed, own, &[2], 1, 1);
     accept_from(&mut bed, own, &[2], 2, 8);
     let above = |bed: &Bed, at: u64| {
-        let governs = bed.replica.governs_above(slot(at)).into_iter();
+        let governs = bed.replica.governs_above(slot(at)).unwrap().into_iter();
         governs.map(|g| (g.from.number(), g.membership.epoch().number())).collect::<Vec<_>>()
     };
     assert_eq!(above(&bed, 0), [(1, 1)]);
@@ -128,12 +129,114 @@ fn m1_a_snapshot_says_who_governs_above_it() {
         group: GroupId::default(),
         slot: slot(1),
         clock: LogClock::default(),
-        governs: bed.replica.governs_above(slot(1)),
+        governs: bed.replica.governs_above(slot(1)).unwrap(),
         bytes: 0,
         digest: ImageDigest::default(),
     });
     let other = Bed::start(recovered, Config::default());
     assert_eq!(other.replica.membership().epoch(), Epoch::new(2));
+}
+
+/// What is said of a snapshot of this slot, when these memberships govern after it.
+fn meta(at: u64, governs: &[(u64, &Membership)]) -> SnapshotMeta {
+    let says = |(from, membership): &(u64, &Membership)| {
+        let membership = (*membership).clone();
+        Governs { from: slot(*from), membership }
+    };
+    SnapshotMeta {
+        group: GroupId::default(),
+        slot: slot(at),
+        clock: LogClock::default(),
+        governs: governs.iter().map(says).collect(),
+        bytes: 0,
+        digest: ImageDigest::default(),
+    }
+}
+
+/// p17: A snapshot or a restart brought back an older membership (`NuRaft` 186, etcd).
+#[test]
+fn m7_p17_a_snapshot_brings_its_memberships_and_they_go_on_record_first() {
+    let base = first(&[1, 2, 3], &[4, 5, 6]);
+    let second = base.changed(Change::Remove(id(3))).unwrap();
+    let third = second.changed(set(&[1, 2, 4], &[7])).unwrap();
+    let fourth = third.changed(Change::Remove(id(1))).unwrap();
+    let snapshot = meta(40, &[(30, &third), (47, &fourth)]);
+    let mut bed = Bed::start(blank(2, &base), Config::default());
+    bed.sync();
+    bed.disk.clear();
+    assert_eq!(bed.replica.install(&snapshot, bed.now), Ok(()));
+    bed.drain();
+    let governs = |from, membership: &Membership| {
+        let membership = Arc::new(membership.clone());
+        Write::Governs { from: slot(from), membership }
+    };
+    let jump = [
+        governs(30, &third),
+        governs(47, &fourth),
+        Write::Trimmed(slot(40)),
+        Write::Committed(slot(40)),
+    ];
+    bed.sync();
+    assert_eq!(bed.disk, jump);
+    // Those of the two that govern open slots are its peers, and nobody whom the log knew before.
+    assert_eq!(bed.replica.peers(), [id(1), id(4), id(7)]);
+    assert_eq!(bed.replica.membership(), &fourth);
+    assert_eq!(bed.replica.governs_above(slot(40)), Some(snapshot.governs.clone()));
+    // However much of the write is there, the next life knows the same.
+    for torn in 0..=jump.len() {
+        let mut recovered = remembered(2, &base, &jump[..torn]);
+        recovered.snapshot = Some(snapshot.clone());
+        let again = Bed::start(recovered, Config::default());
+        assert_eq!(again.committed(), slot(40), "after {torn}");
+        assert_eq!(again.replica.peers(), [id(1), id(4), id(7)], "after {torn}");
+        assert_eq!(again.replica.governs_above(slot(40)), Some(snapshot.governs.clone()));
+        let known = again.disk.iter().filter(|w| matches!(w, Write::Governs { .. })).count();
+        assert_eq!(known, 2_usize.saturating_sub(torn), "it records what the log lacks");
+    }
+}
+
+/// It is behind every log, and was formatted with a membership that it never saw there.
+#[test]
+fn m8_whoever_joins_may_begin_with_a_snapshot() {
+    let base = first(&[1, 2, 3], &[]);
+    let second = base.changed(Change::AddObserver(member(4))).unwrap();
+    let third = second.changed(set(&[1, 2, 3, 4], &[])).unwrap();
+    let mut bed = Bed::start(blank(4, &second), Config::default());
+    assert_eq!(bed.replica.governs_above(slot(0)), None, "it makes no snapshot");
+    // One that was made before anybody knew of it leaves it joining.
+    assert_eq!(bed.replica.install(&meta(20, &[(1, &base)]), bed.now), Ok(()));
+    bed.drain();
+    assert_eq!(bed.replica.membership(), &second);
+    assert_eq!(bed.replica.role(), Role::Observer);
+    // The next names it, and a voter in it.
+    let governs = [(22, &second), (35, &third)];
+    assert_eq!(bed.replica.install(&meta(30, &governs), bed.now), Ok(()));
+    bed.drain();
+    bed.sync();
+    assert_eq!(bed.replica.membership(), &third);
+    assert!(bed.replica.governs_above(slot(30)).is_some());
+    bed.campaign(&[1, 2, 3]);
+}
+
+/// The sitting leader jumps over slots in which others were let in, and asks them.
+#[test]
+fn m2_a_leader_that_installs_a_snapshot_asks_the_voters_it_names() {
+    let mut bed = Bed::start(blank(1, &first(&[1, 2, 3], &[4, 5, 6])), Config::default());
+    let own = bed.campaign(&[2, 3]);
+    bed.receive(id(2), promise(own, 1, slot(20), Vec::new()));
+    bed.sync();
+    assert_eq!(bed.replica.role(), Role::Leader, "it fetches what was reported");
+    let second = bed.replica.membership().changed(set(&[1, 4, 5], &[2, 3])).unwrap();
+    bed.take_sent();
+    assert_eq!(bed.replica.install(&meta(20, &[(9, &second)]), bed.now), Ok(()));
+    bed.drain();
+    bed.sync();
+    let asked = Prepare { ballot: own, from: slot(21) };
+    assert_eq!(prepared(&bed), [(id(4), asked), (id(5), asked)]);
+    let early = bed.replica.propose(vec![command("a")], LogClock::default(), bed.now).err();
+    assert_eq!(early.unwrap().reason, NotProposed::Busy, "they may have chosen something");
+    bed.receive(id(4), promise(own, 21, slot(20), Vec::new()));
+    assert_eq!(bed.propose("a").slot, slot(21));
 }
 
 /// **M2** A leader proposes in a slot only once its committed prefix reaches to α slots before it, and a
@@ -394,6 +497,17 @@ fn m8_whoever_joins_learns_who_governs_before_it_campaigns() {
     let own = ballot(1, 1);
     bed.receive(id(1), Accept { ballot: own, committed: slot(1), first: slot(1), values });
     bed.sync();
+    assert_eq!(bed.committed(), slot(1));
+    // The first one governs up to slot 8, and nothing says here who votes in it.
+    for _ in 0..40 {
+        bed.pass(Config::default().heartbeat_interval);
+        bed.hear(&[1, 2], |_, _| {});
+    }
+    assert_eq!(bed.replica.counters().campaigns, 0);
+    let values = vec![Value::Noop; 7];
+    bed.receive(id(1), Accept { ballot: own, committed: slot(8), first: slot(2), values });
+    bed.sync();
+    assert_eq!(bed.committed(), slot(8));
     bed.campaign(&[1, 2]);
 }
 
@@ -442,7 +556,7 @@ fn m9_whoever_has_caught_up_is_promoted() {
 fn m10_a_removed_leader_finishes_and_makes_way() {
     let (mut bed, own) = leader();
     let fit = |_, heartbeat: &mut paxos_core::message::Heartbeat| {
-        heartbeat.connectivity = paxos_core::message::Connectivity::Quorum;
+        heartbeat.connectivity = Connectivity::Quorum;
         heartbeat.committed = slot(8);
     };
     change(&mut bed, Change::Remove(id(1))).unwrap();
@@ -517,4 +631,26 @@ fn a_stranger_of_a_later_epoch_is_answered() {
     bed.replica.handle_message(id(8), Message { origin, body }, bed.now);
     bed.drain();
     assert_eq!(bed.replica.counters().dropped_foreign, 1);
+}
+
+/// While a change is open the leader reaches quorums of both memberships, or says that it does not, and
+/// makes way.
+#[test]
+fn e2_a_leader_that_does_not_reach_the_voters_to_come_steps_down() {
+    let (mut bed, own) = leader();
+    change(&mut bed, set(&[1, 4, 5], &[2, 3])).unwrap();
+    accept_from(&mut bed, own, &[2], 1, 1);
+    assert_eq!(bed.replica.status().connectivity, Connectivity::Quorum);
+    let config = Config::default();
+    let mut beats = 0;
+    while bed.replica.role() == Role::Leader {
+        assert!(beats < 20, "it stays");
+        bed.pass(config.heartbeat_interval);
+        // Those to come are silent; the others are all a quorum before.
+        bed.hear(&[2, 3, 6], |_, _| {});
+        beats += 1;
+    }
+    assert!(beats > 1);
+    assert_eq!(bed.replica.status().connectivity, Connectivity::Partial);
+    assert_eq!(bed.committed(), slot(1), "nothing else stopped it");
 }

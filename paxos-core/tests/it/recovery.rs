@@ -5,7 +5,7 @@ use paxos_core::ids::{ReplicaId, Slot, Time};
 use paxos_core::output::{Output, RecoverError, TrimError};
 use paxos_core::replica::Replica;
 
-use crate::bed::{blank, members, slot, value};
+use crate::bed::{blank, members, slot, snapshot, value};
 
 fn recover(trimmed: u64, committed: u64, applied: u64) -> Result<Replica, RecoverError> {
     let mut recovered = blank(1, &members(3, 8));
@@ -48,6 +48,7 @@ fn r38_a_state_machine_ahead_of_the_recorded_prefix_is_given_nothing_twice() {
             | Output::ReadsLost { .. }
             | Output::QuorumReadsReady { .. }
             | Output::QuorumReadsLost { .. }
+            | Output::SnapshotWanted { .. }
             | Output::Halt(_) => {}
         }
     }
@@ -58,7 +59,9 @@ fn r38_a_state_machine_ahead_of_the_recorded_prefix_is_given_nothing_twice() {
 #[test]
 fn r43_what_is_not_applied_cannot_be_trimmed() {
     let mut replica = recover(0, 3, 4).unwrap();
-    assert_eq!(replica.trim(slot(5)), Err(TrimError { applied: slot(4) }));
+    replica.handle_snapshot(&snapshot(9, &members(3, 8)));
+    let refused = TrimError { applied: slot(4), snapshot: slot(9) };
+    assert_eq!(replica.trim(slot(5)), Err(refused));
     assert_eq!(replica.status().trimmed, Slot::ZERO);
     assert_eq!(replica.trim(slot(4)), Ok(()));
     assert_eq!(replica.status().trimmed, slot(4));

@@ -175,6 +175,8 @@ fn s5_replies_that_are_kept_decide_nothing() {
     assert_eq!(kept(2, 1, &[1; 90]), [None, Some(90), None, None, None, None]);
     assert_eq!(keeps.reply(id(1), number(5)), None);
     assert_eq!(keeps.clone().without_replies(), none);
+    assert_eq!(keeps.encode_without_replies(), none.encode(), "a snapshot holds none of them");
+    assert_ne!(keeps.encode(), none.encode());
     for request in 1..6 {
         assert_eq!(ask(&mut keeps, 1, request), Verdict::Repeated, "{request}");
     }

@@ -8,9 +8,10 @@ use paxos_core::ids::{Incarnation, ReplicaId, Slot};
 use paxos_core::value::Value;
 use paxos_storage::sim::SimFs;
 
+use crate::shelf::{image, make, meta, paths, store_of};
 use crate::support::{accepted, ballot, newest_segment, open, second, value};
 
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/log.hex");
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/");
 
 /// Sixteen bytes a line; lines of zeros are left out.
 fn dump(name: &str, bytes: &[u8]) -> String {
@@ -50,9 +51,31 @@ fn the_bytes_of_a_small_log_are_pinned() {
     assert_eq!(first, None);
     let mut found = dump("META", &fs.contents("/data/META").unwrap());
     found += &dump("segment", &fs.contents(newest_segment(&fs)).unwrap());
+    pin("log.hex", &found);
+}
+
+fn pin(file: &str, found: &str) {
+    let path = format!("{GOLDEN}{file}");
     if std::env::var("PAXOS_GOLDEN").as_deref() == Ok("write") {
-        std::fs::write(GOLDEN, &found).unwrap();
+        std::fs::write(&path, found).unwrap();
     }
-    let expected = std::fs::read_to_string(GOLDEN).unwrap();
+    let expected = std::fs::read_to_string(&path).unwrap();
     assert!(found == expected, "the format changed:\n{found}");
+}
+
+/// As above: a finished snapshot of two blocks, and one that is being received.
+#[test]
+fn the_bytes_of_a_small_snapshot_are_pinned() {
+    let fs = SimFs::new();
+    let mut log = open(&fs).unwrap();
+    let mut store = store_of(&mut log);
+    make(&mut store, 5, &image(1, 520)).unwrap();
+    let bytes = image(2, 1000);
+    store.receive(&meta(9, &bytes)).unwrap().write(&bytes[..600]).unwrap();
+    let mut found = String::new();
+    for path in paths(&fs) {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        found += &dump(&name, &fs.contents(&path).unwrap());
+    }
+    pin("snapshots.hex", &found);
 }

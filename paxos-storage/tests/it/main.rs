@@ -1,5 +1,6 @@
 //! The storages through their public surface, on the simulated and on the real file system.
 
+mod shelf;
 mod support;
 
 mod amnesia;
@@ -14,5 +15,9 @@ mod guards;
 mod memory;
 mod scripts;
 mod simulated;
+mod snapshot_crashes;
+mod snapshot_damage;
+mod snapshot_faults;
+mod snapshots;
 mod sweep;
 mod trim;

@@ -13,7 +13,7 @@ use paxos_core::port::{Format, LoadRange, Loaded, Recovered, Storage, StorageErr
 use paxos_core::sim::Batches;
 use paxos_core::value::{Batch, Command, Value};
 use paxos_storage::sim::SimFs;
-use paxos_storage::{SEGMENT_BYTES_MIN, Wal, WalOptions};
+use paxos_storage::{SEGMENT_BYTES_MIN, SNAPSHOT_BLOCK_BYTES_MIN, Wal, WalOptions};
 
 pub(crate) const DIR: &str = "/data";
 pub(crate) const GROUP: GroupId = GroupId::new(3);
@@ -34,7 +34,12 @@ pub(crate) fn second() -> Membership {
 }
 
 pub(crate) fn small() -> WalOptions {
-    WalOptions { segment_bytes: SEGMENT_BYTES_MIN, spares: 1, prewrite: true }
+    WalOptions {
+        segment_bytes: SEGMENT_BYTES_MIN,
+        spares: 1,
+        prewrite: true,
+        snapshot_block_bytes: SNAPSHOT_BLOCK_BYTES_MIN,
+    }
 }
 
 /// A storage with what its recovery gave and the numbering of its writes.

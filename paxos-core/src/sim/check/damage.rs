@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::snapshot::newest_of;
 use super::{Check, Invariant, SlotHistory};
 use crate::ballot::Ballot;
 use crate::durable::Write;
@@ -69,7 +70,7 @@ impl Held {
 
     /// What a recovery does not give back.
     pub(super) fn lost(&self, recovered: &Recovered) -> Option<String> {
-        let above = recovered.committed.next();
+        let above = recovered.committed.max(recovered.trimmed).next();
         let vote = self.votes.range(above..).find(|(slot, (ballot, _))| {
             let mut votes = recovered.votes.iter();
             !votes.any(|vote| vote.slot == **slot && vote.ballot >= *ballot)
@@ -117,12 +118,18 @@ impl Check {
             && (older
                 || recovered.promised < replica.durable_promised
                 || recovered.committed < replica.durable_committed
+                || newest_of(recovered) < replica.snapshot
                 || replica.held.lost(recovered).is_some())
     }
 
     /// A fault was ordered for a replica's disk.
     pub fn disk_struck(&mut self, id: ReplicaId, harm: Harm) {
         self.replica(id).harms.insert(harm);
+    }
+
+    /// Whether a fault was ordered for a replica's disk.
+    pub fn is_struck(&self, id: ReplicaId) -> bool {
+        !self.replicas[usize::from(id.number()) - 1].harms.is_empty()
     }
 
     /// Whether a replica lost its memory in a way that its peers notice.
@@ -148,6 +155,7 @@ impl Check {
         replica.durable_committed = Slot::ZERO;
         replica.durable_vote = Slot::ZERO;
         replica.held = Held::default();
+        replica.snapshot = Slot::ZERO;
         replica.life = None;
         replica.wiped = true;
     }
@@ -219,8 +227,8 @@ impl Check {
         let mut others = VoterSet::EMPTY;
         for (voter, member) in self.membership.voters().iter().enumerate() {
             let replica = &self.replicas[usize::from(member.id.number()) - 1];
-            let holds =
-                replica.durable_committed >= slot || replica.held.tells(slot, chosen, chosen_at);
+            let holds = replica.durable_committed.max(replica.snapshot) >= slot
+                || replica.held.tells(slot, chosen, chosen_at);
             // Who was wiped or rolled back is refused by those who know; who is gone stays so.
             if !holds && !replica.gone && !replica.wiped {
                 others.insert(voter);

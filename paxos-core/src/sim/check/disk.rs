@@ -1,6 +1,7 @@
 //! What the observer makes of writes, proofs, crashes and recoveries.
 
 use super::damage::Held;
+use super::snapshot::newest_of;
 use super::{Check, Invariant};
 use crate::ballot::Ballot;
 use crate::durable::{Write, WriteBatch, WriteSequence};
@@ -62,9 +63,13 @@ impl Check {
             Write::Chosen { slot, value } => self.require_chosen(by, *slot, value),
             Write::Committed(slot) => self.require_prefix(by, *slot, "records"),
             Write::Trimmed(slot) => {
-                let applied = self.replica(by).applied;
+                let replica = self.replica(by);
+                let (applied, snapshot) = (replica.applied, replica.snapshot);
                 self.require(*slot <= applied, Invariant::AppliedInOrder, || {
                     format!("{by} trims {slot} but applied {applied}")
+                });
+                self.require(*slot <= snapshot, Invariant::SnapshotFirst, || {
+                    format!("{by} trims {slot}, its newest snapshot is of {snapshot}")
                 });
             }
             Write::Governs { .. } | Write::Peer { .. } | Write::Refused { .. } => {}
@@ -127,6 +132,7 @@ impl Check {
         replica.durable_committed = Slot::ZERO;
         replica.durable_vote = Slot::ZERO;
         replica.held = Held::default();
+        replica.snapshot = Slot::ZERO;
         replica.life = None;
         replica.wiped = true;
     }
@@ -140,6 +146,7 @@ impl Check {
         window_bytes_max: usize,
     ) {
         self.check_recovered(by, recovered);
+        self.check_snapshot(by, recovered, applied);
         for vote in &recovered.votes {
             // What was written and not proved may have survived, and counts from here on.
             self.note_vote(by, vote.slot, vote.ballot, &vote.value);
@@ -152,7 +159,10 @@ impl Check {
         replica.promised = recovered.promised;
         replica.durable_promised = recovered.promised;
         replica.durable_committed = recovered.committed;
-        replica.durable_vote = replica.durable_vote.max(recovered.committed);
+        let chosen = recovered.chosen.last().map_or(Slot::ZERO, |(slot, _)| *slot);
+        let reach = recovered.committed.max(newest_of(recovered)).max(chosen);
+        replica.durable_vote = replica.durable_vote.max(reach);
+        replica.snapshot = newest_of(recovered);
         replica.committed = Slot::ZERO;
         replica.applied = applied;
         replica.reads.clear();
@@ -186,7 +196,8 @@ impl Check {
             return;
         };
         let mut lost = None;
-        for (slot, history) in self.slots.range(recovered.committed.next()..) {
+        let above = recovered.committed.max(recovered.trimmed).next();
+        for (slot, history) in self.slots.range(above..) {
             let votes = history.votes.iter().filter(|v| v.voters.contains(seat));
             let highest = votes.map(|vote| vote.ballot).max();
             let found = recovered.votes.iter().find(|vote| vote.slot == *slot);

@@ -10,6 +10,7 @@ mod disk;
 mod log;
 mod read;
 mod sent;
+mod snapshot;
 mod violation;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -27,6 +28,7 @@ use crate::membership::Membership;
 use crate::output::ReadTicket;
 use crate::quorum::VoterSet;
 use crate::sim::disk::Harm;
+use crate::snapshot::SnapshotMeta;
 use crate::value::Value;
 
 /// Everybody who durably voted in a slot at one ballot, and for what.
@@ -69,6 +71,8 @@ struct ReplicaHistory {
     committed: Slot,
     applied: Slot,
     state: u64,
+    /// The slot of its newest durable snapshot.
+    snapshot: Slot,
     /// The reads that wait in this life, and what anybody knew to be committed when each was asked.
     reads: VecDeque<(ReadTicket, Slot)>,
     /// The same of quorum reads.
@@ -105,6 +109,8 @@ pub struct Check {
     known: Slot,
     replicas: Vec<ReplicaHistory>,
     ballots: BTreeMap<Ballot, Incarnation>,
+    /// What was said of the first image of each slot.
+    images: BTreeMap<Slot, SnapshotMeta>,
     commands: BTreeMap<(ClientId, RequestNumber), CommandHistory>,
     /// What was chosen since somebody asked, and at which ballot.
     fresh: Vec<(Slot, Ballot)>,
@@ -122,6 +128,7 @@ impl Check {
             known: Slot::ZERO,
             replicas: (0..replicas).map(|_| ReplicaHistory::default()).collect(),
             ballots: BTreeMap::new(),
+            images: BTreeMap::new(),
             commands: BTreeMap::new(),
             fresh: Vec::new(),
             violation: None,

@@ -17,6 +17,7 @@ use crate::sim::Batches;
 use crate::value::{Batch, Command};
 
 mod damage;
+mod snapshots;
 
 const fn id(number: u16) -> ReplicaId {
     ReplicaId::new(number)

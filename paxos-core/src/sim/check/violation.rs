@@ -49,6 +49,9 @@ pub enum Invariant {
     /// What is damaged on a disk is neither used nor dropped: the storage fails and says so, and
     /// fails for no other reason than a fault (S20).
     DamageNamed,
+    /// What is trimmed is in a durable snapshot of the same replica, images of one slot are equal, and
+    /// nobody starts without what it trimmed.
+    SnapshotFirst,
     /// A replica halts only on evidence that the simulation made.
     NoHalt,
     /// No assertion of the code fails.
@@ -91,6 +94,7 @@ impl fmt::Display for Invariant {
             Self::RecoveryExact => "recovery gives back what was proved",
             Self::ChosenStable => "what is chosen stays on enough disks",
             Self::DamageNamed => "damage is named, and never used or dropped",
+            Self::SnapshotFirst => "a durable snapshot before a trim, and one image for a slot",
             Self::ReadsFresh => "reads are fresh",
             Self::LeasesDisjoint => "leases never overlap",
             Self::NoHalt => "no replica halts without a cause",

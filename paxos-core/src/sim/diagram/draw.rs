@@ -279,7 +279,10 @@ impl<'a> Canvas<'a> {
             Event::ReadsReady { .. }
             | Event::ReadsLost { .. }
             | Event::QuorumReadsReady { .. }
-            | Event::QuorumReadsLost { .. } => words("commit"),
+            | Event::QuorumReadsLost { .. }
+            | Event::SnapshotWanted { .. }
+            | Event::SnapshotKept { .. }
+            | Event::Installed { .. } => words("commit"),
             Event::Durable { through } => {
                 square(x - 14, y, "durable")
                     + &label(x, y, "persist", &format!("durable {}", through.number()))
@@ -291,15 +294,12 @@ impl<'a> Canvas<'a> {
                     short(&format!("\u{2605} {} = {value} chosen at {ballot}", slot.number()));
                 pill(x, y, &colour, &words)
             }
-            Event::Committed { through } => {
-                label(x, y, "applied", &format!("committed {}", through.number()))
+            Event::Committed { .. } | Event::Applied { .. } => {
+                label(x, y, "applied", &placed.record.event.to_string())
             }
             Event::Apply { slot, value } => {
                 dot("apply", 3)
                     + &label(x, y, "applied", &format!("applies {} = {value}", slot.number()))
-            }
-            Event::Applied { through } => {
-                label(x, y, "applied", &format!("applied {}", through.number()))
             }
             Event::Proposed { slot, ballot } => {
                 let colour = self.lines.colour(Some(*ballot));

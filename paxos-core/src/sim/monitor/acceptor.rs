@@ -84,7 +84,9 @@ impl Monitor {
                 format!("{at} remembered {remembered:?} of {peer} and recovers {found:?}")
             })?;
         }
-        self.votes_survived(at, committed, entries)?;
+        // What a snapshot includes needs no votes.
+        let settled = committed.max(self.replica(at).disk.snapshot);
+        self.votes_survived(at, settled, entries)?;
         self.take_over(at, recovered)
     }
 
@@ -136,8 +138,9 @@ impl Monitor {
         replica.disk.committed = recovered.committed;
         replica.disk.lives.extend(recovered.lives.iter().copied());
         replica.memory = Memory {
-            // What a state machine holds was committed, whether or not that was recorded.
-            committed: recovered.committed.max(recovered.applied),
+            // What a state machine or a snapshot holds was committed, whether or not that was
+            // recorded.
+            committed: recovered.committed.max(recovered.applied).max(replica.disk.snapshot),
             applied: recovered.applied,
             ..Memory::default()
         };

@@ -348,6 +348,20 @@ pub enum Event<'a> {
         /// The hash of the state afterwards, if it is known.
         state: Option<u128>,
     },
+    /// The disk attested a snapshot: a state that stands for every slot up to this one.
+    SnapshotDurable {
+        /// Whose disk.
+        at: Acceptor,
+        /// The last slot.
+        slot: u64,
+    },
+    /// A replica and its state machine jumped to a snapshot.
+    Installed {
+        /// The replica.
+        at: Acceptor,
+        /// The last slot of the snapshot.
+        slot: u64,
+    },
     /// A replica dropped the values up to a slot from its log.
     Trimmed {
         /// The replica.

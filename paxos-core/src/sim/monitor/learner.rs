@@ -64,7 +64,8 @@ impl Monitor {
         let after = std::mem::replace(&mut disk.committed, committed) + 1;
         for slot in after..=committed {
             let value = self.chosen(slot);
-            let held = value.is_some_and(|value| self.replica(at).disk.holds(slot, value));
+            let disk = &self.replica(at).disk;
+            let held = value.is_some_and(|value| disk.snapshot >= slot || disk.holds(slot, value));
             require(held, Rule::L4, Invariant::S10, || {
                 format!("{at} records prefix {committed} and its disk lacks slot {slot}")
             })?;
@@ -210,12 +211,42 @@ impl Monitor {
     }
 
     pub(super) fn trimmed(&mut self, at: Acceptor, through: u64) -> Judged {
-        let memory = &mut self.replica(at).memory;
+        let replica = self.replica(at);
+        let (snapshot, voter) = (replica.disk.snapshot, replica.is_voter());
+        let memory = &mut replica.memory;
         let (applied, before) = (memory.applied, memory.trimmed);
         require(through <= applied && through >= before, Rule::L5, Invariant::S17, || {
             format!("{at} trims up to {through}; it applied {applied} and trimmed {before}")
         })?;
         memory.trimmed = through;
+        require(through <= snapshot || !voter, Rule::N1, Invariant::S17, || {
+            format!("{at} trims up to {through}; its disk has a snapshot of {snapshot}")
+        })
+    }
+
+    pub(super) fn snapshot_durable(&mut self, at: Acceptor, slot: u64) -> Judged {
+        let prefix = self.chosen_prefix();
+        require(slot <= prefix, Rule::N2, Invariant::S17, || {
+            format!("{at} keeps a snapshot of {slot}, chosen is the prefix to {prefix}")
+        })?;
+        let replica = self.replica(at);
+        if replica.is_voter() {
+            replica.disk.snapshot = slot.max(replica.disk.snapshot);
+        }
+        Ok(())
+    }
+
+    pub(super) fn installed(&mut self, at: Acceptor, slot: u64) -> Judged {
+        let prefix = self.chosen_prefix();
+        let replica = self.replica(at);
+        let held = replica.disk.snapshot >= slot || !replica.is_voter();
+        let memory = &mut replica.memory;
+        let before = memory.committed;
+        require(held && before < slot && slot <= prefix, Rule::N4, Invariant::S17, || {
+            format!("{at} installs a snapshot of {slot} and has committed {before}")
+        })?;
+        (memory.committed, memory.applied) = (slot, slot);
+        memory.known = memory.known.split_off(&(slot + 1));
         Ok(())
     }
 }

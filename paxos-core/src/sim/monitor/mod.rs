@@ -79,6 +79,8 @@ struct Disk {
     /// Values recorded as chosen.
     chosen: BTreeMap<u64, Value>,
     committed: u64,
+    /// The slot of the newest snapshot.
+    snapshot: u64,
     lives: BTreeMap<Acceptor, Life>,
 }
 
@@ -191,6 +193,8 @@ impl Monitor {
             Event::BecameLeader { at, ballot } => self.became_leader(at, ballot),
             Event::Committed { at, through } => self.committed(at, through),
             Event::Applied { at, slot, value, state } => self.applied(at, slot, value, state),
+            Event::SnapshotDurable { at, slot } => self.snapshot_durable(at, slot),
+            Event::Installed { at, slot } => self.installed(at, slot),
             Event::Trimmed { at, through } => self.trimmed(at, through),
         }
     }

@@ -45,15 +45,18 @@ pub enum Rule {
     E8,
     R3,
     R11,
-    /// §14: one value for each slot is chosen, for ever.
+    N1,
+    N2,
+    N4,
+    /// §15: one value for each slot is chosen, for ever.
     Agreement,
     /// §5: who sends which message to whom.
     Messages,
     /// §11: lives succeed each other, and a directory that was wiped does not vote.
     Lives,
-    /// §14: a chosen value is a proposed batch or a no-op.
+    /// §15: a chosen value is a proposed batch or a no-op.
     Validity,
-    /// §14: state hashes agree at equal applied slots.
+    /// §15: state hashes agree at equal applied slots.
     Hashes,
 }
 

@@ -122,7 +122,6 @@ fn options(words: &[&str]) -> Result<Options, String> {
             "apply_slots" => options.config.apply_slots_max = number()? as u32,
             "disk_stall" => options.config.disk_stall = duration(value)?,
             "machine" if value == "durable" => options.machine = Machine::Durable,
-            "trim" => (options.machine, options.trim) = (Machine::Durable, true),
             "priority" => {
                 let each: Result<Vec<u8>, _> = value.split(',').map(str::parse).collect();
                 let each = each.map_err(|_| "priority=0,0,1")?;
@@ -174,7 +173,9 @@ impl Player {
                 self.network(verb, rest)
             }
             "drop" | "hold" | "release" | "lose" => self.messages(verb, rest, out),
-            "crash" | "restart" | "wipe" | "pause" | "save" | "trim" => self.process(verb, rest),
+            "crash" | "restart" | "wipe" | "pause" | "save" | "snapshot" | "trim" => {
+                self.process(verb, rest)
+            }
             "transfer" => self.transfer(rest, out),
             "read" => self.read(rest),
             "show" | "hide" => self.show(verb, rest),
@@ -266,6 +267,8 @@ impl Player {
             "applied" => Await::Applied(self.ids(rest)?),
             "halted" => Await::Halted(self.ids(rest)?),
             "held" => Await::Held(kind(first()?)?),
+            "kept" => Await::Kept(slot(first()?)?, self.ids(&rest[1..])?),
+            "taking" => Await::Taking(self.ids(rest)?),
             _ => return Err(format!("nobody can wait for {what}")),
         };
         let cluster = self.cluster()?;
@@ -394,8 +397,12 @@ impl Player {
     }
 
     fn process(&mut self, verb: &str, words: &[&str]) -> Result<(), String> {
-        if verb == "trim" {
-            self.cluster()?.trim();
+        if let "snapshot" | "trim" = verb {
+            let ids = self.ids(words)?;
+            let cluster = self.cluster()?;
+            for id in if ids.is_empty() { cluster.ids().collect() } else { ids } {
+                if verb == "trim" { cluster.trim_all(id) } else { cluster.snapshot(id) }
+            }
             return Ok(());
         }
         let (word, rest) = words.split_first().ok_or_else(|| format!("{verb} whom?"))?;

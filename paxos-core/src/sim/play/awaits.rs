@@ -29,6 +29,10 @@ pub(super) enum Await {
     Halted(Vec<ReplicaId>),
     /// A message of this kind is kept back.
     Held(Kind),
+    /// These have a durable snapshot of this slot or a later one.
+    Kept(Slot, Vec<ReplicaId>),
+    /// These have received a part of a snapshot, and not all of it.
+    Taking(Vec<ReplicaId>),
 }
 
 impl Await {
@@ -63,6 +67,8 @@ impl Await {
                 ids.iter().all(applied)
             }
             Self::Halted(ids) => ids.iter().all(|id| cluster.halted(*id).is_some()),
+            Self::Kept(slot, ids) => ids.iter().all(|id| cluster.newest_snapshot(*id) >= *slot),
+            Self::Taking(ids) => ids.iter().all(|id| cluster.is_taking(*id)),
             Self::Held(kind) => cluster.held().iter().any(|held| held.kind == *kind),
         }
     }

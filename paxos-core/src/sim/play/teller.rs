@@ -158,6 +158,9 @@ impl Teller {
             | Event::QuorumReadAsked { .. }
             | Event::QuorumReadsReady { .. }
             | Event::QuorumReadsLost { .. }
+            | Event::SnapshotWanted { .. }
+            | Event::SnapshotKept { .. }
+            | Event::Installed { .. }
             | Event::Halted { .. } => Some(event.to_string()),
             Event::Paused { .. }
             | Event::Timeout

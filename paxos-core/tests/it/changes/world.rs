@@ -19,7 +19,7 @@ use paxos_core::replica::Replica;
 use paxos_core::sim::{CrashStorage, Rng, SimDisk};
 use paxos_core::value::{Command, Value};
 
-use super::judge::{Judge, slot};
+use super::judge::Judge;
 
 const WINDOW: u32 = 8;
 /// Ids are never used again, and the first ones run out late.
@@ -221,6 +221,7 @@ impl World {
                     let later = ReadTicket::new(through.number() + 1);
                     node.quorum_reads = node.quorum_reads.split_off(&later);
                 }
+                Output::SnapshotWanted { from, .. } => panic!("{from} trimmed nothing"),
                 Output::Halt(Halt::Removed { epoch, .. }) => {
                     self.judge.may_stop(of, epoch);
                     self.met.removed += 1;
@@ -538,7 +539,6 @@ impl World {
         }
         self.met.memberships = u64::from(self.judge.newest().epoch().number()) - 1;
         assert!(self.judge.ever().len() <= usize::from(IDS));
-        assert!(self.judge.prefix > slot(0));
     }
 
     pub(super) fn status(&self) -> String {
@@ -553,11 +553,11 @@ impl World {
 /// Reads up to this ticket got this point. Returns how many.
 fn served(reads: &mut BTreeMap<ReadTicket, Slot>, through: ReadTicket, point: Slot) -> u64 {
     let later = reads.split_off(&ReadTicket::new(through.number() + 1));
-    let ready = std::mem::replace(reads, later);
-    for (ticket, known) in &ready {
+    let answered = std::mem::replace(reads, later);
+    for (ticket, known) in &answered {
         assert!(point >= *known, "the point of read {ticket:?} is stale");
     }
-    ready.len() as u64
+    answered.len() as u64
 }
 
 fn count(membership: &Membership) -> usize {

@@ -250,7 +250,37 @@ fn hashes_agree_at_equal_slots() {
 #[test]
 fn a_trim_stops_at_what_was_applied() {
     let trimmed = |through| Event::Trimmed { at: R1, through };
-    not_then(&first_slot(), &[trimmed(1)], &[trimmed(2)], Rule::L5, Invariant::S17);
+    let mut run = first_slot();
+    run.push(Event::SnapshotDurable { at: R1, slot: 1 });
+    not_then(&run, &[trimmed(1)], &[trimmed(2)], Rule::L5, Invariant::S17);
+}
+
+#[test]
+fn n1_a_trim_stops_at_what_a_snapshot_includes() {
+    let run = [first_slot(), vec![Event::SnapshotDurable { at: R1, slot: 1 }]].concat();
+    let trimmed = Event::Trimmed { at: R1, through: 1 };
+    let run = [run, vec![trimmed]].concat();
+    needs(&run, &Event::SnapshotDurable { at: R1, slot: 1 }, Rule::N1, Invariant::S17);
+}
+
+#[test]
+fn n2_a_snapshot_holds_what_is_chosen() {
+    let kept = |slot| Event::SnapshotDurable { at: R1, slot };
+    not_then(&first_slot(), &[kept(1)], &[kept(2)], Rule::N2, Invariant::S17);
+}
+
+/// Who installs a snapshot has committed, applied and recorded its slots without a vote or a value of
+/// its own; it must be durable, and include something new.
+#[test]
+fn n4_a_snapshot_is_installed_once_it_is_durable_and_only_forward() {
+    let mut run = first_slot();
+    let kept = Event::SnapshotDurable { at: R2, slot: 1 };
+    let installed = Event::Installed { at: R2, slot: 1 };
+    let recorded = Event::PrefixDurable { at: R2, committed: 1 };
+    run.extend([kept, installed, recorded, Event::Trimmed { at: R2, through: 1 }]);
+    needs(&run, &kept, Rule::N4, Invariant::S17);
+    needs(&run, &installed, Rule::L2, Invariant::S13);
+    not_then(&run, &[], &[installed], Rule::N4, Invariant::S17);
 }
 
 #[test]

@@ -78,7 +78,9 @@ fn every_fact_that_a_recovery_drops_is_seen() {
         let mut world = World::new();
         world.choose(1, slot(1));
         world.check.applied(id(3), slot(1), &value(1));
+        world.check.replica(id(3)).snapshot = slot(1);
         world.write_durably(3, fact.clone());
+        world.check.replica(id(3)).snapshot = Slot::ZERO;
         world.assert_whole();
         let recovered = world.recovered(3, 2);
         world.recover(3, &recovered);

@@ -1,0 +1,97 @@
+//! What a node answers.
+//!
+//! Owns: [`Desk`], which has what is to be known of one node, and carries out what is asked of it.
+//! Knows no socket and no state machine. Source of the orders' semantics: [`crate::Node`].
+
+use std::sync::Arc;
+
+use paxos_core::ids::{ReplicaId, Time};
+use tokio::sync::watch;
+
+use crate::admin::prometheus;
+use crate::admin::report::{LeadershipReport, MembersReport, StatusReport, TransferReport};
+use crate::admin::wire::{Answer, Fault, FaultCode, Request};
+use crate::error::TransferError;
+use crate::handover::transfer;
+use crate::node::Place;
+use crate::shared::{Leadership, Shared};
+
+/// One node, to be asked.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    place: Place,
+    shared: Arc<Shared>,
+}
+
+impl Desk {
+    pub(crate) fn new(place: Place, shared: Arc<Shared>) -> Self {
+        Self { place, shared }
+    }
+
+    pub(crate) fn replica(&self) -> ReplicaId {
+        self.place.replica
+    }
+
+    /// Changes of leadership.
+    pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.shared.leadership.subscribe()
+    }
+
+    /// Resolves when the node has stopped, with what is to be said then. Cancel safe.
+    pub(crate) async fn stopped(&self) -> Fault {
+        let mut stopped = self.shared.stopped.subscribe();
+        let reason = stopped.wait_for(Option::is_some).await;
+        let reason = reason.ok().and_then(|reason| reason.as_ref().map(ToString::to_string));
+        let reason = reason.unwrap_or_else(|| "the node is gone".to_owned());
+        Fault { code: FaultCode::Stopped, reason }
+    }
+
+    pub(crate) fn report(&self, leadership: Leadership) -> Answer {
+        Answer::Leadership(LeadershipReport::of(self.place.replica, leadership))
+    }
+
+    /// Answers a request; to [`Request::Watch`] what is known at the moment.
+    ///
+    /// Dropped before its end it withdraws nothing: a node that was told to make way goes on.
+    pub(crate) async fn answer(&self, request: Request) -> Answer {
+        match request {
+            Request::Status => Answer::Status(Box::new(self.status())),
+            Request::Members => {
+                let (status, membership) = (self.shared.status(), self.shared.membership());
+                Answer::Members(MembersReport::of(self.place, &status, &membership))
+            }
+            Request::Metrics => Answer::Metrics(self.metrics()),
+            Request::Watch => self.report(*self.shared.leadership.borrow()),
+            Request::Transfer { to } => self.transfer(to).await,
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> String {
+        prometheus::text(&self.status(), &self.shared.metrics())
+    }
+
+    fn status(&self) -> StatusReport {
+        let (status, membership) = (self.shared.status(), self.shared.membership());
+        let at = self.shared.published(|published| published.at);
+        StatusReport::of(self.place, &status, &membership, at, self.now())
+    }
+
+    fn now(&self) -> Time {
+        self.shared.clock.now()
+    }
+
+    async fn transfer(&self, to: Option<ReplicaId>) -> Answer {
+        let asked = self.now();
+        match transfer(&self.shared, to).await {
+            Ok(ballot) => {
+                let took = self.now().since(asked);
+                Answer::Transferred(TransferReport { leader: ballot.leader(), ballot, took })
+            }
+            Err(error) => {
+                let stopped = matches!(error, TransferError::Stopped);
+                let code = if stopped { FaultCode::Stopped } else { FaultCode::Failed };
+                Answer::Error(Fault { code, reason: error.to_string() })
+            }
+        }
+    }
+}

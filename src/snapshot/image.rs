@@ -1,0 +1,277 @@
+//! The bytes of a snapshot: a head, then what the state machine wrote.
+//!
+//! Owns: the layout, drawn in docs/format-snapshot.md; [`Head`]; [`stream`], an image read back piece by
+//! piece. Knows no files and no peers.
+//! Invariants: equal states at one slot have equal images on all replicas, so replies that are kept take
+//! no part (S5); nothing is allocated by a claimed length; a stream that ends without an error gave
+//! exactly the bytes of its snapshot.
+
+use std::io;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures::stream::{self, StreamExt};
+use paxos_core::ids::{LogClock, Slot};
+use paxos_core::port::SnapshotReader;
+use paxos_core::session::{Bounds, SessionTable};
+use paxos_core::snapshot::{ImageHasher, SnapshotMeta};
+
+use crate::machine::{SnapshotError, SnapshotStream};
+
+const MAGIC: [u8; 8] = *b"PAXIMAGE";
+/// The version of the layout.
+const VERSION: u16 = 1;
+/// Magic, version, zeros, slot, clock, and the length of the table.
+const HEAD_LEN: usize = 40;
+/// How much is read at once.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// What an image holds beside the state machine's own bytes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Head {
+    pub(crate) slot: Slot,
+    pub(crate) clock: LogClock,
+    /// The table of sessions, without replies.
+    pub(crate) table: Bytes,
+}
+
+impl Head {
+    /// Of the state after this slot, with this table.
+    pub(crate) fn of(slot: Slot, table: &SessionTable) -> Self {
+        Self { slot, clock: table.clock(), table: table.encode_without_replies() }
+    }
+
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(HEAD_LEN + self.table.len());
+        out.put_slice(&MAGIC);
+        out.put_u16_le(VERSION);
+        out.put_bytes(0, 6);
+        out.put_u64_le(self.slot.number());
+        out.put_u64_le(self.clock.millis());
+        out.put_u64_le(self.table.len() as u64);
+        out.put_slice(&self.table);
+        out.freeze()
+    }
+
+    /// The table, if it is one under these bounds.
+    pub(crate) fn table(&self, bounds: Bounds) -> Result<SessionTable, SnapshotError> {
+        SessionTable::decode(self.table.clone(), bounds).map_err(|error| wrong(error.to_string()))
+    }
+}
+
+/// The bytes are no image of this release, or not the one that is expected.
+fn wrong(what: impl Into<String>) -> SnapshotError {
+    SnapshotError::Io(io::Error::new(io::ErrorKind::InvalidData, what.into()))
+}
+
+/// Takes the head off an image: what follows is the state machine's.
+pub(crate) async fn open(
+    mut image: SnapshotStream,
+    meta: &SnapshotMeta,
+) -> Result<(Head, SnapshotStream), SnapshotError> {
+    let mut held = BytesMut::new();
+    fill(&mut held, &mut image, HEAD_LEN).await?;
+    let mut fixed = held.split_to(HEAD_LEN);
+    let mut magic = [0; 8];
+    fixed.copy_to_slice(&mut magic);
+    let version = fixed.get_u16_le();
+    if magic != MAGIC {
+        return Err(wrong("no image of a snapshot"));
+    }
+    if version != VERSION {
+        return Err(wrong(format!("image of version {version}, this release reads {VERSION}")));
+    }
+    fixed.advance(6);
+    let slot = Slot::new(fixed.get_u64_le());
+    let clock = LogClock::from_millis(fixed.get_u64_le());
+    let len = fixed.get_u64_le();
+    if (slot, clock) != (meta.slot, meta.clock) || len > meta.bytes {
+        return Err(wrong("the image of another snapshot"));
+    }
+    fill(&mut held, &mut image, len as usize).await?;
+    let table = held.split_to(len as usize).freeze();
+    let first = stream::iter((!held.is_empty()).then(|| Ok(held.freeze())));
+    Ok((Head { slot, clock, table }, first.chain(image).boxed()))
+}
+
+/// Reads until so many bytes are held.
+async fn fill(
+    held: &mut BytesMut,
+    image: &mut SnapshotStream,
+    bytes: usize,
+) -> Result<(), SnapshotError> {
+    while held.len() < bytes {
+        let Some(piece) = image.next().await else {
+            return Err(wrong("the image ends too early"));
+        };
+        held.extend_from_slice(&piece.map_err(SnapshotError::Io)?);
+    }
+    Ok(())
+}
+
+/// Where an image is read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Place {
+    /// By whoever polls the stream: reading waits for nothing.
+    Here,
+    /// On tokio's threads for work that blocks.
+    Aside,
+}
+
+struct Reading {
+    reader: Box<dyn SnapshotReader>,
+    meta: SnapshotMeta,
+    offset: u64,
+    hasher: ImageHasher,
+    over: bool,
+}
+
+impl Reading {
+    /// The next piece; none at the end.
+    fn next(&mut self) -> Option<io::Result<Bytes>> {
+        if self.over {
+            return None;
+        }
+        let left = self.meta.bytes - self.offset;
+        if left == 0 {
+            self.over = true;
+            let whole = self.hasher.finish() == self.meta.digest;
+            return (!whole).then(|| Err(io::Error::other("the image has another digest")));
+        }
+        let most = left.min(PIECE_BYTES as u64) as usize;
+        let read = self.reader.read_at(self.offset, most);
+        let piece = match read {
+            Ok(piece) if (1..=most).contains(&piece.len()) => piece,
+            Ok(_) => {
+                self.over = true;
+                return Some(Err(io::Error::other("the image ends too early")));
+            }
+            Err(error) => {
+                self.over = true;
+                return Some(Err(io::Error::other(error)));
+            }
+        };
+        self.offset += piece.len() as u64;
+        self.hasher.update(&piece);
+        Some(Ok(piece))
+    }
+}
+
+/// The bytes of a snapshot, in order. Ends with an error where they are not those of `meta`.
+pub(crate) fn stream(
+    reader: Box<dyn SnapshotReader>,
+    meta: &SnapshotMeta,
+    place: Place,
+) -> SnapshotStream {
+    let (meta, hasher) = (meta.clone(), ImageHasher::new());
+    let reading = Reading { reader, meta, offset: 0, hasher, over: false };
+    stream::unfold(Some(reading), move |state| async move {
+        let mut reading = state?;
+        if place == Place::Here {
+            let piece = reading.next()?;
+            return Some((piece, Some(reading)));
+        }
+        let read = tokio::task::spawn_blocking(move || (reading.next(), reading)).await;
+        match read {
+            Ok((piece, reading)) => Some((piece?, Some(reading))),
+            // The task cannot be cancelled while it is waited for: it panicked, or the runtime ends.
+            Err(error) => Some((Err(io::Error::other(error)), None)),
+        }
+    })
+    .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+    use futures::FutureExt;
+    use paxos_core::ids::{GroupId, ReplicaId, RequestNumber, SessionId, SessionTtl};
+    use paxos_core::membership::Membership;
+    use paxos_core::port::StorageError;
+    use paxos_core::snapshot::Governs;
+
+    struct Held(Bytes, usize);
+
+    impl SnapshotReader for Held {
+        fn read_at(&mut self, offset: u64, bytes_max: usize) -> Result<Bytes, StorageError> {
+            let offset = (offset as usize).min(self.0.len());
+            let end = self.0.len().min(offset + bytes_max.min(self.1));
+            Ok(self.0.slice(offset..end))
+        }
+    }
+
+    fn head() -> Head {
+        let table = SessionTable::new(Bounds::default());
+        Head::of(Slot::new(9), &table)
+    }
+
+    fn meta_of(image: &[u8]) -> SnapshotMeta {
+        let mut hasher = ImageHasher::new();
+        hasher.update(image);
+        let membership = Membership::voters_only([ReplicaId::new(1)]).unwrap();
+        SnapshotMeta {
+            group: GroupId::default(),
+            slot: Slot::new(9),
+            clock: LogClock::default(),
+            governs: vec![Governs { from: Slot::FIRST, membership }],
+            bytes: image.len() as u64,
+            digest: hasher.finish(),
+        }
+    }
+
+    fn read(image: &Bytes, meta: &SnapshotMeta, piece: usize) -> Result<(Head, Vec<u8>), String> {
+        let reader = Box::new(Held(image.clone(), piece));
+        let whole = async {
+            let (head, mut rest) = open(stream(reader, meta, Place::Here), meta).await?;
+            let mut bytes = Vec::new();
+            while let Some(piece) = rest.next().await {
+                bytes.extend_from_slice(&piece.map_err(SnapshotError::Io)?);
+            }
+            Ok((head, bytes))
+        };
+        let read: Result<_, SnapshotError> = whole.now_or_never().unwrap();
+        read.map_err(|error| error.to_string())
+    }
+
+    /// S5: one replica keeps a reply, another has let it go, or was restored: their images are equal.
+    #[test]
+    fn s5_replies_that_are_kept_are_in_no_image() {
+        let (session, request) = (SessionId::new(3), RequestNumber::new(1));
+        let mut table = SessionTable::new(Bounds::default());
+        table.open(session, SessionTtl::from_millis(1000));
+        table.decide(session, request, request);
+        let before = Head::of(Slot::new(9), &table).encode();
+        table.keep(session, request, b"a reply");
+        assert_eq!(Head::of(Slot::new(9), &table).encode(), before);
+    }
+
+    #[test]
+    fn an_image_is_read_back_wherever_it_is_cut() {
+        for state in [&b""[..], b"x", b"a state of some length"] {
+            let image = Bytes::from([&head().encode()[..], state].concat());
+            let meta = meta_of(&image);
+            for piece in 1..=image.len() {
+                let (read_head, read_state) = read(&image, &meta, piece).unwrap();
+                assert_eq!((read_head, &read_state[..]), (head(), state));
+            }
+            let table = head().table(Bounds::default()).unwrap();
+            assert_eq!(table, SessionTable::new(Bounds::default()));
+        }
+    }
+
+    #[test]
+    fn no_bit_of_an_image_may_be_another() {
+        let image = Bytes::from([&head().encode()[..], b"state"].concat());
+        let meta = meta_of(&image);
+        for place in 0..image.len() {
+            let mut other = image.to_vec();
+            other[place] ^= 1 << (place % 8);
+            assert!(read(&other.into(), &meta, 7).is_err(), "byte {place}");
+        }
+        for len in 0..image.len() {
+            let words = read(&image.slice(..len), &meta, 7).unwrap_err();
+            assert!(words.contains("too early"), "{words}");
+        }
+    }
+}

@@ -59,10 +59,11 @@ impl Replica {
             return Err(ReconfigureError::Busy);
         };
         let is_change = |value: &Value| matches!(value, Value::Membership(_));
-        if self.learner.tallies().any(|(_, tally)| is_change(&tally.value))
-            || slot < self.roster.newest_from()
-            || self.settled().is_none()
-        {
+        // One that is chosen behind a gap is under way too.
+        let ahead = self.learner.ahead_from(committed.next()).map(|(_, value)| value);
+        let proposed = self.learner.tallies().map(|(_, tally)| &tally.value);
+        let is_open = ahead.chain(proposed).any(is_change);
+        if is_open || slot < self.roster.newest_from() || self.settled().is_none() {
             return Err(ReconfigureError::UnderWay { epoch: self.roster.newest().epoch() });
         }
         let old = self.roster.newest();

@@ -54,7 +54,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let membership = Membership::voters_only((1..=3).map(id)).unwrap();
-        let mut world = Self { check: Check::new(membership), batches: Vec::new() };
+        let mut world = Self { check: Check::new(membership, 3), batches: Vec::new() };
         for number in 1..=3 {
             world.batches.push(Batches::new(World::origin(number)));
             let recovered = world.recovered(number, 1);
@@ -79,7 +79,7 @@ impl World {
             cluster: ClusterId::new(1),
             group: GroupId::new(1),
             replica: id(replica),
-            membership: self.check.membership.clone(),
+            membership: (**self.check.newest()).clone(),
         };
         let incarnation = Incarnation::new(boot, 0);
         Recovered { start: Start::Again, ..Recovered::formatted(format, incarnation) }

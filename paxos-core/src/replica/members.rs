@@ -153,7 +153,7 @@ impl Replica {
         if outgoing.is_some_and(|(from, membership)| self.is_held(from, membership)) {
             let own = self.outbox.replica();
             let leaves = !self.roster.newest().contains(own);
-            if leaves && self.transferring().is_some() {
+            if leaves && (self.transferring().is_some() || self.makes_way()) {
                 // The one that takes over has the time of the transfer to do so.
                 return;
             }

@@ -97,9 +97,7 @@ impl Replica {
         let own = self.outbox.replica();
         let here = self.roster.governing(self.learner.committed().next());
         if here.voter_index(own).is_none() {
-            if let Some(heir) = self.heirs().first() {
-                self.make_way(*heir);
-            }
+            self.makes_way();
             return;
         }
         let newest = self.roster.newest();
@@ -112,6 +110,15 @@ impl Replica {
             self.counters.promotions += 1;
             self.settle();
         }
+    }
+
+    /// Makes way, if this replica leads and somebody could take over.
+    pub(super) fn makes_way(&mut self) -> bool {
+        let heir = self.heirs().first().copied();
+        if let Some(heir) = heir {
+            self.make_way(heir);
+        }
+        heir.is_some()
     }
 
     /// Fills the slots before a new membership with no-ops, so that it governs soon: in one message.

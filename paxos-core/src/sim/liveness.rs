@@ -142,6 +142,13 @@ impl Cluster {
             left.extend(ids.filter(|id| !self.node(*id).placed));
         }
         let mut core = VoterSet::EMPTY;
+        // Whoever has caught up is made a voter at any moment, and is needed from then on.
+        for membership in self.check.needed() {
+            for joining in membership.joining() {
+                core.insert(seat(joining.id));
+            }
+        }
+        left.retain(|id| !core.contains(seat(*id)));
         let everybody = self.rng.chance(250);
         let spare = self.rng.below(3);
         let mut more = spare;

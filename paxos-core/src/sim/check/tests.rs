@@ -17,6 +17,7 @@ use crate::sim::Batches;
 use crate::value::{Batch, Command};
 
 mod damage;
+mod members;
 mod snapshots;
 
 const fn id(number: u16) -> ReplicaId {
@@ -131,6 +132,14 @@ impl World {
     fn accept(&mut self, ballot: Ballot, first: Slot, value: &Value) {
         let accept = Accept { ballot, committed: Slot::ZERO, first, values: vec![value.clone()] };
         self.send(ballot.leader().number(), accept);
+    }
+
+    /// The same, while its sender's committed prefix is this.
+    fn accept_at(&mut self, ballot: Ballot, first: Slot, value: &Value, committed: Slot) {
+        let accept = Accept { ballot, committed, first, values: vec![value.clone()] };
+        let origin = Self::origin(ballot.leader().number());
+        let message = Message { origin, body: accept.into() };
+        self.check.sent(ballot.leader(), &message, committed);
     }
 
     /// Replica 1 leads, and this command is chosen in this slot by 1 and 2.

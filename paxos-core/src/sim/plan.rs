@@ -11,7 +11,7 @@ use core::str::FromStr;
 use core::time::Duration;
 
 use super::atlas::Atlas;
-use super::disk::Harm;
+use super::disk::{DiskFault, Harm};
 use super::fault::Fault;
 use super::kind::Kind;
 use super::options::Options;
@@ -160,11 +160,8 @@ fn with_newcomers(options: Options, limits: &Limits) -> Options {
 
 /// Whether whoever is struck keeps its memory.
 fn is_borne(fault: &Fault) -> bool {
-    match fault {
-        Fault::Wipe(..) => false,
-        Fault::Disk(_, fault) => fault.harm() == Harm::Passing,
-        _ => true,
-    }
+    let forgets = |fault: &DiskFault| fault.harm() != Harm::Passing;
+    !matches!(fault, Fault::Wipe(..)) && !matches!(fault, Fault::Disk(_, fault) if forgets(fault))
 }
 
 /// When the operator asks for changes.

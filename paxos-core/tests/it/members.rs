@@ -86,8 +86,10 @@ fn is_peer(bed: &Bed, number: u16) -> bool {
 /// **M1** A membership chosen in slot `i` governs from slot `i + α` on, if its epoch follows that of the
 /// newest one chosen before it, which governs slot `i`, and its window and leases are the same. Otherwise
 /// it changes nothing.
+///
+/// p16: A membership took effect when it was applied, so that two replicas used different ones (etcd).
 #[test]
-fn m1_a_membership_governs_alpha_slots_after_its_own() {
+fn m1_p16_a_membership_governs_alpha_slots_after_its_own() {
     let base = first(&[1, 2, 3], &[]);
     let second = Arc::new(base.changed(Change::AddObserver(member(4))).unwrap());
     let rival = Arc::new(base.changed(Change::AddObserver(member(5))).unwrap());

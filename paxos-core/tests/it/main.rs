@@ -12,6 +12,7 @@ mod bed;
 mod codec;
 mod config;
 mod flow;
+mod founding;
 mod fuzz;
 mod golden;
 mod guards;

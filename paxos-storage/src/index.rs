@@ -145,6 +145,17 @@ impl Group {
         }
     }
 
+    /// The first and the last slot that a value is read back for.
+    pub(crate) fn kept(&self) -> Option<(Slot, Slot)> {
+        let mut slots = self.pages.iter().flat_map(|(number, page)| {
+            let start = number * PAGE_SLOTS;
+            let held = page.iter().zip(start..).filter(|(place, _)| place.holds != Holds::Nothing);
+            held.map(|(_, slot)| Slot::new(slot))
+        });
+        let first = slots.next()?;
+        Some((first, slots.last().unwrap_or(first)))
+    }
+
     /// What is read back for a slot.
     pub(crate) fn find(&self, slot: Slot) -> Option<Place> {
         let page = self.pages.get(&(slot.number() / PAGE_SLOTS))?;
@@ -220,6 +231,11 @@ impl Segments {
             assert_eq!(last.sequence + 1, sequence, "segments are numbered without gaps");
         }
         self.list.push_back(SegmentInfo { sequence, live: 0, size });
+    }
+
+    /// All of them, oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &SegmentInfo> {
+        self.list.iter()
     }
 
     /// The oldest segment.

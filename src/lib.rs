@@ -123,6 +123,7 @@
 
 #[cfg(all(unix, feature = "ctl"))]
 pub mod admin;
+pub mod backup;
 pub mod codec;
 pub mod error;
 pub mod machine;
@@ -188,7 +189,8 @@ pub use crate::builder::Builder;
 pub use crate::client::{Applied, Client, Consistency, Delivery, SessionRequest};
 pub use crate::codec::{CodecError, CommandCodec, Postcard};
 pub use crate::error::{
-    ClientError, MakeSnapshotError, Rejection, StartError, StopReason, TransferError, Uncertainty,
+    ClientError, MakeSnapshotError, Rejection, StartError, StopReason, TransferError, TrimLogError,
+    Uncertainty,
 };
 pub use crate::machine::{Batch, SnapshotError, SnapshotStream, StateMachine};
 pub use crate::memory::{MemoryFaults, MemoryNetwork, MemoryTransport};

@@ -79,7 +79,9 @@ fn run(invocation: Invocation) -> Result<(), String> {
             let from = backup.as_ref();
             setup::init(&dir, Plan { replicas, base_port, lease, from })?;
             let dir = dir.display();
-            backup.iter().for_each(|backup| say(begins_with(backup)));
+            if let Some(backup) = &backup {
+                say(begins_with(backup));
+            }
             say(format_args!("{dir} is laid out for {replicas} replicas. Start each with:"));
             // By the name under which it was found, so that the lines can be used as they are.
             let program = std::env::args().next().unwrap_or_else(|| "kv".into());

@@ -126,8 +126,13 @@ impl Request {
             Self::Export { file } => {
                 line.insert("file".to_owned(), file.as_str().into());
             }
-            Self::Transfer { to: None } | Self::Trim { through: None } => {}
-            Self::Status | Self::Members | Self::Metrics | Self::Watch | Self::Snapshot => {}
+            Self::Transfer { to: None }
+            | Self::Trim { through: None }
+            | Self::Status
+            | Self::Members
+            | Self::Metrics
+            | Self::Watch
+            | Self::Snapshot => {}
         }
         format!("{}\n", Value::Object(line))
     }

@@ -36,7 +36,9 @@ const END: u8 = 4;
 
 fn check_of(parts: &[&[u8]]) -> u128 {
     let mut hasher = ImageHasher::new();
-    parts.iter().for_each(|part| hasher.update(part));
+    for part in parts {
+        hasher.update(part);
+    }
     hasher.finish().0
 }
 

@@ -154,7 +154,9 @@ fn pieces_cannot_be_left_out_doubled_or_exchanged() {
     assert_eq!(ends.len(), 5, "three values and the end");
     for order in [vec![0, 1, 2], vec![0, 2, 3], vec![0, 1, 1, 2, 3], vec![1, 0, 2, 3], vec![3]] {
         let mut bad = good[..64].to_vec();
-        order.iter().for_each(|at| bad.extend_from_slice(piece(*at)));
+        for at in &order {
+            bad.extend_from_slice(piece(*at));
+        }
         assert!(reading(&bad).is_err(), "{order:?}");
     }
     // An image that is not the one of its facts.

@@ -97,8 +97,8 @@ async fn a_cluster_begins_with_the_backup_of_another_that_ran() {
     let scratch = tempfile::tempdir().unwrap();
     let file = scratch.path().join("b");
     let old = Cluster::with(3, on_demand()).await;
-    let none = soon("an error", old.node(0).export(&file)).await;
-    assert!(matches!(none, Err(BackupError::Snapshot(MakeSnapshotError::Nothing))), "{none:?}");
+    let early = soon("an error", old.node(0).export(&file)).await;
+    assert!(matches!(early, Err(BackupError::Snapshot(MakeSnapshotError::Nothing))), "{early:?}");
     let client = old.node(0).client();
     for name in 0..30 {
         assert_eq!(mark(&client, name).await, Ok(1));
@@ -171,8 +171,11 @@ async fn a_cluster_begins_with_the_backup_of_a_stopped_directory() {
         let (dir, file) = (scratch.path().join("d"), scratch.path().join("b"));
         let old = format(ClusterId::new(7), 0, 1);
         drop(Wal::format(&dir, &old, small()).unwrap());
-        let none = backup::export_stopped(&dir, &file);
-        assert!(matches!(none, Err(BackupError::Snapshot(MakeSnapshotError::Nothing))), "{none:?}");
+        let early = backup::export_stopped(&dir, &file);
+        assert!(
+            matches!(early, Err(BackupError::Snapshot(MakeSnapshotError::Nothing))),
+            "{early:?}"
+        );
         let node = node_on(&dir, &old).await;
         let client = node.client();
         for name in 0..10 {

@@ -142,7 +142,12 @@ fn a_majority_is_lost_for_good_and_the_documented_commands_bring_the_store_back(
     assert_eq!((&status["cluster"], &status["role"]), (&new.as_str().into(), &"leader".into()));
     assert_eq!(status["connected"], serde_json::json!([]));
 
-    // Three again, by the commands of the other section.
+    three_again(&mut cluster, &told);
+}
+
+/// By the commands of the other section: a backup of the one that is left, and a cluster that begins with it.
+fn three_again(cluster: &mut Cluster, told: &BTreeMap<String, String>) {
+    let within = cluster.scratch().to_owned();
     let commands = documented("Backups");
     let [export, init] = commands.as_slice() else { panic!("{commands:?}") };
     let exported = run(export, &within);
@@ -158,7 +163,7 @@ fn a_majority_is_lost_for_good_and_the_documented_commands_bring_the_store_back(
     let homes = [1, 2, 3].map(|id: u16| within.join("new").join(id.to_string()));
     let processes = homes.map(|home| Process::start(&["serve".as_ref(), home.as_os_str()]));
     let mut client = cluster.client(2);
-    expect(&mut client, &told);
+    expect(&mut client, told);
     drop(processes);
 }
 

@@ -63,9 +63,18 @@ fn writes(own: u16, values: &[Value]) -> (Slot, Vec<Write>) {
     let facts = founded(&meta(4, 50, &members(5, 8)), GroupId::default(), &membership);
     let mut founding =
         Founding::begin(blank(own, &membership), Some((&facts, &table(50)))).unwrap();
-    values.iter().for_each(|value| founding.fill(value.clone()));
+    for value in values {
+        founding.fill(value.clone());
+    }
     let (last, batch) = founding.finish();
     (last, batch.iter().flat_map(WriteBatch::writes).cloned().collect())
+}
+
+/// The slots that are said to be chosen, with their values.
+fn chosen(writes: &[Write]) -> impl Iterator<Item = (u64, &Value)> {
+    writes.iter().filter_map(|write| {
+        if let Write::Chosen { slot, value } = write { Some((slot.number(), value)) } else { None }
+    })
 }
 
 /// What its storage gives when it is started.
@@ -139,11 +148,7 @@ fn b2_every_replica_begins_with_the_same_slots() {
 fn b3_the_first_membership_governs_from_the_first_slot_on() {
     let others = Value::Membership(Arc::new(members(5, 8)));
     let (_, writes) = writes(1, &[value("a"), others]);
-    let kept = writes.iter().filter_map(|write| match write {
-        Write::Chosen { slot, value } => Some((slot.number(), text(value))),
-        _ => None,
-    });
-    let kept: Vec<_> = kept.take(2).collect();
+    let kept: Vec<_> = chosen(&writes).map(|(at, value)| (at, text(value))).take(2).collect();
     assert_eq!(kept, [(5, "a".to_owned()), (6, "no-op".to_owned())]);
 
     let (old, new) = (members(5, 8), members(3, 8));
@@ -187,7 +192,7 @@ fn b4_the_last_slots_close_every_session() {
                 }
                 CommandKind::OpenSession { session, ttl } => drop(table.open(session, ttl)),
                 CommandKind::CloseSession { session } => table.close(session),
-                kind => panic!("{kind:?}"),
+                CommandKind::Apply | _ => panic!("{command:?}"),
             }
         }
     }
@@ -219,11 +224,7 @@ fn b5_the_writes_say_what_is_trimmed_then_what_is_chosen_then_what_is_committed(
     let (last, all) = writes(1, &values);
     assert_eq!(all.first(), Some(&Write::Trimmed(slot(4))));
     assert_eq!(all.last(), Some(&Write::Committed(last)));
-    let slots = all.iter().filter_map(|write| match write {
-        Write::Chosen { slot, .. } => Some(slot.number()),
-        _ => None,
-    });
-    assert_eq!(slots.collect::<Vec<_>>(), [5, 6, 7]);
+    assert_eq!(chosen(&all).map(|(at, _)| at).collect::<Vec<_>>(), [5, 6, 7]);
     assert_eq!(all.len(), 5, "and nothing else: {all:?}");
 
     // In batches, one after the other, of the life that nobody lives.

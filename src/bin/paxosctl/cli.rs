@@ -49,9 +49,9 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
         (None, false) => return Err("what is to be done? see paxosctl --help".to_owned()),
         (Some(word), _) if word == "help" => match words.next() {
             None => return Ok(Invocation::Help),
-            Some(word) => return take(word, &mut words).map(Invocation::HelpWith),
+            Some(word) => return take(&word, &mut words).map(Invocation::HelpWith),
         },
-        (Some(word), _) => take(word, &mut words)?,
+        (Some(word), _) => take(&word, &mut words)?,
     };
     if given.help {
         return Ok(Invocation::HelpWith(verb));
@@ -60,10 +60,10 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
 }
 
 /// Some verbs are two words.
-fn take(word: String, words: &mut impl Iterator<Item = String>) -> Result<&'static Verb, String> {
+fn take(word: &str, words: &mut impl Iterator<Item = String>) -> Result<&'static Verb, String> {
     let begins = |verb: &Verb| verb.name.starts_with(&format!("{word} "));
     let more = if VERBS.iter().any(begins) { words.next() } else { None };
-    find(&more.map_or(word.clone(), |more| format!("{word} {more}")))
+    find(&more.map_or_else(|| word.to_owned(), |more| format!("{word} {more}")))
 }
 
 fn find(word: &str) -> Result<&'static Verb, String> {

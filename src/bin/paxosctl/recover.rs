@@ -16,10 +16,9 @@ fn options() -> WalOptions {
 }
 
 fn failed(error: &RecoveryError) -> Failure {
-    match error {
-        RecoveryError::Unfinished { .. } => Failure::Failed(format!("{error}: give {YES} again")),
-        error => Failure::Failed(error.to_string()),
-    }
+    let unfinished = matches!(error, RecoveryError::Unfinished { .. });
+    let action = if unfinished { format!(": give {YES} again") } else { String::new() };
+    Failure::Failed(format!("{error}{action}"))
 }
 
 pub(crate) fn run(order: &Order) -> Result<(), Failure> {

@@ -6,7 +6,7 @@
 //! Invariants: (1) besides the outbox nothing else makes write batches, and these are of a life in which no
 //! replica runs; (2) they say in this order what is trimmed, what is chosen, and what is committed; (3)
 //! equal pasts make equal writes, whichever replica's directory it is.
-//! Source: protocol.md §16; etcd's snapshot restore and Consul's peers.json, for what an operator does
+//! Source: protocol.md §17; etcd's snapshot restore and Consul's peers.json, for what an operator does
 //! when a majority is gone, and for giving the result another name.
 
 use core::fmt;

@@ -1,6 +1,6 @@
 //! How a storage begins with a past.
 //!
-//! Owns: [`found`]: the order of steps, which is that of protocol.md §16. Knows no files: it is given a
+//! Owns: [`found`]: the order of steps, which is that of protocol.md §17. Knows no files: it is given a
 //! storage that was just formatted, and something that pours a past out.
 //! Invariants: the snapshot is durable before the log says that its slots are trimmed; when it returns without
 //! an error, everything is durable.

@@ -6,7 +6,7 @@
 //! this is of a running cluster's protocol: what a past may be, and why it is safe, is `paxos_core::founding`.
 //! Invariants: (1) a file is a backup from its first byte to its last, or refused; (2) a new cluster has an
 //! id of its own, always; (3) nothing that exists is written over.
-//! Source: protocol.md §16; docs/format-backup.md.
+//! Source: protocol.md §17; docs/format-backup.md.
 
 pub(crate) mod file;
 mod found;

@@ -9,7 +9,7 @@
 //! after it was cut short gets to its end.
 //!
 //! The steps: DIR.recovering is made and is durable; DIR becomes DIR.of-cluster-ID; DIR.recovering becomes DIR.
-//! Source: protocol.md §16, rule B6; hashicorp/raft's `RecoverCluster` and etcd's `--force-new-cluster`, which
+//! Source: protocol.md §17, rule B6; hashicorp/raft's `RecoverCluster` and etcd's `--force-new-cluster`, which
 //! go on under the old name.
 
 use core::fmt;

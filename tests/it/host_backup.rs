@@ -1,4 +1,4 @@
-//! Backups of nodes, and clusters that begin with them: protocol.md §16, with state machines.
+//! Backups of nodes, and clusters that begin with them: protocol.md §17, with state machines.
 
 use std::path::Path;
 use std::time::Duration;

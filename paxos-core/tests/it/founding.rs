@@ -1,4 +1,4 @@
-//! Founding a cluster on slots that another left: the rules of docs/protocol.md §16, one by one, each
+//! Founding a cluster on slots that another left: the rules of docs/protocol.md §17, one by one, each
 //! quoted word for word.
 
 use bytes::Bytes;

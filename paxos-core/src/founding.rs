@@ -86,7 +86,8 @@ impl Founding {
     ) -> Result<Self, FoundingError> {
         let Recovered { format, start, incarnation, promised, committed, .. } = recovered;
         let voted = !recovered.votes.is_empty() || !recovered.chosen.is_empty();
-        let used = voted || promised.is_some() || !recovered.peers.is_empty();
+        let others = !recovered.peers.is_empty() || !recovered.governs.is_empty();
+        let used = voted || promised.is_some() || others;
         if start != Start::First || used || committed != Slot::ZERO {
             return Err(FoundingError::NotEmpty);
         }

@@ -90,6 +90,7 @@ mod read;
 mod repeat;
 pub mod replica;
 mod ring;
+mod roster;
 pub mod session;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;

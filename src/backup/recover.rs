@@ -207,11 +207,17 @@ pub fn survey(dir: impl AsRef<Path>) -> Result<Survey, RecoveryError> {
     Ok(Survey { names, inspection, recovered, found })
 }
 
-/// The newest membership that is known.
-fn newest(recovered: &Recovered) -> &Membership {
+/// The memberships that are known, the newest first.
+fn known(recovered: &Recovered) -> Vec<&Membership> {
     let snapshot = recovered.snapshot.iter().flat_map(|meta| &meta.governs);
-    let known = snapshot.map(|governs| &governs.membership).chain([&recovered.format.membership]);
-    known.max_by_key(|membership| membership.epoch()).expect("it was formatted with one")
+    let known = snapshot.chain(&recovered.governs).map(|governs| &governs.membership);
+    let mut known: Vec<_> = known.chain([&recovered.format.membership]).collect();
+    known.sort_by_key(|membership| core::cmp::Reverse(membership.epoch()));
+    known
+}
+
+fn newest(recovered: &Recovered) -> &Membership {
+    known(recovered).first().expect("it was formatted with one")
 }
 
 impl Survey {
@@ -309,14 +315,15 @@ impl Survey {
 
     /// The membership of this replica and nobody else.
     fn alone(&self) -> Result<Membership, RecoveryError> {
-        let (id, known) = (self.found.replica, newest(&self.recovered));
-        let places = known.members().chain(self.recovered.format.membership.members());
-        let own = places.into_iter().find(|member| member.id == id).cloned();
-        let member = own.unwrap_or_else(|| Member::new(id));
+        let (id, known) = (self.found.replica, known(&self.recovered));
+        // One that was removed since has its address and its keys in an older one.
+        let own = known.iter().flat_map(|known| known.members()).find(|member| member.id == id);
+        let member = own.cloned().unwrap_or_else(|| Member::new(id));
+        let newest = newest(&self.recovered);
         let rule = QuorumRule::Majority;
-        let alone = Membership::new(Epoch::FIRST, vec![member], Vec::new(), rule, known.window())
+        let alone = Membership::new(Epoch::FIRST, vec![member], Vec::new(), rule, newest.window())
             .map_err(|error| StorageError::Mismatch { what: error.to_string() })?;
-        Ok(match known.lease() {
+        Ok(match newest.lease() {
             Some(terms) => alone.with_lease(terms),
             None => alone,
         })

@@ -3,7 +3,7 @@
 //! Owns: its tables and their JSON. What is read, and how it is judged, is `paxos::storage::inspect`.
 
 use paxos::core::port::Recovered;
-use paxos::core::snapshot::SnapshotMeta;
+use paxos::core::snapshot::{Governs, SnapshotMeta};
 use paxos::storage::inspect::{Inspection, SegmentSummary};
 use paxos::{Ballot, Incarnation, StorageError};
 use serde_json::{Value, json};
@@ -74,6 +74,9 @@ fn head(inspection: &Inspection, recovered: &Recovered) -> String {
             recovered.chosen.len()
         ),
     ];
+    for governs in &recovered.governs {
+        lines.push(format!("governs: {}", who(governs)));
+    }
     for (peer, life) in &recovered.peers {
         lines.push(format!("remembers life {life} of {peer}"));
     }
@@ -109,14 +112,14 @@ fn images(snapshots: &[SnapshotMeta]) -> Table {
 }
 
 fn governs(meta: &SnapshotMeta) -> String {
-    let words = meta.governs.iter().map(|governs| {
-        let voters =
-            governs.membership.voters().iter().map(|member| member.id.number().to_string());
-        let voters: Vec<_> = voters.collect();
-        let (epoch, from) = (governs.membership.epoch(), governs.from);
-        format!("replicas {} ({epoch}) from {from}", voters.join(", "))
-    });
-    words.collect::<Vec<_>>().join("; ")
+    meta.governs.iter().map(who).collect::<Vec<_>>().join("; ")
+}
+
+fn who(governs: &Governs) -> String {
+    let Governs { from, membership } = governs;
+    let voters = membership.voters().iter().map(|member| member.id.number().to_string());
+    let voters: Vec<_> = voters.collect();
+    format!("replicas {} ({}) from {from}", voters.join(", "), membership.epoch())
 }
 
 fn notes(inspection: &Inspection) -> Vec<String> {
@@ -139,11 +142,23 @@ fn notes(inspection: &Inspection) -> Vec<String> {
     notes
 }
 
+fn ids(members: &[paxos::Member]) -> Vec<u16> {
+    members.iter().map(|member| member.id.number()).collect()
+}
+
+fn spans(governs: &[Governs]) -> Vec<Value> {
+    let span = |governs: &Governs| {
+        json!({
+            "from": governs.from.number(), "epoch": governs.membership.epoch().number(),
+            "voters": ids(governs.membership.voters()),
+            "observers": ids(governs.membership.observers()),
+        })
+    };
+    governs.iter().map(span).collect()
+}
+
 fn as_json(inspection: &Inspection, recovered: &Recovered) -> Value {
     let format = inspection.format();
-    let ids = |members: &[paxos::Member]| {
-        members.iter().map(|member| member.id.number()).collect::<Vec<_>>()
-    };
     let segments = inspection.segments().into_iter().map(|segment| {
         json!({
             "sequence": segment.sequence, "bytes": segment.bytes, "used_bytes": segment.used_bytes,
@@ -152,16 +167,9 @@ fn as_json(inspection: &Inspection, recovered: &Recovered) -> Value {
         })
     });
     let snapshots = inspection.snapshots().into_iter().map(|meta| {
-        let governs = meta.governs.iter().map(|governs| {
-            json!({
-                "from": governs.from.number(), "epoch": governs.membership.epoch().number(),
-                "voters": ids(governs.membership.voters()),
-                "observers": ids(governs.membership.observers()),
-            })
-        });
         json!({
             "slot": meta.slot.number(), "bytes": meta.bytes, "digest": meta.digest.to_string(),
-            "governs": governs.collect::<Vec<_>>(),
+            "governs": spans(&meta.governs),
         })
     });
     let peers = recovered.peers.iter();
@@ -174,6 +182,7 @@ fn as_json(inspection: &Inspection, recovered: &Recovered) -> Value {
         "epoch": format.membership.epoch().number(),
         "voters": ids(format.membership.voters()),
         "observers": ids(format.membership.observers()),
+        "governs": spans(&recovered.governs),
         "promised": recovered.promised.map(|ballot| ballot.to_string()),
         "committed": recovered.committed.number(),
         "trimmed": recovered.trimmed.number(),

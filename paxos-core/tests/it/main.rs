@@ -34,6 +34,7 @@ mod reads;
 mod recovery;
 mod regressions;
 mod rejoin;
+mod salvage;
 mod samples;
 mod scripts;
 mod sessions;

@@ -20,6 +20,7 @@ mod guards;
 mod history;
 mod leases;
 mod linear;
+mod lives;
 mod members;
 mod membership;
 mod monitor;

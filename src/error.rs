@@ -222,6 +222,40 @@ impl fmt::Display for MakeSnapshotError {
 
 impl std::error::Error for MakeSnapshotError {}
 
+/// Why the log was not trimmed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum TrimLogError {
+    /// The state machine makes no snapshots, or the storage keeps none: the log is never trimmed.
+    NotSupported,
+    /// Slots that no durable snapshot includes are needed.
+    NotIncluded {
+        /// Up to where it was to be trimmed.
+        asked: Slot,
+        /// The last slot that the newest snapshot includes; zero if there is none.
+        snapshot: Slot,
+    },
+    /// The node is stopped.
+    Stopped,
+}
+
+impl fmt::Display for TrimLogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSupported => MakeSnapshotError::NotSupported.fmt(f),
+            Self::NotIncluded { asked, snapshot } if *snapshot == Slot::ZERO => {
+                write!(f, "{asked} is in no snapshot, for there is none: make one first")
+            }
+            Self::NotIncluded { asked, snapshot } => {
+                write!(f, "{asked} is not in the newest snapshot, of {snapshot}: make one first")
+            }
+            Self::Stopped => f.write_str("the node is stopped"),
+        }
+    }
+}
+
+impl std::error::Error for TrimLogError {}
+
 /// Why a node did not start.
 #[derive(Debug)]
 #[non_exhaustive]

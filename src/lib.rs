@@ -123,6 +123,7 @@
 
 #[cfg(all(unix, feature = "ctl"))]
 pub mod admin;
+pub mod backup;
 pub mod codec;
 pub mod error;
 pub mod machine;
@@ -197,7 +198,8 @@ pub use crate::client::Client;
 pub use crate::codec::{CodecError, CommandCodec, Postcard};
 pub use crate::divergence::{ComparisonStatus, Difference};
 pub use crate::error::{
-    ClientError, MakeSnapshotError, Rejection, StartError, StopReason, TransferError, Uncertainty,
+    ClientError, MakeSnapshotError, Rejection, StartError, StopReason, TransferError, TrimLogError,
+    Uncertainty,
 };
 pub use crate::machine::{Batch, SnapshotError, SnapshotStream, StateDigest, StateMachine};
 pub use crate::memory::{MemoryFaults, MemoryNetwork, MemoryTransport};

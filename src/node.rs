@@ -22,12 +22,12 @@ use crate::builder::Builder;
 use crate::client::Client;
 use crate::codec::CommandCodec;
 use crate::driver::Driver;
-use crate::error::{MakeSnapshotError, StopReason, TransferError, panic_words};
+use crate::error::{MakeSnapshotError, StopReason, TransferError, TrimLogError, panic_words};
 use crate::handover::transfer;
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
 use crate::shared::{Closing, Leadership, NodeEventState, NodeStatus, Shared};
-use crate::snapshot::SnapshotInfo;
+use crate::snapshot::{self, SnapshotInfo};
 use crate::submit::Request;
 
 /// How long the end of the storage's threads and of the state machine's work is waited for, once
@@ -177,13 +177,22 @@ impl<M: StateMachine> Node<M> {
     ///
     /// Dropping the future withdraws nothing: the snapshot is made all the same.
     pub async fn snapshot(&self) -> Result<SnapshotInfo, MakeSnapshotError> {
-        let made = self.shared.order_snapshot();
-        let mut stopped = self.shared.stopped.subscribe();
-        tokio::select! {
-            biased;
-            made = made => made.unwrap_or(Err(MakeSnapshotError::Stopped)),
-            _ = stopped.wait_for(Option::is_some) => Err(MakeSnapshotError::Stopped),
-        }
+        snapshot::make(&self.shared).await
+    }
+
+    /// Trims the log up to this slot, or as far as the newest snapshot goes, and says where it begins after:
+    /// at a later slot where it was trimmed further before. By itself a node keeps a tail, for peers that are
+    /// a little behind; those are sent a snapshot instead.
+    ///
+    /// # Errors
+    ///
+    /// Where no durable snapshot includes that slot: see [`Node::snapshot`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future withdraws nothing: the log is trimmed all the same.
+    pub async fn trim(&self, through: Option<Slot>) -> Result<Slot, TrimLogError> {
+        snapshot::trim(&self.shared, through).await
     }
 
     /// Stops the node in an orderly way: refuses new requests; where it leads and another voter can, makes

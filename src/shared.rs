@@ -26,7 +26,7 @@ use crate::lanes::{Lane, Lanes};
 use crate::metrics::{Meters, Metrics};
 use crate::options::NodeOptions;
 use crate::session::Numbering;
-use crate::snapshot::{Order as SnapshotOrder, SnapshotInfo, SnapshotStatus};
+use crate::snapshot::{LogOrder, Order as SnapshotOrder, SnapshotInfo, SnapshotStatus};
 use crate::waiters::{Waiter, Waiting};
 
 /// What can be seen of a node.
@@ -147,6 +147,7 @@ pub(crate) struct Shared {
     orders: Mutex<Vec<Order>>,
     pages: Mutex<Vec<PageOrder>>,
     snapshot_orders: Mutex<Vec<SnapshotOrder>>,
+    log_orders: Mutex<Vec<LogOrder>>,
     pub(crate) events: watch::Sender<NodeEventState>,
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) stopped: watch::Sender<Option<StopReason>>,
@@ -179,6 +180,7 @@ impl Shared {
             orders: Mutex::new(Vec::new()),
             pages: Mutex::new(Vec::new()),
             snapshot_orders: Mutex::new(Vec::new()),
+            log_orders: Mutex::new(Vec::new()),
             events: watch::Sender::new(events),
             leadership: watch::Sender::new(Leadership::Unknown),
             stopped: watch::Sender::new(None),
@@ -284,6 +286,27 @@ impl Shared {
     /// What was ordered and not taken yet.
     pub(crate) fn take_snapshot_orders(&self) -> Vec<SnapshotOrder> {
         core::mem::take(&mut *self.snapshot_orders.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Asks the node's task for something of the log and its snapshots.
+    pub(crate) fn order_log(&self, order: LogOrder) {
+        self.log_orders.lock().unwrap_or_else(PoisonError::into_inner).push(order);
+        self.nudge();
+    }
+
+    /// What was ordered and not taken yet.
+    pub(crate) fn take_log_orders(&self) -> Vec<LogOrder> {
+        core::mem::take(&mut *self.log_orders.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What the node's task answers; none if it ends first. Cancel safe.
+    pub(crate) async fn unless_stopped<T>(&self, answer: oneshot::Receiver<T>) -> Option<T> {
+        let mut stopped = self.stopped.subscribe();
+        tokio::select! {
+            biased;
+            answer = answer => answer.ok(),
+            _ = stopped.wait_for(Option::is_some) => None,
+        }
     }
 
     /// Wakes the node's task.

@@ -23,8 +23,8 @@ mod wire;
 
 pub use options::{AdminError, AdminOptions};
 pub use report::{
-    DisagreementReport, FlowReport, LeadershipReport, MemberReport, MembersReport, QuorumReport,
-    StatusReport, TransferReport,
+    DisagreementReport, ExportReport, FlowReport, LeadershipReport, MemberReport, MembersReport,
+    QuorumReport, SnapshotReport, StatusReport, TransferReport, TrimReport,
 };
 pub use serve::AdminServing;
 pub use talk::LINE_BYTES_MAX;

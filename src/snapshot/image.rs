@@ -70,7 +70,16 @@ pub(crate) async fn open(
 ) -> Result<(Head, SnapshotStream), SnapshotError> {
     let mut held = BytesMut::new();
     fill(&mut held, &mut image, HEAD_LEN).await?;
-    let mut fixed = held.split_to(HEAD_LEN);
+    let len = table_len(held.split_to(HEAD_LEN), meta)?;
+    fill(&mut held, &mut image, len).await?;
+    let table = held.split_to(len).freeze();
+    let first = stream::iter((!held.is_empty()).then(|| Ok(held.freeze())));
+    let (slot, clock) = (meta.slot, meta.clock);
+    Ok((Head { slot, clock, table }, first.chain(image).boxed()))
+}
+
+/// What the first bytes of an image say of the length of its table, if the image is the one of `meta`.
+fn table_len(mut fixed: BytesMut, meta: &SnapshotMeta) -> Result<usize, SnapshotError> {
     let mut magic = [0; 8];
     fixed.copy_to_slice(&mut magic);
     let version = fixed.get_u16_le();
@@ -87,10 +96,49 @@ pub(crate) async fn open(
     if (slot, clock) != (meta.slot, meta.clock) || len > meta.bytes {
         return Err(wrong("the image of another snapshot"));
     }
-    fill(&mut held, &mut image, len as usize).await?;
-    let table = held.split_to(len as usize).freeze();
-    let first = stream::iter((!held.is_empty()).then(|| Ok(held.freeze())));
-    Ok((Head { slot, clock, table }, first.chain(image).boxed()))
+    Ok(len as usize)
+}
+
+/// Reads the head of an image that goes by, and keeps nothing of the rest.
+pub(crate) struct HeadReader {
+    meta: SnapshotMeta,
+    held: BytesMut,
+    /// How long the table is, once that is known; or what is wrong with the image.
+    table: Option<Result<usize, SnapshotError>>,
+}
+
+impl HeadReader {
+    /// Of the image of this snapshot.
+    pub(crate) fn new(meta: &SnapshotMeta) -> Self {
+        Self { meta: meta.clone(), held: BytesMut::new(), table: None }
+    }
+
+    /// The next bytes of the image.
+    pub(crate) fn feed(&mut self, mut bytes: &[u8]) {
+        if self.table.is_none() {
+            let taken = bytes.len().min(HEAD_LEN - self.held.len());
+            self.held.extend_from_slice(&bytes[..taken]);
+            bytes = &bytes[taken..];
+            if self.held.len() < HEAD_LEN {
+                return;
+            }
+            self.table = Some(table_len(self.held.split(), &self.meta));
+        }
+        if let Some(Ok(len)) = self.table {
+            self.held.extend_from_slice(&bytes[..bytes.len().min(len - self.held.len())]);
+        }
+    }
+
+    /// The head, when the image has gone by.
+    pub(crate) fn finish(self) -> Result<Head, SnapshotError> {
+        match self.table {
+            Some(Err(error)) => return Err(error),
+            Some(Ok(len)) if self.held.len() == len => {}
+            Some(Ok(_)) | None => return Err(wrong("the image ends too early")),
+        }
+        let (slot, clock) = (self.meta.slot, self.meta.clock);
+        Ok(Head { slot, clock, table: self.held.freeze() })
+    }
 }
 
 /// Reads until so many bytes are held.

@@ -4,6 +4,7 @@
 
 mod admin;
 mod host_applied;
+mod host_backup;
 mod host_cluster;
 mod host_config;
 mod host_disk;

@@ -14,7 +14,7 @@ use crate::verbs::Order;
 
 pub(crate) fn run(order: &Order) -> Result<(), Failure> {
     let sockets = nodes::sockets(&order.nodes)?;
-    let answers = ask::all(&sockets, Request::Members, order.timeout);
+    let answers = ask::all(&sockets, &Request::Members, order.timeout);
     let of = |(socket, answer)| match answer {
         Ok(Answer::Members(report)) => Ok(report),
         Ok(_) => Err(ask::unexpected(socket)),

@@ -69,6 +69,8 @@ pub struct Totals {
     pub trims: u64,
     /// Snapshots that became durable.
     pub snapshots: u64,
+    /// Starts from an older snapshot than the newest one that had become durable.
+    pub older_snapshots: u64,
     /// Snapshots that took the place of a part of a log.
     pub installs: u64,
     /// Blows that waited for their moment and struck.
@@ -144,6 +146,7 @@ impl Totals {
         self.quorum_reads_lost += other.quorum_reads_lost;
         self.trims += other.trims;
         self.snapshots += other.snapshots;
+        self.older_snapshots += other.older_snapshots;
         self.installs += other.installs;
         self.ambushes_sprung += other.ambushes_sprung;
         self.wipes += other.wipes;

@@ -23,6 +23,7 @@ use crate::applied::Pages;
 use crate::apply::{Applier, ReplyTo, recall};
 use crate::clock::{Clock, SystemClock};
 use crate::codec::{CommandCodec, Postcard};
+use crate::divergence::Comparison;
 use crate::driver::{Driver, Intake, Stage, Timer};
 use crate::error::StartError;
 use crate::forward::{Forwarder, Gate};
@@ -282,9 +283,8 @@ pub(crate) fn assemble<M: StateMachine>(
     let replica = Replica::recover(config.clone(), recovered, reached, clock.seed(), now)
         .map_err(StartError::Recover)?;
     announce(&format, life, machine.applied());
-    if let Some(sink) = &options.trace {
-        sink.event(now, format.replica, &Event::Started { incarnation: life, applied: reached });
-    }
+    let started = Event::Started { incarnation: life, applied: reached };
+    options.trace.iter().for_each(|sink| sink.event(now, format.replica, &started));
     let published = Published::first(&replica, transport.counters());
     let shared = Arc::new(Shared::new(&options, &config, Arc::clone(&clock), meters, published));
     let (client, patience) = (client_id(format.replica, life), config.election_timeout);
@@ -324,6 +324,7 @@ pub(crate) fn assemble<M: StateMachine>(
         handover: Handover::default(),
         pages: Pages::default(),
         snapshots,
+        comparison: Comparison::default(),
         disk: Disk::default(),
         room: Room::Ample,
         stop: None,

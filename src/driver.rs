@@ -28,6 +28,7 @@ use crate::applied::Pages;
 use crate::apply::{Item, SWEEP_INTERVAL};
 use crate::clock::{Alarm, Clock};
 use crate::dispatch::Carried;
+use crate::divergence::Comparison;
 use crate::error::{ClientError, Rejection, StopReason};
 use crate::forward::{Forwarder, Gate};
 use crate::handover::Handover;
@@ -80,6 +81,7 @@ pub(crate) struct Driver<W> {
     pub(crate) handover: Handover,
     pub(crate) pages: Pages,
     pub(crate) snapshots: Snapshots,
+    pub(crate) comparison: Comparison,
     pub(crate) succession: Succession,
     pub(crate) disk: Disk,
     pub(crate) room: Room,
@@ -364,6 +366,7 @@ impl<W: Waiter> Driver<W> {
                 Done::Given(given) => self.on_given(given, now),
                 Done::Brought(brought) => self.on_brought(brought, now),
                 Done::Restored(meta) => self.on_restored(&meta, now),
+                Done::Marked(mark) => self.on_marked(mark),
                 Done::Failed(reason) => {
                     self.stop = Some(reason);
                     break;
@@ -608,6 +611,7 @@ impl<W: Waiter> Driver<W> {
             published.core = self.replica.counters();
             published.transport = self.transport.counters();
             published.snapshots = self.snapshots.status();
+            published.comparison = self.comparison.status();
             if published.membership != *self.replica.membership() {
                 published.membership.clone_from(self.replica.membership());
             }

@@ -12,6 +12,8 @@ use paxos_core::ids::{ReplicaId, Slot};
 use paxos_core::output::{Halt, RecoverError};
 use paxos_core::port::StorageError;
 
+use crate::machine::StateDigest;
+
 /// How a command or query ended without a reply.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -346,6 +348,18 @@ pub enum StopReason {
         /// What happened.
         what: String,
     },
+    /// The state machine's state after this slot is not the one that more than half of all members hold.
+    /// The log of this replica is right, its state is not, and a snapshot of its own may hold that state.
+    Diverged {
+        /// The slot.
+        slot: Slot,
+        /// The digest of the state here.
+        own: StateDigest,
+        /// The digest of the others' state.
+        others: StateDigest,
+        /// Who holds that.
+        holders: Vec<ReplicaId>,
+    },
     /// A command in this slot does not decode: another release wrote it.
     Undecodable {
         /// The slot.
@@ -369,6 +383,13 @@ impl fmt::Display for StopReason {
             Self::Restore { slot, what } => {
                 write!(f, "the state machine was not restored from the snapshot of {slot}: {what}")
             }
+            Self::Diverged { slot, own, others, holders } => write!(
+                f,
+                "the state went astray: after {slot} its digest is {own} here, and {others} at {}; \
+                 keep the directory to find out why, and have this replica replaced by an empty one, \
+                 for its own snapshots may hold the wrong state",
+                Listed(holders)
+            ),
             Self::Undecodable { slot, what } => write!(
                 f,
                 "a command in {slot} does not decode, another release may have written it: {what}"
@@ -387,5 +408,22 @@ pub(crate) fn panic_words(payload: &(dyn core::any::Any + Send)) -> String {
         words.clone()
     } else {
         "a panic without words".to_owned()
+    }
+}
+
+/// Shown as a list: "1, 2 and 3".
+struct Listed<'a>(&'a [ReplicaId]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, id) in self.0.iter().enumerate() {
+            match place {
+                0 => {}
+                last if last + 1 == self.0.len() => f.write_str(" and ")?,
+                _ => f.write_str(", ")?,
+            }
+            id.fmt(f)?;
+        }
+        Ok(())
     }
 }

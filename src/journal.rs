@@ -18,6 +18,7 @@ use paxos_core::port::{Blocking, LoadRange, Loaded, Recovered, Room, SnapshotSto
 use paxos_core::snapshot::SnapshotMeta;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::divergence::Mark;
 use crate::error::{StartError, StopReason, panic_words};
 use crate::metrics::Meters;
 use crate::snapshot::duty::Given;
@@ -42,6 +43,8 @@ pub(crate) enum Done {
     Brought(Brought),
     /// The state machine jumped to this snapshot, or was beyond it.
     Restored(SnapshotMeta),
+    /// The state machine's state after a slot.
+    Marked(Mark),
     Failed(StopReason),
 }
 

@@ -1,6 +1,6 @@
 //! The user's state machine: what commands do (the book's Replicated Log, its consumer's side).
 //!
-//! Owns: [`StateMachine`], [`Batch`], [`SnapshotStream`]. Knows no slots but as names, no replicas,
+//! Owns: [`StateMachine`], [`Batch`], [`SnapshotStream`], [`StateDigest`]. Knows no slots but as names, no replicas,
 //! no disks.
 //! Invariants, which the implementor keeps: `apply`, `snapshot` and `restore` are functions of the state and
 //! their arguments alone (no local clock, no randomness, no iteration over unordered maps), so that
@@ -17,6 +17,17 @@ use serde::{Serialize, de::DeserializeOwned};
 
 /// The image of a state machine, in pieces of any size.
 pub type SnapshotStream = BoxStream<'static, std::io::Result<Bytes>>;
+
+/// A digest of the state of a state machine: equal for equal states, on every replica, in every release
+/// that replicas run together. Finds accidents; it need not resist anybody.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct StateDigest(pub u128);
+
+impl fmt::Display for StateDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
 
 /// The commands of one slot, in order.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -69,6 +80,18 @@ pub trait StateMachine: Send + Sync + 'static {
     /// Every slot up to `through` is done and held no command for this machine. A machine that
     /// stores [`StateMachine::applied`] may take note.
     fn skipped(&mut self, _through: Slot) {}
+
+    /// A digest of the state, which nodes compare with each other: one whose state is not that of most
+    /// members stops, with [`crate::StopReason::Diverged`]. Asked for after each slot whose number is a
+    /// multiple of [`crate::NodeOptions::digest_slots`], between two batches; that should take no longer than a
+    /// batch may. Machines that keep it as they go, such as a sum of hashes of what they hold, give it at
+    /// once. It is of the state alone: nothing that restarts, snapshots or the number of
+    /// [`StateMachine::skipped`] calls change. `None`, the default: nothing is compared.
+    ///
+    /// docs/state-machines.md shows one, and what makes states differ.
+    fn digest(&self) -> Option<StateDigest> {
+        None
+    }
 
     /// An image of the state, so that the log up to here can be forgotten, and replicas that need what is
     /// gone be sent the image. Called between two batches, and once at the start, when nothing more than

@@ -163,6 +163,10 @@ meters! {
         snapshot_bytes_sent,
         /// Bytes of snapshots that came from peers, repeated ones included.
         snapshot_bytes_received,
+        /// Digests of peers' states compared with this node's after the same slot.
+        digests_compared,
+        /// Times that a peer's digest was found to differ: it, or this node, went astray.
+        digests_differing,
         /// Reads of the log.
         loads,
         /// How often the node woke up.

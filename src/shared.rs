@@ -20,6 +20,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::applied::PageOrder;
 use crate::clock::Clock;
+use crate::divergence::ComparisonStatus;
 use crate::error::{ClientError, MakeSnapshotError, StopReason, TransferError};
 use crate::lanes::{Lane, Lanes};
 use crate::metrics::{Meters, Metrics};
@@ -38,6 +39,8 @@ pub struct NodeStatus {
     pub room: Room,
     /// Its snapshots.
     pub snapshots: SnapshotStatus,
+    /// Whether its state is that of the others.
+    pub comparison: ComparisonStatus,
     /// Why it stopped, if it did.
     pub stopped: Option<StopReason>,
 }
@@ -98,6 +101,7 @@ pub(crate) struct Published {
     pub(crate) status: Status,
     pub(crate) room: Room,
     pub(crate) snapshots: SnapshotStatus,
+    pub(crate) comparison: ComparisonStatus,
     pub(crate) membership: Membership,
     pub(crate) core: Counters,
     pub(crate) transport: TransportCounters,
@@ -112,6 +116,7 @@ impl Published {
             room: Room::Ample,
             membership: replica.membership().clone(),
             snapshots: SnapshotStatus::default(),
+            comparison: ComparisonStatus::default(),
             core: replica.counters(),
             transport,
         }
@@ -128,6 +133,8 @@ pub(crate) struct Shared {
     applied: AtomicU64,
     nudged: AtomicBool,
     waker: AtomicWaker,
+    /// After every so many slots the state's digest is compared.
+    pub(crate) digest_slots: u64,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) meters: Arc<Meters>,
     /// By which clients number their requests.
@@ -158,6 +165,7 @@ impl Shared {
         Self {
             lanes: Arc::new(Lanes::new(options.requests_max)),
             command_bytes_max: config.batch_bytes_max.saturating_sub(BATCH_HEADER_LEN),
+            digest_slots: options.digest_slots,
             closing: AtomicU8::new(0),
             applied: AtomicU64::new(applied.number()),
             nudged: AtomicBool::new(false),
@@ -292,12 +300,14 @@ impl Shared {
 
     /// What can be seen of the node.
     pub(crate) fn status(&self) -> NodeStatus {
-        let (mut replica, room, snapshots) = self.published(|published| {
-            (published.status.clone(), published.room, published.snapshots.clone())
+        let (mut replica, room, snapshots, comparison) = self.published(|published| {
+            let snapshots = published.snapshots.clone();
+            (published.status.clone(), published.room, snapshots, published.comparison)
         });
         replica.applied = self.applied();
         replica.committed = replica.committed.max(replica.applied);
-        NodeStatus { replica, room, snapshots, stopped: self.stopped.borrow().clone() }
+        let stopped = self.stopped.borrow().clone();
+        NodeStatus { replica, room, snapshots, comparison, stopped }
     }
 
     /// What the node counted.

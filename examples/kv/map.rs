@@ -81,11 +81,10 @@ impl Map {
             Ok(at) => {
                 let entry = &mut table[at];
                 if let Some((_, held)) = Arc::get_mut(entry) {
-                    Some(std::mem::replace(held, value))
-                } else {
-                    let changed = Arc::new((entry.0.clone(), value));
-                    Some(std::mem::replace(entry, changed).1.clone())
+                    return Some(std::mem::replace(held, value));
                 }
+                let changed = Arc::new((entry.0.clone(), value));
+                Some(std::mem::replace(entry, changed).1.clone())
             }
             Err(at) => {
                 table.insert(at, Arc::new((key.clone(), value)));

@@ -71,6 +71,8 @@ pub enum Body {
     Survey(Survey),
     /// So far, as the sender knows.
     Surveyed(Surveyed),
+    /// The receiver is a member no longer.
+    Removed(Removed),
 }
 
 /// Phase 1a: the candidate asks for a promise, and for what was accepted from slot `from` on.
@@ -203,8 +205,12 @@ pub struct Heartbeat {
     pub connectivity: Connectivity,
     /// The last slot of the sender's committed prefix. The leader's own counts as a [`Commit`].
     pub committed: Slot,
-    /// The highest slot in which the sender has a durable vote: how far its disk is.
+    /// The highest slot in which the sender has a durable vote, or of which its disk held the value
+    /// when this life began: how far its disk is. No later life of the sender tells less (D7).
     pub durable: Slot,
+    /// The last slot of the sender's committed prefix that its disk has a record of: of it, and of every
+    /// value in it, it will know after any restart.
+    pub held: Slot,
     /// The sender relies on no grant of its rounds of Confirm up to this one.
     pub released: u64,
     /// How much the sender is preferred as leader.
@@ -245,8 +251,9 @@ pub struct Fetched {
     pub trimmed: Slot,
 }
 
-/// The receiver's life is older than, or not the same as, one that the sender remembers: it was
-/// wiped, or runs from a copy of its directory, and may have forgotten votes.
+/// The receiver's life is older than, or not the same as, one that the sender remembers, or its disk
+/// holds less than that one told (D7): it was wiped, or runs from a copy of its directory, and may have
+/// forgotten votes.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Refused {
     /// The life that is refused.
@@ -305,6 +312,15 @@ pub struct Surveyed {
     pub highest: Slot,
 }
 
+/// The receiver is in no membership that governs a slot any more, and nobody needs what it holds.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Removed {
+    /// The membership that governs, as far as the sender knows.
+    pub epoch: Epoch,
+    /// The first slot that it governs.
+    pub from: Slot,
+}
+
 mod sealed {
     pub trait Sealed {}
 }
@@ -353,7 +369,7 @@ macro_rules! bodies {
 }
 
 bodies!(SendNow: Accept, Reject, Commit, Heartbeat, Fetch, Fetched, Refused);
-bodies!(SendNow: Confirm, Confirmed, Transfer, Survey, Surveyed);
+bodies!(SendNow: Confirm, Confirmed, Transfer, Survey, Surveyed, Removed);
 bodies!(SendAfterDurable: Prepare, Promise, Accepted);
 
 /// No slot and no round beyond this is ever reached: whoever names one is broken, and counting on
@@ -384,6 +400,7 @@ impl Body {
                     && heartbeat.leader.is_none_or(ballot)
                     && slot(heartbeat.committed)
                     && slot(heartbeat.durable)
+                    && slot(heartbeat.held)
             }
             Self::Fetch(fetch) => slot(fetch.from) && slot(fetch.through),
             Self::Fetched(fetched) => {
@@ -396,6 +413,7 @@ impl Body {
             Self::Surveyed(surveyed) => {
                 slot(surveyed.highest) && surveyed.committed <= surveyed.highest
             }
+            Self::Removed(removed) => slot(removed.from),
         }
     }
 
@@ -417,6 +435,7 @@ impl Body {
             Self::Transfer(_) => "Transfer",
             Self::Survey(_) => "Survey",
             Self::Surveyed(_) => "Surveyed",
+            Self::Removed(_) => "Removed",
         }
     }
 }

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use crate::durable::{Durable, WriteBatch};
 use crate::ids::{GroupId, Incarnation, ReplicaId, Slot};
 use crate::membership::KeyPin;
+use crate::output::WAY_BACK;
 use crate::snapshot::{ImageDigest, SnapshotMeta};
 pub use crate::stored::{Format, LoadRange, Loaded, Recovered, RecoveredVote, Start};
 
@@ -67,7 +68,8 @@ pub enum StorageError {
         /// What was found and what was expected.
         what: String,
     },
-    /// A peer remembers another life of this directory, which may have forgotten votes.
+    /// A peer remembers another life of this directory, or more of it, and it may have forgotten
+    /// votes.
     Refused {
         /// The peer.
         by: ReplicaId,
@@ -97,9 +99,8 @@ impl fmt::Display for StorageError {
                 write!(
                     f,
                     "{} was never formatted for a replica; format it only if this replica never \
-                     ran anywhere: for one that did, look whether its disk is mounted there, \
-                     restore its newest directory, or leave it off, the others go on while a \
-                     majority is up",
+                     ran anywhere: for one that did, look whether its disk is mounted there; \
+                     otherwise {WAY_BACK}",
                     path.display()
                 )
             }
@@ -121,10 +122,9 @@ impl fmt::Display for StorageError {
             Self::Mismatch { what } | Self::Corrupt { what } => f.write_str(what),
             Self::Refused { by, remembered } => write!(
                 f,
-                "{by} refused this directory, because it remembers life {remembered} of this \
-                 replica: it was wiped, or is an old copy, and may have forgotten votes; restore \
-                 its newest directory; otherwise leave it off, the others go on while a majority \
-                 is up"
+                "{by} refused this directory, because it remembers more of life {remembered} of this \
+                 replica: it was wiped, is an old copy or a backup, or ran in two processes, and may \
+                 have forgotten votes; {WAY_BACK}"
             ),
             Self::Io { what, source } => write!(f, "{what}: {source}"),
             Self::Poisoned => {

@@ -363,6 +363,7 @@ impl<M: StateMachine> SimHost<M> {
             StopReason::Storage(_) => Ending::Storage,
             StopReason::Restore { .. } => Ending::Restore(reason.to_string()),
             StopReason::Apply { .. }
+            | StopReason::Diverged { .. }
             | StopReason::Undecodable { .. }
             | StopReason::Transport
             | StopReason::Panicked(_) => Ending::Failure(reason.to_string()),

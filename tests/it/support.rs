@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
+use paxos::core::snapshot::ImageHasher;
 use paxos::storage::MemoryStorage;
 use paxos::{
     Batch, Bytes, Client, ClientError, ClusterId, Config, Format, GroupId, Membership,
     MemoryNetwork, Node, NodeOptions, Rejection, ReplicaId, Slot, SnapshotError, SnapshotStream,
-    StartError, StateMachine, async_trait,
+    StartError, StateDigest, StateMachine, async_trait,
 };
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,8 @@ pub(crate) struct Kept {
     pub(crate) restored: Mutex<Vec<Slot>>,
     /// Whether it makes no snapshots.
     pub(crate) mute: AtomicBool,
+    /// Whether it goes astray: its state changes in a way that no command asked for and no reply shows.
+    pub(crate) astray: AtomicBool,
     /// It cannot be restored from snapshots above this slot, if it is not zero.
     pub(crate) readable: AtomicU64,
 }
@@ -61,6 +64,9 @@ impl StateMachine for Marks {
 
     async fn apply(&mut self, batch: Batch<Op>) -> Vec<u64> {
         self.kept.slots.lock().unwrap().push(batch.slot);
+        if self.kept.astray.load(Ordering::SeqCst) {
+            *self.counts.entry(u64::MAX).or_default() += 1;
+        }
         let mut replies = Vec::new();
         for op in batch.commands {
             match op {
@@ -82,6 +88,14 @@ impl StateMachine for Marks {
 
     async fn query(&self, name: u64) -> u64 {
         self.counts.get(&name).copied().unwrap_or(0)
+    }
+
+    fn digest(&self) -> Option<StateDigest> {
+        let pairs = self.counts.iter();
+        let bytes = pairs.flat_map(|(name, count)| [name.to_le_bytes(), count.to_le_bytes()]);
+        let mut digest = ImageHasher::new();
+        bytes.for_each(|bytes| digest.update(&bytes));
+        Some(StateDigest(digest.finish().0))
     }
 
     fn applied(&self) -> Slot {

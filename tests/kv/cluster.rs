@@ -255,7 +255,7 @@ pub(crate) fn setting(home: &Path, key: &str, nth: usize) -> String {
     lines.nth(nth).unwrap().trim_end_matches('"').to_owned()
 }
 
-/// Copies a directory.
+/// Copies a directory: its files and directories, and not the socket that a running replica has in it.
 pub(crate) fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -263,7 +263,7 @@ pub(crate) fn copy_dir(from: &Path, to: &Path) {
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
             copy_dir(&entry.path(), &target);
-        } else {
+        } else if entry.file_type().unwrap().is_file() {
             fs::copy(entry.path(), target).unwrap();
         }
     }

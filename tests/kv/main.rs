@@ -45,6 +45,7 @@ mod client;
 mod cluster;
 mod commands;
 mod faults;
+mod identity;
 mod logging;
 mod mistakes;
 mod options;

@@ -370,3 +370,6 @@ pub(crate) fn client_id(replica: ReplicaId, life: Incarnation) -> ClientId {
     let boot = u64::from(life.boot()) << 16;
     ClientId::new(replica | boot | u64::from(life.nonce() & 0xffff))
 }
+
+#[cfg(test)]
+mod tests;

@@ -335,7 +335,9 @@ impl<W: Waiter> Driver<W> {
 
     fn note_pulse(&mut self, from: ReplicaId, message: &Message, now: Time) {
         let interval = self.config.heartbeat_interval;
-        if let Some(delay) = self.pulses.heard(from, message, interval, now) {
+        if matches!(message.body, Body::Heartbeat(_))
+            && let Some(delay) = self.pulses.heard(from, interval, now)
+        {
             self.shared.meters.heartbeat_delay.record_duration(delay);
         }
     }

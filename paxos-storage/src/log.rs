@@ -478,7 +478,11 @@ impl<F: FileSystem> Ground<'_, F> {
                 what: format!("one call brings {need} bytes, a segment holds {CAPACITY_MAX}"),
             });
         }
-        let spare = spares.take(least).map_err(failed("cannot make a segment in", self.dir))?;
+        let taken = match self.joint {
+            Joint::Takeover => spares.take_first(least),
+            Joint::First | Joint::Roll => spares.take(least),
+        };
+        let spare = taken.map_err(failed("cannot make a segment in", self.dir))?;
         let mut file = self.fs.open(&spare).map_err(failed("cannot open", &spare))?;
         let capacity = file.size().map_err(failed("cannot measure", &spare))?;
         assert!(capacity >= least, "a spare has the size it was made with");

@@ -106,6 +106,17 @@ pub(crate) fn look<F: FileSystem>(fs: &F, dir: &Path, meta: &Meta) -> Result<Fou
     Ok(Found { groups, segments, runs, tail, sequences })
 }
 
+/// Gives back what a segment has room for beyond the records that were read of it.
+fn cut<F: FileSystem>(fs: &F, dir: &Path, tail: &Tail) -> Result<(), StorageError> {
+    let path = dir.join(segment_name(tail.sequence));
+    let mut file = fs.open(&path).map_err(failed("cannot open", &path))?;
+    let size = file.size().map_err(failed("cannot measure", &path))?;
+    if size > tail.end {
+        file.set_size(tail.end).map_err(failed("cannot cut", &path))?;
+    }
+    Ok(())
+}
+
 /// Begins a life, which is durable in META already, on what was found.
 pub(crate) fn begin<F: FileSystem>(
     fs: &F,
@@ -124,6 +135,10 @@ pub(crate) fn begin<F: FileSystem>(
         fs.remove(&path).map_err(failed("cannot remove", &path))?;
     }
     let spares = open_spares(fs, dir, options)?;
+    if spares.is_empty() {
+        // A full disk has room for the first segment of this life where the last one ends.
+        cut(fs, dir, &tail)?;
+    }
     let from = Beginning {
         fs: fs.clone(),
         dir: dir.to_owned(),
@@ -205,7 +220,9 @@ struct Tail {
     sequence: u64,
     /// The last record that is known to be durable.
     durable: End,
-    /// The records after it.
+    /// Where all that was read ends.
+    end: u64,
+    /// The records after what is known to be durable.
     moved: Vec<Moved>,
     torn: Option<Torn>,
 }
@@ -480,7 +497,8 @@ impl<F: FileSystem> Reading<'_, F> {
             .filter(|(_, record)| is_moved(record))
             .map(|(_, record)| Moved { head: record.head, payload: record.payload.to_vec() })
             .collect();
-        Ok(Tail { first, sequence: head.sequence, durable, moved, torn })
+        let end = scan.end.offset;
+        Ok(Tail { first, sequence: head.sequence, durable, end, moved, torn })
     }
 }
 

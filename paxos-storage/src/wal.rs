@@ -315,6 +315,8 @@ impl<F: FileSystem> Wal<F> {
         self.meta.last = Some(life);
         self.meta.newest = found.newest();
         self.meta.write(&self.fs, &self.dir).map_err(failed("cannot write META in", &self.dir))?;
+        // Before a segment takes what room there is.
+        self.keep_room()?;
         let life = (start, life);
         let (log, mut recovered) =
             replay::begin(&self.fs, &log_dir, &self.meta, life, found, &self.options)?;
@@ -343,10 +345,16 @@ impl<F: FileSystem> Wal<F> {
         let meta = Meta { newest, ..self.meta.clone() };
         match meta.write(&self.fs, &self.dir) {
             Ok(()) => self.meta = meta,
-            Err(error) if is_full(&error) => {}
+            Err(error) if is_full(&error) => return Ok(()),
             Err(error) => return Err(failed("cannot write META in", &self.dir)(error)),
         }
-        Ok(())
+        self.keep_room()
+    }
+
+    /// The next life has room for its META, whatever fills the disk meanwhile.
+    fn keep_room(&self) -> Result<(), StorageError> {
+        let kept = self.meta.keep_room(&self.fs, &self.dir);
+        kept.map_err(failed("cannot keep room for META in", &self.dir))
     }
 
     fn running(&mut self) -> Result<&mut Log<F>, StorageError> {

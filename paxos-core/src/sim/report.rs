@@ -69,6 +69,8 @@ pub struct Totals {
     pub trims: u64,
     /// Snapshots that became durable.
     pub snapshots: u64,
+    /// Starts from an older snapshot than the newest one that had become durable.
+    pub older_snapshots: u64,
     /// Snapshots that took the place of a part of a log.
     pub installs: u64,
     /// Changes of the membership that leaders proposed on request, and replicas that stopped as
@@ -149,6 +151,7 @@ impl Totals {
         self.quorum_reads_lost += other.quorum_reads_lost;
         self.trims += other.trims;
         self.snapshots += other.snapshots;
+        self.older_snapshots += other.older_snapshots;
         self.installs += other.installs;
         self.changes += other.changes;
         self.removals += other.removals;

@@ -60,6 +60,12 @@ impl Check {
         replica.snapshot = replica.snapshot.max(meta.slot);
     }
 
+    /// Whether a replica that starts goes on from an older snapshot than the newest that it had.
+    pub fn lacks_a_snapshot(&self, id: ReplicaId, recovered: &Recovered) -> bool {
+        let found = newest_of(recovered);
+        Slot::ZERO < found && found < self.replicas[usize::from(id.number()) - 1].snapshot
+    }
+
     /// A replica that starts has the snapshots that it had, and all that it trimmed.
     pub(super) fn check_snapshot(&mut self, by: ReplicaId, recovered: &Recovered, applied: Slot) {
         let (found, kept) = (newest_of(recovered), self.replica(by).snapshot);

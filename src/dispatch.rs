@@ -23,6 +23,7 @@ use crate::divergence::Mark;
 use crate::driver::{Driver, Round};
 use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::frame::{self, HostFrame, Refusal};
+use crate::machine::StateDigest;
 use crate::reads::Asker;
 use crate::submit::{Forwarded, Parcel};
 use crate::waiters::{Numbers, Waiter};
@@ -229,7 +230,8 @@ impl<W: Waiter> Driver<W> {
                 }
             }
             Some(HostFrame::Mark { slot, digest, asks, .. }) => {
-                self.on_peer_mark(from, Mark { slot, digest }, asks);
+                let mark = Mark { slot, digest: StateDigest(digest) };
+                self.on_peer_mark(from, mark, asks);
             }
             Some(HostFrame::AskPoint { origin, sequence }) => {
                 self.on_ask_point(Asker { peer: from, origin, sequence }, now);

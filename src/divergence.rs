@@ -168,7 +168,7 @@ impl<W: Waiter> Driver<W> {
     }
 
     fn tell_mark(&mut self, to: ReplicaId, mark: Mark, asks: bool) {
-        let Mark { slot, digest } = mark;
+        let Mark { slot, digest: StateDigest(digest) } = mark;
         let frame = HostFrame::Mark { origin: self.life, slot, digest, asks };
         // What is lost is not compared; the next slot will be.
         let _ = self.send_frame(to, Lane::Control, &frame);

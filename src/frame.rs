@@ -10,8 +10,6 @@ use paxos_core::codec;
 use paxos_core::ids::{GroupId, Incarnation, ReplicaId, Slot};
 use paxos_core::value::{Batch, Value};
 
-use crate::machine::StateDigest;
-
 /// The version of these frames.
 const VERSION: u8 = 2;
 /// Commands longer than this travel as a chunk of their own.
@@ -85,8 +83,8 @@ pub(crate) enum HostFrame {
         origin: Incarnation,
         /// Which slot. Stands where others have the sequence.
         slot: Slot,
-        /// The digest of its state.
-        digest: StateDigest,
+        /// The bits of its state's digest.
+        digest: u128,
         /// Whether the sender has not heard the receiver's digest of that slot.
         asks: bool,
     },
@@ -146,7 +144,7 @@ pub(crate) fn encode(group: GroupId, frame: &HostFrame) -> Vec<Bytes> {
         HostFrame::AskPoint { .. } | HostFrame::NoPoint { .. } => {}
         HostFrame::Point { slot, .. } => head.put_u64_le(slot.number()),
         HostFrame::Mark { digest, asks, .. } => {
-            head.put_u128_le(digest.0);
+            head.put_u128_le(*digest);
             head.put_u8(u8::from(*asks));
         }
         HostFrame::Refused { reason, .. } => head.put_u8(match reason {
@@ -198,7 +196,7 @@ pub(crate) fn decode(group: GroupId, mut bytes: Bytes) -> Option<HostFrame> {
         5 => HostFrame::Point { origin, sequence, slot: Slot::new(u64_le(rest)?) },
         6 => HostFrame::NoPoint { origin, sequence },
         7 => {
-            let digest = StateDigest(u128::from_le_bytes(take(rest)?));
+            let digest = u128::from_le_bytes(take(rest)?);
             let asks = match take::<1>(rest)? {
                 [0] => false,
                 [1] => true,
@@ -254,8 +252,8 @@ mod tests {
         frames.push(HostFrame::Point { origin, sequence: 3, slot: Slot::new(8) });
         frames.push(HostFrame::NoPoint { origin, sequence: 3 });
         for asks in [false, true] {
-            let digest = StateDigest(1 << 99);
-            frames.push(HostFrame::Mark { origin, slot: Slot::new(1024), digest, asks });
+            let slot = Slot::new(1024);
+            frames.push(HostFrame::Mark { origin, slot, digest: 1 << 99, asks });
         }
         for reason in [Refusal::NotLeader, Refusal::Busy, Refusal::TooLarge, Refusal::StorageFull] {
             frames.push(HostFrame::Refused { origin, sequence: 1, reason });

@@ -16,6 +16,7 @@ use paxos_core::quorum::QuorumRule;
 use paxos_core::replica::Replica;
 use paxos_core::session::{Bounds, SessionTable};
 use paxos_core::trace::Event;
+use paxos_core::value::Level;
 use tokio::sync::mpsc;
 
 use crate::applied::Pages;
@@ -31,9 +32,11 @@ use crate::journal::{Disk, Done, Found, Journal};
 use crate::machine::{SnapshotError, StateMachine};
 use crate::metrics::Meters;
 use crate::node::{Node, Place as Home, supervise};
+use crate::once::Kept;
 use crate::options::NodeOptions;
 use crate::quorum_reads::QuorumReads;
 use crate::reads::Reads;
+use crate::releases::Releases;
 use crate::session::OwnSession;
 use crate::shared::{Published, Shared};
 use crate::snapshot::image::{self, Place};
@@ -130,7 +133,7 @@ impl<M: StateMachine> Builder<M> {
         }
         let mut ends: Vec<_> = end.into_iter().map(|end| ("journal", end)).collect();
         let bounds = Bounds::default();
-        let Revived { table, mut shelf, store } =
+        let Revived { kept, mut shelf, store } =
             revive(snapshots, &recovered, &mut machine, bounds, Place::Aside).await?;
         if let Some(store) = store {
             let group = recovered.format.group;
@@ -144,17 +147,8 @@ impl<M: StateMachine> Builder<M> {
                  the log is never trimmed"
             );
         }
-        let ground = Ground {
-            clock,
-            transport,
-            journal,
-            shelf,
-            table,
-            meters,
-            done_sender,
-            done,
-            recovered,
-        };
+        let ground =
+            Ground { clock, transport, journal, shelf, kept, meters, done_sender, done, recovered };
         let Parts { node, driver, applier, shared } =
             assemble(ground, machine, self.codec, self.config, self.options)?;
         let applier = tokio::spawn(applier.run());
@@ -170,7 +164,7 @@ pub(crate) struct Ground {
     pub(crate) journal: Journal,
     pub(crate) shelf: snapshot::Start,
     /// Of the newest snapshot, or empty.
-    pub(crate) table: SessionTable,
+    pub(crate) kept: Kept,
     pub(crate) meters: Arc<Meters>,
     /// What the journal says it did.
     pub(crate) done_sender: mpsc::UnboundedSender<Done>,
@@ -180,7 +174,7 @@ pub(crate) struct Ground {
 
 /// What a node goes on from.
 pub(crate) struct Revived {
-    pub(crate) table: SessionTable,
+    pub(crate) kept: Kept,
     pub(crate) shelf: snapshot::Start,
     /// Where snapshots are kept, if state machine and storage know them.
     pub(crate) store: Option<Box<dyn SnapshotStore>>,
@@ -195,7 +189,7 @@ pub(crate) async fn revive<M: StateMachine>(
     place: Place,
 ) -> Result<Revived, StartError> {
     let mut revived = Revived {
-        table: SessionTable::new(bounds),
+        kept: Kept { table: SessionTable::new(bounds), level: Level::default() },
         shelf: snapshot::Start { trimmed: recovered.trimmed, ..snapshot::Start::default() },
         store: None,
     };
@@ -210,8 +204,8 @@ pub(crate) async fn revive<M: StateMachine>(
         let gone = || StartError::Restore { slot, why: SnapshotError::Io(gone()) };
         let image = Image(image::stream(reader.ok_or_else(gone)?, meta, place));
         let included = machine.applied();
-        let table = recall(machine, included, meta, image, bounds).await;
-        revived.table = table.map_err(|why| StartError::Restore { slot, why })?;
+        let kept = recall(machine, included, meta, image, bounds).await;
+        revived.kept = kept.map_err(|why| StartError::Restore { slot, why })?;
         tracing::info!(replica = %recovered.format.replica, %slot, "goes on from a snapshot");
     }
     let image = machine.snapshot().await;
@@ -236,7 +230,7 @@ pub(crate) fn assemble<M: StateMachine>(
     config: Config,
     options: NodeOptions,
 ) -> Result<Parts<M>, StartError> {
-    let Ground { clock, mut transport, journal, mut shelf, table, meters, .. } = ground;
+    let Ground { clock, mut transport, journal, mut shelf, kept, meters, .. } = ground;
     let Ground { done_sender, done, recovered, .. } = ground;
     let (format, life, now) = (recovered.format.clone(), recovered.incarnation, clock.now());
     // The table of sessions is made of the newest snapshot and the log after it.
@@ -247,12 +241,14 @@ pub(crate) fn assemble<M: StateMachine>(
     let started = Event::Started { incarnation: life, applied: reached };
     options.trace.iter().for_each(|sink| sink.event(now, format.replica, &started));
     let published = Published::first(&replica, transport.counters());
-    let shared = Arc::new(Shared::new(&options, &config, Arc::clone(&clock), meters, published));
+    let known = Level::known(machine.level());
+    let shared = Shared::new(&options, &config, Arc::clone(&clock), meters, published, known);
+    let shared = Arc::new(shared);
     let client = client_id(format.replica, life);
     let (requests_sender, requests) = mpsc::unbounded_channel();
     let (apply, items) = mpsc::unbounded_channel();
     let (words, told) = (Arc::clone(&codec), Arc::clone(&shared));
-    let applier = Applier::new(machine, table, words, client, items, done_sender, told);
+    let applier = Applier::new(machine, kept, words, client, items, done_sender, told);
     transport.start(life);
     let patience = config.election_timeout;
     shelf.frame_bytes_max = transport.frame_bytes_max();
@@ -286,6 +282,7 @@ pub(crate) fn assemble<M: StateMachine>(
         pages: Pages::default(),
         snapshots,
         comparison: Comparison::default(),
+        releases: Releases::default(),
         disk: Disk::default(),
         room: Room::Ample,
         stop: None,

@@ -229,6 +229,9 @@ impl<W: Waiter> Driver<W> {
                     self.tell_slot(carried.numbers, slot, ballot);
                 }
             }
+            Some(HostFrame::Announce { origin, features, known, asks }) => {
+                self.on_announced(from, origin, (features, known), asks);
+            }
             Some(HostFrame::Mark { slot, digest, asks, .. }) => {
                 let mark = Mark { slot, digest: StateDigest(digest) };
                 self.on_peer_mark(from, mark, asks);

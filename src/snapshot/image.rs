@@ -14,13 +14,14 @@ use paxos_core::ids::{LogClock, Slot};
 use paxos_core::port::SnapshotReader;
 use paxos_core::session::{Bounds, SessionTable};
 use paxos_core::snapshot::{ImageHasher, SnapshotMeta};
+use paxos_core::value::Level;
 
 use crate::machine::{SnapshotError, SnapshotStream};
 
 const MAGIC: [u8; 8] = *b"PAXIMAGE";
 /// The version of the layout.
 const VERSION: u16 = 1;
-/// Magic, version, zeros, slot, clock, and the length of the table.
+/// Magic, version, level, slot, clock, and the length of the table.
 const HEAD_LEN: usize = 40;
 /// How much is read at once.
 const PIECE_BYTES: usize = 256 << 10;
@@ -30,21 +31,24 @@ const PIECE_BYTES: usize = 256 << 10;
 pub(crate) struct Head {
     pub(crate) slot: Slot,
     pub(crate) clock: LogClock,
+    /// What must be known to read the log up to here.
+    pub(crate) level: Level,
     /// The table of sessions, without replies.
     pub(crate) table: Bytes,
 }
 
 impl Head {
-    /// Of the state after this slot, with this table.
-    pub(crate) fn of(slot: Slot, table: &SessionTable) -> Self {
-        Self { slot, clock: table.clock(), table: table.encode_without_replies() }
+    /// Of the state after this slot, with this table, at this level.
+    pub(crate) fn of(slot: Slot, table: &SessionTable, level: Level) -> Self {
+        Self { slot, clock: table.clock(), level, table: table.encode_without_replies() }
     }
 
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(HEAD_LEN + self.table.len());
         out.put_slice(&MAGIC);
         out.put_u16_le(VERSION);
-        out.put_bytes(0, 6);
+        out.put_u16_le(self.level.library);
+        out.put_u32_le(self.level.machine);
         out.put_u64_le(self.slot.number());
         out.put_u64_le(self.clock.millis());
         out.put_u64_le(self.table.len() as u64);
@@ -80,7 +84,7 @@ pub(crate) async fn open(
     if version != VERSION {
         return Err(wrong(format!("image of version {version}, this release reads {VERSION}")));
     }
-    fixed.advance(6);
+    let level = Level { library: fixed.get_u16_le(), machine: fixed.get_u32_le() };
     let slot = Slot::new(fixed.get_u64_le());
     let clock = LogClock::from_millis(fixed.get_u64_le());
     let len = fixed.get_u64_le();
@@ -90,7 +94,7 @@ pub(crate) async fn open(
     fill(&mut held, &mut image, len as usize).await?;
     let table = held.split_to(len as usize).freeze();
     let first = stream::iter((!held.is_empty()).then(|| Ok(held.freeze())));
-    Ok((Head { slot, clock, table }, first.chain(image).boxed()))
+    Ok((Head { slot, clock, level, table }, first.chain(image).boxed()))
 }
 
 /// Reads until so many bytes are held.
@@ -203,7 +207,7 @@ mod tests {
 
     fn head() -> Head {
         let table = SessionTable::new(Bounds::default());
-        Head::of(Slot::new(9), &table)
+        Head::of(Slot::new(9), &table, Level { library: 1, machine: 7 })
     }
 
     fn meta_of(image: &[u8]) -> SnapshotMeta {
@@ -241,9 +245,12 @@ mod tests {
         let mut table = SessionTable::new(Bounds::default());
         table.open(session, SessionTtl::from_millis(1000));
         table.decide(session, request, request);
-        let before = Head::of(Slot::new(9), &table).encode();
+        let before = Head::of(Slot::new(9), &table, Level { library: 1, machine: 7 }).encode();
         table.keep(session, request, b"a reply");
-        assert_eq!(Head::of(Slot::new(9), &table).encode(), before);
+        assert_eq!(
+            Head::of(Slot::new(9), &table, Level { library: 1, machine: 7 }).encode(),
+            before
+        );
     }
 
     #[test]

@@ -66,7 +66,7 @@ fn host_frame() -> Seeds {
 
 fn quic_wire() -> Seeds {
     let hello = Hello {
-        version: wire::VERSION,
+        versions: wire::SPOKEN,
         replica: ReplicaId::new(2),
         frame_max: 1 << 20,
         features: 5,

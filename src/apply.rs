@@ -23,7 +23,6 @@ use paxos_core::snapshot::SnapshotMeta;
 use paxos_core::value::{Level, Value};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::client::Applied;
 use crate::clock::{Alarm, Clock};
 use crate::codec::CommandCodec;
 use crate::divergence::Mark;
@@ -31,6 +30,7 @@ use crate::error::{ClientError, Rejection, StopReason, Uncertainty, panic_words}
 use crate::journal::Done;
 use crate::machine::{Batch, SnapshotError, StateMachine};
 use crate::once::{Fate, Kept, Once, Unfit};
+use crate::request::Applied;
 use crate::session::opens;
 use crate::shared::Shared;
 use crate::snapshot::duty::Given;
@@ -355,7 +355,11 @@ impl<M: StateMachine> Applier<M> {
         })?;
         let level = self.once.level();
         if level != before {
-            self.machine.raised(level.machine);
+            let mut machine = AssertUnwindSafe(&mut self.machine);
+            catch_unwind(move || machine.raised(level.machine)).map_err(|panic| {
+                let what = format!("as the log was raised: {}", panic_words(panic.as_ref()));
+                StopReason::Apply { slot, what }
+            })?;
             self.side.shared.set_level(level);
             tracing::info!(%slot, %level, "the log was raised");
         }

@@ -23,7 +23,6 @@ use crate::divergence::Mark;
 use crate::driver::{Driver, Round};
 use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::frame::{self, HostFrame, Refusal};
-use crate::machine::StateDigest;
 use crate::reads::Asker;
 use crate::submit::{Forwarded, Parcel};
 use crate::waiters::{Numbers, Waiter};
@@ -233,8 +232,7 @@ impl<W: Waiter> Driver<W> {
                 self.on_announced(from, origin, (features, known), asks);
             }
             Some(HostFrame::Mark { slot, digest, asks, .. }) => {
-                let mark = Mark { slot, digest: StateDigest(digest) };
-                self.on_peer_mark(from, mark, asks);
+                self.on_peer_mark(from, Mark { slot, digest }, asks);
             }
             Some(HostFrame::AskPoint { origin, sequence }) => {
                 self.on_ask_point(Asker { peer: from, origin, sequence }, now);

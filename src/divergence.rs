@@ -6,7 +6,6 @@
 //! frame is answered by one frame at most, and an answer by none.
 //! Source: protocol.md, Equal states; the state checks of Zookeeper's and etcd's "data inconsistency" histories.
 
-use core::fmt;
 use std::collections::{BTreeMap, VecDeque};
 
 use paxos_core::ids::{ReplicaId, Slot};
@@ -171,7 +170,7 @@ impl<W: Waiter> Driver<W> {
     }
 
     fn tell_mark(&mut self, to: ReplicaId, mark: Mark, asks: bool) {
-        let Mark { slot, digest: StateDigest(digest) } = mark;
+        let Mark { slot, digest } = mark;
         let frame = HostFrame::Mark { origin: self.life, slot, digest, asks };
         // What is lost is not compared; the next slot will be.
         let _ = self.send_frame(to, Lane::Control, &frame);
@@ -210,23 +209,6 @@ impl<W: Waiter> Driver<W> {
                 self.stop.get_or_insert(StopReason::Diverged { slot, own, others, holders });
             }
         }
-    }
-}
-
-/// Shown as a list: "1, 2 and 3".
-pub(crate) struct Listed<'a>(pub(crate) &'a [ReplicaId]);
-
-impl fmt::Display for Listed<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, id) in self.0.iter().enumerate() {
-            match place {
-                0 => {}
-                last if last + 1 == self.0.len() => f.write_str(" and ")?,
-                _ => f.write_str(", ")?,
-            }
-            id.fmt(f)?;
-        }
-        Ok(())
     }
 }
 

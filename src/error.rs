@@ -13,8 +13,7 @@ use paxos_core::output::{Halt, RecoverError};
 use paxos_core::port::StorageError;
 use paxos_core::value::Level;
 
-use crate::divergence::Listed;
-use crate::machine::{StateDigest, write_newer};
+use crate::machine::{SnapshotError, StateDigest};
 
 /// How a command or query ended without a reply.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -272,7 +271,7 @@ pub enum StartError {
         /// The snapshot's slot.
         slot: Slot,
         /// Why not.
-        why: crate::machine::SnapshotError,
+        why: SnapshotError,
     },
     /// What the storage holds does not fit the config or the state machine.
     Recover(RecoverError),
@@ -403,8 +402,8 @@ impl fmt::Display for StopReason {
                 Listed(holders)
             ),
             Self::Level { slot, needed, known } => {
-                write!(f, "in {slot} ")?;
-                write_newer(f, *needed, *known)
+                let why = SnapshotError::Level { needed: *needed, known: *known };
+                write!(f, "in {slot} {why}")
             }
             Self::Undecodable { slot, what } => write!(
                 f,
@@ -424,5 +423,22 @@ pub(crate) fn panic_words(payload: &(dyn core::any::Any + Send)) -> String {
         words.clone()
     } else {
         "a panic without words".to_owned()
+    }
+}
+
+/// Shown as a list: "1, 2 and 3".
+struct Listed<'a>(&'a [ReplicaId]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, id) in self.0.iter().enumerate() {
+            match place {
+                0 => {}
+                last if last + 1 == self.0.len() => f.write_str(" and ")?,
+                _ => f.write_str(", ")?,
+            }
+            id.fmt(f)?;
+        }
+        Ok(())
     }
 }

@@ -10,6 +10,8 @@ use paxos_core::codec;
 use paxos_core::ids::{GroupId, Incarnation, ReplicaId, Slot};
 use paxos_core::value::{Batch, Level, Value};
 
+use crate::machine::StateDigest;
+
 /// The version of these frames.
 const VERSION: u8 = 2;
 /// Commands longer than this travel as a chunk of their own.
@@ -83,8 +85,8 @@ pub(crate) enum HostFrame {
         origin: Incarnation,
         /// Which slot. Stands where others have the sequence.
         slot: Slot,
-        /// The bits of its state's digest.
-        digest: u128,
+        /// The digest of its state.
+        digest: StateDigest,
         /// Whether the sender has not heard the receiver's digest of that slot.
         asks: bool,
     },
@@ -162,7 +164,7 @@ pub(crate) fn encode(group: GroupId, frame: &HostFrame) -> Vec<Bytes> {
             head.put_u8(u8::from(*asks));
         }
         HostFrame::Mark { digest, asks, .. } => {
-            head.put_u128_le(*digest);
+            head.put_u128_le(digest.0);
             head.put_u8(u8::from(*asks));
         }
         HostFrame::Refused { reason, .. } => head.put_u8(match reason {
@@ -214,7 +216,7 @@ pub(crate) fn decode(group: GroupId, mut bytes: Bytes) -> Option<HostFrame> {
         5 => HostFrame::Point { origin, sequence, slot: Slot::new(u64_le(rest)?) },
         6 => HostFrame::NoPoint { origin, sequence },
         7 => {
-            let digest = u128::from_le_bytes(take(rest)?);
+            let digest = StateDigest(u128::from_le_bytes(take(rest)?));
             HostFrame::Mark { origin, slot: Slot::new(sequence), digest, asks: flag(rest)? }
         }
         8 => {
@@ -279,7 +281,8 @@ mod tests {
         frames.push(HostFrame::NoPoint { origin, sequence: 3 });
         for asks in [false, true] {
             let slot = Slot::new(1024);
-            frames.push(HostFrame::Mark { origin, slot, digest: 1 << 99, asks });
+            let digest = StateDigest(1 << 99);
+            frames.push(HostFrame::Mark { origin, slot, digest, asks });
             let known = Level { library: 3, machine: 1 << 20 };
             frames.push(HostFrame::Announce { origin, features: 1 << 40 | 1, known, asks });
         }

@@ -155,6 +155,7 @@ mod reading;
 mod reads;
 mod releases;
 mod remote;
+mod request;
 mod router;
 mod session;
 mod shared;
@@ -193,7 +194,7 @@ pub use paxos_core::value::Level;
 
 pub use crate::applied::{AppliedSlot, AppliedStream, StreamEnd};
 pub use crate::builder::Builder;
-pub use crate::client::{Applied, Client, Consistency, Delivery, SessionRequest};
+pub use crate::client::Client;
 pub use crate::codec::{CodecError, CommandCodec, Postcard};
 pub use crate::divergence::{ComparisonStatus, Difference};
 pub use crate::error::{
@@ -207,6 +208,7 @@ pub use crate::options::NodeOptions;
 pub use crate::releases::RaiseError;
 pub use crate::remote::client::{ConnectError, RemoteClient, RemoteOptions};
 pub use crate::remote::serve::{ServeOptions, Serving, ServingStatus};
+pub use crate::request::{Applied, Consistency, Delivery, SessionRequest};
 pub use crate::shared::{Leadership, NodeEventState, NodeStatus};
 pub use crate::snapshot::{Receiving, Sending, SnapshotInfo, SnapshotStatus};
 pub use crate::trace::{TraceFile, TraceSink};

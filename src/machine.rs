@@ -163,7 +163,11 @@ impl fmt::Display for SnapshotError {
         match self {
             Self::NotSupported => f.write_str("the state machine does not make snapshots"),
             Self::Io(error) => error.fmt(f),
-            Self::Level { needed, known } => write_newer(f, *needed, *known),
+            Self::Level { needed, known } => write!(
+                f,
+                "the log was raised to level {needed}, and this release knows {known}: start the \
+                 release that ran before, or a newer one; there is no way back"
+            ),
         }
     }
 }
@@ -175,13 +179,4 @@ impl std::error::Error for SnapshotError {
             Self::Io(error) => Some(error),
         }
     }
-}
-
-/// What an operator is told whose release is too old.
-pub(crate) fn write_newer(f: &mut fmt::Formatter<'_>, needed: Level, known: Level) -> fmt::Result {
-    write!(
-        f,
-        "the log was raised to level {needed}, and this release knows {known}: start the release that \
-         ran before, or a newer one; there is no way back"
-    )
 }

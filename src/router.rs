@@ -37,6 +37,7 @@ fn place(body: &Body, group: GroupId, large: bool) -> (Lane, Option<CoalesceKey>
         | Body::Confirm(_)
         | Body::Confirmed(_)
         | Body::Transfer(_)
+        | Body::Removed(_)
         | Body::Survey(_)
         | Body::Surveyed(_) => (Lane::Control, None),
         Body::Fetched(_) if large => (Lane::Bulk, None),

@@ -80,13 +80,11 @@ impl Map {
         match find(table, key) {
             Ok(at) => {
                 let entry = &mut table[at];
-                match Arc::get_mut(entry) {
-                    Some((_, held)) => Some(std::mem::replace(held, value)),
-                    None => {
-                        let changed = Arc::new((entry.0.clone(), value));
-                        Some(std::mem::replace(entry, changed).1.clone())
-                    }
+                if let Some((_, held)) = Arc::get_mut(entry) {
+                    return Some(std::mem::replace(held, value));
                 }
+                let changed = Arc::new((entry.0.clone(), value));
+                Some(std::mem::replace(entry, changed).1.clone())
             }
             Err(at) => {
                 table.insert(at, Arc::new((key.clone(), value)));

@@ -62,6 +62,7 @@ pub(crate) fn check(added: &Added<'_>) -> Result<(), String> {
             | Body::Confirm(_)
             | Body::Confirmed(_)
             | Body::Transfer(_)
+            | Body::Removed(_)
             | Body::Survey(_)
             | Body::Surveyed(_) => {}
         }

@@ -94,7 +94,7 @@ impl Disk {
             Write::Peer { peer, incarnation } => {
                 self.peers.insert(*peer, *incarnation);
             }
-            Write::Trimmed(_) | Write::Refused { .. } => {
+            Write::Governs { .. } | Write::Trimmed(_) | Write::Refused { .. } => {
                 return Err(format!("a write that has no place in these worlds: {write:?}"));
             }
         }
@@ -128,6 +128,7 @@ impl Disk {
             | Body::Confirm(_)
             | Body::Confirmed(_)
             | Body::Transfer(_)
+            | Body::Removed(_)
             | Body::Survey(_)
             | Body::Surveyed(_) => Ok(()),
         }
@@ -217,6 +218,7 @@ impl Disk {
             chosen: chosen.map(|(slot, value)| (*slot, value.clone())).collect(),
             clock: LogClock::default(),
             peers: self.peers.iter().map(|(peer, life)| (*peer, *life)).collect(),
+            governs: Vec::new(),
             snapshot: None,
         }
     }

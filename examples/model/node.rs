@@ -162,6 +162,7 @@ impl Node {
                 Write::Promised(ballot) | Write::Accepted { ballot, .. } => ballot.leader() != own,
                 Write::Chosen { .. }
                 | Write::Committed(_)
+                | Write::Governs { .. }
                 | Write::Trimmed(_)
                 | Write::Refused { .. }
                 | Write::Peer { .. } => true,
@@ -277,6 +278,7 @@ impl Node {
                 connectivity: Connectivity::Partial,
                 committed: Slot::ZERO,
                 durable: Slot::ZERO,
+                held: Slot::ZERO,
                 released: 0,
                 priority: Priority::default(),
             };
@@ -367,6 +369,7 @@ impl Node {
             | Body::Confirm(_)
             | Body::Confirmed(_)
             | Body::Transfer(_)
+            | Body::Removed(_)
             | Body::Survey(_)
             | Body::Surveyed(_) => {}
         }

@@ -78,6 +78,7 @@ fn observe_sent(before: &Node, input: &Input<Message>, out: &Outcome, marks: &mu
             | Body::Confirm(_)
             | Body::Confirmed(_)
             | Body::Transfer(_)
+            | Body::Removed(_)
             | Body::Survey(_)
             | Body::Surveyed(_) => {}
         }
@@ -131,6 +132,7 @@ fn observe_message(before: &Node, after: &Node, body: &Body, out: &Outcome, mark
         | Body::Confirm(_)
         | Body::Confirmed(_)
         | Body::Transfer(_)
+        | Body::Removed(_)
         | Body::Survey(_)
         | Body::Surveyed(_) => {}
     }

@@ -63,6 +63,13 @@ impl Catchup {
         self.reported.get(&peer).copied().unwrap_or_default()
     }
 
+    /// Only these are peers from here on.
+    pub(crate) fn set_peers(&mut self, peers: &[ReplicaId]) {
+        self.reported.retain(|peer, _| peers.contains(peer));
+        self.trimmed.retain(|peer, _| peers.contains(peer));
+        self.asked.take_if(|asked| !peers.contains(asked));
+    }
+
     /// A peer says up to where its log is gone.
     pub(crate) fn note_trimmed(&mut self, peer: ReplicaId, trimmed: Slot) {
         // One that has its whole log is nothing to remember.

@@ -23,8 +23,8 @@ use crate::ids::{
 };
 use crate::message::{
     Accept, Accepted, Body, Commit, Confirm, Confirmed, Connectivity, Echo, Fetch, Fetched,
-    Heartbeat, Message, Origin, Prepare, Promise, PromiseEntry, Refused, Reject, SlotState, Survey,
-    Surveyed, Transfer,
+    Heartbeat, Message, Origin, Prepare, Promise, PromiseEntry, Refused, Reject, Removed,
+    SlotState, Survey, Surveyed, Transfer,
 };
 use crate::value::{Batch, Command, CommandKind, Level, Value};
 use membership::put_membership;
@@ -216,13 +216,19 @@ fn put_body(writer: &mut Writer, body: &Body) {
             head.put_u64_le(message.released);
         }
         Body::Survey(message) => head.put_u64_le(message.round),
-        Body::Surveyed(message) => {
-            head.put_u64_le(message.asker.bits());
-            head.put_u64_le(message.round);
-            head.put_u64_le(message.committed.number());
-            head.put_u64_le(message.highest.number());
+        Body::Surveyed(message) => put_surveyed(head, message),
+        Body::Removed(message) => {
+            head.put_u32_le(message.epoch.number());
+            head.put_u64_le(message.from.number());
         }
     }
+}
+
+fn put_surveyed(head: &mut BytesMut, message: &Surveyed) {
+    head.put_u64_le(message.asker.bits());
+    head.put_u64_le(message.round);
+    head.put_u64_le(message.committed.number());
+    head.put_u64_le(message.highest.number());
 }
 
 fn put_heartbeat(head: &mut BytesMut, message: &Heartbeat) {
@@ -235,6 +241,7 @@ fn put_heartbeat(head: &mut BytesMut, message: &Heartbeat) {
     });
     head.put_u64_le(message.committed.number());
     head.put_u64_le(message.durable.number());
+    head.put_u64_le(message.held.number());
     head.put_u64_le(message.released);
     head.put_u8(message.priority.number());
     head.put_u32_le(len_u32(message.echoes.len()));
@@ -281,6 +288,7 @@ const fn body_kind(body: &Body) -> u8 {
         Body::Transfer(_) => 13,
         Body::Survey(_) => 14,
         Body::Surveyed(_) => 15,
+        Body::Removed(_) => 16,
     }
 }
 
@@ -551,6 +559,7 @@ fn decode_body(kind: u8, reader: &mut Reader) -> Result<Body, DecodeError> {
             }
             Surveyed { asker, round, committed, highest }.into()
         }
+        16 => Removed { epoch: Epoch::new(reader.u32()?), from: reader.slot()? }.into(),
         kind => return Err(DecodeError::Kind(kind)),
     })
 }
@@ -585,6 +594,7 @@ fn decode_heartbeat(reader: &mut Reader) -> Result<Heartbeat, DecodeError> {
     };
     let committed = reader.slot()?;
     let durable = reader.slot()?;
+    let held = reader.slot()?;
     let released = reader.u64()?;
     let priority = Priority::new(reader.u8()?);
     let count = reader.count(18)?;
@@ -605,6 +615,7 @@ fn decode_heartbeat(reader: &mut Reader) -> Result<Heartbeat, DecodeError> {
         connectivity,
         committed,
         durable,
+        held,
         released,
         priority,
     })

@@ -103,8 +103,8 @@ pub const PAGE_BYTES_LIMIT: usize = 7 << 20;
 
 /// A message without its values, or the head of a forwarded batch, with room to spare.
 const MESSAGE_AROUND: usize = 128;
-/// A heartbeat that echoes 94 peers.
-const HEARTBEAT_BYTES_MAX: usize = 2048;
+/// A heartbeat that echoes the members of two memberships, 189 peers.
+const HEARTBEAT_BYTES_MAX: usize = 4096;
 
 /// Which tunable is out of its bounds, and what they are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

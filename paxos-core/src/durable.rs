@@ -30,8 +30,11 @@
 //!
 //! Source: protocol.md §6; design of etcd's asynchronous storage writes, with the order in types.
 
+use std::sync::Arc;
+
 use crate::ballot::Ballot;
 use crate::ids::{Incarnation, ReplicaId, Slot};
+use crate::membership::Membership;
 use crate::message::Origin;
 use crate::value::Value;
 
@@ -60,6 +63,14 @@ pub enum Write {
     },
     /// Every slot up to this one is chosen, and the log holds the chosen values. Never waited for.
     Committed(Slot),
+    /// From this slot on another membership governs, until a later one does. Written before any
+    /// [`Write::Committed`] that covers the slot in which it was chosen.
+    Governs {
+        /// The slot.
+        from: Slot,
+        /// The membership.
+        membership: Arc<Membership>,
+    },
     /// Every slot up to this one may be forgotten.
     Trimmed(Slot),
     /// A peer remembers another life of this replica: the directory may have forgotten votes, and
@@ -86,6 +97,7 @@ impl Write {
             Self::Accepted { value, .. } | Self::Chosen { value, .. } => value.encoded_len(),
             Self::Promised(_)
             | Self::Committed(_)
+            | Self::Governs { .. }
             | Self::Trimmed(_)
             | Self::Refused { .. }
             | Self::Peer { .. } => 0,

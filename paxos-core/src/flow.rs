@@ -10,7 +10,6 @@
 use std::collections::VecDeque;
 
 use crate::ids::{ReplicaId, Slot};
-use crate::membership::Membership;
 use crate::output::PeerFlow;
 
 /// What is on its way to one peer.
@@ -41,12 +40,22 @@ pub(crate) struct Flows {
 }
 
 impl Flows {
-    /// For all members but this one, in the order of the membership.
-    pub(crate) fn new(membership: &Membership, own: ReplicaId, bytes_max: usize) -> Self {
-        let peers = membership.members().map(|member| member.id).filter(|peer| *peer != own);
-        let flow = |peer| Flow { peer, sent: VecDeque::new(), bytes: 0, probed: false };
-        let slots_max = 2 * membership.window() as usize;
-        Self { peers: peers.map(flow).collect(), slots_max, bytes_max }
+    /// For these peers, in this order; slots are bounded by twice the window.
+    pub(crate) fn new(peers: &[ReplicaId], window: u64, bytes_max: usize) -> Self {
+        let slots_max = 2 * window as usize;
+        let mut flows = Self { peers: Vec::new(), slots_max, bytes_max };
+        flows.set_peers(peers);
+        flows
+    }
+
+    /// Others are peers from here on; what is on its way to those that stay is still counted.
+    pub(crate) fn set_peers(&mut self, peers: &[ReplicaId]) {
+        let mut known = core::mem::take(&mut self.peers);
+        let flow = |peer: &ReplicaId| match known.iter().position(|flow| flow.peer == *peer) {
+            Some(place) => known.swap_remove(place),
+            None => Flow { peer: *peer, sent: VecDeque::new(), bytes: 0, probed: false },
+        };
+        self.peers = peers.iter().map(flow).collect();
     }
 
     /// A reign ends: nothing counts any more.

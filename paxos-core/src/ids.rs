@@ -218,6 +218,12 @@ impl Epoch {
     pub const fn number(self) -> u32 {
         self.0
     }
+
+    /// The number of the membership that follows.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.checked_add(1).expect("memberships are never exhausted"))
+    }
 }
 
 impl fmt::Display for Epoch {

@@ -8,8 +8,9 @@
 
 use crate::ballot::Ballot;
 use crate::durable::WriteSequence;
-use crate::ids::Slot;
-use crate::quorum::{QuorumSystem, VoterSet};
+use crate::ids::{ReplicaId, Slot};
+use crate::membership::Membership;
+use crate::quorum::VoterSet;
 use crate::ring::SlotRing;
 use crate::value::Value;
 
@@ -110,21 +111,26 @@ impl Learner {
         assert!(old.is_none(), "a leader proposes one value in a slot");
     }
 
-    /// Counts one voter's Accepted for a slot. Rules L1 and Q2.
+    /// Counts one replica's Accepted for a slot that this membership governs. Rules L1, Q2 and M3.
     pub(crate) fn count(
         &mut self,
-        voter: usize,
+        voter: ReplicaId,
         slot: Slot,
         ballot: Ballot,
-        quorums: &QuorumSystem,
+        governing: &Membership,
     ) -> Counted {
         let Some(tally) = self.tallies.get_mut(slot).filter(|tally| tally.ballot == ballot) else {
             return Counted::Stale;
         };
-        if !tally.accepted_by.insert(voter) {
+        let place = governing.voter_index(voter);
+        if !place.is_some_and(|place| tally.accepted_by.insert(place)) {
             return Counted::Stale;
         }
-        if quorums.is_accept_quorum(tally.accepted_by) { Counted::Chosen } else { Counted::New }
+        if governing.quorums().is_accept_quorum(tally.accepted_by) {
+            Counted::Chosen
+        } else {
+            Counted::New
+        }
     }
 
     /// The reign is over: its open slots are for the next leader to settle.

@@ -89,6 +89,7 @@ mod read;
 mod repeat;
 pub mod replica;
 mod ring;
+mod roster;
 pub mod session;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;

@@ -1,8 +1,14 @@
 //! Who votes, who listens, and by which quorums.
 //!
-//! Owns: [`Membership`], the value that says so for the slots it governs; [`LeaseTerms`].
-//! Invariants: ids are unique; voters and observers are disjoint; the quorums intersect.
+//! Owns: [`Membership`], the value that says so for the slots it governs; [`LeaseTerms`]; what may be
+//! changed in it, in a module of its own.
+//! Invariants: ids are unique; voters and observers are disjoint; the quorums intersect; who is to
+//! vote later observes.
 //! Source: protocol.md §4; Lamport, Malkhi, Zhou, "Reconfiguring a State Machine" (the window α).
+
+mod change;
+
+pub use change::{Change, ChangeError};
 
 use core::fmt;
 use core::time::Duration;
@@ -42,6 +48,15 @@ impl Member {
     pub fn new(id: ReplicaId) -> Self {
         Self { id, addresses: Vec::new(), keys: Vec::new() }
     }
+}
+
+/// An observer that is to vote as soon as it has caught up.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Joining {
+    /// The observer.
+    pub id: ReplicaId,
+    /// The voter that leaves at the same time, if one is to.
+    pub replaces: Option<ReplicaId>,
 }
 
 /// What a lease is worth: for how long a voter that confirmed a leader promises nothing to others, and
@@ -96,6 +111,7 @@ pub struct Membership {
     quorums: QuorumSystem,
     window: u32,
     lease: Option<LeaseTerms>,
+    joining: Vec<Joining>,
 }
 
 /// Why a membership was refused.
@@ -191,7 +207,8 @@ impl Membership {
         if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(MembershipError::Duplicate(pair[0]));
         }
-        Ok(Self { epoch, voters, observers, quorums, window, lease: None })
+        let (lease, joining) = (None, Vec::new());
+        Ok(Self { epoch, voters, observers, quorums, window, lease, joining })
     }
 
     /// A first membership: these voters, majorities, the default window.
@@ -216,6 +233,22 @@ impl Membership {
     /// The terms of its leases, if it has any.
     pub fn lease(&self) -> Option<LeaseTerms> {
         self.lease
+    }
+
+    /// The same membership in which these observers are to vote once they have caught up. Those that
+    /// do not observe in it are left out.
+    #[must_use]
+    pub fn with_joining(mut self, joining: impl IntoIterator<Item = Joining>) -> Self {
+        self.joining = joining.into_iter().collect();
+        self.joining.retain(|joining| self.observers.iter().any(|member| member.id == joining.id));
+        self.joining.sort_unstable();
+        self.joining.dedup_by_key(|joining| joining.id);
+        self
+    }
+
+    /// The observers that are to vote, in rising order of their ids.
+    pub fn joining(&self) -> &[Joining] {
+        &self.joining
     }
 
     /// Its number.
@@ -262,6 +295,12 @@ impl Membership {
     /// Whether `id` votes or observes.
     pub fn contains(&self, id: ReplicaId) -> bool {
         self.members().any(|member| member.id == id)
+    }
+
+    /// The voters for whom this holds.
+    pub fn voters_where(&self, holds: impl Fn(ReplicaId) -> bool) -> VoterSet {
+        let places = self.voters.iter().enumerate().filter(|(_, member)| holds(member.id));
+        places.map(|(place, _)| place).collect()
     }
 
     /// Everybody who votes.

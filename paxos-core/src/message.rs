@@ -71,6 +71,8 @@ pub enum Body {
     Survey(Survey),
     /// So far, as the sender knows.
     Surveyed(Surveyed),
+    /// The receiver is a member no longer.
+    Removed(Removed),
 }
 
 /// Phase 1a: the candidate asks for a promise, and for what was accepted from slot `from` on.
@@ -205,6 +207,9 @@ pub struct Heartbeat {
     pub committed: Slot,
     /// The highest slot in which the sender has a durable vote: how far its disk is.
     pub durable: Slot,
+    /// The last slot of the sender's committed prefix that its disk has a record of: of it, and of every
+    /// value in it, it will know after any restart.
+    pub held: Slot,
     /// The sender relies on no grant of its rounds of Confirm up to this one.
     pub released: u64,
     /// How much the sender is preferred as leader.
@@ -305,6 +310,15 @@ pub struct Surveyed {
     pub highest: Slot,
 }
 
+/// The receiver is in no membership that governs a slot any more, and nobody needs what it holds.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Removed {
+    /// The membership that governs, as far as the sender knows.
+    pub epoch: Epoch,
+    /// The first slot that it governs.
+    pub from: Slot,
+}
+
 mod sealed {
     pub trait Sealed {}
 }
@@ -353,7 +367,7 @@ macro_rules! bodies {
 }
 
 bodies!(SendNow: Accept, Reject, Commit, Heartbeat, Fetch, Fetched, Refused);
-bodies!(SendNow: Confirm, Confirmed, Transfer, Survey, Surveyed);
+bodies!(SendNow: Confirm, Confirmed, Transfer, Survey, Surveyed, Removed);
 bodies!(SendAfterDurable: Prepare, Promise, Accepted);
 
 /// No slot and no round beyond this is ever reached: whoever names one is broken, and counting on
@@ -384,6 +398,7 @@ impl Body {
                     && heartbeat.leader.is_none_or(ballot)
                     && slot(heartbeat.committed)
                     && slot(heartbeat.durable)
+                    && slot(heartbeat.held)
             }
             Self::Fetch(fetch) => slot(fetch.from) && slot(fetch.through),
             Self::Fetched(fetched) => {
@@ -396,6 +411,7 @@ impl Body {
             Self::Surveyed(surveyed) => {
                 slot(surveyed.highest) && surveyed.committed <= surveyed.highest
             }
+            Self::Removed(removed) => slot(removed.from),
         }
     }
 
@@ -417,6 +433,7 @@ impl Body {
             Self::Transfer(_) => "Transfer",
             Self::Survey(_) => "Survey",
             Self::Surveyed(_) => "Surveyed",
+            Self::Removed(_) => "Removed",
         }
     }
 }

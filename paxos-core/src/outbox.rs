@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use crate::ballot::Ballot;
 use crate::durable::{Durable, Write, WriteBatch, WriteSequence};
 use crate::ids::{ReplicaId, Slot, Time};
+use crate::membership::Membership;
 use crate::message::{Accepted, Body, Message, Origin, SendAfterDurable, SendNow};
 use crate::output::{Halt, LoadTicket, Output, QuorumReadLoss, ReadTicket, Recipients};
 use crate::stored::LoadRange;
@@ -412,6 +413,7 @@ impl Outbox {
             Write::Promised(_)
             | Write::Chosen { .. }
             | Write::Committed(_)
+            | Write::Governs { .. }
             | Write::Trimmed(_)
             | Write::Refused { .. }
             | Write::Peer { .. } => None,
@@ -421,6 +423,11 @@ impl Outbox {
         self.unproved_bytes += bytes;
         self.pending.push_back(Pending { sequence: self.handed_out, since: now, vote, bytes });
         WriteBatch::new(self.origin, self.handed_out, writes)
+    }
+
+    /// Messages and records name this membership from here on.
+    pub(crate) fn set_membership(&mut self, membership: &Membership) {
+        (self.origin.epoch, self.origin.membership) = (membership.epoch(), membership.digest());
     }
 
     pub(crate) fn origin(&self) -> Origin {

@@ -12,6 +12,7 @@ use crate::ballot::Ballot;
 use crate::config::ConfigError;
 use crate::durable::WriteBatch;
 use crate::ids::{Epoch, GroupId, Incarnation, ReplicaId, Slot, Time};
+use crate::membership::ChangeError;
 use crate::message::{Connectivity, Message};
 use crate::stored::LoadRange;
 use crate::value::{Command, Value};
@@ -195,6 +196,13 @@ pub enum Halt {
         /// The slot.
         slot: Slot,
     },
+    /// This replica is a member no longer, and what it holds is needed no more.
+    Removed {
+        /// The membership that governs.
+        epoch: Epoch,
+        /// The first slot that it governs.
+        from: Slot,
+    },
     /// A committed value that is to be applied is in no place where it must be.
     LogLost {
         /// The slot.
@@ -216,6 +224,11 @@ impl fmt::Display for Halt {
                 f,
                 "two different values were chosen in {slot}: a disk, an operator or a bug broke \
                  the promises of this cluster; stop all replicas and keep their directories"
+            ),
+            Self::Removed { epoch, from } => write!(
+                f,
+                "this replica was removed from the cluster: {epoch} governs from {from} on, and does \
+                 not name it; its directory is needed no more"
             ),
             Self::LogLost { slot } => write!(
                 f,
@@ -338,6 +351,82 @@ impl fmt::Display for ProposeError {
 }
 
 impl std::error::Error for ProposeError {}
+
+/// Why a change of the membership was not proposed. Nothing has changed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum ReconfigureError {
+    /// This replica does not lead.
+    NotLeader {
+        /// Who does, as far as it knows.
+        hint: Option<ReplicaId>,
+    },
+    /// This replica leads and makes way for another. Try again soon, here or there.
+    Transferring {
+        /// For whom.
+        to: ReplicaId,
+    },
+    /// Another change is under way. Try again when it is done.
+    UnderWay {
+        /// The newest membership that is known to be chosen.
+        epoch: Epoch,
+    },
+    /// The window of slots in flight is full. Try again soon.
+    Busy,
+    /// The change gives no membership.
+    Change(ChangeError),
+    /// This replica is to vote, and is not connected or has not caught up. Make it an observer first.
+    Behind(ReplicaId),
+    /// This leader would not reach the quorums of the new membership.
+    Unreachable,
+    /// A membership with leases is not changed.
+    Leases,
+    /// The replica has halted.
+    Halted,
+}
+
+impl fmt::Display for ReconfigureError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotLeader { hint: Some(leader) } => write!(f, "not the leader; {leader} is"),
+            Self::NotLeader { hint: None } => f.write_str("not the leader; none is known"),
+            Self::Transferring { to } => write!(f, "the leader makes way for {to}"),
+            Self::UnderWay { epoch } => {
+                write!(f, "another change is under way; {epoch} is the newest that was chosen")
+            }
+            Self::Busy => f.write_str("the window of slots in flight is full"),
+            Self::Change(error) => error.fmt(f),
+            Self::Behind(id) => {
+                write!(f, "{id} cannot vote yet: it is not connected, or has not caught up")
+            }
+            Self::Unreachable => f.write_str("the leader reaches no quorums of the new membership"),
+            Self::Leases => f.write_str("a membership with leases cannot be changed"),
+            Self::Halted => f.write_str("the replica has halted"),
+        }
+    }
+}
+
+impl std::error::Error for ReconfigureError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Change(error) => Some(error),
+            Self::NotLeader { .. }
+            | Self::Transferring { .. }
+            | Self::UnderWay { .. }
+            | Self::Busy
+            | Self::Behind(_)
+            | Self::Unreachable
+            | Self::Leases
+            | Self::Halted => None,
+        }
+    }
+}
+
+impl From<ChangeError> for ReconfigureError {
+    fn from(error: ChangeError) -> Self {
+        Self::Change(error)
+    }
+}
 
 /// Why a leader does not make way for another replica. Nothing has changed.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -573,6 +662,14 @@ pub struct Counters {
     pub values_adopted: u64,
     /// Slots that a new leader filled with no-ops.
     pub gaps_filled: u64,
+    /// Memberships that this replica saw committed and that govern from some slot on.
+    pub memberships: u64,
+    /// Changes of the membership that this leader proposed, promotions among them.
+    pub changes: u64,
+    /// Observers that this leader proposed to make voters, as they had caught up.
+    pub promotions: u64,
+    /// Slots filled with no-ops so that a new membership governs soon.
+    pub slots_filled: u64,
     /// Accepts sent again.
     pub retransmissions: u64,
     /// Proposals that a peer was not sent at once, as it did not keep up or was not heard.

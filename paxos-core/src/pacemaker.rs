@@ -19,6 +19,7 @@ use crate::ids::{Incarnation, Priority, ReplicaId, Slot, Time};
 use crate::membership::Membership;
 use crate::message::{Connectivity, Echo, Heartbeat};
 use crate::quorum::VoterSet;
+use crate::roster::Roster;
 use lease::Leases;
 
 /// What time may be up for.
@@ -59,7 +60,8 @@ pub(crate) const TIMERS: [Timer; 6] = [
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct PeerPulse {
     id: ReplicaId,
-    voter: Option<usize>,
+    /// It votes in some membership that is kept.
+    votes: bool,
     incarnation: Option<Incarnation>,
     sequence: u64,
     heard_at: Option<Time>,
@@ -68,6 +70,8 @@ struct PeerPulse {
     leader: Option<Ballot>,
     connectivity: Connectivity,
     priority: Priority,
+    /// The prefix that its disk has a record of.
+    held: Slot,
     /// The last slot that it accepted under a ballot of this replica's.
     voted: Option<(Ballot, Slot)>,
 }
@@ -81,7 +85,6 @@ pub(crate) struct Pacemaker {
     retransmit_interval: Duration,
     fetch_timeout: Duration,
     own: ReplicaId,
-    own_voter: Option<usize>,
     incarnation: Incarnation,
     priority: Priority,
     deadlines: [Option<Time>; TIMERS.len()],
@@ -107,28 +110,12 @@ pub(crate) struct Pacemaker {
 impl Pacemaker {
     pub(crate) fn new(
         config: &Config,
-        membership: &Membership,
+        roster: &Roster,
         own: ReplicaId,
         incarnation: Incarnation,
         seed: u64,
         now: Time,
     ) -> Self {
-        let peers = membership
-            .members()
-            .filter(|member| member.id != own)
-            .map(|member| PeerPulse {
-                id: member.id,
-                voter: membership.voter_index(member.id),
-                incarnation: None,
-                sequence: 0,
-                heard_at: None,
-                echoed: None,
-                leader: None,
-                connectivity: Connectivity::Partial,
-                priority: Priority::default(),
-                voted: None,
-            })
-            .collect();
         let mut pacemaker = Self {
             heartbeat_interval: config.heartbeat_interval,
             election_timeout: config.election_timeout,
@@ -136,13 +123,12 @@ impl Pacemaker {
             retransmit_interval: config.retransmit_interval,
             fetch_timeout: config.fetch_timeout,
             own,
-            own_voter: membership.voter_index(own),
             incarnation,
             priority: config.priority,
             deadlines: [None; TIMERS.len()],
             sequence: 0,
             sent: VecDeque::new(),
-            peers,
+            peers: Vec::new(),
             seen: None,
             outbid: 0,
             gave_way: false,
@@ -150,15 +136,41 @@ impl Pacemaker {
             yielded_at: None,
             yield_at: now,
             random: seed,
-            leases: Leases::new(membership.lease(), now),
+            leases: Leases::new(roster.newest().lease(), now),
         };
+        pacemaker.set_peers(&roster.peers(own), roster);
         pacemaker.arm_at(Timer::Heartbeat, now);
         pacemaker.arm_election(now);
-        if membership.voters().len() == 1 {
+        if roster.newest().voters().len() == 1 {
             // There is nobody to listen for.
             pacemaker.arm_at(Timer::Election, now);
         }
         pacemaker
+    }
+
+    /// These are the peers from here on. What was heard of those that stay is kept.
+    pub(crate) fn set_peers(&mut self, peers: &[ReplicaId], roster: &Roster) {
+        let mut known = core::mem::take(&mut self.peers);
+        let pulse = |id: &ReplicaId| {
+            let votes = roster.is_voter(*id);
+            match known.iter().position(|peer| peer.id == *id) {
+                Some(place) => PeerPulse { votes, ..known.swap_remove(place) },
+                None => PeerPulse {
+                    id: *id,
+                    votes,
+                    incarnation: None,
+                    sequence: 0,
+                    heard_at: None,
+                    echoed: None,
+                    leader: None,
+                    connectivity: Connectivity::Partial,
+                    priority: Priority::default(),
+                    held: Slot::ZERO,
+                    voted: None,
+                },
+            }
+        };
+        self.peers = peers.iter().map(pulse).collect();
     }
 
     // --- timers
@@ -358,6 +370,7 @@ impl Pacemaker {
         peer.leader = heartbeat.leader;
         peer.connectivity = heartbeat.connectivity;
         peer.priority = heartbeat.priority;
+        peer.held = heartbeat.held;
         true
     }
 
@@ -453,7 +466,7 @@ impl Pacemaker {
     /// The connected voters that could lead, as they say themselves.
     fn fit_voters(&self, now: Time) -> impl Iterator<Item = &PeerPulse> {
         self.connected(now).filter(move |peer| {
-            peer.voter.is_some()
+            peer.votes
                 && self.is_recent(peer.heard_at, now)
                 && peer.connectivity == Connectivity::Quorum
         })
@@ -479,6 +492,11 @@ impl Pacemaker {
         self.peers.iter().find(|peer| peer.id == id)?.voted
     }
 
+    /// The prefix that the peer's disk has a record of, as it said last.
+    pub(crate) fn held(&self, id: ReplicaId) -> Slot {
+        self.peers.iter().find(|peer| peer.id == id).map_or(Slot::ZERO, |peer| peer.held)
+    }
+
     pub(crate) fn priority(&self) -> Priority {
         self.priority
     }
@@ -489,17 +507,15 @@ impl Pacemaker {
     }
 
     /// Rule E2.
-    pub(crate) fn connectivity(&self, membership: &Membership, now: Time) -> Connectivity {
+    pub(crate) fn reaches(&self, membership: &Membership, now: Time) -> bool {
         let mut reached = VoterSet::EMPTY;
-        for voter in self.connected(now).filter_map(|peer| peer.voter).chain(self.own_voter) {
-            reached.insert(voter);
+        for id in self.connected(now).map(|peer| peer.id).chain([self.own]) {
+            if let Some(voter) = membership.voter_index(id) {
+                reached.insert(voter);
+            }
         }
         let quorums = membership.quorums();
-        if quorums.is_prepare_quorum(reached) && quorums.is_accept_quorum(reached) {
-            Connectivity::Quorum
-        } else {
-            Connectivity::Partial
-        }
+        quorums.is_prepare_quorum(reached) && quorums.is_accept_quorum(reached)
     }
 
     /// The highest ballot of a quorum-connected leader that was itself heard recently.

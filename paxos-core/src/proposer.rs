@@ -1,21 +1,24 @@
 //! The proposer: a campaign for promises, then a reign (Paxos, phases 1a and 2a; Leader and
 //! Followers).
 //!
-//! Owns: what is gathered from promises, the choice of values, and the next slot. Knows no clock
-//! and sends nothing; the replica routes.
-//! Invariants: a promise counts when its pages cover everything (P1); the value of the highest
-//! ballot is adopted, holes become no-ops (P2); nothing is proposed at or below a reported prefix
-//! (P3); new commands come above everything named (P4).
+//! Owns: the choice of values, and the next slot; what promises said is in a module of its own. Knows
+//! no clock and sends nothing; the replica routes.
+//! Invariants: the value of the highest ballot is adopted, holes become no-ops (P2); nothing is
+//! proposed at or below a reported prefix (P3); new commands come above everything named (P4); nothing
+//! is proposed before those who govern the slot have promised, and slots are taken in order (M2).
 //! Source: protocol.md §8; Lamport, "Paxos Made Simple", §2.2 (P2c) and §3.
 
-use std::collections::{BTreeMap, VecDeque};
+mod promises;
+
+pub(crate) use promises::{Page, Promises};
+
+use std::collections::BTreeSet;
 
 use crate::ballot::Ballot;
 use crate::durable::WriteSequence;
 use crate::ids::{ReplicaId, Slot};
-use crate::membership::Membership;
-use crate::message::{Promise, SlotState};
-use crate::quorum::{QuorumSystem, VoterSet};
+use crate::message::Promise;
+use crate::roster::Roster;
 use crate::value::Value;
 
 /// What this replica does about leading.
@@ -44,42 +47,25 @@ impl Proposer {
     pub(crate) fn ballot(&self) -> Option<Ballot> {
         match self {
             Self::Idle => None,
-            Self::Preparing(campaign) => Some(campaign.ballot),
-            Self::Leading(reign) => Some(reign.ballot),
+            Self::Preparing(campaign) => Some(campaign.ballot()),
+            Self::Leading(reign) => Some(reign.ballot()),
         }
     }
 }
 
-/// Promises gathered for one ballot.
+/// The time in which a candidate gathers promises for one ballot.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Campaign {
-    ballot: Ballot,
+    promises: Promises,
     /// The leader that makes way, if one does: its heartbeats do not make the campaign needless.
     after: Option<Ballot>,
     /// The first slot asked for: after the candidate's committed prefix.
     from: Slot,
-    /// For each voter, the first slot that its pages do not cover yet.
-    uncovered: Vec<Slot>,
-    /// The voters whose pages cover everything.
-    complete: VoterSet,
-    /// The highest committed prefix that was reported, the candidate's own included.
-    committed: Slot,
     /// The write of the candidate's own promise: before it is durable, nobody is asked.
     written: WriteSequence,
-    /// How far above its committed prefix an acceptor may have voted (A6).
-    reach: u64,
-    best: BTreeMap<Slot, Best>,
-    unknown: BTreeMap<Slot, VoterSet>,
 }
 
-/// The best that is known about a slot. The order of the variants is the order of preference.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-enum Best {
-    Accepted(Ballot, Value),
-    Chosen(Value),
-}
-
-/// What a page led to.
+/// What a page led to in a campaign.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Step {
     /// It was of no use: repeated, or not the page that is missing.
@@ -99,37 +85,24 @@ impl Campaign {
         ballot: Ballot,
         after: Option<Ballot>,
         committed: Slot,
-        membership: &Membership,
+        window: u64,
         written: WriteSequence,
     ) -> Self {
-        let from = committed.next();
-        let voters = membership.voters().len();
-        Self {
-            written,
-            reach: 2 * u64::from(membership.window()),
-            ballot,
-            after,
-            from,
-            uncovered: vec![from; voters],
-            complete: VoterSet::EMPTY,
-            committed,
-            best: BTreeMap::new(),
-            unknown: BTreeMap::new(),
-        }
+        let promises = Promises::new(ballot, committed, window);
+        Self { promises, after, from: committed.next(), written }
     }
 
     pub(crate) fn ballot(&self) -> Ballot {
-        self.ballot
+        self.promises.ballot()
+    }
+
+    pub(crate) fn promises(&self) -> &Promises {
+        &self.promises
     }
 
     /// Whether the leader of this ballot makes way for the campaign.
     pub(crate) fn succeeds(&self, leader: Ballot) -> bool {
         self.after.is_some_and(|after| leader <= after)
-    }
-
-    /// What to ask of a voter: the first slot not covered, unless it is done.
-    pub(crate) fn missing(&self, voter: usize) -> Option<Slot> {
-        (!self.complete.contains(voter)).then(|| self.uncovered[voter])
     }
 
     /// The write that has to be durable before anybody is asked.
@@ -142,95 +115,44 @@ impl Campaign {
         self.from
     }
 
-    /// Takes in one page of a voter's promise. Rules P1, P5 and Q2.
+    /// Takes in one page of a replica's promise. It is won once the slot after the committed prefix
+    /// may be proposed in. Rules P1, P5, Q2 and M2.
     pub(crate) fn on_promise(
         &mut self,
-        voter: usize,
+        replica: ReplicaId,
         promise: Promise,
-        quorums: &QuorumSystem,
+        roster: &Roster,
+        committed: Slot,
     ) -> Step {
-        assert!(promise.ballot == self.ballot, "a promise counts for its own ballot");
-        let uncovered = self.uncovered[voter];
-        if self.complete.contains(voter) || promise.from > uncovered || promise.through < uncovered
-        {
-            return Step::Stale;
-        }
-        let reach = promise.committed.plus(self.reach);
-        if promise.entries.last().is_some_and(|entry| entry.slot > reach) {
-            return Step::Absurd;
-        }
-        self.committed = self.committed.max(promise.committed);
-        for entry in promise.entries {
-            if entry.slot < self.from {
-                continue;
-            }
-            if !self.merge(voter, entry.slot, entry.state) {
-                return Step::Absurd;
-            }
-        }
-        if promise.through < Slot::MAX {
-            self.uncovered[voter] = promise.through.next();
-            return Step::NextPage(self.uncovered[voter]);
-        }
-        self.complete.insert(voter);
-        if self.is_won(quorums) { Step::Won } else { Step::Waiting }
-    }
-
-    /// Keeps the better of two reports about a slot. Returns false if they contradict each other.
-    fn merge(&mut self, voter: usize, slot: Slot, state: SlotState) -> bool {
-        let new = match state {
-            SlotState::Accepted(ballot, value) => Best::Accepted(ballot, value),
-            SlotState::Chosen(value) => Best::Chosen(value),
-            SlotState::Unknown(_) => {
-                self.unknown.entry(slot).or_default().insert(voter);
-                return true;
-            }
-        };
-        let Some(old) = self.best.get(&slot) else {
-            self.best.insert(slot, new);
-            return true;
-        };
-        match (old, &new) {
-            (Best::Chosen(old), Best::Chosen(new)) => old == new,
-            (Best::Chosen(_), Best::Accepted(..)) => true,
-            (Best::Accepted(old, _), Best::Accepted(new, _)) if old > new => true,
-            (Best::Accepted(old, old_value), Best::Accepted(new, new_value)) if old == new => {
-                old_value == new_value
-            }
-            (Best::Accepted(..), Best::Accepted(..) | Best::Chosen(_)) => {
-                self.best.insert(slot, new);
-                true
-            }
+        match self.promises.on_page(replica, self.from, promise) {
+            Page::Stale => Step::Stale,
+            Page::Absurd => Step::Absurd,
+            Page::Next(slot) => Step::NextPage(slot),
+            Page::Last if self.is_won(roster, committed) => Step::Won,
+            Page::Last => Step::Waiting,
         }
     }
 
-    fn is_won(&self, quorums: &QuorumSystem) -> bool {
-        quorums.is_prepare_quorum(self.complete)
-            && self.unknown.iter().all(|(slot, lost)| {
-                *slot <= self.committed
-                    || matches!(self.best.get(slot), Some(Best::Chosen(_)))
-                    || quorums.is_prepare_quorum(self.complete.without(*lost))
+    fn is_won(&self, roster: &Roster, committed: Slot) -> bool {
+        let here = roster.governing(committed.next());
+        let ours = |slot: Slot| roster.governing(slot).epoch() == here.epoch();
+        let mut doubtful = self.promises.doubtful();
+        self.promises.is_quorum_of(here)
+            && doubtful.all(|slot| {
+                slot <= self.promises.reported() || !ours(slot) || self.promises.cover(slot, here)
             })
     }
 
-    /// What the new leader proposes before anything else. Rules P2, P3 and P4.
-    pub(crate) fn into_reign(mut self) -> Reign {
-        let last = self.best.last_key_value().map_or(self.committed, |(slot, _)| *slot);
-        let last = last.max(self.unknown.last_key_value().map_or(Slot::ZERO, |(slot, _)| *slot));
-        let mut adopt = VecDeque::new();
-        let mut slot = self.committed.next();
-        while slot <= last {
-            adopt.push_back(match self.best.remove(&slot) {
-                Some(Best::Chosen(value) | Best::Accepted(_, value)) => {
-                    Adoption { slot, value, origin: AdoptedFrom::Promise }
-                }
-                None => Adoption { slot, value: Value::Noop, origin: AdoptedFrom::Gap },
-            });
-            slot = slot.next();
-        }
-        let reported = self.committed;
-        let (ballot, heir) = (self.ballot, None);
-        Reign { ballot, begin: slot, next: slot, adopt, reported, watched: None, heir }
+    /// What the new leader proposes before anything else is what its promises named, in rising order of
+    /// slots. Rules P2, P3 and P4.
+    pub(crate) fn into_reign(self) -> Reign {
+        let mut promises = self.promises;
+        let reported = promises.reported();
+        let next = reported.next();
+        promises.forget_below(next);
+        let begin = next.max(promises.named().next());
+        let settled = BTreeSet::new();
+        Reign { promises, begin, next, reported, settled, watched: None, heir: None }
     }
 }
 
@@ -254,13 +176,16 @@ pub(crate) enum AdoptedFrom {
 /// The time in which this replica proposes.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Reign {
-    ballot: Ballot,
-    /// The first slot above everything that was named or reported.
+    promises: Promises,
+    /// The first slot above everything that was named or reported and not proposed by then.
     begin: Slot,
+    /// The lowest slot in which nothing was proposed: every lower one was, or is reported as committed,
+    /// or was found to be chosen. Slots are proposed in rising order (M2).
     next: Slot,
-    adopt: VecDeque<Adoption>,
     /// The highest committed prefix that a promise reported: to be fetched, not proposed.
     reported: Slot,
+    /// Slots from `next` on that were named, and then found to be chosen.
+    settled: BTreeSet<Slot>,
     /// The committed prefix when the progress toward it was last looked at.
     watched: Option<Slot>,
     /// For whom this reign makes way.
@@ -277,7 +202,31 @@ struct Heir {
 
 impl Reign {
     pub(crate) fn ballot(&self) -> Ballot {
-        self.ballot
+        self.promises.ballot()
+    }
+
+    pub(crate) fn promises(&self) -> &Promises {
+        &self.promises
+    }
+
+    /// Takes in one page of a promise that comes after the reign began; its sender was first asked for
+    /// the slots from `from` on. What it says of slots in which this reign has proposed was settled by
+    /// other promises.
+    pub(crate) fn on_promise(&mut self, replica: ReplicaId, from: Slot, promise: Promise) -> Page {
+        let page = self.promises.on_page(replica, from, promise);
+        if self.promises.reported() >= self.next {
+            self.reported = self.promises.reported();
+            self.next = self.reported.next();
+        }
+        self.promises.forget_below(self.next);
+        self.begin = self.begin.max(self.top());
+        page
+    }
+
+    /// The first slot above everything that was named or reported, as far as it is not proposed.
+    fn top(&self) -> Slot {
+        if self.promises.named() < self.next { Slot::ZERO } else { self.promises.named().next() }
+            .max(self.reported.next())
     }
 
     /// Begins to make way: no new slot is assigned (E7).
@@ -307,30 +256,44 @@ impl Reign {
 
     /// Whether everything that promises named is proposed.
     pub(crate) fn has_adopted(&self, committed: Slot) -> bool {
-        self.adopt.is_empty() && !self.is_behind(committed)
+        self.promises.named() < self.next && !self.is_behind(committed)
     }
 
-    /// The next adopted value that may be proposed: not committed meanwhile, within the window,
-    /// and no longer than `bytes_max`.
+    /// The next adopted value that may be proposed: not known to be chosen, within the window, with
+    /// the promises of those who govern its slot, and no longer than `bytes_max`.
     pub(crate) fn next_adoption(
         &mut self,
         committed: Slot,
-        limit: Slot,
+        roster: &Roster,
         bytes_max: usize,
     ) -> Option<Adoption> {
-        while self.adopt.front().is_some_and(|adoption| adoption.slot <= committed) {
-            self.adopt.pop_front();
+        while self.next <= self.promises.named()
+            && (self.next <= committed || self.settled.remove(&self.next))
+        {
+            self.next = self.next.next();
         }
-        let front = self.adopt.front()?;
-        if front.slot > limit || front.value.encoded_len() > bytes_max {
+        let slot = self.next;
+        if slot > self.promises.named() || !self.may_propose(slot, roster, committed) {
             return None;
         }
-        self.adopt.pop_front()
+        let adoption = self.promises.adoption(slot);
+        if adoption.value.encoded_len() > bytes_max {
+            return None;
+        }
+        self.next = slot.next();
+        self.promises.forget_below(self.next);
+        Some(adoption)
+    }
+
+    /// Rules M2 and Q3.
+    fn may_propose(&self, slot: Slot, roster: &Roster, committed: Slot) -> bool {
+        slot.distance_from(committed) <= roster.window()
+            && self.promises.cover(slot, roster.governing(slot))
     }
 
     /// Whether something was chosen where this reign has proposed nothing: another leads.
     pub(crate) fn is_overtaken(&self, committed: Slot) -> bool {
-        self.next <= committed
+        self.next.max(self.top()) <= committed
     }
 
     /// Whether the values that promises reported as committed are still missing.
@@ -338,9 +301,11 @@ impl Reign {
         committed < self.reported
     }
 
-    /// Whether everything that was named or reported is committed here. Rule R1.
-    pub(crate) fn knows_the_past(&self, committed: Slot) -> bool {
+    /// Whether everything that was named or reported is committed here, and those who govern the next
+    /// slot have said all that they know. Rule R1.
+    pub(crate) fn knows_the_past(&self, roster: &Roster, committed: Slot) -> bool {
         self.begin <= committed.next()
+            && self.promises.is_quorum_of(roster.governing(committed.next()))
     }
 
     /// Looks at the progress toward the reported prefix; returns whether there is none.
@@ -350,13 +315,16 @@ impl Reign {
 
     /// A slot that waits to be adopted turned out to be chosen.
     pub(crate) fn settle(&mut self, slot: Slot) {
-        self.adopt.retain(|adoption| adoption.slot != slot);
+        if (self.next..=self.promises.named()).contains(&slot) {
+            self.settled.insert(slot);
+        }
     }
 
-    /// The slot for a new batch, if the reported prefix is here, everything adopted is proposed,
-    /// and the window allows it. Rules V1, P4 and Q3.
-    pub(crate) fn peek_next(&self, committed: Slot, limit: Slot) -> Option<Slot> {
-        (self.has_adopted(committed) && self.next <= limit).then_some(self.next)
+    /// The slot for a new value, if the reported prefix is here, everything adopted is proposed, the
+    /// window allows it, and those who govern it have promised. Rules V1, P4, M2 and Q3.
+    pub(crate) fn peek_next(&self, roster: &Roster, committed: Slot) -> Option<Slot> {
+        let may = self.has_adopted(committed) && self.may_propose(self.next, roster, committed);
+        may.then_some(self.next)
     }
 
     /// Takes the slot that [`Reign::peek_next`] named.

@@ -8,9 +8,12 @@
 //! Source: protocol.md §12; Ongaro, "Consensus: Bridging Theory and Practice", §6.4, for rounds that
 //! serve many reads.
 
-use crate::ids::Slot;
+use std::sync::Arc;
+
+use crate::ids::{ReplicaId, Slot};
+use crate::membership::Membership;
 use crate::output::ReadTicket;
-use crate::quorum::{QuorumSystem, VoterSet};
+use crate::quorum::VoterSet;
 
 /// The reads that wait, and the round that is to serve some of them.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
@@ -29,6 +32,8 @@ struct Round {
     /// The last ticket that it serves.
     through: u64,
     point: Slot,
+    /// Who governs the slot after the point.
+    asked: Arc<Membership>,
     confirmed: VoterSet,
 }
 
@@ -66,37 +71,38 @@ impl Reads {
         self.open.is_some().then_some(self.rounds)
     }
 
-    /// Whether this voter has not confirmed the open round.
-    pub(crate) fn awaits(&self, voter: usize) -> bool {
-        self.open.as_ref().is_some_and(|round| !round.confirmed.contains(voter))
+    /// The voters that have not confirmed the open round.
+    pub(crate) fn awaits(&self) -> impl Iterator<Item = ReplicaId> {
+        let voters = |round: &Round| {
+            let (asked, confirmed) = (&round.asked, round.confirmed);
+            let missing = asked.all_voters().without(confirmed);
+            missing.iter().map(|place| asked.voters()[place].id).collect::<Vec<_>>()
+        };
+        self.open.as_ref().map(voters).unwrap_or_default().into_iter()
     }
 
     /// Begins a round for all that wait, and returns its number. Rule R2: the point is the
-    /// committed prefix at this moment.
-    pub(crate) fn begin(&mut self, committed: Slot) -> u64 {
+    /// committed prefix at this moment, and `asked` governs the slot after it.
+    pub(crate) fn begin(&mut self, committed: Slot, asked: Arc<Membership>) -> u64 {
         assert!(self.is_idle(), "one round at a time");
         self.rounds += 1;
         let (through, confirmed) = (self.asked, VoterSet::EMPTY);
-        self.open = Some(Round { through, point: committed, confirmed });
+        self.open = Some(Round { through, point: committed, asked, confirmed });
         self.rounds
     }
 
     /// A voter confirmed a round. Returns what may be answered once that is a quorum; nothing if it
     /// is not, or if another round is open by now.
-    pub(crate) fn confirm(
-        &mut self,
-        voter: usize,
-        round: u64,
-        quorums: &QuorumSystem,
-    ) -> Confirmation {
+    pub(crate) fn confirm(&mut self, voter: ReplicaId, round: u64) -> Confirmation {
         let current = self.rounds;
         let Some(open) = self.open.as_mut().filter(|_| round == current) else {
             return Confirmation::Stale;
         };
-        if !open.confirmed.insert(voter) {
+        let place = open.asked.voter_index(voter);
+        if !place.is_some_and(|place| open.confirmed.insert(place)) {
             return Confirmation::Stale;
         }
-        if !quorums.is_accept_quorum(open.confirmed) {
+        if !open.asked.quorums().is_accept_quorum(open.confirmed) {
             return Confirmation::Counted;
         }
         let (through, point) = (open.through, open.point);
@@ -105,6 +111,11 @@ impl Reads {
         let serves = through > self.settled;
         self.settled = self.settled.max(through);
         Confirmation::Stands { serves: serves.then_some(ReadTicket::new(through)), point }
+    }
+
+    /// Those who were asked may be there no more: what waits is asked of others.
+    pub(crate) fn ask_others(&mut self) {
+        self.open = None;
     }
 
     /// This replica leads no more: whatever waits is lost. Returns the last ticket, if any waits.
@@ -135,41 +146,48 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use super::*;
-    use crate::quorum::QuorumRule;
+
+    fn id(number: u16) -> ReplicaId {
+        ReplicaId::new(number)
+    }
+
+    fn voters(count: u16) -> Arc<Membership> {
+        Arc::new(Membership::voters_only((0..count).map(id)).unwrap())
+    }
 
     #[test]
     fn a_round_serves_those_that_asked_before_it_and_no_other() {
-        let quorums = QuorumSystem::new(3, QuorumRule::Majority).unwrap();
+        let asked = voters(3);
         let mut reads = Reads::default();
         assert!(!reads.wants_round());
         let first = reads.ask();
-        let round = reads.begin(Slot::new(7));
+        let round = reads.begin(Slot::new(7), asked.clone());
         let late = reads.ask();
         assert!(!reads.wants_round(), "the open round ends first");
-        assert_eq!(reads.confirm(0, round, &quorums), Confirmation::Counted);
-        assert_eq!(reads.confirm(0, round, &quorums), Confirmation::Stale, "each voter once");
-        assert!(reads.awaits(1) && !reads.awaits(0));
+        assert_eq!(reads.confirm(id(0), round), Confirmation::Counted);
+        assert_eq!(reads.confirm(id(0), round), Confirmation::Stale, "each voter once");
+        assert_eq!(reads.awaits().collect::<Vec<_>>(), [id(1), id(2)]);
         let stands = Confirmation::Stands { serves: Some(first), point: Slot::new(7) };
-        assert_eq!(reads.confirm(1, round, &quorums), stands);
+        assert_eq!(reads.confirm(id(1), round), stands);
         assert_eq!((reads.waiting(), reads.wants_round()), (1, true));
-        let next = reads.begin(Slot::new(9));
+        let next = reads.begin(Slot::new(9), asked);
         assert!(next > round);
-        assert_eq!(reads.confirm(2, round, &quorums), Confirmation::Stale, "a round before");
+        assert_eq!(reads.confirm(id(2), round), Confirmation::Stale, "a round before");
         assert_eq!(reads.abandon(), Some(late));
-        assert_eq!(reads.confirm(1, next, &quorums), Confirmation::Stale);
+        assert_eq!(reads.confirm(id(1), next), Confirmation::Stale);
         assert_eq!((reads.waiting(), reads.abandon()), (0, None));
     }
 
     #[test]
     fn a_round_does_not_serve_again_what_was_served_without_it() {
-        let quorums = QuorumSystem::new(1, QuorumRule::Majority).unwrap();
+        let asked = voters(1);
         let mut reads = Reads::default();
         let first = reads.ask();
-        let round = reads.begin(Slot::new(7));
+        let round = reads.begin(Slot::new(7), asked.clone());
         assert_eq!(reads.serve(), Some(first));
         assert_eq!((reads.serve(), reads.waiting()), (None, 0));
         let stands = Confirmation::Stands { serves: None, point: Slot::new(7) };
-        assert_eq!(reads.confirm(0, round, &quorums), stands);
+        assert_eq!(reads.confirm(id(0), round), stands);
         assert!(reads.is_idle() && !reads.wants_round());
     }
 }

@@ -7,7 +7,9 @@
 //! next interval.
 //! Source: protocol.md §8 (reign).
 
-use crate::ids::Slot;
+use std::collections::BTreeMap;
+
+use crate::ids::{ReplicaId, Slot};
 
 /// How far repetitions have come.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -18,18 +20,18 @@ pub(crate) struct Repeats {
     /// Those up to this one were when it was last due.
     recent: Slot,
     /// For each voter, the last slot of the page that it was sent again and has not answered.
-    pages: Vec<Option<Slot>>,
+    pages: BTreeMap<ReplicaId, Slot>,
 }
 
 impl Repeats {
-    pub(crate) fn new(voters: usize) -> Self {
-        Self { old: Slot::ZERO, recent: Slot::ZERO, pages: vec![None; voters] }
+    pub(crate) fn new() -> Self {
+        Self { old: Slot::ZERO, recent: Slot::ZERO, pages: BTreeMap::new() }
     }
 
     /// A reign begins; nothing is in flight beyond `committed`.
     pub(crate) fn begin(&mut self, committed: Slot) {
         (self.old, self.recent) = (committed, committed);
-        self.pages.fill(None);
+        self.pages.clear();
     }
 
     /// An interval is over, with slots in flight up to `last`.
@@ -43,18 +45,24 @@ impl Repeats {
     }
 
     /// A voter was sent a page that ends here, or has nothing to be sent again.
-    pub(crate) fn sent(&mut self, voter: usize, last: Option<Slot>) {
-        self.pages[voter] = last;
+    pub(crate) fn sent(&mut self, voter: ReplicaId, last: Option<Slot>) {
+        match last {
+            Some(last) => self.pages.insert(voter, last),
+            None => self.pages.remove(&voter),
+        };
     }
 
     /// Whether a voter has not answered the page that it was sent again.
-    pub(crate) fn is_unanswered(&self, voter: usize) -> bool {
-        self.pages[voter].is_some()
+    pub(crate) fn is_unanswered(&self, voter: ReplicaId) -> bool {
+        self.pages.contains_key(&voter)
     }
 
     /// A voter accepted these slots. Returns whether the next page may follow.
-    pub(crate) fn answered(&mut self, voter: usize, first: Slot, last: Slot) -> bool {
-        let page = &mut self.pages[voter];
-        page.take_if(|end| (first..=last).contains(end)).is_some()
+    pub(crate) fn answered(&mut self, voter: ReplicaId, first: Slot, last: Slot) -> bool {
+        let done = self.pages.get(&voter).is_some_and(|end| (first..=last).contains(end));
+        if done {
+            self.pages.remove(&voter);
+        }
+        done
     }
 }

@@ -12,8 +12,10 @@ mod election;
 mod follow;
 mod lead;
 mod learn;
+mod members;
 mod page;
 mod read;
+mod reconfigure;
 mod safety;
 mod snapshot;
 mod survey;
@@ -22,8 +24,7 @@ mod transfer;
 pub use page::LogPage;
 pub use safety::SafetyState;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::acceptor::{Acceptor, Vote};
 use crate::agreement::Disagreement;
@@ -49,6 +50,7 @@ use crate::quorum::VOTERS_MAX;
 use crate::read::Reads;
 use crate::repeat::Repeats;
 use crate::replica::snapshot::Reached;
+use crate::roster::Roster;
 use crate::stored::{Recovered, RecoveredVote};
 use crate::survey::Surveys;
 use crate::value::{Batch, Command, Value};
@@ -61,9 +63,8 @@ use crate::value::{Batch, Command, Value};
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Replica {
     config: Config,
-    membership: Arc<Membership>,
-    /// This replica's place among the voters.
-    voter: Option<usize>,
+    roster: Roster,
+    /// Every member of a membership that is kept, but this replica.
     peers: Vec<ReplicaId>,
     acceptor: Acceptor,
     learner: Learner,
@@ -82,6 +83,9 @@ pub struct Replica {
     watermark: Option<(Ballot, Slot)>,
     /// The committed prefix that the log has a record of.
     recorded: Slot,
+    /// Records of the committed prefix whose writes are not proved, and the highest that is.
+    recording: VecDeque<(WriteSequence, Slot)>,
+    held: Slot,
     /// The slot of the newest snapshot that is durable here.
     snapshot: Slot,
     /// The committed prefix that this leader has told its peers.
@@ -117,14 +121,13 @@ impl Replica {
             return Err(RecoverError::NotAMember(own));
         }
         let reached = Reached::after(&recovered, applied)?;
-        let Reached { committed, applied, trimmed, snapshot, clock, .. } = reached;
+        let Reached { committed, applied, trimmed, snapshot, clock, roster, .. } = reached;
         let Recovered { format, incarnation, promised, votes, chosen, peers, .. } = recovered;
-        let membership = Arc::new(format.membership);
         let origin = Origin {
             cluster: format.cluster,
             group: format.group,
-            epoch: membership.epoch(),
-            membership: membership.digest(),
+            epoch: roster.newest().epoch(),
+            membership: roster.newest().digest(),
             replica: own,
             incarnation,
         };
@@ -139,8 +142,6 @@ impl Replica {
             bytes_max: config.apply_bytes_max,
         };
         let mut replica = Self {
-            voter: membership.voter_index(own),
-            peers: membership.members().map(|member| member.id).filter(|id| *id != own).collect(),
             acceptor,
             learner: Learner::recovered(committed, chosen.into_iter()),
             proposer: Proposer::Idle,
@@ -150,22 +151,26 @@ impl Replica {
             loads: Loads::new(),
             reads: Reads::default(),
             surveys: Surveys::default(),
-            pacemaker: Pacemaker::new(&config, &membership, own, incarnation, seed, now),
+            pacemaker: Pacemaker::new(&config, &roster, own, incarnation, seed, now),
             outbox: Outbox::new(origin),
             clock,
             watermark: None,
             recorded: recovered.committed,
+            recording: VecDeque::new(),
+            held: recovered.committed,
             snapshot,
             told: Slot::ZERO,
-            repeats: Repeats::new(membership.voters().len()),
-            flows: Flows::new(&membership, own, config.window_bytes_max),
+            repeats: Repeats::new(),
+            flows: Flows::new(&roster.peers(own), roster.window(), config.window_bytes_max),
             counters: Counters::default(),
             disagreeing: BTreeMap::new(),
             now,
             halted: false,
-            membership,
+            peers: roster.peers(own),
+            roster,
             config,
         };
+        replica.record_governs(reached.learned);
         if reached.jumps {
             replica.record_jump(snapshot);
         }
@@ -191,7 +196,7 @@ impl Replica {
         if theirs.cluster != own.cluster
             || theirs.group != own.group
             || theirs.replica != from
-            || !self.peers.contains(&from)
+            || !self.listens_to(from, theirs)
         {
             self.counters.dropped_foreign += 1;
             return;
@@ -234,6 +239,7 @@ impl Replica {
     pub fn handle_durable(&mut self, durable: Durable, now: Time) {
         self.advance_time(now);
         self.outbox.release(&durable);
+        self.note_held();
         if self.halted {
             return;
         }
@@ -351,11 +357,11 @@ impl Replica {
             role: self.role(),
             promised: self.acceptor.promised(),
             leader: self.leader(),
-            epoch: self.membership.epoch(),
+            epoch: self.roster.newest().epoch(),
             committed: self.learner.committed(),
             applied: self.log.applied(),
             trimmed: self.log.trimmed(),
-            connectivity: self.pacemaker.connectivity(&self.membership, self.now),
+            connectivity: self.connectivity(),
             connected_peers: self.pacemaker.connected_peers(self.now),
             slots_in_flight: self.learner.slots_in_flight(),
             bytes_in_flight: self.learner.bytes_in_flight(),
@@ -384,7 +390,7 @@ impl Replica {
         match self.proposer {
             Proposer::Preparing(_) => Role::Candidate,
             Proposer::Leading(_) => Role::Leader,
-            Proposer::Idle if self.voter.is_none() => Role::Observer,
+            Proposer::Idle if !self.is_voter() => Role::Observer,
             Proposer::Idle => Role::Follower,
         }
     }
@@ -410,14 +416,14 @@ impl Replica {
         self.counters
     }
 
-    /// Every member but this replica.
+    /// Every other member of the memberships that are kept. Changes with them.
     pub fn peers(&self) -> &[ReplicaId] {
         &self.peers
     }
 
     /// The newest membership known.
     pub fn membership(&self) -> &Membership {
-        &self.membership
+        self.roster.newest()
     }
 
     /// This life.
@@ -450,15 +456,8 @@ impl Replica {
     }
 
     fn route(&mut self, from: ReplicaId, message: Message) {
-        let same_epoch = message.origin.epoch == self.membership.epoch();
         match message.body {
             Body::Prepare(prepare) => self.on_prepare(from, prepare),
-            // Votes count for their exact epoch.
-            Body::Promise(_) | Body::Accepted(_) | Body::Confirmed(_) | Body::Surveyed(_)
-                if !same_epoch =>
-            {
-                self.counters.dropped_stale += 1;
-            }
             Body::Promise(promise) => self.on_promise(from, promise),
             Body::Accept(accept) => self.on_accept(from, accept),
             Body::Accepted(accepted) => self.on_accepted(from, accepted),
@@ -475,6 +474,7 @@ impl Replica {
             Body::Transfer(transfer) => self.on_transfer(from, transfer),
             Body::Survey(survey) => self.on_survey(from, message.origin.incarnation, survey),
             Body::Surveyed(surveyed) => self.on_surveyed(from, surveyed),
+            Body::Removed(removed) => self.on_removed(removed),
         }
     }
 
@@ -494,7 +494,7 @@ impl Replica {
                 for message in held {
                     self.route(peer, message);
                 }
-            } else if !self.propose_adopted() {
+            } else if !self.propose_adopted() && !self.fill_window() {
                 break;
             }
         }
@@ -549,7 +549,7 @@ impl Replica {
         if in_flight + bytes > self.config.window_bytes_max {
             return Err(NotProposed::Busy);
         }
-        match reign.peek_next(self.learner.committed(), self.window_end()) {
+        match reign.peek_next(&self.roster, self.learner.committed()) {
             Some(slot) => Ok((slot, reign.ballot())),
             None => Err(NotProposed::Busy),
         }
@@ -557,6 +557,6 @@ impl Replica {
 
     /// The last slot in which anything may be proposed. Rule Q3.
     fn window_end(&self) -> Slot {
-        self.learner.committed().plus(u64::from(self.membership.window()))
+        self.learner.committed().plus(self.roster.window())
     }
 }

@@ -6,7 +6,7 @@
 use crate::ballot::Ballot;
 use crate::ids::{ClusterId, GroupId, Incarnation, LogClock, ReplicaId, Slot};
 use crate::membership::Membership;
-use crate::snapshot::SnapshotMeta;
+use crate::snapshot::{Governs, SnapshotMeta};
 use crate::value::Value;
 
 /// What an explicit act of formatting writes into an empty directory.
@@ -65,6 +65,10 @@ pub struct Recovered {
     pub clock: LogClock,
     /// The newest life seen of each peer, in rising order of peers.
     pub peers: Vec<(ReplicaId, Incarnation)>,
+    /// Who governs the log beside the membership in `format`: what [`crate::durable::Write::Governs`]
+    /// recorded, in rising order of slots. Those that a later one replaced by the slot after the
+    /// trimmed prefix may be missing.
+    pub governs: Vec<Governs>,
     /// The newest snapshot. Whatever the log lacks up to its slot is in it.
     pub snapshot: Option<SnapshotMeta>,
 }
@@ -83,6 +87,7 @@ impl Recovered {
             chosen: Vec::new(),
             clock: LogClock::default(),
             peers: Vec::new(),
+            governs: Vec::new(),
             snapshot: None,
         }
     }

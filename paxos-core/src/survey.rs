@@ -10,7 +10,7 @@
 
 use core::time::Duration;
 
-use crate::ids::{Slot, Time};
+use crate::ids::{Epoch, Slot, Time};
 use crate::output::{QuorumReadLoss, ReadTicket};
 use crate::quorum::{QuorumSystem, VoterSet};
 
@@ -32,6 +32,8 @@ struct Round {
     /// The last ticket that it serves.
     through: u64,
     began_at: Time,
+    /// Whose voters are asked.
+    epoch: Epoch,
     answered: VoterSet,
     /// The highest slot that was named.
     highest: Slot,
@@ -42,6 +44,8 @@ struct Round {
 struct Unsettled {
     through: u64,
     began_at: Time,
+    /// Whose voters have named it.
+    epoch: Epoch,
     point: Slot,
 }
 
@@ -84,12 +88,12 @@ impl Surveys {
         Some(began_at.after(patience))
     }
 
-    /// Begins a round for all that wait, and returns its number.
-    pub(crate) fn begin(&mut self, now: Time) -> u64 {
+    /// Begins a round for all that wait, and returns its number; `epoch` is of those who are asked.
+    pub(crate) fn begin(&mut self, now: Time, epoch: Epoch) -> u64 {
         assert!(self.open.is_none(), "one round at a time");
         self.rounds += 1;
         let (through, answered, highest) = (self.asked, VoterSet::EMPTY, Slot::ZERO);
-        self.open = Some(Round { through, began_at: now, answered, highest });
+        self.open = Some(Round { through, began_at: now, epoch, answered, highest });
         self.rounds
     }
 
@@ -111,17 +115,32 @@ impl Surveys {
         }
         open.highest = open.highest.max(highest);
         if quorums.is_prepare_quorum(open.answered)
-            && let Some(Round { through, began_at, highest: point, .. }) = self.open.take()
+            && let Some(Round { through, began_at, epoch, highest: point, .. }) = self.open.take()
         {
             // The higher of two points serves later reads alone, which get another round.
             let lower = self.unsettled.as_ref().is_none_or(|earlier| point < earlier.point);
             if lower {
                 // What waited for the earlier point does not wait longer for this one.
                 let began_at = self.unsettled.take().map_or(began_at, |earlier| earlier.began_at);
-                self.unsettled = Some(Unsettled { through, began_at, point });
+                self.unsettled = Some(Unsettled { through, began_at, epoch, point });
             }
         }
         true
+    }
+
+    /// Whose voters the open round asks.
+    pub(crate) fn open_epoch(&self) -> Option<Epoch> {
+        self.open.as_ref().map(|round| round.epoch)
+    }
+
+    /// The point that is named and not settled, and whose voters have named it.
+    pub(crate) fn named(&self) -> Option<(Slot, Epoch)> {
+        self.unsettled.as_ref().map(|unsettled| (unsettled.point, unsettled.epoch))
+    }
+
+    /// Those who were asked are not those who count: what waits is asked again.
+    pub(crate) fn ask_again(&mut self) {
+        (self.open, self.unsettled) = (None, None);
     }
 
     /// What may be answered now that the prefix up to this slot is committed here. Rule R10.
@@ -188,7 +207,7 @@ mod tests {
         let (quorums, mut surveys) = (quorums(), Surveys::default());
         assert!(!surveys.wants_round());
         let first = surveys.ask();
-        let round = surveys.begin(at(0));
+        let round = surveys.begin(at(0), Epoch::FIRST);
         let late = surveys.ask();
         assert!(surveys.answer(0, round, slot(7), &quorums));
         assert!(!surveys.answer(0, round, slot(9), &quorums), "each voter once");
@@ -198,7 +217,7 @@ mod tests {
         assert_eq!(surveys.settle(slot(6)), None);
         assert_eq!(surveys.settle(slot(7)), Some((first, slot(7))));
         assert_eq!((surveys.waiting(), surveys.wants_round()), (1, true));
-        let next = surveys.begin(at(1));
+        let next = surveys.begin(at(1), Epoch::FIRST);
         assert!(next > round);
         assert!(!surveys.answer(2, round, slot(9), &quorums), "a round before");
         surveys.answer(1, next, slot(7), &quorums);
@@ -211,7 +230,7 @@ mod tests {
     fn a_later_round_replaces_a_point_by_a_lower_one_and_never_by_a_higher() {
         let (quorums, mut surveys) = (quorums(), Surveys::default());
         let round = |surveys: &mut Surveys, highest, now| {
-            let round = surveys.begin(at(now));
+            let round = surveys.begin(at(now), Epoch::FIRST);
             for voter in [0, 1] {
                 assert!(surveys.answer(voter, round, slot(highest), &quorums));
             }
@@ -231,26 +250,26 @@ mod tests {
     fn a_round_that_nobody_needs_any_more_keeps_no_other_waiting() {
         let (quorums, mut surveys) = (quorums(), Surveys::default());
         let first = surveys.ask();
-        let round = surveys.begin(at(0));
+        let round = surveys.begin(at(0), Epoch::FIRST);
         surveys.answer(0, round, slot(4), &quorums);
         surveys.answer(1, round, slot(4), &quorums);
-        let again = surveys.begin(at(50));
+        let again = surveys.begin(at(50), Epoch::FIRST);
         assert_eq!(surveys.settle(slot(4)), Some((first, slot(4))));
         assert!(!surveys.answer(0, again, slot(4), &quorums));
         surveys.ask();
         assert!(surveys.wants_round());
-        assert!(surveys.begin(at(60)) > again);
+        assert!(surveys.begin(at(60), Epoch::FIRST) > again);
     }
 
     #[test]
     fn what_takes_too_long_is_given_up() {
         let (quorums, mut surveys) = (quorums(), Surveys::default());
         let first = surveys.ask();
-        let round = surveys.begin(at(0));
+        let round = surveys.begin(at(0), Epoch::FIRST);
         surveys.answer(0, round, slot(4), &quorums);
         surveys.answer(1, round, slot(2), &quorums);
         let second = surveys.ask();
-        let round = surveys.begin(at(50));
+        let round = surveys.begin(at(50), Epoch::FIRST);
         surveys.answer(0, round, slot(4), &quorums);
         assert_eq!(surveys.expire(PATIENCE, at(99)), None);
         let unsettled = QuorumReadLoss::Unsettled { point: slot(4) };

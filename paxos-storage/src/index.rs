@@ -11,6 +11,7 @@ use std::ops::Bound;
 
 use paxos_core::ballot::Ballot;
 use paxos_core::ids::{GroupId, Incarnation, LogClock, ReplicaId, Slot};
+use paxos_core::snapshot::Governs;
 
 use crate::layout::GroupCheckpoint;
 
@@ -64,6 +65,9 @@ pub(crate) struct Group {
     pub(crate) trimmed: Slot,
     pub(crate) clock: LogClock,
     pub(crate) peers: BTreeMap<ReplicaId, Incarnation>,
+    /// Who governs from which slot on, in rising order. Of those that later ones replaced, by the slot
+    /// after the trimmed prefix, the last is kept.
+    pub(crate) governs: Vec<Governs>,
     /// The peer that refused this directory, and the life that it remembers.
     pub(crate) refused: Option<(ReplicaId, Incarnation)>,
     /// What is read back for each slot above `trimmed`, by pages.
@@ -75,6 +79,13 @@ pub(crate) struct Group {
 impl Group {
     pub(crate) fn promise(&mut self, ballot: Ballot) {
         self.promised = self.promised.max(Some(ballot));
+    }
+
+    /// A membership governs from a slot on.
+    pub(crate) fn govern(&mut self, governs: Governs) {
+        if self.governs.last().is_none_or(|last| last.from < governs.from) {
+            self.governs.push(governs);
+        }
     }
 
     pub(crate) fn saw_clock(&mut self, clock: LogClock) {
@@ -127,6 +138,9 @@ impl Group {
             return;
         }
         self.trimmed = through;
+        while self.governs.get(2).is_some_and(|governs| governs.from <= through.next()) {
+            self.governs.remove(0);
+        }
         // What may be forgotten was chosen.
         self.commit(through, segments);
         while let Some(mut first) = self.pages.first_entry() {
@@ -183,6 +197,7 @@ impl Group {
             clock: self.clock,
             refused: self.refused,
             peers: self.peers.iter().map(|(peer, incarnation)| (*peer, *incarnation)).collect(),
+            governs: self.governs.clone(),
         }
     }
 
@@ -192,6 +207,9 @@ impl Group {
         self.saw_clock(checkpoint.clock);
         self.peers.extend(checkpoint.peers.iter().copied());
         self.refused = checkpoint.refused.or(self.refused);
+        for governs in &checkpoint.governs {
+            self.govern(governs.clone());
+        }
         self.trim(checkpoint.trimmed, segments);
         self.commit(checkpoint.committed, segments);
     }

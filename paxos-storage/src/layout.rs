@@ -6,12 +6,14 @@
 //! what an earlier use left in a recycled file is never taken for a record.
 //! Source: docs/format.md; the salt is raft-engine's idea, the watermark in each record Pebble's.
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use paxos_core::ballot::Ballot;
+use paxos_core::codec::{decode_membership, encode_membership};
 use paxos_core::ids::{ClusterId, GroupId, Incarnation, LogClock, ReplicaId, Slot};
+use paxos_core::snapshot::Governs;
 
 /// The version of everything in a data directory.
-pub(crate) const VERSION: u16 = 2;
+pub(crate) const VERSION: u16 = 3;
 /// The bytes before the first record of a segment.
 pub(crate) const SEGMENT_HEADER_LEN: u64 = 4096;
 /// The bytes before a record's payload.
@@ -194,6 +196,8 @@ pub(crate) enum Kind {
     Watermark,
     /// A peer refused this directory, which must not be started again.
     Refused,
+    /// The membership that governs from the slot on.
+    Governs,
 }
 
 impl Kind {
@@ -210,6 +214,7 @@ impl Kind {
             Self::Seal => 9,
             Self::Watermark => 10,
             Self::Refused => 11,
+            Self::Governs => 12,
         }
     }
 
@@ -226,6 +231,7 @@ impl Kind {
             9 => Self::Seal,
             10 => Self::Watermark,
             11 => Self::Refused,
+            12 => Self::Governs,
             _ => return None,
         })
     }
@@ -383,6 +389,8 @@ pub(crate) struct GroupCheckpoint {
     /// The peer that refused this directory, and the life that it remembers.
     pub(crate) refused: Option<(ReplicaId, Incarnation)>,
     pub(crate) peers: Vec<(ReplicaId, Incarnation)>,
+    /// Who governs from which slot on, beside the membership that the directory was formatted with.
+    pub(crate) governs: Vec<Governs>,
 }
 
 /// The payload of a Checkpoint record.
@@ -395,8 +403,10 @@ pub(crate) struct Checkpoint {
     pub(crate) groups: Vec<GroupCheckpoint>,
 }
 
-const GROUP_LEN: usize = 48;
+const GROUP_LEN: usize = 52;
 const PEER_LEN: usize = 10;
+/// A slot, and the length of the membership that follows.
+const GOVERNS_LEN: usize = 12;
 
 impl Checkpoint {
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -416,9 +426,16 @@ impl Checkpoint {
             out.extend_from_slice(&group.committed.number().to_le_bytes());
             out.extend_from_slice(&group.trimmed.number().to_le_bytes());
             out.extend_from_slice(&group.clock.millis().to_le_bytes());
+            out.extend_from_slice(&count(group.governs.len()));
             for (peer, incarnation) in group.refused.iter().chain(&group.peers) {
                 out.extend_from_slice(&peer.number().to_le_bytes());
                 out.extend_from_slice(&incarnation.bits().to_le_bytes());
+            }
+            for Governs { from, membership } in &group.governs {
+                let membership = encode_membership(membership);
+                out.extend_from_slice(&from.number().to_le_bytes());
+                out.extend_from_slice(&count(membership.len()));
+                out.extend_from_slice(&membership);
             }
         }
         out
@@ -448,14 +465,26 @@ fn take_group(rest: &mut &[u8]) -> Option<GroupCheckpoint> {
     let committed = Slot::new(rest.try_get_u64_le().ok()?);
     let trimmed = Slot::new(rest.try_get_u64_le().ok()?);
     let clock = LogClock::from_millis(rest.try_get_u64_le().ok()?);
-    if peers + usize::from(is_refused) > rest.len() / PEER_LEN {
+    let governs = rest.try_get_u32_le().ok()? as usize;
+    if peers + usize::from(is_refused) > rest.len() / PEER_LEN || governs > rest.len() / GOVERNS_LEN
+    {
         return None;
     }
     let mut life =
         || (ReplicaId::new(rest.get_u16_le()), Incarnation::from_bits(rest.get_u64_le()));
     let refused = is_refused.then(&mut life);
     let peers = (0..peers).map(|_| life()).collect();
-    Some(GroupCheckpoint { group, promised, committed, trimmed, clock, refused, peers })
+    let governs = (0..governs).map(|_| take_governs(rest)).collect::<Option<_>>()?;
+    Some(GroupCheckpoint { group, promised, committed, trimmed, clock, refused, peers, governs })
+}
+
+fn take_governs(rest: &mut &[u8]) -> Option<Governs> {
+    let from = Slot::new(rest.try_get_u64_le().ok()?);
+    let len = rest.try_get_u32_le().ok()? as usize;
+    let (membership, after) = rest.split_at_checked(len)?;
+    *rest = after;
+    let membership = decode_membership(Bytes::copy_from_slice(membership)).ok()?;
+    Some(Governs { from, membership })
 }
 
 fn take_flag(rest: &mut &[u8]) -> Option<bool> {

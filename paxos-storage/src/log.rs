@@ -17,6 +17,7 @@ use paxos_core::codec::{decode_value, encode_membership, value_kind};
 use paxos_core::durable::{Write, WriteBatch};
 use paxos_core::ids::{GroupId, Incarnation, Slot};
 use paxos_core::port::{LoadRange, Loaded, Room, StorageError};
+use paxos_core::snapshot::Governs;
 use paxos_core::value::Value;
 
 use crate::fs::{FileSystem, LogFile, is_full, read_up_to, sync, write_all};
@@ -342,7 +343,8 @@ impl<F: FileSystem> Log<F> {
             | Kind::Freed
             | Kind::Seal
             | Kind::Watermark
-            | Kind::Refused => return,
+            | Kind::Refused
+            | Kind::Governs => return,
         };
         let place = Place::new(self.current.sequence, offset, holds);
         if let Some(group) = self.groups.get_mut(&GroupId::new(record.head.group)) {
@@ -557,6 +559,7 @@ fn write_len(write: &Write) -> usize {
         Write::Accepted { value, .. } | Write::Chosen { value, .. } => {
             record_len(value.encoded_len())
         }
+        Write::Governs { membership, .. } => record_len(encode_membership(membership).len()),
         Write::Peer { .. } | Write::Refused { .. } => record_len(16),
     }
 }
@@ -599,6 +602,11 @@ fn gather_write(
             let head = RecordHead { slot: through.number(), ..of_kind(Kind::Committed) };
             writer.put(head, &[]);
             group.commit(*through, segments);
+        }
+        Write::Governs { from, membership } => {
+            let head = RecordHead { slot: from.number(), ..of_kind(Kind::Governs) };
+            writer.put(head, &encode_membership(membership));
+            group.govern(Governs { from: *from, membership: (**membership).clone() });
         }
         Write::Trimmed(through) => {
             let head = RecordHead { slot: through.number(), ..of_kind(Kind::Trimmed) };
@@ -675,6 +683,7 @@ pub(crate) fn is_moved(record: &Record<'_>) -> bool {
         | Kind::Trimmed
         | Kind::Peer
         | Kind::Refused
+        | Kind::Governs
         | Kind::Freed => true,
         Kind::Checkpoint | Kind::Seal | Kind::Watermark => false,
     }

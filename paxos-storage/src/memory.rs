@@ -18,6 +18,7 @@ use paxos_core::port::{
     Blocking, Format, LoadRange, Loaded, Recovered, RecoveredVote, Room, SnapshotStore, Start,
     Storage, StorageError,
 };
+use paxos_core::snapshot::Governs;
 use paxos_core::value::Value;
 
 use snapshots::{Kept, MemorySnapshots};
@@ -48,6 +49,7 @@ struct MemoryLog {
     trimmed: Slot,
     clock: LogClock,
     peers: BTreeMap<ReplicaId, Incarnation>,
+    governs: Vec<Governs>,
     /// The slots above `trimmed`.
     slots: VecDeque<Entry>,
     /// Slots far beyond those, which a replica that lags far behind may vote on.
@@ -79,6 +81,7 @@ impl MemoryStorage {
                 trimmed: Slot::ZERO,
                 clock: LogClock::default(),
                 peers: BTreeMap::new(),
+                governs: Vec::new(),
                 slots: VecDeque::new(),
                 far: BTreeMap::new(),
                 snapshots: Kept::default(),
@@ -135,6 +138,9 @@ impl MemoryLog {
                 }
             }
             Write::Committed(through) => self.committed = self.committed.max(*through),
+            Write::Governs { from, membership } => {
+                self.governs.push(Governs { from: *from, membership: (**membership).clone() });
+            }
             Write::Trimmed(through) => self.trim(*through),
             Write::Peer { peer, incarnation } => {
                 self.peers.insert(*peer, *incarnation);
@@ -204,6 +210,7 @@ impl MemoryLog {
             chosen: Vec::new(),
             clock: self.clock,
             peers: self.peers.iter().map(|(p, i)| (*p, *i)).collect(),
+            governs: self.governs.clone(),
             snapshot: self.snapshots.newest().cloned(),
         };
         for (slot, entry) in near.chain(far).filter(|(slot, _)| *slot > self.committed) {

@@ -10,9 +10,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
+use paxos_core::codec::decode_membership;
 use paxos_core::ids::{GroupId, Incarnation, LogClock, Slot};
 use paxos_core::port::{Recovered, RecoveredVote, Start, StorageError};
+use paxos_core::snapshot::Governs;
 
 use crate::fs::{FileSystem, LogFile, read_up_to, sync, write_all};
 use crate::index::{Group, Holds, Place, Segments};
@@ -357,6 +359,7 @@ impl<F: FileSystem> Reading<'_, F> {
             | Kind::Committed
             | Kind::Trimmed
             | Kind::Peer
+            | Kind::Governs
             | Kind::Refused => {}
         }
         let group = self.groups.get_mut(&GroupId::new(head.group))?;
@@ -379,6 +382,10 @@ impl<F: FileSystem> Reading<'_, F> {
             Kind::Peer => {
                 let (peer, incarnation) = take_peer(record.payload)?;
                 group.peers.insert(peer, incarnation);
+            }
+            Kind::Governs => {
+                let membership = decode_membership(Bytes::copy_from_slice(record.payload)).ok()?;
+                group.govern(Governs { from: slot, membership });
             }
             Kind::Refused => group.refused = Some(take_peer(record.payload)?),
             Kind::Checkpoint | Kind::Freed | Kind::Seal | Kind::Watermark => {}
@@ -551,6 +558,7 @@ fn report<F: FileSystem>(
         chosen: Vec::new(),
         clock: group.clock,
         peers: group.peers.iter().map(|(p, i)| (*p, *i)).collect(),
+        governs: group.governs.clone(),
         snapshot: None,
     };
     let places: Vec<_> = group

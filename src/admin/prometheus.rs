@@ -112,7 +112,7 @@ fn flows(page: &mut Page, status: &StatusReport) {
 type Counted = (&'static str, &'static str, u64);
 
 #[rustfmt::skip]
-fn core(counters: &Counters) -> [Counted; 29] {
+fn core(counters: &Counters) -> [Counted; 33] {
     let c = counters;
     [
         ("campaigns", "Campaigns begun.", c.campaigns),
@@ -125,6 +125,10 @@ fn core(counters: &Counters) -> [Counted; 29] {
         ("transfers_taken", "Campaigns begun because a leader made way.", c.transfers_taken),
         ("values_adopted", "Slots in which a new leader adopted what others had accepted.", c.values_adopted),
         ("gaps_filled", "Slots that a new leader filled with no-ops.", c.gaps_filled),
+        ("memberships", "Memberships seen committed that govern from some slot on.", c.memberships),
+        ("changes", "Changes of the membership that this leader proposed.", c.changes),
+        ("promotions", "Those that make a voter of who has caught up.", c.promotions),
+        ("slots_filled", "Slots filled with no-ops so that a new membership governs soon.", c.slots_filled),
         ("retransmissions", "Accepts sent again.", c.retransmissions),
         ("proposals_held_back", "Proposals not sent to a peer at once.", c.proposals_held_back),
         ("values_fetched", "Values learned by Fetch.", c.values_fetched),
@@ -258,7 +262,7 @@ mod tests {
         let mut counters = Counters::default();
         (counters.campaigns, counters.dropped_beyond_window) = (3, 5);
         let shown = core(&counters);
-        assert_eq!((shown[0].2, shown[28].2), (3, 5));
+        assert_eq!((shown[0].2, shown[32].2), (3, 5));
         assert_eq!(shown.iter().map(|(.., value)| value).sum::<u64>(), 8);
         let meters = Meters::new();
         meters.forwards_sent.add(7);

@@ -28,11 +28,12 @@ use super::simulation::Setting;
 use super::turn::Flag;
 use super::watched::Watched;
 use super::{Answer, HistoryOf, Question};
-use crate::client::{Client, Consistency, Delivery};
+use crate::client::Client;
 use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::machine::StateMachine;
 use crate::metrics::{Cell, Meters};
 use crate::options::NodeOptions;
+use crate::request::{Consistency, Delivery};
 use crate::shared::{Closing, Shared};
 
 /// A request whose answer matters to nobody is given up after so many election timeouts at most.

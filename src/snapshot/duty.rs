@@ -128,11 +128,15 @@ impl<W: Waiter> Driver<W> {
         match given {
             Given::Image(head, image) => {
                 let (slot, clock) = (head.slot, head.clock);
+                let Some(governs) = self.replica.governs_above(slot) else {
+                    let what = format!("not yet known here who votes after slot {slot}");
+                    return self.is_made(&Err(MakeSnapshotError::Failed(what)), now);
+                };
                 let meta = SnapshotMeta {
                     group: self.group,
                     slot,
                     clock,
-                    governs: self.replica.governs_above(slot),
+                    governs,
                     bytes: 0,
                     digest: paxos_core::snapshot::ImageDigest::default(),
                 };

@@ -5,8 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use paxos::core::ballot::Ballot;
+use paxos::core::durable::{Write, WriteSequence};
 use paxos::core::ids::{ClientId, Epoch, RequestNumber, SessionId, SessionTtl, Time};
-use paxos::core::message::{Body, Fetched, Message, Origin, Promise, PromiseEntry, SlotState};
+use paxos::core::message::{
+    Body, Fetched, Message, Origin, Promise, PromiseEntry, Removed, SlotState,
+};
 use paxos::core::sim::{Limits, Options, Script, run_seed};
 use paxos::core::trace::{Delivery, Event, Packet, Sealed};
 use paxos::core::value::{Batch, Command, CommandKind, Level, Value as Filling};
@@ -178,7 +181,7 @@ fn rarities() -> String {
     let commands = kinds.map(command).to_vec();
     let membership = Arc::new(Membership::voters_only([ReplicaId::new(1)]).unwrap());
     let values = vec![
-        Filling::Membership(membership),
+        Filling::Membership(membership.clone()),
         Filling::Batch(Batch::new(LogClock::from_millis(1), commands)),
     ];
     let origin = Origin {
@@ -202,7 +205,8 @@ fn rarities() -> String {
     let (first, slot) = (Slot::FIRST, Slot::ZERO);
     let fetched = Fetched { first, values, committed: slot, trimmed: slot };
     let mut lines = String::new();
-    for body in [Body::Promise(promise), Body::Fetched(fetched)] {
+    let removed = Removed { epoch: Epoch::new(2), from: first };
+    for body in [Body::Promise(promise), Body::Fetched(fetched), Body::Removed(removed)] {
         let packet = Packet::Shared(Arc::new(Message { origin, body }));
         let event = Event::Received { from: ReplicaId::new(2), packet };
         event.write_json(Time::ZERO, None, &mut lines);
@@ -210,6 +214,9 @@ fn rarities() -> String {
     let packet = Packet::Host(Sealed::new(Bytes::from_static(b"asks")));
     let sent = Event::Sent { to: ReplicaId::new(2), delivery: Delivery::Full, packet };
     sent.write_json(Time::ZERO, Some(ReplicaId::new(1)), &mut lines);
+    let writes = vec![Write::Governs { from: first, membership }];
+    let persist = Event::Persist { sequence: WriteSequence::default(), writes };
+    persist.write_json(Time::ZERO, Some(ReplicaId::new(1)), &mut lines);
     lines
 }
 

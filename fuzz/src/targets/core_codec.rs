@@ -68,6 +68,7 @@ fn check_room(message: &Message, len: usize) {
         | Body::Confirm(_)
         | Body::Confirmed(_)
         | Body::Transfer(_)
+        | Body::Removed(_)
         | Body::Survey(_)
         | Body::Surveyed(_) => 0,
     };

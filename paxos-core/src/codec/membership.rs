@@ -7,9 +7,12 @@ use core::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{DecodeError, Reader, len_u16};
-use crate::ids::Epoch;
-use crate::membership::{KeyPin, LeaseTerms, Member, Membership, MembershipError};
+use crate::ids::{Epoch, ReplicaId};
+use crate::membership::{Joining, KeyPin, LeaseTerms, Member, Membership, MembershipError};
 use crate::quorum::{QuorumRule, VoterSet};
+
+/// The bytes of an observer that is to vote: its id, whether it replaces a voter, and which.
+const JOINING_LEN: usize = 5;
 
 /// The bytes of a membership.
 pub fn encode_membership(membership: &Membership) -> Bytes {
@@ -33,7 +36,7 @@ pub(crate) fn membership_len(membership: &Membership) -> usize {
         })
         .sum();
     let lease = membership.lease().map_or(0, |_| 12);
-    14 + rule + lease + members
+    15 + rule + lease + JOINING_LEN * membership.joining().len() + members
 }
 
 /// The kind of the rule, and what it says.
@@ -82,6 +85,12 @@ pub(super) fn put_membership(out: &mut BytesMut, membership: &Membership) {
     out.put_u16_le(len_u16(membership.observers().len()));
     put_rule(out, membership.quorums().rule());
     put_lease(out, membership.lease());
+    out.put_u8(u8::try_from(membership.joining().len()).expect("bounded by OBSERVERS_MAX"));
+    for joining in membership.joining() {
+        out.put_u16_le(joining.id.number());
+        out.put_u8(u8::from(joining.replaces.is_some()));
+        out.put_u16_le(joining.replaces.map_or(0, ReplicaId::number));
+    }
     for member in membership.members() {
         out.put_u16_le(member.id.number());
         out.put_u8(u8::try_from(member.addresses.len()).expect("bounded by ADDRESSES_MAX"));
@@ -125,6 +134,9 @@ pub fn decode_membership(bytes: Bytes) -> Result<Membership, DecodeError> {
         }
         _ => return Err(DecodeError::Field("lease")),
     };
+    let joining = reader.u8()?;
+    let joining =
+        (0..joining).map(|_| decode_joining(&mut reader)).collect::<Result<Vec<_>, _>>()?;
     if voters + observers > reader.rest.len() / 4 {
         return Err(DecodeError::Truncated);
     }
@@ -145,10 +157,24 @@ pub fn decode_membership(bytes: Bytes) -> Result<Membership, DecodeError> {
         MembershipError::Address(_) => DecodeError::Field("address"),
         MembershipError::Duplicate(_) | MembershipError::TooMany => DecodeError::Field("members"),
     })?;
+    let membership = membership.with_joining(joining.iter().copied());
+    if membership.joining() != joining {
+        return Err(DecodeError::Field("joining"));
+    }
     Ok(match lease {
         Some(terms) => membership.with_lease(terms),
         None => membership,
     })
+}
+
+fn decode_joining(reader: &mut Reader) -> Result<Joining, DecodeError> {
+    let id = reader.replica()?;
+    let replaces = match (reader.u8()?, reader.replica()?) {
+        (0, none) if none.number() == 0 => None,
+        (1, old) => Some(old),
+        _ => return Err(DecodeError::Field("joining")),
+    };
+    Ok(Joining { id, replaces })
 }
 
 /// Explicit quorums, each kind in rising order, as they are written.

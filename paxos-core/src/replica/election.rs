@@ -16,6 +16,10 @@ use crate::proposer::{Campaign, Proposer, Step};
 impl Replica {
     pub(super) fn on_heartbeat_due(&mut self) {
         self.check_reign();
+        self.review_members();
+        if self.halted {
+            return;
+        }
         self.prefer();
         self.send_heartbeat();
         if self.recorded < self.learner.committed() {
@@ -29,8 +33,7 @@ impl Replica {
             return;
         }
         let now = self.now;
-        let connectivity = self.pacemaker.connectivity(&self.membership, now);
-        if self.is_disk_stalled() || connectivity == Connectivity::Partial {
+        if self.is_disk_stalled() || self.connectivity() == Connectivity::Partial {
             self.step_down();
             self.pacemaker.arm_election(now);
         }
@@ -53,9 +56,10 @@ impl Replica {
             echoes,
             promised: self.acceptor.promised(),
             leader,
-            connectivity: self.pacemaker.connectivity(&self.membership, now),
+            connectivity: self.connectivity(),
             committed: self.learner.committed(),
             durable: self.outbox.durable_vote(),
+            held: self.held,
             released: self.pacemaker.released(),
             priority: self.pacemaker.priority(),
         };
@@ -72,6 +76,11 @@ impl Replica {
         heartbeat: &Heartbeat,
     ) {
         let now = self.now;
+        if !self.peers.contains(&from) {
+            // A member of a membership that is not known here yet: it may be asked for what says so.
+            self.note_committed(from, heartbeat.committed);
+            return;
+        }
         let led_before = self.pacemaker.heard_leader(now);
         if !self.pacemaker.on_heartbeat(from, incarnation, heartbeat, now) {
             self.counters.dropped_stale += 1;
@@ -108,7 +117,7 @@ impl Replica {
         // not connected would get none: it is no reason to disturb those that vote.
         if let (Proposer::Leading(reign), Some(promised)) = (&self.proposer, heartbeat.promised)
             && promised > reign.ballot()
-            && self.membership.voter_index(from).is_some()
+            && self.roster.is_voter(from)
             && self.pacemaker.is_connected(from, now)
         {
             self.give_way(promised);
@@ -128,8 +137,8 @@ impl Replica {
         }
         // A campaign that was not won by its deadline is given up; the next has a higher ballot.
         self.step_down();
-        let connected = self.pacemaker.connectivity(&self.membership, now) == Connectivity::Quorum;
-        if self.voter.is_none() || !connected || self.is_disk_stalled() {
+        let connected = self.connectivity() == Connectivity::Quorum;
+        if !self.may_campaign() || !connected || self.is_disk_stalled() {
             self.pacemaker.arm_election(now);
         } else if self.pacemaker.heard_leader(now).is_some() || self.pacemaker.is_vouched(now) {
             // Rule E3. A leader that falls silent is noticed by those that hear it first.
@@ -151,7 +160,7 @@ impl Replica {
         self.outbox.write(Write::Promised(ballot));
         let written = self.outbox.after_writes();
         let committed = self.learner.committed();
-        let campaign = Campaign::new(ballot, after, committed, &self.membership, written);
+        let campaign = Campaign::new(ballot, after, committed, self.roster.window(), written);
         let from = campaign.from();
         self.proposer = Proposer::Preparing(campaign);
         if !self.peers.is_empty() {
@@ -164,30 +173,36 @@ impl Replica {
     }
 
     pub(super) fn on_promise(&mut self, from: ReplicaId, promise: Promise) {
-        let Proposer::Preparing(campaign) = &mut self.proposer else {
-            self.counters.dropped_stale += 1;
-            return;
-        };
-        let Some(voter) = self.membership.voter_index(from) else {
+        if !self.roster.is_voter(from) {
             self.counters.dropped_absurd += 1;
             return;
-        };
-        let ballot = campaign.ballot();
-        if promise.ballot != ballot {
+        }
+        let ballot = promise.ballot;
+        if self.proposer.ballot() != Some(ballot) {
             self.counters.dropped_stale += 1;
             return;
         }
-        let reported = promise.committed;
-        match campaign.on_promise(voter, promise, self.membership.quorums()) {
+        let (reported, committed) = (promise.committed, self.learner.committed());
+        let step = match &mut self.proposer {
+            Proposer::Preparing(campaign) => {
+                campaign.on_promise(from, promise, &self.roster, committed)
+            }
+            Proposer::Idle | Proposer::Leading(_) => self.on_late_promise(from, promise),
+        };
+        let campaigns = matches!(self.proposer, Proposer::Preparing(_));
+        match step {
             Step::Stale => self.counters.dropped_stale += 1,
             Step::Absurd => self.counters.dropped_absurd += 1,
             Step::NextPage(next) => {
                 let prepare = Prepare { ballot, from: next };
                 self.outbox.send_after_durable(Recipients::One(from), prepare);
                 // As long as pages arrive, the campaign gets on.
-                self.pacemaker.arm_election(self.now);
+                if campaigns {
+                    self.pacemaker.arm_election(self.now);
+                }
             }
-            Step::Waiting => self.pacemaker.arm_election(self.now),
+            Step::Waiting if campaigns => self.pacemaker.arm_election(self.now),
+            Step::Waiting => {}
             Step::Won => self.begin_reign(),
         }
         if from != self.outbox.replica() {
@@ -222,31 +237,14 @@ impl Replica {
 
     /// Asks again those voters whose promise is not complete.
     pub(super) fn repeat_prepare(&mut self) {
-        let Proposer::Preparing(campaign) = &self.proposer else {
-            return;
-        };
-        let ballot = campaign.ballot();
-        let asked = self.outbox.is_durable(campaign.written());
         self.pacemaker.arm_retransmit(self.now);
-        if !asked {
-            return;
-        }
-        for (voter, member) in self.membership.voters().iter().enumerate() {
-            if let Some(from) = campaign.missing(voter)
-                && member.id != self.outbox.replica()
-            {
-                let prepare = Prepare { ballot, from };
-                self.outbox.send_after_durable(Recipients::One(member.id), prepare);
-            }
-        }
+        self.ask_promises();
     }
 
     pub(super) fn on_reject(&mut self, from: ReplicaId, reject: Reject) {
         self.pacemaker.see(Some(reject.promised));
         let leads = matches!(self.proposer, Proposer::Leading(_));
-        if self.membership.voter_index(from).is_none()
-            || leads && !self.pacemaker.is_connected(from, self.now)
-        {
+        if !self.roster.is_voter(from) || leads && !self.pacemaker.is_connected(from, self.now) {
             // It does not vote, or not for this leader, whose quorum does without it; what is left of
             // it may have been said long ago.
             self.counters.dropped_stale += 1;

@@ -125,8 +125,7 @@ impl Replica {
             return true;
         }
         // Rule A6.
-        let window = u64::from(self.membership.window());
-        if slot.distance_from(self.learner.committed()) > 2 * window {
+        if slot.distance_from(self.learner.committed()) > 2 * self.roster.window() {
             self.counters.dropped_beyond_window += 1;
             return false;
         }

@@ -25,7 +25,7 @@ impl Replica {
     }
 
     /// Votes for an own proposal and begins to count.
-    fn open(&mut self, slot: Slot, ballot: Ballot, value: &Value) {
+    pub(super) fn open(&mut self, slot: Slot, ballot: Ballot, value: &Value) {
         self.learner.open(slot, ballot, value.clone());
         assert!(
             self.acceptor.vote(slot).is_none_or(|vote| vote.ballot < ballot),
@@ -41,7 +41,7 @@ impl Replica {
 
     /// Sends what is proposed for the first time to the peers that are not held back. Rules F1
     /// to F3.
-    fn send_proposals(&mut self, ballot: Ballot, first: Slot, values: Vec<Value>) {
+    pub(super) fn send_proposals(&mut self, ballot: Ballot, first: Slot, values: Vec<Value>) {
         if self.peers.is_empty() {
             return;
         }
@@ -75,7 +75,6 @@ impl Replica {
     /// Proposes what promises named, as far as the window allows, in as few messages as the page
     /// size allows. Returns whether there was anything. Rules P2 and Q3.
     pub(super) fn propose_adopted(&mut self) -> bool {
-        let limit = self.window_end();
         let committed = self.learner.committed();
         let Proposer::Leading(reign) = &mut self.proposer else {
             return false;
@@ -88,7 +87,7 @@ impl Replica {
             // A value that does not fit any more begins the next message; one that is too long for
             // any goes alone.
             let room = if run.is_empty() { usize::MAX } else { page.saturating_sub(bytes) };
-            let Some(adoption) = reign.next_adoption(committed, limit, room) else { break };
+            let Some(adoption) = reign.next_adoption(committed, &self.roster, room) else { break };
             match adoption.origin {
                 AdoptedFrom::Promise => self.counters.values_adopted += 1,
                 AdoptedFrom::Gap => self.counters.gaps_filled += 1,
@@ -137,11 +136,10 @@ impl Replica {
 
     pub(super) fn on_accepted(&mut self, from: ReplicaId, accepted: Accepted) {
         let Accepted { ballot, first, last } = accepted;
-        let (Some(voter), true) = (self.membership.voter_index(from), self.is_leading_at(ballot))
-        else {
+        if !self.is_leading_at(ballot) || !self.roster.is_voter(from) {
             self.counters.dropped_stale += 1;
             return;
-        };
+        }
         self.flows.answered(from, first, last);
         // A range is only looked at where something is in flight, however long it claims to be.
         let first = first.max(self.learner.committed().next());
@@ -149,7 +147,7 @@ impl Replica {
         self.pacemaker.note_vote(from, ballot, last);
         let mut slot = first;
         while slot <= last {
-            match self.learner.count(voter, slot, ballot, self.membership.quorums()) {
+            match self.learner.count(from, slot, ballot, self.roster.governing(slot)) {
                 Counted::New => {}
                 Counted::Stale => self.counters.dropped_stale += 1,
                 Counted::Chosen => {
@@ -163,9 +161,9 @@ impl Replica {
             slot = slot.next();
         }
         self.extend_committed();
-        if self.is_leading_at(ballot) && self.repeats.answered(voter, accepted.first, accepted.last)
+        if self.is_leading_at(ballot) && self.repeats.answered(from, accepted.first, accepted.last)
         {
-            self.repeat_page(voter, ballot, self.config.page_bytes_max);
+            self.repeat_page(from, ballot, self.config.page_bytes_max);
         }
     }
 
@@ -192,6 +190,7 @@ impl Replica {
             Proposer::Preparing(_) => self.repeat_prepare(),
             Proposer::Leading(reign) => {
                 let ballot = reign.ballot();
+                self.ask_promises();
                 self.repeat_confirm(ballot);
                 self.repeat_accepts(ballot);
                 self.repeat_transfer();
@@ -203,7 +202,7 @@ impl Replica {
     fn repeat_accepts(&mut self, ballot: Ballot) {
         let in_flight = self.learner.tallies().last().map(|(slot, _)| slot);
         self.repeats.interval(in_flight.unwrap_or_else(|| self.window_end()));
-        for voter in 0..self.membership.voters().len() {
+        for voter in self.open_voters() {
             // Rule F4.
             let silent = self.repeats.is_unanswered(voter);
             self.repeat_page(voter, ballot, if silent { 0 } else { self.config.page_bytes_max });
@@ -212,9 +211,8 @@ impl Replica {
     }
 
     /// Sends a voter again as much as fits of what it has not accepted, and one value at least.
-    fn repeat_page(&mut self, voter: usize, ballot: Ballot, bytes_max: usize) {
-        let member = self.membership.voters()[voter].id;
-        if member == self.outbox.replica() || !self.pacemaker.hears(member, self.now) {
+    fn repeat_page(&mut self, voter: ReplicaId, ballot: Ballot, bytes_max: usize) {
+        if voter == self.outbox.replica() || !self.pacemaker.hears(voter, self.now) {
             return;
         }
         let through = self.repeats.through();
@@ -223,7 +221,10 @@ impl Replica {
             .learner
             .tallies()
             .take_while(|(slot, _)| *slot <= through)
-            .filter(|(_, tally)| !tally.accepted_by.contains(voter))
+            .filter(|(slot, tally)| {
+                let place = self.roster.governing(*slot).voter_index(voter);
+                place.is_some_and(|place| !tally.accepted_by.contains(place))
+            })
             .take_while(|(_, tally)| {
                 let first = bytes == 0;
                 bytes += VALUE_HEADER_LEN + tally.value.encoded_len();
@@ -234,7 +235,7 @@ impl Replica {
         self.repeats.sent(voter, missing.last().map(|(slot, _)| *slot));
         for (first, values) in consecutive(missing) {
             self.counters.retransmissions += 1;
-            self.send_accept(Recipients::One(member), ballot, first, values);
+            self.send_accept(Recipients::One(voter), ballot, first, values);
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::ballot::Ballot;
 use crate::catchup::{Choice, Purpose};
 use crate::durable::Write;
 use crate::ids::{ReplicaId, Slot, Time};
-use crate::learner::AgreementBroken;
+use crate::learner::{AgreementBroken, Chosen};
 use crate::log::NextApply;
 use crate::message::{Commit, Fetch, Fetched};
 use crate::output::{Halt, LoadTicket, Recipients};
@@ -115,10 +115,19 @@ impl Replica {
     pub(super) fn extend_committed(&mut self) {
         let before = self.learner.committed();
         while let Some((slot, chosen)) = self.learner.advance() {
-            if let Value::Batch(batch) = &chosen.value {
-                self.clock = self.clock.max(batch.clock());
-            }
-            self.log.push(slot, chosen);
+            let written = match &chosen.value {
+                Value::Noop => chosen.written,
+                Value::Batch(batch) => {
+                    self.clock = self.clock.max(batch.clock());
+                    chosen.written
+                }
+                Value::Membership(membership) => {
+                    // Rule M7: applied no earlier than that it governs is on record.
+                    let recorded = self.govern(slot, &membership.clone());
+                    recorded.map_or(chosen.written, |recorded| recorded.max(chosen.written))
+                }
+            };
+            self.log.push(slot, Chosen { written, ..chosen });
         }
         let committed = self.learner.committed();
         if committed == before {
@@ -135,7 +144,7 @@ impl Replica {
     /// Rule A6 holds on disk too: no vote is written more than twice the window above the recorded
     /// prefix, or a torn write could leave votes that no promise may name.
     pub(super) fn keep_record_near(&mut self, slot: Slot) {
-        if slot.distance_from(self.recorded) > 2 * u64::from(self.membership.window()) {
+        if slot.distance_from(self.recorded) > 2 * self.roster.window() {
             self.record_committed();
         }
     }
@@ -145,6 +154,7 @@ impl Replica {
         let committed = self.learner.committed();
         if self.recorded < committed {
             self.recorded = committed;
+            self.recording.push_back((self.outbox.open_batch(), committed));
             self.outbox.write(Write::Committed(committed));
         }
     }
@@ -220,7 +230,7 @@ impl Replica {
             return;
         }
         let lag = committed.distance_from(own);
-        if lag > u64::from(self.membership.window()) {
+        if lag > self.roster.window() {
             // Too much to be in flight.
             if !self.catchup.is_asked() {
                 self.fetch();
@@ -238,7 +248,7 @@ impl Replica {
             self.catchup.settle();
             return;
         }
-        let near = target.distance_from(own) <= u64::from(self.membership.window());
+        let near = target.distance_from(own) <= self.roster.window();
         if self.catchup.notice(own) && near && !self.catchup.is_asked() {
             // The prefix grows by itself.
             self.pacemaker.arm_fetch_soon(self.now);
@@ -270,7 +280,7 @@ impl Replica {
     /// The disk has caught up: so may the log.
     pub(super) fn continue_fetch(&mut self) {
         let lag = self.catchup.target().distance_from(self.learner.committed());
-        if lag > u64::from(self.membership.window())
+        if lag > self.roster.window()
             && !self.catchup.is_asked()
             && self.outbox.writes_pending() <= FETCH_WRITES_MAX
         {

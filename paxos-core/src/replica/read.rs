@@ -20,12 +20,15 @@ impl Replica {
             return;
         };
         let (ballot, committed) = (reign.ballot(), self.learner.committed());
-        if !reign.knows_the_past(committed) {
+        if !self.pacemaker.wants_renewal(self.now) && self.reads.waiting() == 0 {
+            return;
+        }
+        if !reign.knows_the_past(&self.roster, committed) {
             return;
         }
         // A round would be granted another lease, which the heir would have to sit out.
         let handed_over = reign.heir().is_some() && reign.untold_heir().is_none();
-        if handed_over && self.membership.lease().is_some() {
+        if handed_over && self.roster.newest().lease().is_some() {
             return;
         }
         if self.pacemaker.lease_until().is_some_and(|until| self.now < until) {
@@ -41,11 +44,11 @@ impl Replica {
     }
 
     fn begin_round(&mut self, ballot: Ballot, committed: Slot) {
-        let own = self.voter.expect("a leader is a voter");
-        let round = self.reads.begin(committed);
+        let asked = self.roster.governing(committed.next()).clone();
+        let round = self.reads.begin(committed, asked);
         self.pacemaker.on_round_asked(round, self.now);
         self.counters.read_rounds += 1;
-        self.count_confirmation(own, round);
+        self.count_confirmation(self.outbox.replica(), round);
         if self.reads.open_round() == Some(round) {
             self.outbox.send(Recipients::AllPeers, Confirm { ballot, round });
         }
@@ -79,14 +82,15 @@ impl Replica {
 
     pub(super) fn on_confirmed(&mut self, from: ReplicaId, confirmed: Confirmed) {
         let Confirmed { ballot, round } = confirmed;
-        match self.membership.voter_index(from) {
-            Some(voter) if self.is_leading_at(ballot) => self.count_confirmation(voter, round),
-            Some(_) | None => self.counters.dropped_stale += 1,
+        if self.is_leading_at(ballot) {
+            self.count_confirmation(from, round);
+        } else {
+            self.counters.dropped_stale += 1;
         }
     }
 
-    fn count_confirmation(&mut self, voter: usize, round: u64) {
-        match self.reads.confirm(voter, round, self.membership.quorums()) {
+    fn count_confirmation(&mut self, voter: ReplicaId, round: u64) {
+        match self.reads.confirm(voter, round) {
             Confirmation::Stale => self.counters.dropped_stale += 1,
             Confirmation::Counted => {}
             Confirmation::Stands { serves, point } => {
@@ -103,9 +107,9 @@ impl Replica {
         let Some(round) = self.reads.open_round() else {
             return;
         };
-        for (voter, member) in self.membership.voters().iter().enumerate() {
-            if member.id != self.outbox.replica() && self.reads.awaits(voter) {
-                self.outbox.send(Recipients::One(member.id), Confirm { ballot, round });
+        for voter in self.reads.awaits() {
+            if voter != self.outbox.replica() {
+                self.outbox.send(Recipients::One(voter), Confirm { ballot, round });
             }
         }
     }

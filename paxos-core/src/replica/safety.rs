@@ -18,6 +18,7 @@ use crate::pacemaker::TIMERS;
 use crate::proposer::Proposer;
 use crate::read::Reads;
 use crate::repeat::Repeats;
+use crate::roster::Roster;
 use crate::survey::Surveys;
 
 /// A replica without the readings of its clock, its counters and its random numbers: of timers it
@@ -49,6 +50,8 @@ pub struct SafetyState<'a> {
     surveys: &'a Surveys,
     probed: Vec<bool>,
     outbid: Option<Ballot>,
+    roster: &'a Roster,
+    held: Slot,
     armed: [bool; TIMERS.len()],
     halted: bool,
 }
@@ -76,6 +79,8 @@ impl Replica {
             surveys: &self.surveys,
             probed: self.flows.probed(),
             outbid: self.acceptor.promised().max(self.pacemaker.seen()),
+            roster: &self.roster,
+            held: self.held,
             armed: TIMERS.map(|timer| self.pacemaker.is_armed(timer)),
             halted: self.halted,
         }

@@ -9,19 +9,14 @@
 use super::Replica;
 use crate::durable::Write;
 use crate::ids::{LogClock, ReplicaId, Slot, Time};
-use crate::membership::Membership;
 use crate::output::{InstallError, RecoverError, TrimError};
 use crate::proposer::Proposer;
-use crate::snapshot::{Governs, SnapshotMeta};
+use crate::roster::{Roster, Span};
+use crate::snapshot::SnapshotMeta;
 use crate::stored::Recovered;
 
-/// Whether a snapshot says that this membership governs the slots after it.
-pub(super) fn is_of(meta: &SnapshotMeta, membership: &Membership) -> bool {
-    matches!(&*meta.governs, [only] if only.from <= meta.slot.next() && only.membership == *membership)
-}
-
 /// How far a replica is that starts. Rule N3.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Reached {
     pub(super) committed: Slot,
     pub(super) applied: Slot,
@@ -31,17 +26,24 @@ pub(super) struct Reached {
     pub(super) clock: LogClock,
     /// The log lacks slots that the snapshot includes, or may hold others' values there.
     pub(super) jumps: bool,
+    /// Who governs, as far as log and snapshot tell.
+    pub(super) roster: Roster,
+    /// What the snapshot alone tells of that.
+    pub(super) learned: Vec<Span>,
 }
 
 impl Reached {
     /// What storage remembers, and what the state machine's own durable state includes.
     pub(super) fn after(recovered: &Recovered, applied: Slot) -> Result<Self, RecoverError> {
         let (mut snapshot, mut clock) = (Slot::ZERO, recovered.clock);
+        let mut roster = Roster::recovered(&recovered.format.membership, &recovered.governs);
+        let mut learned = Vec::new();
         if let Some(meta) = &recovered.snapshot {
             (snapshot, clock) = (meta.slot, clock.max(meta.clock));
-            if !is_of(meta, &recovered.format.membership) {
+            if !roster.admits(meta) {
                 return Err(RecoverError::SnapshotMembership { slot: snapshot });
             }
+            learned = roster.install(&meta.governs);
         }
         let applied = applied.max(snapshot);
         let trimmed = recovered.trimmed;
@@ -49,14 +51,19 @@ impl Reached {
             return Err(RecoverError::AppliedBelowTrim { applied, trimmed });
         }
         let jumps = recovered.committed < snapshot;
+        // What is applied was committed, whether or not that was recorded.
+        let committed = recovered.committed.max(applied);
+        roster.start_at(committed);
+        roster.forget(snapshot);
         Ok(Self {
-            // What is applied was committed, whether or not that was recorded.
-            committed: recovered.committed.max(applied),
+            committed,
             applied,
             trimmed: if jumps { trimmed.max(snapshot) } else { trimmed },
             snapshot,
             clock,
             jumps,
+            roster,
+            learned,
         })
     }
 }
@@ -67,6 +74,7 @@ impl Replica {
     pub fn handle_snapshot(&mut self, meta: &SnapshotMeta) {
         if meta.group == self.outbox.origin().group {
             self.snapshot = self.snapshot.max(meta.slot);
+            self.roster.forget(self.snapshot);
         }
     }
 
@@ -95,7 +103,7 @@ impl Replica {
         if meta.group != self.outbox.origin().group {
             return Err(InstallError::Foreign { group: meta.group });
         }
-        if !is_of(meta, &self.membership) {
+        if !self.roster.admits(meta) {
             return Err(InstallError::Membership);
         }
         let committed = self.learner.committed();
@@ -144,11 +152,22 @@ impl Replica {
         self.catchup.settle();
         self.clock = self.clock.max(meta.clock);
         self.counters.snapshots_installed += 1;
+        let learned = self.roster.install(&meta.governs);
+        self.record_governs(learned);
         self.record_jump(through);
+        self.follow_roster();
         if let Proposer::Leading(reign) = &self.proposer
             && reign.is_overtaken(through)
         {
             self.step_down();
+        }
+        self.ask_promises();
+    }
+
+    /// The log has no record of these memberships, of which a snapshot tells. Rule M7.
+    pub(super) fn record_governs(&mut self, learned: Vec<Span>) {
+        for Span { from, membership } in learned {
+            self.outbox.write(Write::Governs { from, membership });
         }
     }
 
@@ -157,6 +176,7 @@ impl Replica {
     /// them. Rule N3.
     pub(super) fn record_jump(&mut self, through: Slot) {
         self.recorded = through;
+        self.recording.push_back((self.outbox.open_batch(), through));
         self.outbox.write(Write::Trimmed(through));
         self.outbox.write(Write::Committed(through));
     }
@@ -166,10 +186,5 @@ impl Replica {
     pub fn peer_prefixes(&self) -> impl Iterator<Item = (ReplicaId, Slot)> {
         let connected = self.pacemaker.connected_peers(self.now);
         connected.into_iter().map(|peer| (peer, self.catchup.reported(peer)))
-    }
-
-    /// Who governs the slots above this one, which is applied: what a snapshot of it says.
-    pub fn governs_above(&self, _slot: Slot) -> Vec<Governs> {
-        vec![Governs { from: Slot::FIRST, membership: (*self.membership).clone() }]
     }
 }

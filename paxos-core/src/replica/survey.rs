@@ -3,8 +3,11 @@
 //! Owns no state of its own.
 //! Source: protocol.md §12.
 
+use std::sync::Arc;
+
 use super::Replica;
 use crate::ids::{Incarnation, ReplicaId, Slot, Time};
+use crate::membership::Membership;
 use crate::message::{Survey, Surveyed};
 use crate::output::{ReadError, ReadTicket, Recipients};
 
@@ -40,17 +43,27 @@ impl Replica {
     }
 
     fn settle_quorum_reads(&mut self) {
+        let committed = self.learner.committed();
+        if let Some((point, epoch)) = self.surveys.named()
+            && point <= committed
+            && self.roster.governing(point.next()).epoch() != epoch
+        {
+            // Others govern from there on, and may have accepted more.
+            self.surveys.ask_again();
+            return;
+        }
         if let Some((through, point)) = self.surveys.settle(self.learner.committed()) {
             self.outbox.quorum_reads_ready(through, point);
         }
     }
 
     fn begin_survey(&mut self) {
-        let round = self.surveys.begin(self.now);
+        let asked = self.roster.governing(self.learner.committed().next()).clone();
+        let round = self.surveys.begin(self.now, asked.epoch());
         self.counters.surveys += 1;
-        if let Some(own) = self.voter {
+        if let Some(own) = asked.voter_index(self.outbox.replica()) {
             let highest = self.highest_known();
-            self.surveys.answer(own, round, highest, self.membership.quorums());
+            self.surveys.answer(own, round, highest, asked.quorums());
             self.settle_quorum_reads();
         }
         self.repeat_survey();
@@ -62,11 +75,20 @@ impl Replica {
         let Some(round) = self.surveys.open_round() else {
             return;
         };
-        for (voter, member) in self.membership.voters().iter().enumerate() {
+        let Some(asked) = self.surveyed().cloned() else {
+            self.surveys.ask_again();
+            return;
+        };
+        for (voter, member) in asked.voters().iter().enumerate() {
             if member.id != self.outbox.replica() && self.surveys.awaits(voter) {
                 self.outbox.send(Recipients::One(member.id), Survey { round });
             }
         }
+    }
+
+    /// Whose voters the open round asks, if they are needed yet.
+    fn surveyed(&self) -> Option<&Arc<Membership>> {
+        self.surveys.open_epoch().and_then(|epoch| self.roster.find(epoch))
     }
 
     fn arm_survey(&mut self) {
@@ -100,7 +122,7 @@ impl Replica {
     }
 
     pub(super) fn on_survey(&mut self, from: ReplicaId, asker: Incarnation, survey: Survey) {
-        if self.voter.is_none() {
+        if !self.is_voter() {
             self.counters.dropped_absurd += 1;
             return;
         }
@@ -111,13 +133,17 @@ impl Replica {
 
     pub(super) fn on_surveyed(&mut self, from: ReplicaId, surveyed: Surveyed) {
         let Surveyed { asker, round, committed, highest } = surveyed;
-        let Some(voter) = self.membership.voter_index(from) else {
+        if !self.roster.is_voter(from) {
             self.counters.dropped_absurd += 1;
             return;
-        };
+        }
+        let voters = self.surveyed().cloned();
+        let voter = voters.as_ref().and_then(|asked| Some((asked.voter_index(from)?, asked)));
         // Another life numbered its rounds as this one does.
         let counts = asker == self.incarnation()
-            && self.surveys.answer(voter, round, highest, self.membership.quorums());
+            && voter.is_some_and(|(voter, asked)| {
+                self.surveys.answer(voter, round, highest, asked.quorums())
+            });
         if !counts {
             self.counters.dropped_stale += 1;
             return;

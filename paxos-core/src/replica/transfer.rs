@@ -64,14 +64,15 @@ impl Replica {
         if to == self.outbox.replica() {
             return Err(TransferError::AlreadyLeads);
         }
-        if self.membership.voter_index(to).is_none() {
+        let here = self.roster.governing(self.learner.committed().next());
+        if here.voter_index(to).is_none() {
             return Err(TransferError::NotAVoter(to));
         }
         if !self.pacemaker.is_fit(to, self.now) {
             return Err(TransferError::NotConnected(to));
         }
         let (own, theirs) = (self.learner.committed(), self.progress(to));
-        let window = u64::from(self.membership.window());
+        let window = self.roster.window();
         if own.distance_from(theirs) > window {
             let wanted = Slot::new(own.number() - window);
             return Err(TransferError::Behind { committed: theirs, wanted });
@@ -88,7 +89,7 @@ impl Replica {
         voted.map_or(reported, |(_, slot)| slot.max(reported))
     }
 
-    fn make_way(&mut self, to: ReplicaId) {
+    pub(super) fn make_way(&mut self, to: ReplicaId) {
         let Proposer::Leading(reign) = &mut self.proposer else {
             unreachable!("only a leader makes way");
         };
@@ -121,7 +122,7 @@ impl Replica {
         reign.note_told();
         let (ballot, committed) = (reign.ballot(), self.learner.committed());
         self.pacemaker.release_lease();
-        if self.membership.lease().is_some() {
+        if self.roster.newest().lease().is_some() {
             // The heir's Prepare has to wait for nobody's grant.
             self.send_heartbeat();
         }
@@ -171,8 +172,8 @@ impl Replica {
         if self.halted {
             return;
         }
-        let able = self.voter.is_some()
-            && self.pacemaker.connectivity(&self.membership, now) == Connectivity::Quorum
+        let able = self.may_campaign()
+            && self.connectivity() == Connectivity::Quorum
             && !self.is_disk_stalled()
             && !self.withholds_from(self.outbox.replica())
             && !self.pacemaker.was_paused(now);

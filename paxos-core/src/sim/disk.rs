@@ -20,6 +20,7 @@ use crate::port::{
     Blocking, Format, LoadRange, Loaded, Recovered, RecoveredVote, Room, SnapshotStore, Start,
     Storage, StorageError,
 };
+use crate::snapshot::Governs;
 use crate::value::Value;
 
 /// What a disk does wrong, or right again.
@@ -142,6 +143,7 @@ pub struct SimDisk {
     trimmed: Slot,
     clock: LogClock,
     peers: BTreeMap<ReplicaId, Incarnation>,
+    governs: Vec<Governs>,
     shelf: Shelf,
     troubles: Troubles,
 }
@@ -160,6 +162,7 @@ impl SimDisk {
             trimmed: Slot::ZERO,
             clock: LogClock::default(),
             peers: BTreeMap::new(),
+            governs: Vec::new(),
             shelf: Shelf::default(),
             troubles: Troubles::default(),
         }
@@ -185,6 +188,9 @@ impl SimDisk {
                 self.chosen.insert(*slot, value.clone());
             }
             Write::Committed(slot) => self.committed = self.committed.max(*slot),
+            Write::Governs { from, membership } => {
+                self.governs.push(Governs { from: *from, membership: (**membership).clone() });
+            }
             Write::Trimmed(slot) => {
                 self.trimmed = self.trimmed.max(*slot);
                 self.votes = self.votes.split_off(&self.trimmed.next());
@@ -234,6 +240,7 @@ impl Storage for SimDisk {
                 .collect(),
             clock: self.clock,
             peers: self.peers.iter().map(|(id, life)| (*id, *life)).collect(),
+            governs: self.governs.clone(),
             snapshot: self.shelf.newest(),
         }])
     }

@@ -211,7 +211,7 @@ impl Cluster {
         let state = self.check.state_of(id);
         let node = self.node_mut(id);
         let Some(replica) = node.process.as_mut().and_then(Process::replica) else { return };
-        let governs = replica.governs_above(slot);
+        let Some(governs) = replica.governs_above(slot) else { return };
         let Keeper { store: Some(store), newest, making: None, .. } = &mut node.keeper else {
             return;
         };

@@ -25,11 +25,12 @@ pub enum Kind {
     Transfer,
     Survey,
     Surveyed,
+    Removed,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Prepare,
         Self::Promise,
         Self::Accept,
@@ -45,6 +46,7 @@ impl Kind {
         Self::Transfer,
         Self::Survey,
         Self::Surveyed,
+        Self::Removed,
     ];
 
     /// The kind of this message.
@@ -65,6 +67,7 @@ impl Kind {
             Body::Transfer(_) => Self::Transfer,
             Body::Survey(_) => Self::Survey,
             Body::Surveyed(_) => Self::Surveyed,
+            Body::Removed(_) => Self::Removed,
         }
     }
 

@@ -178,7 +178,7 @@ impl Observer {
                     self.tell(&Event::Trimmed { at, through: slot.number() });
                     continue;
                 }
-                Write::Refused { .. } => continue,
+                Write::Governs { .. } | Write::Refused { .. } => continue,
             };
             self.place(id).pending.push_back((batch.sequence(), fact));
         }
@@ -278,6 +278,7 @@ impl Observer {
             | Body::Fetch(_)
             | Body::Fetched(_)
             | Body::Refused(_)
+            | Body::Removed(_)
             | Body::Confirm(_)
             | Body::Confirmed(_)
             | Body::Survey(_)
@@ -324,6 +325,7 @@ impl Observer {
             | Body::Confirm(_)
             | Body::Confirmed(_)
             | Body::Transfer(_)
+            | Body::Removed(_)
             | Body::Survey(_)
             | Body::Surveyed(_) => {}
         }
@@ -372,6 +374,7 @@ fn said<'a>(body: &Body, values: &'a [Value], entries: &'a [Entry]) -> Message<'
         }
         Body::Confirm(m) => Message::Confirm { ballot: ballot(m.ballot) },
         Body::Confirmed(m) => Message::Confirmed { ballot: ballot(m.ballot) },
+        Body::Removed(_) => Message::Removed,
         Body::Transfer(m) => {
             Message::Transfer { ballot: ballot(m.ballot), committed: m.committed.number() }
         }

@@ -223,6 +223,7 @@ const fn halt(reason: &Halt) -> &'static str {
     match reason {
         Halt::Refused { .. } => "refused",
         Halt::AgreementBroken { .. } => "agreement_broken",
+        Halt::Removed { .. } => "removed",
         Halt::LogLost { .. } => "log_lost",
     }
 }
@@ -298,6 +299,11 @@ fn written(json: &mut Json<'_>, write: &Write) {
         Write::Committed(slot) => {
             json.text("fact", "committed");
             json.slot("slot", *slot);
+        }
+        Write::Governs { from, membership } => {
+            json.text("fact", "governs");
+            json.slot("slot", *from);
+            json.number("epoch", u64::from(membership.epoch().number()));
         }
         Write::Trimmed(slot) => {
             json.text("fact", "trimmed");
@@ -391,6 +397,10 @@ fn message(json: &mut Json<'_>, message: &Message) {
             json.slot("committed", surveyed.committed);
             json.slot("highest", surveyed.highest);
         }
+        Body::Removed(removed) => {
+            json.number("governs", u64::from(removed.epoch.number()));
+            json.slot("from", removed.from);
+        }
     }
 }
 
@@ -410,6 +420,7 @@ fn heartbeat(json: &mut Json<'_>, heartbeat: &Heartbeat) {
     json.text("connectivity", reaches);
     json.slot("committed", heartbeat.committed);
     json.slot("durable", heartbeat.durable);
+    json.slot("held", heartbeat.held);
     json.number("released", heartbeat.released);
     json.number("priority", u64::from(heartbeat.priority.number()));
 }

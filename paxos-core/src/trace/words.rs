@@ -12,7 +12,7 @@ use crate::durable::Write;
 use crate::ids::{Priority, ReplicaId, Slot, Time};
 use crate::message::{
     Accept, Body, Confirm, Confirmed, Connectivity, Fetched, Heartbeat, Promise, PromiseEntry,
-    SlotState, Survey, Surveyed, Transfer,
+    Removed, SlotState, Survey, Surveyed, Transfer,
 };
 use crate::output::{Halt, NotProposed};
 use crate::value::{Command, CommandKind, Value};
@@ -165,6 +165,9 @@ impl fmt::Display for Said<'_> {
                 write!(f, "Surveyed for life {asker}, round {round}: highest {highest}")?;
                 write!(f, "; committed {}", committed.number())
             }
+            Body::Removed(Removed { epoch, from }) => {
+                write!(f, "Removed: {epoch} governs from {}", from.number())
+            }
         }
     }
 }
@@ -222,6 +225,9 @@ impl fmt::Display for Write {
             }
             Self::Chosen { slot, value } => write!(f, "chosen {} = {value}", slot.number()),
             Self::Committed(slot) => write!(f, "committed {}", slot.number()),
+            Self::Governs { from, membership } => {
+                write!(f, "{} governs from {}", membership.epoch(), from.number())
+            }
             Self::Trimmed(slot) => write!(f, "trimmed {}", slot.number()),
             Self::Refused { by, remembered } => {
                 write!(f, "refused by {}, who remembers life {}", At(*by), remembered.boot())
@@ -331,6 +337,9 @@ fn halted(halt: &Halt) -> String {
             format!("{} remembers {other}life {known}, this is life {own}", At(*by))
         }
         Halt::AgreementBroken { slot } => format!("two values are chosen in {}", slot.number()),
+        Halt::Removed { epoch, from } => {
+            format!("was removed: {epoch} governs from {}", from.number())
+        }
         Halt::LogLost { slot } => format!("the value of {} is nowhere", slot.number()),
     }
 }

@@ -84,6 +84,7 @@ fn describe(body: &Body) -> String {
         | Body::Confirm(_)
         | Body::Confirmed(_)
         | Body::Transfer(_)
+        | Body::Removed(_)
         | Body::Survey(_)
         | Body::Surveyed(_) => panic!("the story has no {}", body.name()),
     }

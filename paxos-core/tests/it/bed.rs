@@ -102,6 +102,10 @@ pub(crate) fn remembered(own: u16, membership: &Membership, writes: &[Write]) ->
             }
             Write::Chosen { slot, value } => recovered.chosen.push((*slot, value.clone())),
             Write::Committed(slot) => recovered.committed = *slot,
+            Write::Governs { from, membership } => {
+                let membership = (**membership).clone();
+                recovered.governs.push(Governs { from: *from, membership });
+            }
             Write::Trimmed(slot) => recovered.trimmed = *slot,
             Write::Refused { .. } => panic!("a refused directory is not started again"),
             Write::Peer { peer, incarnation } => {
@@ -202,6 +206,7 @@ impl Bed {
             connectivity: Connectivity::Partial,
             committed: Slot::ZERO,
             durable: Slot::ZERO,
+            held: Slot::ZERO,
             released: 0,
             priority: Priority::default(),
         }

@@ -99,6 +99,7 @@ fn values_of(message: &Message) -> Vec<&Value> {
         | Body::Confirm(_)
         | Body::Confirmed(_)
         | Body::Transfer(_)
+        | Body::Removed(_)
         | Body::Survey(_)
         | Body::Surveyed(_) => Vec::new(),
     }

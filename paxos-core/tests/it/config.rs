@@ -105,7 +105,7 @@ fn no_message_takes_more_than_the_config_says() {
 }
 
 fn full_heartbeat(leader: Ballot) -> Heartbeat {
-    let peers = 1..(VOTERS_MAX + OBSERVERS_MAX) as u16;
+    let peers = 1..2 * (VOTERS_MAX + OBSERVERS_MAX) as u16;
     let incarnation = Incarnation::new(u32::MAX, u32::MAX);
     Heartbeat {
         sequence: u64::MAX,
@@ -117,6 +117,7 @@ fn full_heartbeat(leader: Ballot) -> Heartbeat {
         connectivity: Connectivity::Quorum,
         committed: Slot::MAX,
         durable: Slot::MAX,
+        held: Slot::MAX,
         released: u64::MAX,
         priority: Priority::new(u8::MAX),
     }

@@ -121,26 +121,6 @@ fn a_promise_that_names_what_nobody_can_have_accepted_is_dropped() {
     assert_eq!(bed.role(), Role::Leader);
 }
 
-/// Mutant `other-epoch-counts`.
-#[test]
-fn votes_count_for_their_exact_epoch() {
-    let mut bed = Bed::new(1, 3);
-    let own = bed.campaign(&[2]);
-    bed.sync();
-    let origin = Origin { epoch: Epoch::new(2), ..bed.origin_of(id(2)) };
-    let body = promise(own, 1, Slot::ZERO, Vec::new());
-    bed.replica.handle_message(id(2), Message { origin, body: body.clone().into() }, bed.now);
-    assert_eq!(bed.role(), Role::Candidate);
-    bed.receive(id(2), body);
-    bed.propose("a");
-    bed.sync();
-    let body = accepted(own, 1, 1).into();
-    bed.replica.handle_message(id(2), Message { origin, body }, bed.now);
-    assert_eq!(bed.committed(), Slot::ZERO);
-    bed.receive(id(2), accepted(own, 1, 1));
-    assert_eq!(bed.committed(), slot(1));
-}
-
 /// Mutant `observer-counts-as-a-voter`.
 #[test]
 fn who_only_observes_is_not_counted() {

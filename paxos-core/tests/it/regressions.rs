@@ -163,6 +163,7 @@ fn absurd_numbers_raise_a_counter_and_nothing_else() {
         connectivity: paxos_core::message::Connectivity::Partial,
         committed,
         durable: Slot::ZERO,
+        held: slot(0),
         released: 0,
         priority: Priority::default(),
     };
@@ -301,6 +302,7 @@ fn no_vote_is_written_far_above_the_recorded_prefix() {
             | Write::Chosen { .. }
             | Write::Trimmed(_)
             | Write::Refused { .. }
+            | Write::Governs { .. }
             | Write::Peer { .. } => panic!("votes alone were asked for, not {write:?}"),
         }
     }

@@ -10,11 +10,11 @@ use paxos_core::ids::{
     ClientId, ClusterId, Epoch, GroupId, Incarnation, LogClock, Priority, ReplicaId, RequestNumber,
     SessionId, SessionTtl, Slot,
 };
-use paxos_core::membership::{LeaseTerms, Member, Membership};
+use paxos_core::membership::{Joining, LeaseTerms, Member, Membership};
 use paxos_core::message::{
     Accept, Accepted, Body, Commit, Confirm, Confirmed, Connectivity, Echo, Fetch, Fetched,
-    Heartbeat, Message, Origin, Prepare, Promise, PromiseEntry, Refused, Reject, SlotState, Survey,
-    Surveyed, Transfer,
+    Heartbeat, Message, Origin, Prepare, Promise, PromiseEntry, Refused, Reject, Removed,
+    SlotState, Survey, Surveyed, Transfer,
 };
 use paxos_core::quorum::{QuorumRule, VoterSet};
 use paxos_core::value::{Batch, Command, CommandKind, Level, Value};
@@ -63,6 +63,12 @@ pub(crate) fn memberships() -> Vec<(&'static str, Membership)> {
         Membership::new(Epoch::new(4), voters(), observers, rule, 64)
             .expect("the quorums intersect")
     };
+    let replaces = Some(ReplicaId::new(3));
+    let joining = of(QuorumRule::Majority, vec![member(8, &[], &[]), member(9, &["nine:1"], &[])])
+        .with_joining([
+            Joining { id: ReplicaId::new(8), replaces: None },
+            Joining { id: ReplicaId::new(9), replaces },
+        ]);
     let counts = QuorumRule::Counts { prepare: 3, accept: 1 };
     let weights = QuorumRule::Weights { weights: vec![3, 1, 1], prepare: 3, accept: 3 };
     let all = |sets: &[&[usize]]| -> Vec<VoterSet> {
@@ -76,6 +82,7 @@ pub(crate) fn memberships() -> Vec<(&'static str, Membership)> {
         ("weights", of(weights, Vec::new())),
         ("lease", of(QuorumRule::Majority, Vec::new()).with_lease(lease())),
         ("sets", of(sets, Vec::new())),
+        ("joining", joining),
     ]
 }
 
@@ -177,6 +184,7 @@ pub(crate) fn messages() -> Vec<(String, Message)> {
             highest: Slot::new(15),
         }
         .into(),
+        Removed { epoch: Epoch::new(4), from: Slot::new(75) }.into(),
     ];
     let mut messages: Vec<_> =
         bodies.into_iter().map(|body| (body.name().to_owned(), body)).collect();
@@ -222,6 +230,7 @@ fn heartbeat() -> Heartbeat {
         connectivity: Connectivity::Quorum,
         committed: Slot::new(13),
         durable: Slot::new(15),
+        held: Slot::new(12),
         released: 8,
         priority: Priority::new(7),
     }
@@ -382,10 +391,10 @@ fn promises() -> impl Strategy<Value = Promise> {
 fn heartbeats() -> impl Strategy<Value = Heartbeat> {
     let echoes = vec((any::<u16>(), incarnations(), any::<u64>()), 0..6);
     let leads = (option::of(ballots()), option::of(ballots()), any::<bool>());
-    let tells = (slots(), slots(), any::<u64>(), any::<u8>());
+    let tells = (slots(), slots(), slots(), any::<u64>(), any::<u8>());
     (any::<u64>(), echoes, leads, tells).prop_map(
         |(sequence, echoes, (promised, leader, connected), tells)| {
-            let (committed, durable, released, priority) = tells;
+            let (committed, durable, held, released, priority) = tells;
             Heartbeat {
                 sequence,
                 echoes: echoes
@@ -401,6 +410,7 @@ fn heartbeats() -> impl Strategy<Value = Heartbeat> {
                 connectivity: if connected { Connectivity::Quorum } else { Connectivity::Partial },
                 committed,
                 durable,
+                held,
                 released,
                 priority: Priority::new(priority),
             }
@@ -438,6 +448,8 @@ fn bodies() -> impl Strategy<Value = Body> {
             released
         }
         .into()),
+        (any::<u32>(), slots())
+            .prop_map(|(epoch, from)| { Removed { epoch: Epoch::new(epoch), from }.into() }),
         (incarnations(), incarnations()).prop_map(|(refused, remembered)| Refused {
             refused,
             remembered,

@@ -9,7 +9,7 @@ use paxos_core::value::Value;
 use paxos_storage::sim::SimFs;
 
 use crate::shelf::{image, make, meta, paths, store_of};
-use crate::support::{accepted, ballot, newest_segment, open, value};
+use crate::support::{accepted, ballot, newest_segment, open, second, value};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/");
 
@@ -40,6 +40,7 @@ fn the_bytes_of_a_small_log_are_pinned() {
         Write::Chosen { slot: Slot::new(2), value: Value::Noop },
         Write::Committed(Slot::new(2)),
         Write::Peer { peer: ReplicaId::new(3), incarnation: Incarnation::new(1, 2) },
+        Write::Governs { from: Slot::new(258), membership: second().into() },
         Write::Refused { by: ReplicaId::new(1), remembered: Incarnation::new(5, 6) },
     ])
     .unwrap();

@@ -7,7 +7,7 @@ use paxos_core::durable::Write;
 use paxos_core::ids::{
     ClientId, ClusterId, Epoch, GroupId, LogClock, ReplicaId, RequestNumber, Slot,
 };
-use paxos_core::membership::Membership;
+use paxos_core::membership::{Change, Member, Membership};
 use paxos_core::message::Origin;
 use paxos_core::port::{Format, LoadRange, Loaded, Recovered, Storage, StorageError};
 use paxos_core::sim::Batches;
@@ -25,6 +25,12 @@ pub(crate) fn format() -> Format {
         replica: ReplicaId::new(2),
         membership: Membership::voters_only([1, 2, 3].map(ReplicaId::new)).unwrap(),
     }
+}
+
+/// The membership after the first: replica 4 observes.
+pub(crate) fn second() -> Membership {
+    let observer = Member::new(ReplicaId::new(4));
+    format().membership.changed(Change::AddObserver(observer)).unwrap()
 }
 
 pub(crate) fn small() -> WalOptions {

@@ -3,9 +3,11 @@
 
 use paxos_core::durable::Write;
 use paxos_core::ids::{Incarnation, LogClock, ReplicaId, Slot};
+use paxos_core::membership::{Change, Member};
+use paxos_core::snapshot::Governs;
 use paxos_storage::sim::SimFs;
 
-use crate::support::{accepted, ballot, open, small, value};
+use crate::support::{accepted, ballot, open, second, small, value};
 
 /// A log that frees segments by slots alone deletes the segment that held the promise.
 /// (transport-and-storage.md 21; patterns.md SEG-3)
@@ -41,6 +43,45 @@ fn t21_seg_3_a_trim_never_loses_a_promise() {
         assert_eq!(log.recovered.votes.len(), 9);
         assert!(log.load(390, 400).values.is_empty(), "it is trimmed");
         assert_eq!(log.load(391, 400).values.len(), 9);
+    }
+}
+
+/// Who governs stands in every checkpoint, whatever is trimmed; what later memberships replaced long ago
+/// does not. (protocol.md M7)
+#[test]
+fn who_governs_survives_every_trim_and_crash() {
+    for seed in 0..20 {
+        let fs = SimFs::new();
+        let mut log = open(&fs).unwrap();
+        let mut all = vec![Governs { from: Slot::new(10), membership: second() }];
+        for (from, observer) in [(20, 5), (500, 6)] {
+            let member = Member::new(ReplicaId::new(observer));
+            let before = &all.last().unwrap().membership;
+            let membership = before.changed(Change::AddObserver(member)).unwrap();
+            all.push(Governs { from: Slot::new(from), membership });
+        }
+        for Governs { from, membership } in &all {
+            let membership = std::sync::Arc::new(membership.clone());
+            log.write(vec![Write::Governs { from: *from, membership }]).unwrap();
+        }
+        for slot in 1..400 {
+            log.write(vec![accepted(slot, 1, value(slot % 200, 1000))]).unwrap();
+        }
+        fs.crash(seed);
+        let mut log = open(&fs).unwrap();
+        assert_eq!(log.recovered.governs, all, "nothing is trimmed");
+        let through = Slot::new(390);
+        log.write(vec![Write::Committed(through), Write::Trimmed(through)]).unwrap();
+        fs.crash(seed + 100);
+        let mut log = open(&fs).unwrap();
+        assert_eq!(log.recovered.governs, all, "the third is to come, the first was needed last");
+        for slot in 400..600 {
+            log.write(vec![accepted(slot, 1, value(slot % 200, 1000))]).unwrap();
+        }
+        let through = Slot::new(520);
+        log.write(vec![Write::Committed(through), Write::Trimmed(through)]).unwrap();
+        fs.crash(seed + 200);
+        assert_eq!(open(&fs).unwrap().recovered.governs, all[1..]);
     }
 }
 

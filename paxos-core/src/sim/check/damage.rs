@@ -43,7 +43,7 @@ impl Held {
                 self.peers.insert(*peer, *incarnation);
             }
             Write::Refused { .. } => self.refused = true,
-            Write::Promised(_) | Write::Committed(_) => {}
+            Write::Promised(_) | Write::Committed(_) | Write::Governs { .. } => {}
         }
     }
 

@@ -16,6 +16,7 @@ fn promise_of(write: &Write) -> Option<Ballot> {
         Write::Promised(ballot) | Write::Accepted { ballot, .. } => Some(*ballot),
         Write::Chosen { .. }
         | Write::Committed(_)
+        | Write::Governs { .. }
         | Write::Trimmed(_)
         | Write::Refused { .. }
         | Write::Peer { .. } => None,
@@ -71,7 +72,7 @@ impl Check {
                     format!("{by} trims {slot}, its newest snapshot is of {snapshot}")
                 });
             }
-            Write::Peer { .. } | Write::Refused { .. } => {}
+            Write::Governs { .. } | Write::Peer { .. } | Write::Refused { .. } => {}
         }
     }
 
@@ -115,6 +116,7 @@ impl Check {
             }
             Write::Promised(_)
             | Write::Chosen { .. }
+            | Write::Governs { .. }
             | Write::Trimmed(_)
             | Write::Refused { .. }
             | Write::Peer { .. } => {}

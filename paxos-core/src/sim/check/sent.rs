@@ -24,6 +24,10 @@ impl Check {
                 self.require(heartbeat.durable <= durable, Invariant::DurableBeforeSent, || {
                     format!("{by} says its disk holds votes up to {}", heartbeat.durable)
                 });
+                let held = self.replica(by).durable_committed;
+                self.require(heartbeat.held <= held, Invariant::DurableBeforeSent, || {
+                    format!("{by} says its disk knows the prefix to {}", heartbeat.held)
+                });
             }
             Body::Fetched(fetched) => self.sent_fetched(by, fetched),
             Body::Surveyed(surveyed) => {
@@ -36,6 +40,7 @@ impl Check {
             Body::Reject(_)
             | Body::Fetch(_)
             | Body::Refused(_)
+            | Body::Removed(_)
             | Body::Confirm(_)
             | Body::Confirmed(_)
             | Body::Survey(_) => {}

@@ -364,6 +364,7 @@ fn what_is_sent_before_it_is_durable_is_seen() {
         connectivity: Connectivity::Quorum,
         committed: Slot::ZERO,
         durable: slot(1),
+        held: Slot::ZERO,
         released: 0,
         priority: Priority::default(),
     };

@@ -50,6 +50,7 @@ pub(super) fn ballot_of(body: &Body) -> Option<Ballot> {
         | Body::Fetch(_)
         | Body::Fetched(_)
         | Body::Refused(_)
+        | Body::Removed(_)
         | Body::Survey(_)
         | Body::Surveyed(_) => None,
     }

@@ -81,6 +81,7 @@ impl Watch {
             | Body::Confirm(_)
             | Body::Confirmed(_)
             | Body::Transfer(_)
+            | Body::Removed(_)
             | Body::Survey(_)
             | Body::Surveyed(_) => {}
         }

@@ -202,6 +202,8 @@ pub enum Message<'a> {
         /// The life that is remembered.
         remembered: Life,
     },
+    /// The receiver is a member no longer.
+    Removed,
 }
 
 /// What a replica read back from its disk at a start.

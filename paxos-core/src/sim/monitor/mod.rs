@@ -243,7 +243,7 @@ impl Monitor {
                 Some(ballot) if ballot.leader == from => self.left_commit(from, ballot, committed),
                 Some(_) | None => self.claims_prefix(from, committed),
             },
-            Message::Fetch | Message::Survey => Ok(()),
+            Message::Fetch | Message::Survey | Message::Removed => Ok(()),
             Message::Confirm { ballot } => {
                 require(ballot.leader == from, Rule::Messages, Invariant::S19, || {
                     format!("{from} asks for {ballot}")
@@ -316,6 +316,7 @@ impl Monitor {
             Message::Reject { .. }
             | Message::Fetch
             | Message::Refused { .. }
+            | Message::Removed
             | Message::Confirm { .. }
             | Message::Confirmed { .. }
             | Message::Survey

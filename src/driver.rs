@@ -34,6 +34,7 @@ use crate::forward::{Forwarder, Gate};
 use crate::handover::Handover;
 use crate::journal::{Disk, Done, Job, Journal};
 use crate::options::NodeOptions;
+use crate::pulse::Pulses;
 use crate::quorum_reads::QuorumReads;
 use crate::reads::Reads;
 use crate::releases::Releases;
@@ -74,6 +75,7 @@ pub(crate) struct Driver<W> {
     pub(crate) gate: Gate,
     /// The lives of the peers that are linked.
     pub(crate) lives: BTreeMap<ReplicaId, Incarnation>,
+    pub(crate) pulses: Pulses,
     /// The ballot of the leader that this node is or follows.
     pub(crate) leader: Option<Ballot>,
     pub(crate) leads: bool,
@@ -107,7 +109,7 @@ pub(crate) enum Stage {
 /// What was proposed in a slot.
 #[derive(Debug)]
 pub(crate) struct Round {
-    slot: Slot,
+    pub(crate) slot: Slot,
     begin: Time,
     /// How many bytes of which peers stand in it.
     forwards: Vec<(ReplicaId, usize)>,
@@ -297,6 +299,7 @@ impl<W: Waiter> Driver<W> {
                             self.shared.meters.dropped_no_room.add(1);
                         }
                         Ok(message) => {
+                            self.note_pulse(from, &message, now);
                             self.trace(now, || Event::Received { from, packet: packet(&message) });
                             self.replica.handle_message(from, message, now);
                         }
@@ -310,6 +313,7 @@ impl<W: Waiter> Driver<W> {
                 },
                 TransportEvent::Up { peer, incarnation } => {
                     tracing::info!(replica = %self.id, %peer, life = %incarnation, "link up");
+                    self.pulses.forget(peer);
                     if self.lives.insert(peer, incarnation) != Some(incarnation) {
                         self.on_link_lost(peer);
                         self.snapshots.on_down(peer);
@@ -332,6 +336,13 @@ impl<W: Waiter> Driver<W> {
             }
         }
         self.intake.events = events;
+    }
+
+    fn note_pulse(&mut self, from: ReplicaId, message: &Message, now: Time) {
+        let interval = self.config.heartbeat_interval;
+        if let Some(delay) = self.pulses.heard(from, message, interval, now) {
+            self.shared.meters.heartbeat_delay.record_duration(delay);
+        }
     }
 
     fn on_done(&mut self, now: Time) {

@@ -265,11 +265,13 @@ pub enum StartError {
         /// What the config needs, in bytes: [`paxos_core::config::Config::message_bytes_max`].
         needed: usize,
     },
-    /// The state machine could not be restored from the snapshot of this slot. The log does not have
-    /// what it includes.
+    /// The state machine could not be restored from the snapshot of this slot, the newest one, nor from an
+    /// older one whose end the log still reaches back to.
     Restore {
         /// The snapshot's slot.
         slot: Slot,
+        /// The last slot that the log does not have any more.
+        trimmed: Slot,
         /// Why not.
         why: SnapshotError,
     },
@@ -298,9 +300,18 @@ impl fmt::Display for StartError {
                  {needed}: lower batch_bytes_max and page_bytes_max of the config, or raise the \
                  transport's frame_bytes_max"
             ),
-            Self::Restore { slot, why } => {
-                write!(f, "the snapshot of {slot} was not restored: {why}")
-            }
+            Self::Restore { slot, trimmed: Slot::ZERO, why } => write!(
+                f,
+                "the snapshot of {slot} was not restored: {why}; start a release whose state machine \
+                 reads it; or move the replica's snapshots away, for its log begins with the first \
+                 slot, and the state is made of that"
+            ),
+            Self::Restore { slot, trimmed, why } => write!(
+                f,
+                "the snapshot of {slot} was not restored: {why}; no older one serves, as the log \
+                 begins after {trimmed}: start a release whose state machine reads it, or replace \
+                 this replica; the others go on without it while a majority is up"
+            ),
             Self::Recover(error) => error.fmt(f),
             Self::Thread(error) => write!(f, "no thread for the storage: {error}"),
         }
@@ -342,7 +353,8 @@ pub enum StopReason {
         what: String,
     },
     /// The state machine could not be restored from a snapshot that came from a peer, and may hold a part
-    /// of it. The snapshot is durable: the next start restores it.
+    /// of it. The snapshot is durable, and what the state machine had before is, too: the next start restores
+    /// the one, or if it cannot, goes on from the other.
     Restore {
         /// The snapshot's slot.
         slot: Slot,

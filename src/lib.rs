@@ -150,6 +150,7 @@ mod node;
 mod once;
 mod options;
 mod pace;
+mod pulse;
 mod quorum_reads;
 mod reading;
 mod reads;

@@ -134,8 +134,9 @@ pub trait StateMachine: Send + Sync + 'static {
     /// the next batch is of a later slot. Called at the start, unless [`StateMachine::applied`] is as
     /// high, and whenever this replica has fallen behind the logs of all others.
     ///
-    /// An error stops the node; the state may be anything then, for the next start restores it again. A
-    /// machine with a durable state replaces it as a whole, together with its applied slot.
+    /// An error stops the node, or has an older image restored at a start, if the log reaches back to that;
+    /// the state may be anything then, for it is restored again before anything is applied. A machine with
+    /// a durable state replaces it as a whole, together with its applied slot.
     async fn restore(&mut self, _slot: Slot, _from: SnapshotStream) -> Result<(), SnapshotError> {
         Err(SnapshotError::NotSupported)
     }

@@ -205,7 +205,8 @@ pub struct Heartbeat {
     pub connectivity: Connectivity,
     /// The last slot of the sender's committed prefix. The leader's own counts as a [`Commit`].
     pub committed: Slot,
-    /// The highest slot in which the sender has a durable vote: how far its disk is.
+    /// The highest slot in which the sender has a durable vote, or of which its disk held the value
+    /// when this life began: how far its disk is. No later life of the sender tells less (D7).
     pub durable: Slot,
     /// The last slot of the sender's committed prefix that its disk has a record of: of it, and of every
     /// value in it, it will know after any restart.
@@ -250,8 +251,9 @@ pub struct Fetched {
     pub trimmed: Slot,
 }
 
-/// The receiver's life is older than, or not the same as, one that the sender remembers: it was
-/// wiped, or runs from a copy of its directory, and may have forgotten votes.
+/// The receiver's life is older than, or not the same as, one that the sender remembers, or its disk
+/// holds less than that one told (D7): it was wiped, or runs from a copy of its directory, and may have
+/// forgotten votes.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Refused {
     /// The life that is refused.

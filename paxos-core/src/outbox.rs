@@ -62,7 +62,7 @@ pub(crate) struct Outbox {
     pending: VecDeque<Pending>,
     /// Accepted of neighbouring slots become one message; the last one is still open here.
     acknowledgement: Option<(Addressee, Accepted)>,
-    /// The highest slot with a durable vote.
+    /// The highest slot of which the disk holds a vote, or that it held something of at the start.
     durable_vote: Slot,
     /// The bytes of values in the open batch, and in all that are not proved.
     open_bytes: usize,
@@ -100,7 +100,8 @@ pub(crate) struct OutboxState<'a> {
 }
 
 impl Outbox {
-    pub(crate) fn new(origin: Origin) -> Self {
+    /// `reach` is the highest slot that the disk holds something of.
+    pub(crate) fn new(origin: Origin, reach: Slot) -> Self {
         Self {
             origin,
             effects: VecDeque::new(),
@@ -110,7 +111,7 @@ impl Outbox {
             gated: VecDeque::new(),
             pending: VecDeque::new(),
             acknowledgement: None,
-            durable_vote: Slot::ZERO,
+            durable_vote: reach,
             open_bytes: 0,
             unproved_bytes: 0,
             halt: None,
@@ -303,7 +304,7 @@ impl Outbox {
         self.halt = Some(halt);
     }
 
-    /// The highest slot with a durable vote, as far as this life knows.
+    /// The highest slot with a durable vote, whichever life gave it.
     pub(crate) fn durable_vote(&self) -> Slot {
         self.durable_vote
     }

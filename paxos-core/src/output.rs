@@ -182,7 +182,8 @@ impl fmt::Display for QuorumReadLoss {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Halt {
-    /// A peer remembers a newer life of this replica: its directory was wiped, or is a copy.
+    /// A peer remembers a newer life of this replica, or more of what it held: its directory was
+    /// wiped, or is a copy.
     Refused {
         /// The peer.
         by: ReplicaId,
@@ -210,15 +211,25 @@ pub enum Halt {
     },
 }
 
+/// What is left to do with a directory that may have forgotten votes.
+pub(crate) const WAY_BACK: &str = "put back the newest directory of this replica if it still \
+     exists; otherwise replace this replica by one with a new id and an empty directory; the others \
+     go on while a majority is up";
+
 impl fmt::Display for Halt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Refused { by, remembered, own } if own.succeeds(*remembered) => write!(
+                f,
+                "{by} was told more by life {remembered} of this replica than is in the data \
+                 directory of life {own}: it is a backup or an old copy, or its disk lost what was \
+                 synced, and it may have forgotten votes; {WAY_BACK}"
+            ),
             Self::Refused { by, remembered, own } => write!(
                 f,
                 "{by} remembers life {remembered} of this replica, and this is life {own}: its \
-                 data directory was wiped, or is an old copy, and may have forgotten votes; \
-                 restore its newest directory; otherwise leave it off, the others go on while a \
-                 majority is up"
+                 data directory was wiped, is an old copy, or runs in two processes, and it may have \
+                 forgotten votes; {WAY_BACK}"
             ),
             Self::AgreementBroken { slot } => write!(
                 f,

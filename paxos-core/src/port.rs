@@ -17,6 +17,7 @@ use bytes::Bytes;
 use crate::durable::{Durable, WriteBatch};
 use crate::ids::{GroupId, Incarnation, ReplicaId, Slot};
 use crate::membership::KeyPin;
+use crate::output::WAY_BACK;
 use crate::snapshot::{ImageDigest, SnapshotMeta};
 pub use crate::stored::{Format, LoadRange, Loaded, Recovered, RecoveredVote, Start};
 
@@ -67,7 +68,8 @@ pub enum StorageError {
         /// What was found and what was expected.
         what: String,
     },
-    /// A peer remembers another life of this directory, which may have forgotten votes.
+    /// A peer remembers another life of this directory, or more of it, and it may have forgotten
+    /// votes.
     Refused {
         /// The peer.
         by: ReplicaId,
@@ -97,9 +99,8 @@ impl fmt::Display for StorageError {
                 write!(
                     f,
                     "{} was never formatted for a replica; format it only if this replica never \
-                     ran anywhere: for one that did, look whether its disk is mounted there, \
-                     restore its newest directory, or leave it off, the others go on while a \
-                     majority is up",
+                     ran anywhere: for one that did, look whether its disk is mounted there; \
+                     otherwise {WAY_BACK}",
                     path.display()
                 )
             }
@@ -121,10 +122,9 @@ impl fmt::Display for StorageError {
             Self::Mismatch { what } | Self::Corrupt { what } => f.write_str(what),
             Self::Refused { by, remembered } => write!(
                 f,
-                "{by} refused this directory, because it remembers life {remembered} of this \
-                 replica: it was wiped, or is an old copy, and may have forgotten votes; restore \
-                 its newest directory; otherwise leave it off, the others go on while a majority \
-                 is up"
+                "{by} refused this directory, because it remembers more of life {remembered} of this \
+                 replica: it was wiped, is an old copy or a backup, or ran in two processes, and may \
+                 have forgotten votes; {WAY_BACK}"
             ),
             Self::Io { what, source } => write!(f, "{what}: {source}"),
             Self::Poisoned => {
@@ -175,6 +175,15 @@ pub trait Storage: Send {
     /// Whether there is space for more commands. Changes only within [`Storage::persist`]: while it
     /// is [`Room::Full`], calling that without batches looks again.
     fn room(&self) -> Room;
+
+    /// Roughly how much the log of a group holds, when a life begins: slots that are committed, and the bytes
+    /// of the values that stand above what is trimmed and up to each of them. Both rise, the bytes by `step`
+    /// at least, but for the last. A host that keeps so much and no more for peers that lag counts what
+    /// earlier lives left by this. A storage that does not know says nothing, which is the default: then it
+    /// counts in each life anew.
+    fn log_bytes(&self, _group: GroupId, _step: u64) -> Vec<(Slot, u64)> {
+        Vec::new()
+    }
 
     /// Whether calls wait for a device.
     fn blocking(&self) -> Blocking;

@@ -121,7 +121,7 @@ impl Replica {
             return Err(RecoverError::NotAMember(own));
         }
         let reached = Reached::after(&recovered, applied)?;
-        let Reached { committed, applied, trimmed, snapshot, clock, roster, .. } = reached;
+        let Reached { committed, applied, trimmed, snapshot, reach, clock, roster, .. } = reached;
         let Recovered { format, incarnation, promised, votes, chosen, peers, .. } = recovered;
         let origin = Origin {
             cluster: format.cluster,
@@ -152,7 +152,7 @@ impl Replica {
             reads: Reads::default(),
             surveys: Surveys::default(),
             pacemaker: Pacemaker::new(&config, &roster, own, incarnation, seed, now),
-            outbox: Outbox::new(origin),
+            outbox: Outbox::new(origin, reach),
             clock,
             watermark: None,
             recorded: recovered.committed,
@@ -205,12 +205,13 @@ impl Replica {
             self.counters.dropped_absurd += 1;
             return;
         }
-        match self.lives.judge(from, theirs.incarnation) {
+        match self.lives.judge(from, &message) {
             Verdict::Known => self.route(from, message),
             Verdict::New => {
                 self.outbox.write(Write::Peer { peer: from, incarnation: theirs.incarnation });
                 let after = self.outbox.after_writes();
                 self.lives.remember(from, theirs.incarnation, after);
+                self.catchup.begins(from);
                 self.lives.hold(from, message);
             }
             Verdict::Waiting => {
@@ -218,7 +219,14 @@ impl Replica {
                     self.counters.dropped_stale_life += 1;
                 }
             }
-            Verdict::Old(remembered) => {
+            // Who removed this replica sends it no heartbeats; and it speaks of what is chosen,
+            // which is true whatever its sender forgot.
+            Verdict::Unproved if matches!(message.body, Body::Removed(_)) => {
+                self.route(from, message);
+            }
+            // Its heartbeat comes first, and again.
+            Verdict::Unproved => self.counters.dropped_stale_life += 1,
+            Verdict::Forgetful(remembered) => {
                 self.counters.dropped_stale_life += 1;
                 // A refusal is not answered with a refusal, or two wiped replicas never stop.
                 if !matches!(message.body, Body::Refused(_)) {
@@ -456,6 +464,7 @@ impl Replica {
     }
 
     fn route(&mut self, from: ReplicaId, message: Message) {
+        self.lives.note_told(from, &message.body);
         match message.body {
             Body::Prepare(prepare) => self.on_prepare(from, prepare),
             Body::Promise(promise) => self.on_promise(from, promise),
@@ -505,8 +514,9 @@ impl Replica {
     fn on_refused(&mut self, from: ReplicaId, refused: Refused) {
         let own = self.incarnation();
         let remembered = refused.remembered;
-        if refused.refused == own && !own.succeeds(remembered) {
-            // The next start must fail too, or enough starts would outnumber the remembered life.
+        if refused.refused == own && remembered != own {
+            // The next start must fail too, or enough starts would outnumber the remembered life, and
+            // enough slots what it told.
             let last = Write::Refused { by: from, remembered };
             self.stop(Halt::Refused { by: from, remembered, own }, Some(last));
         }

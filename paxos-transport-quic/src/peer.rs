@@ -150,8 +150,8 @@ impl Peer {
                 return Err(Close::ours(
                     Code::Incarnation,
                     format!(
-                        "{} is linked with incarnation {} already, and incarnation {life} is an \
-                         earlier life",
+                        "{} is linked with incarnation {} already; incarnation {life} is an \
+                         earlier life, or a second process on a copy of its directory: stop one",
                         self.id, link.incarnation
                     ),
                 ));

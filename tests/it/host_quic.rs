@@ -152,6 +152,6 @@ async fn three_nodes_over_quic_and_logs_keep_everything_over_restarts_and_refuse
     assert!(reason.to_string().contains("its data directory was wiped"), "{reason}");
     drop(deployment.nodes[2].take());
     let error = deployment.start_node(2).await.unwrap_err();
-    assert!(error.to_string().contains("restore its newest directory"), "{error}");
+    assert!(error.to_string().contains("put back the newest directory"), "{error}");
     deployment.mark(0).await;
 }

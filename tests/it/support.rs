@@ -11,7 +11,7 @@ use paxos::storage::MemoryStorage;
 use paxos::{
     Batch, Bytes, Client, ClientError, ClusterId, Config, Format, GroupId, Membership,
     MemoryNetwork, Node, NodeOptions, Rejection, ReplicaId, Slot, SnapshotError, SnapshotStream,
-    StateDigest, StateMachine, async_trait,
+    StartError, StateDigest, StateMachine, async_trait,
 };
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,8 @@ pub(crate) struct Kept {
     pub(crate) mute: AtomicBool,
     /// Whether it goes astray: its state changes in a way that no command asked for and no reply shows.
     pub(crate) astray: AtomicBool,
+    /// It cannot be restored from snapshots above this slot, if it is not zero.
+    pub(crate) readable: AtomicU64,
 }
 
 #[async_trait]
@@ -115,6 +117,12 @@ impl StateMachine for Marks {
         let mut bytes = Vec::new();
         while let Some(piece) = from.next().await {
             bytes.extend_from_slice(&piece.map_err(SnapshotError::Io)?);
+        }
+        let readable = self.kept.readable.load(Ordering::SeqCst);
+        if readable > 0 && slot.number() > readable {
+            // Whoever goes on from here goes astray.
+            self.counts = BTreeMap::from([(u64::MAX, 1)]);
+            return Err(SnapshotError::Io(std::io::Error::other("a field of another release")));
         }
         let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
         let pairs = bytes.chunks_exact(16).map(|pair| (number(&pair[..8]), number(&pair[8..])));
@@ -181,15 +189,21 @@ impl Cluster {
     }
 
     pub(crate) async fn start_node(&mut self, place: usize, machine: Marks) {
-        let node = Node::builder()
+        self.nodes[place] = Some(self.try_node(place, machine).await.unwrap());
+    }
+
+    pub(crate) async fn try_node(
+        &self,
+        place: usize,
+        machine: Marks,
+    ) -> Result<Node<Marks>, StartError> {
+        Node::builder()
             .storage(self.storages[place].clone())
             .transport(self.network.transport(id(place)))
             .config(self.config.clone())
             .options(self.options.clone())
             .start(machine)
             .await
-            .unwrap();
-        self.nodes[place] = Some(node);
     }
 
     /// Starts the first node with a machine that goes on from what was kept.

@@ -86,6 +86,11 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// Whether it runs no more.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for the end, and returns the exit code.
     pub(crate) fn wait(&mut self) -> i32 {
         let status = wait_for("the end of the process", || self.child.try_wait().unwrap());
@@ -250,7 +255,7 @@ pub(crate) fn setting(home: &Path, key: &str, nth: usize) -> String {
     lines.nth(nth).unwrap().trim_end_matches('"').to_owned()
 }
 
-/// Copies a directory.
+/// Copies a directory: its files and directories, and not the socket that a running replica has in it.
 pub(crate) fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -258,7 +263,7 @@ pub(crate) fn copy_dir(from: &Path, to: &Path) {
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
             copy_dir(&entry.path(), &target);
-        } else {
+        } else if entry.file_type().unwrap().is_file() {
             fs::copy(entry.path(), target).unwrap();
         }
     }

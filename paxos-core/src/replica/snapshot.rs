@@ -23,6 +23,8 @@ pub(super) struct Reached {
     pub(super) trimmed: Slot,
     /// The slot of the newest snapshot.
     pub(super) snapshot: Slot,
+    /// The highest slot of which the disk holds a vote or the value.
+    pub(super) reach: Slot,
     pub(super) clock: LogClock,
     /// The log lacks slots that the snapshot includes, or may hold others' values there.
     pub(super) jumps: bool,
@@ -51,6 +53,8 @@ impl Reached {
             return Err(RecoverError::AppliedBelowTrim { applied, trimmed });
         }
         let jumps = recovered.committed < snapshot;
+        let voted = recovered.votes.last().map_or(Slot::ZERO, |vote| vote.slot);
+        let chosen = recovered.chosen.last().map_or(Slot::ZERO, |(slot, _)| *slot);
         // What is applied was committed, whether or not that was recorded.
         let committed = recovered.committed.max(applied);
         roster.start_at(committed);
@@ -60,6 +64,7 @@ impl Reached {
             applied,
             trimmed: if jumps { trimmed.max(snapshot) } else { trimmed },
             snapshot,
+            reach: recovered.committed.max(snapshot).max(voted).max(chosen),
             clock,
             jumps,
             roster,
@@ -69,8 +74,8 @@ impl Reached {
 }
 
 impl Replica {
-    /// A snapshot that this replica's host made is durable: the log may be trimmed up to its slot.
-    /// Calls that come again, or late, change nothing.
+    /// A snapshot is durable, whether this replica's host made or received it: the log may be trimmed up
+    /// to its slot, as far as that is applied. Calls that come again, or late, change nothing.
     pub fn handle_snapshot(&mut self, meta: &SnapshotMeta) {
         if meta.group == self.outbox.origin().group {
             self.snapshot = self.snapshot.max(meta.slot);

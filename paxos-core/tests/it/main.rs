@@ -19,6 +19,7 @@ mod guards;
 mod history;
 mod leases;
 mod linear;
+mod lives;
 mod members;
 mod membership;
 mod monitor;

@@ -126,12 +126,12 @@ fn other_voters_or_observers_than_the_log_was_made_for_are_refused() {
 }
 
 #[test]
-fn a_refused_directory_is_restored_or_left_off() {
+fn a_refused_directory_is_put_back_or_replaced() {
     let fs = SimFs::new();
     let mut log = open(&fs).unwrap();
     let remembered = Incarnation::new(7, 1);
     log.write(vec![Write::Refused { by: ReplicaId::new(3), remembered }]).unwrap();
     drop(log);
     let error = open(&fs).map(|log| log.recovered).unwrap_err();
-    assert_says(&error, &["replica 3", "restore its newest directory", "leave it off"]);
+    assert_says(&error, &["replica 3", "put back the newest directory", "with a new id"]);
 }

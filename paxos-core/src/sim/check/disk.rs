@@ -159,7 +159,9 @@ impl Check {
         replica.promised = recovered.promised;
         replica.durable_promised = recovered.promised;
         replica.durable_committed = recovered.committed;
-        replica.durable_vote = replica.durable_vote.max(recovered.committed);
+        let chosen = recovered.chosen.last().map_or(Slot::ZERO, |(slot, _)| *slot);
+        let reach = recovered.committed.max(newest_of(recovered)).max(chosen);
+        replica.durable_vote = replica.durable_vote.max(reach);
         replica.snapshot = newest_of(recovered);
         replica.committed = Slot::ZERO;
         replica.applied = applied;

@@ -37,6 +37,7 @@ use crate::options::NodeOptions;
 use crate::pulse::Pulses;
 use crate::quorum_reads::QuorumReads;
 use crate::reads::Reads;
+use crate::releases::Releases;
 use crate::router;
 use crate::shared::{Closing, Leadership, Shared};
 use crate::snapshot::Snapshots;
@@ -82,6 +83,7 @@ pub(crate) struct Driver<W> {
     pub(crate) pages: Pages,
     pub(crate) snapshots: Snapshots,
     pub(crate) comparison: Comparison,
+    pub(crate) releases: Releases,
     pub(crate) succession: Succession,
     pub(crate) disk: Disk,
     pub(crate) room: Room,
@@ -233,6 +235,7 @@ impl<W: Waiter> Driver<W> {
         self.make_way(now);
         self.serve_pages(now);
         self.tend_snapshots(now);
+        self.greet_again(now);
         // What was committed, or a change of leadership, makes room for what waits.
         while self.stop.is_none() {
             self.dispatch(now);
@@ -314,11 +317,13 @@ impl<W: Waiter> Driver<W> {
                     if self.lives.insert(peer, incarnation) != Some(incarnation) {
                         self.on_link_lost(peer);
                         self.snapshots.on_down(peer);
+                        self.greet(peer, now);
                     }
                 }
                 TransportEvent::Down { peer, reason } => {
                     tracing::info!(replica = %self.id, %peer, reason, "link down");
                     self.lives.remove(&peer);
+                    self.releases.on_down(peer);
                     self.on_link_lost(peer);
                     self.snapshots.on_down(peer);
                 }
@@ -612,6 +617,7 @@ impl<W: Waiter> Driver<W> {
             published.transport = self.transport.counters();
             published.snapshots = self.snapshots.status();
             published.comparison = self.comparison.status();
+            published.levels = self.releases.levels(self.replica.peers());
             if published.membership != *self.replica.membership() {
                 published.membership.clone_from(self.replica.membership());
             }
@@ -703,6 +709,9 @@ impl<W: Waiter> Driver<W> {
             at_latest(at);
         }
         if let Some(at) = self.snapshots_wake_at(now) {
+            at_latest(at);
+        }
+        if let Some(at) = self.releases.wake_at() {
             at_latest(at);
         }
         if self.timer.close_by.is_some() {

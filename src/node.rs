@@ -12,6 +12,7 @@ use paxos_core::ballot::Ballot;
 use paxos_core::ids::{ClusterId, GroupId, ReplicaId, Slot};
 use paxos_core::membership::Membership;
 use paxos_core::port::Format;
+use paxos_core::value::{CommandKind, Level};
 use std::panic::AssertUnwindSafe;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -26,6 +27,7 @@ use crate::error::{MakeSnapshotError, StopReason, TransferError, TrimLogError, p
 use crate::handover::transfer;
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
+use crate::releases::{RaiseError, target};
 use crate::shared::{Closing, Leadership, NodeEventState, NodeStatus, Shared};
 use crate::snapshot::{self, SnapshotInfo};
 use crate::submit::Request;
@@ -193,6 +195,27 @@ impl<M: StateMachine> Node<M> {
     /// Dropping the future withdraws nothing: the log is trimmed all the same.
     pub async fn trim(&self, through: Option<Slot>) -> Result<Slot, TrimLogError> {
         snapshot::trim(&self.shared, through).await
+    }
+
+    /// Raises the log to this level of the state machine's commands, and to what all members know of the library's
+    /// own; from then on, commands of that level are taken. Returns what the log was raised to; one that was
+    /// raised as high before stays as it is. There is no way back: releases that do not know the level do not
+    /// start any more.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is raised while a member has not said that it knows the level, those that are down among them;
+    /// or where this node's own state machine does not.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future withdraws nothing: the log may be raised all the same.
+    pub async fn raise(&self, level: u32) -> Result<Level, RaiseError> {
+        let peers = self.shared.published(|published| published.levels.clone());
+        let level = target(level, self.shared.known, peers)?;
+        let arranged = self.client().arrange(CommandKind::Raise { level }).await;
+        arranged.map_err(RaiseError::Client)?;
+        Ok(self.shared.level())
     }
 
     /// Stops the node in an orderly way: refuses new requests; where it leads and another voter can, makes

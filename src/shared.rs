@@ -16,6 +16,7 @@ use paxos_core::membership::Membership;
 use paxos_core::output::{Counters, Status};
 use paxos_core::port::{Room, TransportCounters};
 use paxos_core::replica::Replica;
+use paxos_core::value::Level;
 use tokio::sync::{oneshot, watch};
 
 use crate::applied::PageOrder;
@@ -102,6 +103,8 @@ pub(crate) struct Published {
     pub(crate) room: Room,
     pub(crate) snapshots: SnapshotStatus,
     pub(crate) comparison: ComparisonStatus,
+    /// What each peer said that it knows.
+    pub(crate) levels: Vec<(ReplicaId, Option<Level>)>,
     pub(crate) membership: Membership,
     pub(crate) core: Counters,
     pub(crate) transport: TransportCounters,
@@ -117,6 +120,7 @@ impl Published {
             membership: replica.membership().clone(),
             snapshots: SnapshotStatus::default(),
             comparison: ComparisonStatus::default(),
+            levels: replica.peers().iter().map(|peer| (*peer, None)).collect(),
             core: replica.counters(),
             transport,
         }
@@ -131,8 +135,12 @@ pub(crate) struct Shared {
     pub(crate) command_bytes_max: usize,
     closing: AtomicU8,
     applied: AtomicU64,
+    /// The log's level, packed.
+    level: AtomicU64,
     nudged: AtomicBool,
     waker: AtomicWaker,
+    /// What this node's release knows.
+    pub(crate) known: Level,
     /// After every so many slots the state's digest is compared.
     pub(crate) digest_slots: u64,
     pub(crate) clock: Arc<dyn Clock>,
@@ -160,15 +168,18 @@ impl Shared {
         clock: Arc<dyn Clock>,
         meters: Arc<Meters>,
         published: Published,
+        known: Level,
     ) -> Self {
         let applied = published.status.applied;
         let events = NodeEventState { applied, ..NodeEventState::default() };
         Self {
             lanes: Arc::new(Lanes::new(options.requests_max)),
             command_bytes_max: config.batch_bytes_max.saturating_sub(BATCH_HEADER_LEN),
+            known,
             digest_slots: options.digest_slots,
             closing: AtomicU8::new(0),
             applied: AtomicU64::new(applied.number()),
+            level: AtomicU64::new(0),
             nudged: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             clock,
@@ -229,6 +240,17 @@ impl Shared {
 
     pub(crate) fn set_applied(&self, slot: Slot) {
         self.applied.store(slot.number(), Ordering::Release);
+    }
+
+    /// What the log was raised to, as far as it is applied here.
+    pub(crate) fn level(&self) -> Level {
+        let packed = self.level.load(Ordering::Acquire);
+        Level { library: (packed >> 32) as u16, machine: packed as u32 }
+    }
+
+    pub(crate) fn set_level(&self, level: Level) {
+        let packed = u64::from(level.library) << 32 | u64::from(level.machine);
+        self.level.store(packed, Ordering::Release);
     }
 
     pub(crate) fn closing(&self) -> Closing {

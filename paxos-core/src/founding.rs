@@ -142,7 +142,9 @@ impl Founding {
                     CommandKind::CloseSession { session } => {
                         self.sessions.remove(&session);
                     }
-                    CommandKind::Apply | CommandKind::InSession { .. } => {}
+                    CommandKind::Apply
+                    | CommandKind::InSession { .. }
+                    | CommandKind::Raise { .. } => {}
                 }
             }
         }

@@ -21,6 +21,7 @@ mod host_silence;
 mod host_snapshots;
 mod host_stops;
 mod host_transfer;
+mod host_upgrade;
 #[path = "../programs/examples.rs"]
 #[allow(dead_code, reason = "other programs are waited for; this one ends")]
 mod programs;

@@ -439,6 +439,9 @@ fn digest_of(commands: &[Command]) -> u128 {
             CommandKind::OpenSession { session, ttl } => (1, session.bits(), ttl.millis()),
             CommandKind::InSession { session, request } => (2, session.bits(), request.number()),
             CommandKind::CloseSession { session } => (3, session.bits(), 0),
+            CommandKind::Raise { level } => {
+                (4, u128::from(level.library), u64::from(level.machine))
+            }
         };
         take(kind);
         if kind > 0 {

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::applied::Pages;
 use crate::apply::{Applier, ReplyTo, recall};
+use crate::change::Changes;
 use crate::clock::{Clock, SystemClock};
 use crate::codec::{CommandCodec, Postcard};
 use crate::driver::{Driver, Intake, Stage, Timer};
@@ -253,6 +254,8 @@ pub(crate) fn assemble<M: StateMachine>(
     let (apply, items) = mpsc::unbounded_channel();
     let (words, told) = (Arc::clone(&codec), Arc::clone(&shared));
     let applier = Applier::new(machine, table, words, client, items, done_sender, told);
+    // The log knows of members that the configuration does not.
+    transport.set_members(&replica.members());
     transport.start(life);
     let patience = config.election_timeout;
     shelf.frame_bytes_max = transport.frame_bytes_max();
@@ -283,6 +286,7 @@ pub(crate) fn assemble<M: StateMachine>(
         leader: None,
         leads: false,
         handover: Handover::default(),
+        changes: Changes::default(),
         pages: Pages::default(),
         snapshots,
         disk: Disk::default(),

@@ -134,6 +134,7 @@ pub mod sim;
 mod applied;
 mod apply;
 mod builder;
+mod change;
 mod client;
 mod clock;
 mod dispatch;
@@ -176,7 +177,7 @@ pub use paxos_core::ids::{
     ClusterId, Epoch, GroupId, Incarnation, LogClock, Priority, ReplicaId, RequestNumber,
     SessionId, Slot,
 };
-pub use paxos_core::membership::{KeyPin, Member, Membership};
+pub use paxos_core::membership::{Change, KeyPin, Member, Membership};
 pub use paxos_core::message::Connectivity;
 pub use paxos_core::output::{Halt, RecoverError, Role, Status};
 pub use paxos_core::port::{Format, Room, StorageError};
@@ -185,10 +186,12 @@ pub use paxos_core::snapshot::ImageDigest;
 
 pub use crate::applied::{AppliedSlot, AppliedStream, StreamEnd};
 pub use crate::builder::Builder;
+pub use crate::change::Changed;
 pub use crate::client::{Applied, Client, Consistency, Delivery, SessionRequest};
 pub use crate::codec::{CodecError, CommandCodec, Postcard};
 pub use crate::error::{
-    ClientError, MakeSnapshotError, Rejection, StartError, StopReason, TransferError, Uncertainty,
+    ClientError, MakeSnapshotError, ReconfigureError, Rejection, StartError, StopReason,
+    TransferError, Uncertainty,
 };
 pub use crate::machine::{Batch, SnapshotError, SnapshotStream, StateMachine};
 pub use crate::memory::{MemoryFaults, MemoryNetwork, MemoryTransport};

@@ -389,6 +389,7 @@ impl Replica {
                 Proposer::Leading(_) => self.flows.status(),
                 Proposer::Idle | Proposer::Preparing(_) => Vec::new(),
             },
+            joining: self.joining(),
         }
     }
 

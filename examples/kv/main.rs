@@ -16,6 +16,7 @@ mod connection;
 mod digest;
 mod image;
 mod info;
+mod join;
 mod limits;
 mod log;
 mod machine;
@@ -39,6 +40,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::budget::Budget;
 use crate::cli::Invocation;
 use crate::config::Settings;
+use crate::join::Laid;
 use crate::limits::BUFFERS_BYTES_MAX;
 use crate::replica::{Prepared, Replica};
 
@@ -79,6 +81,19 @@ fn run(invocation: Invocation) -> Result<(), String> {
             // By the name under which it was found, so that the lines can be used as they are.
             let program = std::env::args().next().unwrap_or_else(|| "kv".into());
             (1..=replicas).for_each(|id| say(format_args!("  {program} serve {dir}/{id}")));
+            Ok(())
+        }
+        Invocation::Join(newcomer) => {
+            let Laid { order, dir } = join::join(&newcomer)?;
+            let program = std::env::args().next().unwrap_or_else(|| "kv".into());
+            say(format_args!(
+                "{} is laid out for {}. Make it a member with:",
+                dir.display(),
+                newcomer.replica
+            ));
+            say(format_args!("  {order}"));
+            say("and start it with:");
+            say(format_args!("  {program} serve {}", dir.display()));
             Ok(())
         }
         Invocation::Serve { dir, reads, trace_out, snapshot_mib, admin } => {

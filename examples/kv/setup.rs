@@ -15,13 +15,13 @@ use std::time::Duration;
 
 use paxos::quic::Identity;
 use paxos::storage::Wal;
-use paxos::{ClusterId, Consistency, Format, GroupId, Member, Membership, ReplicaId};
+use paxos::{ClusterId, Consistency, Format, GroupId, Member, ReplicaId};
 
 use crate::config::{self, FILE, Settings};
 use crate::limits::SNAPSHOT_MIB_DEFAULT;
 use crate::replica::wal_options;
 
-const KEY_FILE: &str = "key.pem";
+pub(crate) const KEY_FILE: &str = "key.pem";
 const DATA_DIR: &str = "data";
 /// The peers' ports begin so far above the clients'.
 const PEER_PORTS: u16 = 100;
@@ -50,9 +50,7 @@ fn init_if(
     lease: Option<Duration>,
     ready: impl FnOnce() -> Result<(), String>,
 ) -> Result<(), String> {
-    if fs::symlink_metadata(dir).is_ok() {
-        return Err(format!("{} exists already: nothing was changed", dir.display()));
-    }
+    fresh(dir)?;
     let unfinished = unfinished_name(dir)?;
     let failed = |error: io::Error| match dir.parent() {
         Some(parent) if error.kind() == io::ErrorKind::NotFound => {
@@ -69,6 +67,14 @@ fn init_if(
         let _removed = fs::remove_dir_all(&unfinished);
     }
     laid_out
+}
+
+/// Nothing is laid out where something is.
+pub(crate) fn fresh(dir: &Path) -> Result<(), String> {
+    if fs::symlink_metadata(dir).is_ok() {
+        return Err(format!("{} exists already: nothing was changed", dir.display()));
+    }
+    Ok(())
 }
 
 /// Binds what a replica will bind, for a moment.
@@ -108,7 +114,7 @@ fn lay_out(
         cluster ^= u128::from_le_bytes(*half).rotate_left(u32::from(id));
         members.push(Member {
             id: ReplicaId::new(id),
-            addresses: vec![loopback(base_port + PEER_PORTS + id)],
+            addresses: vec![listen_of(id, base_port)],
             keys: vec![pin],
         });
     }
@@ -116,27 +122,28 @@ fn lay_out(
     let membership = config::with_lease(membership, lease);
     for id in ids {
         let home = dir.join(id.to_string());
-        write_home(&home, id, base_port, ClusterId::new(cluster), &membership)?;
+        let format = Format {
+            cluster: ClusterId::new(cluster),
+            group: GroupId::new(0),
+            replica: ReplicaId::new(id),
+            membership: membership.clone(),
+        };
+        write_home(&home, format, &clients_of(id, base_port), &listen_of(id, base_port))?;
     }
     Ok(())
 }
 
-fn write_home(
+/// Writes the config beside the key, and formats the log.
+pub(crate) fn write_home(
     home: &Path,
-    id: u16,
-    base_port: u16,
-    cluster: ClusterId,
-    membership: &Membership,
+    format: Format,
+    clients: &str,
+    listen: &str,
 ) -> Result<(), String> {
     let settings = Settings {
-        format: Format {
-            cluster,
-            group: GroupId::new(0),
-            replica: ReplicaId::new(id),
-            membership: membership.clone(),
-        },
-        clients: loopback(base_port + id),
-        listen: loopback(base_port + PEER_PORTS + id),
+        format,
+        clients: clients.to_owned(),
+        listen: listen.to_owned(),
         data: home.join(DATA_DIR),
         key: home.join(KEY_FILE),
         file: home.join(FILE),
@@ -152,12 +159,22 @@ fn write_home(
         .map_err(|error| error.to_string())
 }
 
+/// Where clients of a replica connect that is laid out with the others.
+pub(crate) fn clients_of(id: u16, base_port: u16) -> String {
+    loopback(base_port + id)
+}
+
+/// Where its peers connect.
+pub(crate) fn listen_of(id: u16, base_port: u16) -> String {
+    loopback(base_port + PEER_PORTS + id)
+}
+
 fn loopback(port: u16) -> String {
     format!("127.0.0.1:{port}")
 }
 
 /// A name beside the directory, so that it can be renamed.
-fn unfinished_name(dir: &Path) -> Result<PathBuf, String> {
+pub(crate) fn unfinished_name(dir: &Path) -> Result<PathBuf, String> {
     let name =
         dir.file_name().ok_or_else(|| format!("{} is no name for a directory", dir.display()))?;
     let mut unfinished = OsString::from(".");
@@ -166,6 +183,6 @@ fn unfinished_name(dir: &Path) -> Result<PathBuf, String> {
     Ok(dir.with_file_name(unfinished))
 }
 
-fn cannot(what: &str, path: &Path, error: &io::Error) -> String {
+pub(crate) fn cannot(what: &str, path: &Path, error: &io::Error) -> String {
     format!("cannot {what} {}: {error}", path.display())
 }

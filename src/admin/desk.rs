@@ -8,10 +8,14 @@ use std::sync::Arc;
 use paxos_core::ids::{ReplicaId, Time};
 use tokio::sync::watch;
 
+use crate::admin::change::ChangeRequest;
 use crate::admin::prometheus;
-use crate::admin::report::{LeadershipReport, MembersReport, StatusReport, TransferReport};
+use crate::admin::report::{
+    ChangeReport, LeadershipReport, MembersReport, StatusReport, TransferReport,
+};
 use crate::admin::wire::{Answer, Fault, FaultCode, Request};
-use crate::error::TransferError;
+use crate::change::{Changed, reconfigure};
+use crate::error::{ReconfigureError, TransferError};
 use crate::handover::transfer;
 use crate::node::Place;
 use crate::shared::{Leadership, Shared};
@@ -58,11 +62,13 @@ impl Desk {
             Request::Status => Answer::Status(Box::new(self.status())),
             Request::Members => {
                 let (status, membership) = (self.shared.status(), self.shared.membership());
-                Answer::Members(MembersReport::of(self.place, &status, &membership))
+                let memberships = self.shared.memberships();
+                Answer::Members(MembersReport::of(self.place, &status, &membership, &memberships))
             }
             Request::Metrics => Answer::Metrics(self.metrics()),
             Request::Watch => self.report(*self.shared.leadership.borrow()),
             Request::Transfer { to } => self.transfer(to).await,
+            Request::Change(change) => self.change(change).await,
         }
     }
 
@@ -78,6 +84,26 @@ impl Desk {
 
     fn now(&self) -> Time {
         self.shared.clock.now()
+    }
+
+    async fn change(&self, change: ChangeRequest) -> Answer {
+        let asked = self.now();
+        let failed = |reason| Answer::Error(Fault { code: FaultCode::Failed, reason });
+        let change = match change.change(&self.shared.membership()) {
+            Ok(change) => change,
+            Err(reason) => return failed(reason),
+        };
+        match reconfigure(&self.shared, change).await {
+            Ok(Changed { epoch, from }) => {
+                let took = self.now().since(asked);
+                Answer::Changed(ChangeReport { epoch, from, took })
+            }
+            Err(error @ ReconfigureError::Stopped) => {
+                let reason = error.to_string();
+                Answer::Error(Fault { code: FaultCode::Stopped, reason })
+            }
+            Err(error) => failed(error.to_string()),
+        }
     }
 
     async fn transfer(&self, to: Option<ReplicaId>) -> Answer {

@@ -13,14 +13,17 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::admin::change::ChangeRequest;
 use crate::admin::plain;
-use crate::admin::report::{LeadershipReport, MembersReport, StatusReport, TransferReport};
+use crate::admin::report::{
+    ChangeReport, LeadershipReport, MembersReport, StatusReport, TransferReport,
+};
 
 /// The version of the endpoint's language.
 pub const VERSION: u32 = 1;
 
 /// What is asked of a node.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Request {
     /// What it says of itself.
@@ -36,13 +39,15 @@ pub enum Request {
         /// For this voter, or for the best one.
         to: Option<ReplicaId>,
     },
+    /// That it changes the membership, if it leads.
+    Change(ChangeRequest),
 }
 
 /// How a verb's arguments are understood.
 type Understand = fn(Value) -> Result<Request, serde_json::Error>;
 
 /// The verbs, and how each is understood.
-const VERBS: [(&str, Understand); 5] = [
+const VERBS: [(&str, Understand); 6] = [
     ("status", |rest| nothing(rest, Request::Status)),
     ("members", |rest| nothing(rest, Request::Members)),
     ("metrics", |rest| nothing(rest, Request::Metrics)),
@@ -51,6 +56,7 @@ const VERBS: [(&str, Understand); 5] = [
         let TransferArguments { to } = arguments(rest)?;
         Ok(Request::Transfer { to })
     }),
+    ("change", |rest| arguments(rest).map(Request::Change)),
 ];
 
 #[derive(Deserialize)]
@@ -79,8 +85,20 @@ impl Request {
         let mut line = Map::new();
         line.insert("v".to_owned(), VERSION.into());
         line.insert("verb".to_owned(), self.verb().into());
-        if let Self::Transfer { to: Some(to) } = self {
-            line.insert("to".to_owned(), to.number().into());
+        match self {
+            Self::Transfer { to: Some(to) } => {
+                line.insert("to".to_owned(), to.number().into());
+            }
+            Self::Change(change) => {
+                let change = serde_json::to_value(change);
+                let change = change.expect("a change is made of texts and numbers");
+                line.extend(change.as_object().cloned().unwrap_or_default());
+            }
+            Self::Status
+            | Self::Members
+            | Self::Metrics
+            | Self::Watch
+            | Self::Transfer { to: None } => {}
         }
         format!("{}\n", Value::Object(line))
     }
@@ -93,6 +111,7 @@ impl Request {
             Self::Metrics => "metrics",
             Self::Watch => "watch",
             Self::Transfer { .. } => "transfer",
+            Self::Change(_) => "change",
         }
     }
 
@@ -151,6 +170,8 @@ pub enum Answer {
     Leadership(LeadershipReport),
     /// To [`Request::Transfer`]: it is done.
     Transferred(TransferReport),
+    /// To [`Request::Change`]: the new membership governs.
+    Changed(ChangeReport),
     /// The request was not carried out, or nobody can say what came of it.
     Error(Fault),
 }
@@ -261,7 +282,14 @@ impl Answer {
 mod tests {
     use super::*;
 
-    const ALL: [Request; 6] = [
+    const ALL: [Request; 9] = [
+        Request::Change(ChangeRequest::Add {
+            id: ReplicaId::new(4),
+            addresses: Vec::new(),
+            keys: Vec::new(),
+        }),
+        Request::Change(ChangeRequest::Remove { id: ReplicaId::new(4) }),
+        Request::Change(ChangeRequest::Promote { id: ReplicaId::new(4) }),
         Request::Status,
         Request::Members,
         Request::Metrics,
@@ -296,6 +324,17 @@ mod tests {
             ("{\"v\":1,\"verb\":\"explode\"}", FaultCode::UnknownVerb, "status, members"),
             ("{\"v\":1,\"verb\":\"status\",\"to\":2}", FaultCode::Malformed, "unknown field `to`"),
             ("{\"v\":1,\"verb\":\"transfer\",\"too\":2}", FaultCode::Malformed, "unknown field"),
+            ("{\"v\":1,\"verb\":\"change\"}", FaultCode::Malformed, "missing field `what`"),
+            (
+                "{\"v\":1,\"verb\":\"change\",\"what\":\"eat\"}",
+                FaultCode::Malformed,
+                "unknown variant",
+            ),
+            (
+                "{\"v\":1,\"verb\":\"change\",\"what\":\"remove\",\"id\":3,\"x\":1}",
+                FaultCode::Malformed,
+                "unknown field",
+            ),
             ("{\"v\":1,\"verb\":\"transfer\",\"to\":70000}", FaultCode::Malformed, "70000"),
             ("{\"v\":1,\"verb\":\"transfer\",\"to\":\"2\"}", FaultCode::Malformed, "transfer: "),
         ] {

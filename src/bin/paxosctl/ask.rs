@@ -158,7 +158,7 @@ pub(crate) fn all(
     timeout: Duration,
 ) -> Vec<Result<Answer, Trouble>> {
     let until = Some(Instant::now() + timeout);
-    let asked: Vec<_> = sockets.iter().map(|socket| send(socket, request)).collect();
+    let asked: Vec<_> = sockets.iter().map(|socket| send(socket, request.clone())).collect();
     asked.into_iter().map(|answers| answers.next(until)).collect()
 }
 

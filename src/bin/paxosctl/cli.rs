@@ -74,6 +74,10 @@ struct Given {
     timeout: Option<Duration>,
     to: Option<ReplicaId>,
     changes: Option<u64>,
+    replica: Option<ReplicaId>,
+    old: Option<ReplicaId>,
+    addresses: Vec<String>,
+    keys: Vec<String>,
 }
 
 impl Given {
@@ -85,11 +89,12 @@ impl Given {
             Flag::Json => {}
             Flag::Timeout => self.timeout = Some(timeout(&value()?)?),
             Flag::To => {
-                let (text, no) = (value()?, "--to is the number of a replica, 1 or above");
-                let id = text.parse().ok().filter(|id| *id > 0);
-                let id = id.ok_or_else(|| format!("{no}, not {text}"))?;
-                self.to = Some(ReplicaId::new(id));
+                self.to = Some(replica(name, &value()?)?);
             }
+            Flag::Replica => self.replica = Some(replica(name, &value()?)?),
+            Flag::Old => self.old = Some(replica(name, &value()?)?),
+            Flag::Address => self.addresses.push(value()?),
+            Flag::Key => self.keys.push(value()?),
             Flag::Changes => {
                 let text = value()?;
                 let count = text.parse().ok().filter(|count| *count > 0);
@@ -120,8 +125,19 @@ impl Given {
             timeout: self.timeout.unwrap_or(verb.timeout),
             to: self.to,
             changes: self.changes,
+            replica: self.replica,
+            old: self.old,
+            addresses: self.addresses,
+            keys: self.keys,
         })
     }
+}
+
+fn replica(name: &str, text: &str) -> Result<ReplicaId, String> {
+    let id = text.parse().ok().filter(|id| *id > 0);
+    let id =
+        id.ok_or_else(|| format!("{name} is the number of a replica, 1 or above, not {text}"))?;
+    Ok(ReplicaId::new(id))
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
@@ -181,7 +197,7 @@ pub(crate) fn help_with(verb: &Verb) -> String {
         let (name, about) = flag.help();
         let default = match flag {
             Flag::Timeout => format!("; default {}", verb.timeout.as_secs()),
-            Flag::Json | Flag::To | Flag::Changes => String::new(),
+            _ => String::new(),
         };
         line(&mut text, format_args!("  {name:<12} {about}{default}"));
     }
@@ -239,8 +255,15 @@ mod tests {
             timeout: Duration::from_millis(500),
             to: Some(ReplicaId::new(2)),
             changes: None,
+            replica: None,
+            old: None,
+            addresses: Vec::new(),
+            keys: Vec::new(),
         };
         assert_eq!(given, expected);
+        let given = order("move --replica 4 --address a:1 --address=b:2 --key ab c");
+        assert_eq!((given.replica, given.keys), (Some(ReplicaId::new(4)), vec!["ab".to_owned()]));
+        assert_eq!(given.addresses, ["a:1", "b:2"]);
         assert_eq!(order("watch --changes 3 x").changes, Some(3));
         assert_eq!(order("status -- -odd").nodes, ["-odd"]);
     }
@@ -254,6 +277,8 @@ mod tests {
             ("status --nonsense c", "unknown option --nonsense"),
             ("status --to 2 c", "status takes no --to"),
             ("metrics a b", "metrics takes one node, not 2"),
+            ("remove --replica 0 c", "1 or above, not 0"),
+            ("remove --key ab c", "remove takes no --key"),
             ("transfer-leader --to", "--to needs a value"),
             ("transfer-leader --to 0 c", "1 or above, not 0"),
             ("status --timeout 0 c", "not 0"),

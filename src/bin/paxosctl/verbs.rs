@@ -8,7 +8,7 @@ use std::time::Duration;
 use paxos::ReplicaId;
 
 use crate::outcome::Failure;
-use crate::{members, metrics, status, transfer, watch};
+use crate::{change, members, metrics, status, transfer, watch};
 
 /// How many nodes a verb takes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -26,10 +26,23 @@ pub(crate) enum Flag {
     Timeout,
     To,
     Changes,
+    Replica,
+    Old,
+    Address,
+    Key,
 }
 
 impl Flag {
-    pub(crate) const ALL: [Self; 4] = [Self::Json, Self::Timeout, Self::To, Self::Changes];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Json,
+        Self::Timeout,
+        Self::To,
+        Self::Changes,
+        Self::Replica,
+        Self::Old,
+        Self::Address,
+        Self::Key,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -37,6 +50,10 @@ impl Flag {
             Self::Timeout => "--timeout",
             Self::To => "--to",
             Self::Changes => "--changes",
+            Self::Replica => "--replica",
+            Self::Old => "--old",
+            Self::Address => "--address",
+            Self::Key => "--key",
         }
     }
 
@@ -47,6 +64,12 @@ impl Flag {
             Self::Timeout => ("--timeout S", "how many seconds an answer may take"),
             Self::To => ("--to N", "which replica is to lead; the best voter if it is left away"),
             Self::Changes => ("--changes N", "end after N lines; never if it is left away"),
+            Self::Replica => ("--replica N", "which replica"),
+            Self::Old => ("--old N", "which voter leaves"),
+            Self::Address => {
+                ("--address HOST:PORT", "where the others reach it; may be given again")
+            }
+            Self::Key => ("--key HEX", "the SHA-256 of its public key; may be given again"),
         }
     }
 }
@@ -60,6 +83,10 @@ pub(crate) struct Order {
     pub(crate) timeout: Duration,
     pub(crate) to: Option<ReplicaId>,
     pub(crate) changes: Option<u64>,
+    pub(crate) replica: Option<ReplicaId>,
+    pub(crate) old: Option<ReplicaId>,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) keys: Vec<String>,
 }
 
 /// One verb.
@@ -79,7 +106,7 @@ pub(crate) struct Verb {
 }
 
 /// All verbs, in the order of the help.
-pub(crate) const VERBS: [Verb; 5] = [
+pub(crate) const VERBS: [Verb; 11] = [
     Verb {
         name: "status",
         takes: Takes::Many,
@@ -100,6 +127,77 @@ pub(crate) const VERBS: [Verb; 5] = [
         more: "As the node with the newest membership among those given has it.",
         examples: &["paxosctl members c", "paxosctl members --json c/1"],
         run: members::run,
+    },
+    Verb {
+        name: "add",
+        takes: Takes::Many,
+        flags: &[Flag::Replica, Flag::Address, Flag::Key, Flag::Json, Flag::Timeout],
+        timeout: Duration::from_secs(30),
+        summary: "makes a new replica a voter: it observes first, and is promoted by itself once it keeps up",
+        more: "The leader's own socket must be among those given. Done when the replica observes. Its \
+               directory is laid out before, by `kv join` where it is one of kv's, which prints this line.",
+        examples: &[
+            "paxosctl add --replica 4 --address 10.0.0.4:7104 --key 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 c",
+        ],
+        run: change::add,
+    },
+    Verb {
+        name: "observe",
+        takes: Takes::Many,
+        flags: &[Flag::Replica, Flag::Address, Flag::Key, Flag::Json, Flag::Timeout],
+        timeout: Duration::from_secs(30),
+        summary: "makes a new replica an observer for good: it receives everything and votes on nothing",
+        more: "The leader's own socket must be among those given. `promote` makes it a voter.",
+        examples: &[
+            "paxosctl observe --replica 4 --address 10.0.0.4:7104 --key 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 c",
+        ],
+        run: change::observe,
+    },
+    Verb {
+        name: "promote",
+        takes: Takes::Many,
+        flags: &[Flag::Replica, Flag::Json, Flag::Timeout],
+        timeout: Duration::from_secs(30),
+        summary: "makes an observer a voter as soon as it has caught up",
+        more: "The leader's own socket must be among those given. Done when that is decided; `members` tells \
+               how far it is.",
+        examples: &["paxosctl promote --replica 4 c"],
+        run: change::promote,
+    },
+    Verb {
+        name: "remove",
+        takes: Takes::Many,
+        flags: &[Flag::Replica, Flag::Json, Flag::Timeout],
+        timeout: Duration::from_secs(30),
+        summary: "makes a member one no longer, the leader too",
+        more: "The leader's own socket must be among those given. Done when the replica is needed no more; it \
+               stops by itself. Its id is never used again.",
+        examples: &["paxosctl remove --replica 3 c"],
+        run: change::remove,
+    },
+    Verb {
+        name: "replace",
+        takes: Takes::Many,
+        flags: &[Flag::Old, Flag::Replica, Flag::Address, Flag::Key, Flag::Json, Flag::Timeout],
+        timeout: Duration::from_secs(30),
+        summary: "puts a new replica in the place of a voter, dead or alive, once it has caught up",
+        more: "The leader's own socket must be among those given. Done when the new one observes; the old one \
+               leaves in the step that makes the new one a voter. `kv join` prints this line.",
+        examples: &[
+            "paxosctl replace --old 3 --replica 4 --address 10.0.0.4:7104 --key 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 c",
+        ],
+        run: change::replace,
+    },
+    Verb {
+        name: "move",
+        takes: Takes::Many,
+        flags: &[Flag::Replica, Flag::Address, Flag::Key, Flag::Json, Flag::Timeout],
+        timeout: Duration::from_secs(30),
+        summary: "has the others reach a member at another address, or by another key",
+        more: "The leader's own socket must be among those given. What is left away stays as it was. To change a \
+               key, name the old and the new one first, then the new one alone.",
+        examples: &["paxosctl move --replica 3 --address 10.0.1.3:7103 c"],
+        run: change::relocate,
     },
     Verb {
         name: "transfer-leader",

@@ -144,17 +144,22 @@ impl<W: Waiter> Driver<W> {
         }
     }
 
-    /// Answers those whose change governs, or never will; and sees that there are links to whoever is a
-    /// member, and to nobody else.
-    pub(crate) fn settle_changes(&mut self, now: Time) {
+    /// Sees that there are links to whoever is a member, and to nobody else.
+    pub(crate) fn follow_members(&mut self, now: Time) {
         let ends = self.replica.epochs();
         let is_over = |(_, until): &(Member, Time)| *until <= now;
         if self.changes.told != Some(ends) || self.changes.former.iter().any(is_over) {
             self.tell_transport(ends, now);
         }
+    }
+
+    /// Answers those whose change governs, or never will. After the status was written down, so that they
+    /// find it there.
+    pub(crate) fn settle_changes(&mut self) {
         if self.changes.asked.is_empty() {
             return;
         }
+        let ends = self.replica.epochs();
         let memberships = self.replica.memberships();
         let committed = self.replica.committed();
         for mut asked in core::mem::take(&mut self.changes.asked) {

@@ -243,9 +243,10 @@ impl<W: Waiter> Driver<W> {
             }
         }
         self.settle_transfer(now);
-        self.settle_changes(now);
+        self.follow_members(now);
         self.tend(now);
         self.publish(now);
+        self.settle_changes();
     }
 
     /// Takes in everything that is ready.

@@ -10,6 +10,7 @@ mod host_disk;
 mod host_faults;
 mod host_flow;
 mod host_guest;
+mod host_membership;
 mod host_memory;
 mod host_quic;
 mod host_reads;

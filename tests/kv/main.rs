@@ -47,6 +47,7 @@ mod commands;
 mod faults;
 mod identity;
 mod logging;
+mod membership;
 mod mistakes;
 mod options;
 mod parsing;

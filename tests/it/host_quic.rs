@@ -20,6 +20,8 @@ const REPLICAS: usize = 3;
 struct Deployment {
     scratch: TempDir,
     membership: Membership,
+    /// What the directories of those that came later were formatted with.
+    joined: Option<Membership>,
     nodes: Vec<Option<Node<Marks>>>,
     /// The count that was answered last, and the highest that there may be.
     acknowledged: u64,
@@ -44,7 +46,9 @@ impl Deployment {
         let membership = Membership::majority(members.collect()).unwrap();
         drop(sockets);
         let nodes = (0..REPLICAS).map(|_| None).collect();
-        let mut deployment = Self { scratch, membership, nodes, acknowledged: 0, possible: 0 };
+        let joined = None;
+        let mut deployment =
+            Self { scratch, membership, joined, nodes, acknowledged: 0, possible: 0 };
         for place in 0..REPLICAS {
             deployment.start_node(place).await.unwrap();
         }
@@ -68,11 +72,12 @@ impl Deployment {
     }
 
     async fn start_node(&mut self, place: usize) -> Result<(), StartError> {
+        let joined = self.joined.as_ref().filter(|_| place >= REPLICAS);
         let format = Format {
             cluster: ClusterId::new(7),
             group: GroupId::default(),
             replica: id(place),
-            membership: self.membership.clone(),
+            membership: joined.unwrap_or(&self.membership).clone(),
         };
         let log = self.home(place).join("log");
         let options = WalOptions { segment_bytes: 1 << 20, ..WalOptions::default() };
@@ -212,7 +217,7 @@ async fn a_node_that_joins_is_linked_by_what_the_log_says_and_one_that_left_is_n
     deployment.change(&Change::AddVoter(new)).await;
     let node = deployment.nodes[0].as_ref().unwrap();
     until("the member to be known", || node.membership().contains(id(3))).await;
-    deployment.membership = node.membership();
+    deployment.joined = Some(node.membership());
     deployment.nodes.push(None);
     deployment.start_node(3).await.unwrap();
     let votes = |deployment: &Deployment, place: usize| {

@@ -9,7 +9,7 @@
 //! requests time out while the state machine works, as long as it yields.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -23,13 +23,14 @@ use paxos_core::snapshot::SnapshotMeta;
 use paxos_core::value::Value;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::client::Applied;
 use crate::clock::{Alarm, Clock};
 use crate::codec::CommandCodec;
+use crate::divergence::Mark;
 use crate::error::{ClientError, Rejection, StopReason, Uncertainty, panic_words};
 use crate::journal::Done;
 use crate::machine::{Batch, SnapshotError, StateMachine};
 use crate::once::{Fate, Once};
+use crate::request::Applied;
 use crate::session::opens;
 use crate::shared::Shared;
 use crate::snapshot::duty::Given;
@@ -261,6 +262,29 @@ impl<M: StateMachine> Applier<M> {
             onlooker(slot, self.once.table());
         }
         self.side.waiters.settle(slot);
+        if slot.number().is_multiple_of(self.side.shared.digest_slots) {
+            self.mark()?;
+        }
+        Ok(())
+    }
+
+    /// Tells the node's task the digest of the present state, if it is that of the last applied slot.
+    /// Rule H1.
+    fn mark(&mut self) -> Result<(), StopReason> {
+        let slot = self.applied;
+        if slot < self.included {
+            return Ok(());
+        }
+        self.tell_skipped();
+        let machine = AssertUnwindSafe(&self.machine);
+        let digest = catch_unwind(|| machine.digest()).map_err(|panic| {
+            let what = format!("in a digest: {}", panic_words(panic.as_ref()));
+            StopReason::Apply { slot, what }
+        })?;
+        if let Some(digest) = digest {
+            // The node's task may have ended.
+            let _ = self.done.send(Done::Marked(Mark { slot, digest }));
+        }
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use paxos_core::port::{Format, Recovered, Room, SnapshotStore, Storage, Transpor
 use paxos_core::quorum::QuorumRule;
 use paxos_core::replica::Replica;
 use paxos_core::session::{Bounds, SessionTable};
+use paxos_core::snapshot::SnapshotMeta;
 use paxos_core::trace::Event;
 use tokio::sync::mpsc;
 
@@ -23,6 +24,7 @@ use crate::apply::{Applier, ReplyTo, recall};
 use crate::change::Changes;
 use crate::clock::{Clock, SystemClock};
 use crate::codec::{CommandCodec, Postcard};
+use crate::divergence::Comparison;
 use crate::driver::{Driver, Intake, Stage, Timer};
 use crate::error::StartError;
 use crate::forward::{Forwarder, Gate};
@@ -32,10 +34,12 @@ use crate::machine::{SnapshotError, StateMachine};
 use crate::metrics::Meters;
 use crate::node::{Node, Place as Home, supervise};
 use crate::options::NodeOptions;
+use crate::pulse::Pulses;
 use crate::quorum_reads::QuorumReads;
 use crate::reads::Reads;
 use crate::session::OwnSession;
 use crate::shared::{Published, Shared};
+use crate::snapshot::frame::Name;
 use crate::snapshot::image::{self, Place};
 use crate::snapshot::shelf::{self, Image};
 use crate::snapshot::{self, Snapshots};
@@ -117,9 +121,9 @@ impl<M: StateMachine> Builder<M> {
         let (done_sender, done) = mpsc::unbounded_channel();
         let clock = Arc::new(SystemClock::start());
         let nonce = clock.seed() as u32;
-        let Found { journal, groups, snapshots, end } =
+        let Found { journal, groups, snapshots, weights, end } =
             Journal::start(storage, nonce, Arc::clone(&meters), done_sender.clone()).await?;
-        let recovered = one_group(groups)?;
+        let mut recovered = one_group(groups)?;
         if transport.replica() != recovered.format.replica {
             let (storage, transport) = (recovered.format.replica, transport.replica());
             return Err(StartError::Replicas { storage, transport });
@@ -131,7 +135,10 @@ impl<M: StateMachine> Builder<M> {
         let mut ends: Vec<_> = end.into_iter().map(|end| ("journal", end)).collect();
         let bounds = Bounds::default();
         let Revived { table, mut shelf, store } =
-            revive(snapshots, &recovered, &mut machine, bounds, Place::Aside).await?;
+            revive(snapshots, &mut recovered, &mut machine, bounds, Place::Aside).await?;
+        let reached = recovered.snapshot.as_ref().map_or(Slot::ZERO, |meta| meta.slot);
+        // What follows is handed out again, and counted then.
+        shelf.weights = weights.into_iter().filter(|(slot, _)| *slot <= reached).collect();
         if let Some(store) = store {
             let group = recovered.format.group;
             let (errands, end) = shelf::start(store, group, done_sender.clone())?;
@@ -186,10 +193,11 @@ pub(crate) struct Revived {
     pub(crate) store: Option<Box<dyn SnapshotStore>>,
 }
 
-/// Restores the state machine from the newest snapshot, unless it includes as much already.
+/// Restores the state machine from the newest snapshot, unless it includes as much already; or from an older
+/// one, which then takes its place in `recovered`. Rule N8.
 pub(crate) async fn revive<M: StateMachine>(
     store: Option<Box<dyn SnapshotStore>>,
-    recovered: &Recovered,
+    recovered: &mut Recovered,
     machine: &mut M,
     bounds: Bounds,
     place: Place,
@@ -203,21 +211,53 @@ pub(crate) async fn revive<M: StateMachine>(
     let group = recovered.format.group;
     revived.shelf.known = store.list(group).map_err(StartError::Storage)?;
     revived.shelf.unfinished = store.unfinished(group).map_err(StartError::Storage)?;
-    if let Some(meta) = &recovered.snapshot {
+    let (replica, trimmed) = (recovered.format.replica, recovered.trimmed);
+    let included = machine.applied();
+    let mut first = None;
+    while let Some(meta) = recovered.snapshot.take() {
         let slot = meta.slot;
-        let reader = store.open(meta).map_err(StartError::Storage)?;
-        let gone = || std::io::Error::new(std::io::ErrorKind::NotFound, "its image is gone");
-        let gone = || StartError::Restore { slot, why: SnapshotError::Io(gone()) };
-        let image = Image(image::stream(reader.ok_or_else(gone)?, meta, place));
-        let included = machine.applied();
-        let table = recall(machine, included, meta, image, bounds).await;
-        revived.table = table.map_err(|why| StartError::Restore { slot, why })?;
-        tracing::info!(replica = %recovered.format.replica, %slot, "goes on from a snapshot");
+        match restore(store.as_mut(), &meta, machine, (included, bounds), place).await? {
+            Ok(table) => {
+                tracing::info!(%replica, %slot, "goes on from a snapshot");
+                revived.table = table;
+                recovered.snapshot = Some(meta);
+                break;
+            }
+            Err(why) => {
+                tracing::error!(%replica, %slot, %why, "a snapshot cannot be restored");
+                revived.shelf.unfit.push(Name::of(&meta));
+                let known = &mut revived.shelf.known;
+                known.retain(|known| known.slot < slot);
+                let (newest, why) = first.take().unwrap_or((slot, why));
+                // Whatever the attempt left of the state, an older image replaces it.
+                let Some(older) = known.last().filter(|older| older.slot >= trimmed) else {
+                    return Err(StartError::Restore { slot: newest, trimmed, why });
+                };
+                recovered.snapshot = Some(older.clone());
+                first = Some((newest, why));
+            }
+        }
     }
     let image = machine.snapshot().await;
     let supported = !matches!(image, Err(SnapshotError::NotSupported));
     revived.store = supported.then_some(store);
     Ok(revived)
+}
+
+/// Has the state machine go on from one snapshot: the table of sessions in it, or why that cannot be.
+async fn restore<M: StateMachine>(
+    store: &mut dyn SnapshotStore,
+    meta: &SnapshotMeta,
+    machine: &mut M,
+    (included, bounds): (Slot, Bounds),
+    place: Place,
+) -> Result<Result<SessionTable, SnapshotError>, StartError> {
+    let Some(reader) = store.open(meta).map_err(StartError::Storage)? else {
+        let gone = std::io::Error::new(std::io::ErrorKind::NotFound, "its image is gone");
+        return Ok(Err(SnapshotError::Io(gone)));
+    };
+    let image = Image(image::stream(reader, meta, place));
+    Ok(recall(machine, included, meta, image, bounds).await)
 }
 
 /// The parts of a node, put together; the driver and the applier are to be polled by somebody.
@@ -244,12 +284,11 @@ pub(crate) fn assemble<M: StateMachine>(
     let replica = Replica::recover(config.clone(), recovered, reached, clock.seed(), now)
         .map_err(StartError::Recover)?;
     announce(&format, life, machine.applied());
-    if let Some(sink) = &options.trace {
-        sink.event(now, format.replica, &Event::Started { incarnation: life, applied: reached });
-    }
+    let started = Event::Started { incarnation: life, applied: reached };
+    options.trace.iter().for_each(|sink| sink.event(now, format.replica, &started));
     let published = Published::first(&replica, transport.counters());
     let shared = Arc::new(Shared::new(&options, &config, Arc::clone(&clock), meters, published));
-    let client = client_id(format.replica, life);
+    let (client, patience) = (client_id(format.replica, life), config.election_timeout);
     let (requests_sender, requests) = mpsc::unbounded_channel();
     let (apply, items) = mpsc::unbounded_channel();
     let (words, told) = (Arc::clone(&codec), Arc::clone(&shared));
@@ -257,7 +296,6 @@ pub(crate) fn assemble<M: StateMachine>(
     // The log knows of members that the configuration does not.
     transport.set_members(&replica.members());
     transport.start(life);
-    let patience = config.election_timeout;
     shelf.frame_bytes_max = transport.frame_bytes_max();
     let snapshots = Snapshots::new(shelf, &options, patience, now);
     let session = OwnSession::new(client, options.session_ttl, patience);
@@ -283,12 +321,14 @@ pub(crate) fn assemble<M: StateMachine>(
         apply,
         gate: Gate::default(),
         lives: BTreeMap::new(),
+        pulses: Pulses::default(),
         leader: None,
         leads: false,
         handover: Handover::default(),
         changes: Changes::default(),
         pages: Pages::default(),
         snapshots,
+        comparison: Comparison::default(),
         disk: Disk::default(),
         room: Room::Ample,
         stop: None,

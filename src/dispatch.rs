@@ -19,6 +19,7 @@ use paxos_core::trace::Event;
 use paxos_core::value::Batch;
 
 use crate::apply::Item;
+use crate::divergence::Mark;
 use crate::driver::{Driver, Round};
 use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::frame::{self, HostFrame, Refusal};
@@ -226,6 +227,9 @@ impl<W: Waiter> Driver<W> {
                     self.shared.meters.forwards_taken.add(1);
                     self.tell_slot(carried.numbers, slot, ballot);
                 }
+            }
+            Some(HostFrame::Mark { slot, digest, asks, .. }) => {
+                self.on_peer_mark(from, Mark { slot, digest }, asks);
             }
             Some(HostFrame::AskPoint { origin, sequence }) => {
                 self.on_ask_point(Asker { peer: from, origin, sequence }, now);

@@ -29,11 +29,13 @@ use crate::apply::{Item, SWEEP_INTERVAL};
 use crate::change::Changes;
 use crate::clock::{Alarm, Clock};
 use crate::dispatch::Carried;
+use crate::divergence::Comparison;
 use crate::error::{ClientError, Rejection, StopReason};
 use crate::forward::{Forwarder, Gate};
 use crate::handover::Handover;
 use crate::journal::{Disk, Done, Job, Journal};
 use crate::options::NodeOptions;
+use crate::pulse::Pulses;
 use crate::quorum_reads::QuorumReads;
 use crate::reads::Reads;
 use crate::router;
@@ -73,6 +75,7 @@ pub(crate) struct Driver<W> {
     pub(crate) gate: Gate,
     /// The lives of the peers that are linked.
     pub(crate) lives: BTreeMap<ReplicaId, Incarnation>,
+    pub(crate) pulses: Pulses,
     /// The ballot of the leader that this node is or follows.
     pub(crate) leader: Option<Ballot>,
     pub(crate) leads: bool,
@@ -80,6 +83,7 @@ pub(crate) struct Driver<W> {
     pub(crate) changes: Changes,
     pub(crate) pages: Pages,
     pub(crate) snapshots: Snapshots,
+    pub(crate) comparison: Comparison,
     pub(crate) succession: Succession,
     pub(crate) disk: Disk,
     pub(crate) room: Room,
@@ -105,7 +109,7 @@ pub(crate) enum Stage {
 /// What was proposed in a slot.
 #[derive(Debug)]
 pub(crate) struct Round {
-    slot: Slot,
+    pub(crate) slot: Slot,
     begin: Time,
     /// How many bytes of which peers stand in it.
     forwards: Vec<(ReplicaId, usize)>,
@@ -297,6 +301,7 @@ impl<W: Waiter> Driver<W> {
                             self.shared.meters.dropped_no_room.add(1);
                         }
                         Ok(message) => {
+                            self.note_pulse(from, &message, now);
                             self.trace(now, || Event::Received { from, packet: packet(&message) });
                             self.replica.handle_message(from, message, now);
                         }
@@ -310,6 +315,7 @@ impl<W: Waiter> Driver<W> {
                 },
                 TransportEvent::Up { peer, incarnation } => {
                     tracing::info!(replica = %self.id, %peer, life = %incarnation, "link up");
+                    self.pulses.forget(peer);
                     if self.lives.insert(peer, incarnation) != Some(incarnation) {
                         self.on_link_lost(peer);
                         self.snapshots.on_down(peer);
@@ -330,6 +336,13 @@ impl<W: Waiter> Driver<W> {
             }
         }
         self.intake.events = events;
+    }
+
+    fn note_pulse(&mut self, from: ReplicaId, message: &Message, now: Time) {
+        let interval = self.config.heartbeat_interval;
+        if let Some(delay) = self.pulses.heard(from, message, interval, now) {
+            self.shared.meters.heartbeat_delay.record_duration(delay);
+        }
     }
 
     fn on_done(&mut self, now: Time) {
@@ -356,6 +369,7 @@ impl<W: Waiter> Driver<W> {
                 Done::Given(given) => self.on_given(given, now),
                 Done::Brought(brought) => self.on_brought(brought, now),
                 Done::Restored(meta) => self.on_restored(&meta, now),
+                Done::Marked(mark) => self.on_marked(mark),
                 Done::Failed(reason) => {
                     self.stop = Some(reason);
                     break;
@@ -601,6 +615,7 @@ impl<W: Waiter> Driver<W> {
             published.core = self.replica.counters();
             published.transport = self.transport.counters();
             published.snapshots = self.snapshots.status();
+            published.comparison = self.comparison.status();
             if published.membership != *self.replica.membership() {
                 published.membership.clone_from(self.replica.membership());
             }

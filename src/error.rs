@@ -12,6 +12,8 @@ use paxos_core::ids::{ReplicaId, Slot};
 use paxos_core::output::{Halt, RecoverError};
 use paxos_core::port::StorageError;
 
+use crate::machine::StateDigest;
+
 /// How a command or query ended without a reply.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -294,11 +296,13 @@ pub enum StartError {
         /// What the config needs, in bytes: [`paxos_core::config::Config::message_bytes_max`].
         needed: usize,
     },
-    /// The state machine could not be restored from the snapshot of this slot. The log does not have
-    /// what it includes.
+    /// The state machine could not be restored from the snapshot of this slot, the newest one, nor from an
+    /// older one whose end the log still reaches back to.
     Restore {
         /// The snapshot's slot.
         slot: Slot,
+        /// The last slot that the log does not have any more.
+        trimmed: Slot,
         /// Why not.
         why: crate::machine::SnapshotError,
     },
@@ -327,9 +331,18 @@ impl fmt::Display for StartError {
                  {needed}: lower batch_bytes_max and page_bytes_max of the config, or raise the \
                  transport's frame_bytes_max"
             ),
-            Self::Restore { slot, why } => {
-                write!(f, "the snapshot of {slot} was not restored: {why}")
-            }
+            Self::Restore { slot, trimmed: Slot::ZERO, why } => write!(
+                f,
+                "the snapshot of {slot} was not restored: {why}; start a release whose state machine \
+                 reads it; or move the replica's snapshots away, for its log begins with the first \
+                 slot, and the state is made of that"
+            ),
+            Self::Restore { slot, trimmed, why } => write!(
+                f,
+                "the snapshot of {slot} was not restored: {why}; no older one serves, as the log \
+                 begins after {trimmed}: start a release whose state machine reads it, or replace \
+                 this replica; the others go on without it while a majority is up"
+            ),
             Self::Recover(error) => error.fmt(f),
             Self::Thread(error) => write!(f, "no thread for the storage: {error}"),
         }
@@ -371,12 +384,25 @@ pub enum StopReason {
         what: String,
     },
     /// The state machine could not be restored from a snapshot that came from a peer, and may hold a part
-    /// of it. The snapshot is durable: the next start restores it.
+    /// of it. The snapshot is durable, and what the state machine had before is, too: the next start restores
+    /// the one, or if it cannot, goes on from the other.
     Restore {
         /// The snapshot's slot.
         slot: Slot,
         /// What happened.
         what: String,
+    },
+    /// The state machine's state after this slot is not the one that more than half of all members hold.
+    /// The log of this replica is right, its state is not, and a snapshot of its own may hold that state.
+    Diverged {
+        /// The slot.
+        slot: Slot,
+        /// The digest of the state here.
+        own: StateDigest,
+        /// The digest of the others' state.
+        others: StateDigest,
+        /// Who holds that.
+        holders: Vec<ReplicaId>,
     },
     /// A command in this slot does not decode: another release wrote it.
     Undecodable {
@@ -401,6 +427,13 @@ impl fmt::Display for StopReason {
             Self::Restore { slot, what } => {
                 write!(f, "the state machine was not restored from the snapshot of {slot}: {what}")
             }
+            Self::Diverged { slot, own, others, holders } => write!(
+                f,
+                "the state went astray: after {slot} its digest is {own} here, and {others} at {}; \
+                 keep the directory to find out why, and have this replica replaced by an empty one, \
+                 for its own snapshots may hold the wrong state",
+                Listed(holders)
+            ),
             Self::Undecodable { slot, what } => write!(
                 f,
                 "a command in {slot} does not decode, another release may have written it: {what}"
@@ -419,5 +452,22 @@ pub(crate) fn panic_words(payload: &(dyn core::any::Any + Send)) -> String {
         words.clone()
     } else {
         "a panic without words".to_owned()
+    }
+}
+
+/// Shown as a list: "1, 2 and 3".
+struct Listed<'a>(&'a [ReplicaId]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, id) in self.0.iter().enumerate() {
+            match place {
+                0 => {}
+                last if last + 1 == self.0.len() => f.write_str(" and ")?,
+                _ => f.write_str(", ")?,
+            }
+            id.fmt(f)?;
+        }
+        Ok(())
     }
 }

@@ -10,6 +10,8 @@ use paxos_core::codec;
 use paxos_core::ids::{GroupId, Incarnation, ReplicaId, Slot};
 use paxos_core::value::{Batch, Value};
 
+use crate::machine::StateDigest;
+
 /// The version of these frames.
 const VERSION: u8 = 2;
 /// Commands longer than this travel as a chunk of their own.
@@ -77,6 +79,17 @@ pub(crate) enum HostFrame {
         /// Which question.
         sequence: u64,
     },
+    /// What the sender's state was after a slot.
+    Mark {
+        /// The sender's life.
+        origin: Incarnation,
+        /// Which slot. Stands where others have the sequence.
+        slot: Slot,
+        /// The digest of its state.
+        digest: StateDigest,
+        /// Whether the sender has not heard the receiver's digest of that slot.
+        asks: bool,
+    },
     /// They are certainly not proposed, and never will be by this life.
     Refused {
         /// The life of the receiver.
@@ -97,23 +110,25 @@ pub(crate) enum HostFrame {
 /// kind 3 Refused: reason u8
 /// kind 4 AskPoint, kind 6 NoPoint: nothing more
 /// kind 5 Point:   slot u64
+/// kind 7 Mark:    digest u128 · asks u8 (0 or 1); the sequence is the slot
 /// ```
 pub(crate) fn encode(group: GroupId, frame: &HostFrame) -> Vec<Bytes> {
     let mut head = BytesMut::with_capacity(64);
     let (kind, origin, sequence) = match frame {
-        HostFrame::Forward { origin, sequence, .. } => (1, origin, sequence),
-        HostFrame::Taken { origin, sequence, .. } => (2, origin, sequence),
-        HostFrame::Refused { origin, sequence, .. } => (3, origin, sequence),
-        HostFrame::AskPoint { origin, sequence } => (4, origin, sequence),
-        HostFrame::Point { origin, sequence, .. } => (5, origin, sequence),
-        HostFrame::NoPoint { origin, sequence } => (6, origin, sequence),
+        HostFrame::Mark { origin, slot, .. } => (7, *origin, slot.number()),
+        HostFrame::Forward { origin, sequence, .. } => (1, *origin, *sequence),
+        HostFrame::Taken { origin, sequence, .. } => (2, *origin, *sequence),
+        HostFrame::Refused { origin, sequence, .. } => (3, *origin, *sequence),
+        HostFrame::AskPoint { origin, sequence } => (4, *origin, *sequence),
+        HostFrame::Point { origin, sequence, .. } => (5, *origin, *sequence),
+        HostFrame::NoPoint { origin, sequence } => (6, *origin, *sequence),
     };
     head.put_u8(VERSION);
     head.put_u8(kind);
     head.put_bytes(0, 6);
     head.put_u64_le(group.number());
     head.put_u64_le(origin.bits());
-    head.put_u64_le(*sequence);
+    head.put_u64_le(sequence);
     match frame {
         HostFrame::Forward { target, batch, .. } => {
             head.put_u64_le(target.bits());
@@ -130,6 +145,10 @@ pub(crate) fn encode(group: GroupId, frame: &HostFrame) -> Vec<Bytes> {
         }
         HostFrame::AskPoint { .. } | HostFrame::NoPoint { .. } => {}
         HostFrame::Point { slot, .. } => head.put_u64_le(slot.number()),
+        HostFrame::Mark { digest, asks, .. } => {
+            head.put_u128_le(digest.0);
+            head.put_u8(u8::from(*asks));
+        }
         HostFrame::Refused { reason, .. } => head.put_u8(match reason {
             Refusal::NotLeader => 0,
             Refusal::Busy => 1,
@@ -178,6 +197,15 @@ pub(crate) fn decode(group: GroupId, mut bytes: Bytes) -> Option<HostFrame> {
         4 => HostFrame::AskPoint { origin, sequence },
         5 => HostFrame::Point { origin, sequence, slot: Slot::new(u64_le(rest)?) },
         6 => HostFrame::NoPoint { origin, sequence },
+        7 => {
+            let digest = StateDigest(u128::from_le_bytes(take(rest)?));
+            let asks = match take::<1>(rest)? {
+                [0] => false,
+                [1] => true,
+                [_] => return None,
+            };
+            HostFrame::Mark { origin, slot: Slot::new(sequence), digest, asks }
+        }
         _ => return None,
     };
     rest.is_empty().then_some(frame)
@@ -225,6 +253,10 @@ mod tests {
         frames.push(HostFrame::AskPoint { origin, sequence: 3 });
         frames.push(HostFrame::Point { origin, sequence: 3, slot: Slot::new(8) });
         frames.push(HostFrame::NoPoint { origin, sequence: 3 });
+        for asks in [false, true] {
+            let digest = StateDigest(1 << 99);
+            frames.push(HostFrame::Mark { origin, slot: Slot::new(1024), digest, asks });
+        }
         for reason in [Refusal::NotLeader, Refusal::Busy, Refusal::TooLarge, Refusal::StorageFull] {
             frames.push(HostFrame::Refused { origin, sequence: 1, reason });
         }

@@ -12,15 +12,17 @@ use std::sync::mpsc as std_mpsc;
 use std::time::{Duration, Instant};
 
 use paxos_core::durable::{Durable, WriteBatch};
-use paxos_core::ids::Time;
+use paxos_core::ids::{Slot, Time};
 use paxos_core::output::LoadTicket;
 use paxos_core::port::{Blocking, LoadRange, Loaded, Recovered, Room, SnapshotStore, Storage};
 use paxos_core::snapshot::SnapshotMeta;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::divergence::Mark;
 use crate::error::{StartError, StopReason, panic_words};
 use crate::metrics::Meters;
 use crate::snapshot::duty::Given;
+use crate::snapshot::mark::STEP_BYTES;
 use crate::snapshot::shelf::Brought;
 
 /// What the storage is to do.
@@ -41,6 +43,8 @@ pub(crate) enum Done {
     Brought(Brought),
     /// The state machine jumped to this snapshot, or was beyond it.
     Restored(SnapshotMeta),
+    /// The state machine's state after a slot.
+    Marked(Mark),
     Failed(StopReason),
 }
 
@@ -49,6 +53,8 @@ pub(crate) struct Found {
     pub(crate) journal: Journal,
     pub(crate) groups: Vec<Recovered>,
     pub(crate) snapshots: Option<Box<dyn SnapshotStore>>,
+    /// Slots of the log, and its bytes up to each.
+    pub(crate) weights: Vec<(Slot, u64)>,
     /// Resolves when the journal's thread ends, if there is one.
     pub(crate) end: Option<oneshot::Receiver<()>>,
 }
@@ -108,6 +114,12 @@ pub(crate) struct Desk {
     failed: bool,
 }
 
+/// How much the log holds, where it is of one group.
+fn weigh(storage: &dyn Storage, groups: &[Recovered]) -> Vec<(Slot, u64)> {
+    let group = groups.first().map(|recovered| recovered.format.group);
+    group.map(|group| storage.log_bytes(group, STEP_BYTES)).unwrap_or_default()
+}
+
 impl Journal {
     /// Recovers the storage and gives it its place. What the thread does is sent to `done`.
     pub(crate) async fn start(
@@ -120,8 +132,9 @@ impl Journal {
             Blocking::Never => {
                 let groups = storage.recover(nonce).map_err(StartError::Storage)?;
                 let snapshots = storage.snapshots();
+                let weights = weigh(storage.as_ref(), &groups);
                 let journal = Self::Inline(Desk { storage, meters, failed: false });
-                Ok(Found { journal, groups, snapshots, end: None })
+                Ok(Found { journal, groups, snapshots, weights, end: None })
             }
             Blocking::Device => {
                 let (jobs, queue) = std_mpsc::channel();
@@ -129,7 +142,10 @@ impl Journal {
                 let (ended, end) = oneshot::channel();
                 let body = move || {
                     let result = storage.recover(nonce);
-                    let result = result.map(|groups| (groups, storage.snapshots()));
+                    let result = result.map(|groups| {
+                        let weights = weigh(storage.as_ref(), &groups);
+                        (groups, storage.snapshots(), weights)
+                    });
                     let failed = result.is_err();
                     if first.send(result).is_ok() && !failed {
                         let desk = Desk { storage, meters, failed };
@@ -142,13 +158,14 @@ impl Journal {
                     .name("paxos-journal".to_owned())
                     .spawn(body)
                     .map_err(StartError::Thread)?;
-                let (groups, snapshots) = recovered
+                let (groups, snapshots, weights) = recovered
                     .await
                     .map_err(|_| {
                         StartError::Thread(std::io::Error::other("it panicked in recovery"))
                     })?
                     .map_err(StartError::Storage)?;
-                Ok(Found { journal: Self::Queue(jobs), groups, snapshots, end: Some(end) })
+                let journal = Self::Queue(jobs);
+                Ok(Found { journal, groups, snapshots, weights, end: Some(end) })
             }
         }
     }

@@ -138,6 +138,7 @@ mod change;
 mod client;
 mod clock;
 mod dispatch;
+mod divergence;
 mod driver;
 mod fair;
 mod forward;
@@ -150,10 +151,12 @@ mod node;
 mod once;
 mod options;
 mod pace;
+mod pulse;
 mod quorum_reads;
 mod reading;
 mod reads;
 mod remote;
+mod request;
 mod router;
 mod session;
 mod shared;
@@ -162,6 +165,11 @@ mod submit;
 mod succession;
 mod trace;
 mod waiters;
+
+/// The guide's code is compiled and run with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/state-machines.md")]
+mod guide {}
 
 pub use async_trait::async_trait;
 pub use paxos_core as core;
@@ -187,19 +195,21 @@ pub use paxos_core::snapshot::ImageDigest;
 pub use crate::applied::{AppliedSlot, AppliedStream, StreamEnd};
 pub use crate::builder::Builder;
 pub use crate::change::Changed;
-pub use crate::client::{Applied, Client, Consistency, Delivery, SessionRequest};
+pub use crate::client::Client;
 pub use crate::codec::{CodecError, CommandCodec, Postcard};
+pub use crate::divergence::{ComparisonStatus, Difference};
 pub use crate::error::{
     ClientError, MakeSnapshotError, ReconfigureError, Rejection, StartError, StopReason,
     TransferError, Uncertainty,
 };
-pub use crate::machine::{Batch, SnapshotError, SnapshotStream, StateMachine};
+pub use crate::machine::{Batch, SnapshotError, SnapshotStream, StateDigest, StateMachine};
 pub use crate::memory::{MemoryFaults, MemoryNetwork, MemoryTransport};
 pub use crate::metrics::{Distribution, Metrics};
 pub use crate::node::Node;
 pub use crate::options::NodeOptions;
 pub use crate::remote::client::{ConnectError, RemoteClient, RemoteOptions};
 pub use crate::remote::serve::{ServeOptions, Serving, ServingStatus};
+pub use crate::request::{Applied, Consistency, Delivery, SessionRequest};
 pub use crate::shared::{Leadership, NodeEventState, NodeStatus};
 pub use crate::snapshot::{Receiving, Sending, SnapshotInfo, SnapshotStatus};
 pub use crate::trace::{TraceFile, TraceSink};

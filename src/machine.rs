@@ -1,6 +1,6 @@
 //! The user's state machine: what commands do (the book's Replicated Log, its consumer's side).
 //!
-//! Owns: [`StateMachine`], [`Batch`], [`SnapshotStream`]. Knows no slots but as names, no replicas,
+//! Owns: [`StateMachine`], [`Batch`], [`SnapshotStream`], [`StateDigest`]. Knows no slots but as names, no replicas,
 //! no disks.
 //! Invariants, which the implementor keeps: `apply`, `snapshot` and `restore` are functions of the state and
 //! their arguments alone (no local clock, no randomness, no iteration over unordered maps), so that
@@ -17,6 +17,17 @@ use serde::{Serialize, de::DeserializeOwned};
 
 /// The image of a state machine, in pieces of any size.
 pub type SnapshotStream = BoxStream<'static, std::io::Result<Bytes>>;
+
+/// A digest of the state of a state machine: equal for equal states, on every replica, in every release
+/// that replicas run together. Finds accidents; it need not resist anybody.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct StateDigest(pub u128);
+
+impl fmt::Display for StateDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
 
 /// The commands of one slot, in order.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -70,6 +81,18 @@ pub trait StateMachine: Send + Sync + 'static {
     /// stores [`StateMachine::applied`] may take note.
     fn skipped(&mut self, _through: Slot) {}
 
+    /// A digest of the state, which nodes compare with each other: one whose state is not that of most
+    /// members stops, with [`crate::StopReason::Diverged`]. Asked for after each slot whose number is a
+    /// multiple of [`crate::NodeOptions::digest_slots`], between two batches; that should take no longer than a
+    /// batch may. Machines that keep it as they go, such as a sum of hashes of what they hold, give it at
+    /// once. It is of the state alone: nothing that restarts, snapshots or the number of
+    /// [`StateMachine::skipped`] calls change. `None`, the default: nothing is compared.
+    ///
+    /// docs/state-machines.md shows one, and what makes states differ.
+    fn digest(&self) -> Option<StateDigest> {
+        None
+    }
+
     /// An image of the state, so that the log up to here can be forgotten, and replicas that need what is
     /// gone be sent the image. Called between two batches, and once at the start, when nothing more than
     /// the error is looked at: [`SnapshotError::NotSupported`], the default, means that there are no
@@ -88,8 +111,9 @@ pub trait StateMachine: Send + Sync + 'static {
     /// the next batch is of a later slot. Called at the start, unless [`StateMachine::applied`] is as
     /// high, and whenever this replica has fallen behind the logs of all others.
     ///
-    /// An error stops the node; the state may be anything then, for the next start restores it again. A
-    /// machine with a durable state replaces it as a whole, together with its applied slot.
+    /// An error stops the node, or has an older image restored at a start, if the log reaches back to that;
+    /// the state may be anything then, for it is restored again before anything is applied. A machine with
+    /// a durable state replaces it as a whole, together with its applied slot.
     async fn restore(&mut self, _slot: Slot, _from: SnapshotStream) -> Result<(), SnapshotError> {
         Err(SnapshotError::NotSupported)
     }

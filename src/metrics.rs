@@ -97,10 +97,10 @@ meters! {
         requests_busy,
         /// Gauge: requests of this node's clients without an answer.
         requests_waiting,
-        /// Gauge: those of them that are not proposed.
+        /// Gauge: requests of this node's clients that are not proposed.
         requests_pending,
-        /// Commands that clients of this node sent again: nobody could say what came of them, or their
-        /// session was lost before they were applied.
+        /// Commands that clients of this node sent again: nobody could say what had come of the first attempt,
+        /// or its session was lost before it was applied.
         requests_again,
         /// Commands proposed here, as leader.
         commands_proposed,
@@ -110,9 +110,9 @@ meters! {
         commands_applied,
         /// Commands in the log that were applied before, and not again.
         commands_repeated,
-        /// Those of them whose reply was wanted here, and was kept.
+        /// Commands applied before whose reply was wanted here, and was kept.
         replies_recalled,
-        /// Those of them whose reply was wanted here, and is not kept any more.
+        /// Commands applied before whose reply was wanted here, and is not kept any more.
         replies_not_kept,
         /// Commands in the log that were not applied, as their session is not known.
         commands_astray,
@@ -126,17 +126,17 @@ meters! {
         apply_slots_waiting,
         /// Frames of commands sent to another leader.
         forwards_sent,
-        /// Those of them that the leader said it proposed.
+        /// Frames of commands that another leader said it proposed.
         forwards_taken,
-        /// Those of them that the leader refused.
+        /// Frames of commands that another leader refused.
         forwards_refused,
-        /// Gauge: those of them without an answer.
+        /// Gauge: frames of commands sent to another leader, without an answer.
         forwards_unanswered,
         /// Frames of commands that peers sent here.
         forwards_received,
-        /// Those of them met with silence: repeated, or for another life.
+        /// Frames of commands of peers met with silence: repeated, or for another life.
         forwards_ignored,
-        /// Those of them refused.
+        /// Frames of commands of peers that were refused.
         forwards_turned_away,
         /// Reads that clients asked of this node.
         reads,
@@ -156,12 +156,17 @@ meters! {
         snapshots_made,
         /// Snapshots of peers that became durable here.
         snapshots_received,
-        /// Those of them that the state machine and the replica jumped to.
+        /// Snapshots of peers that the state machine was restored from while the node ran, as no log had what
+        /// was missing here. One that a start goes on from is not counted.
         snapshots_restored,
         /// Bytes of snapshots sent to peers.
         snapshot_bytes_sent,
         /// Bytes of snapshots that came from peers, repeated ones included.
         snapshot_bytes_received,
+        /// Digests of peers' states compared with this node's after the same slot.
+        digests_compared,
+        /// Times that a peer's digest was found to differ: it, or this node, went astray.
+        digests_differing,
         /// Reads of the log.
         loads,
         /// How often the node woke up.
@@ -176,6 +181,9 @@ meters! {
         batch_bytes,
         /// Nanoseconds from proposing a batch to its being committed here, as leader.
         round,
+        /// Nanoseconds by which a peer's heartbeat came later than this node's heartbeat interval after the one
+        /// before it.
+        heartbeat_delay,
     }
 }
 
@@ -207,6 +215,7 @@ impl fmt::Display for Metrics {
         let rows = [
             ("sync us", &self.sync, 1000),
             ("round us", &self.round, 1000),
+            ("heartbeat delay us", &self.heartbeat_delay, 1000),
             ("batch commands", &self.batch_commands, 1),
             ("batch bytes", &self.batch_bytes, 1),
         ];

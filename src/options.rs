@@ -68,6 +68,13 @@ pub struct NodeOptions {
     /// The bytes of a snapshot in one frame, or what a frame of the transport takes if that is less; of
     /// each peer that is sent one, a few are in memory. Default 256 KiB.
     pub snapshot_chunk_bytes: usize,
+    /// After each slot whose number is a multiple of this, the digest of the state machine's state
+    /// ([`crate::StateMachine::digest`]) is compared with those of the other members: so many slots a
+    /// replica that went astray serves at most, and some more while the answers are on their way. The same on
+    /// all nodes, or little is compared; [`u64::MAX`] for never. A machine that takes a millisecond for its
+    /// digest pays a microsecond a slot at the default of 1,024, and each node sends each other one or two
+    /// frames of 49 bytes.
+    pub digest_slots: u64,
     /// Is shown every event of the replica: messages, writes, proofs, values, changes of leader.
     /// Default none, which costs nothing.
     pub trace: Option<Arc<dyn TraceSink>>,
@@ -93,6 +100,7 @@ impl Default for NodeOptions {
             snapshot_receive_bytes_per_second: 64 << 20,
             snapshot_senders_max: 2,
             snapshot_chunk_bytes: 256 << 10,
+            digest_slots: 1024,
             trace: None,
         }
     }
@@ -116,6 +124,7 @@ impl NodeOptions {
             (self.snapshot_receive_bytes_per_second > 0, "snapshot_receive_bytes_per_second"),
             (self.snapshot_senders_max > 0, "snapshot_senders_max"),
             (self.snapshot_chunk_bytes > 0, "snapshot_chunk_bytes"),
+            (self.digest_slots > 0, "digest_slots"),
         ];
         if let Some((_, field)) = rules.into_iter().find(|(holds, _)| !holds) {
             return Err(StartError::Options(field));

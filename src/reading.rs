@@ -13,11 +13,11 @@ use paxos_core::port::{Lane, Sent};
 use paxos_core::trace::Event;
 
 use crate::apply::Item;
-use crate::client::Consistency;
 use crate::driver::Driver;
 use crate::error::{ClientError, Rejection};
 use crate::frame::HostFrame;
 use crate::reads::{Asker, Settled};
+use crate::request::Consistency;
 use crate::submit::Asked;
 use crate::waiters::{Waiter, Waiting};
 

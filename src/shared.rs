@@ -21,6 +21,7 @@ use tokio::sync::{oneshot, watch};
 use crate::applied::PageOrder;
 use crate::change::{ChangeOrder, Changed};
 use crate::clock::Clock;
+use crate::divergence::ComparisonStatus;
 use crate::error::{ClientError, MakeSnapshotError, ReconfigureError, StopReason, TransferError};
 use crate::lanes::{Lane, Lanes};
 use crate::metrics::{Meters, Metrics};
@@ -39,6 +40,8 @@ pub struct NodeStatus {
     pub room: Room,
     /// Its snapshots.
     pub snapshots: SnapshotStatus,
+    /// Whether its state is that of the others.
+    pub comparison: ComparisonStatus,
     /// Why it stopped, if it did.
     pub stopped: Option<StopReason>,
 }
@@ -99,6 +102,7 @@ pub(crate) struct Published {
     pub(crate) status: Status,
     pub(crate) room: Room,
     pub(crate) snapshots: SnapshotStatus,
+    pub(crate) comparison: ComparisonStatus,
     pub(crate) membership: Membership,
     /// With those that are still needed, oldest first.
     pub(crate) memberships: Vec<(Option<Slot>, Arc<Membership>)>,
@@ -116,6 +120,7 @@ impl Published {
             membership: replica.membership().clone(),
             memberships: replica.memberships(),
             snapshots: SnapshotStatus::default(),
+            comparison: ComparisonStatus::default(),
             core: replica.counters(),
             transport,
         }
@@ -132,6 +137,8 @@ pub(crate) struct Shared {
     applied: AtomicU64,
     nudged: AtomicBool,
     waker: AtomicWaker,
+    /// After every so many slots the state's digest is compared.
+    pub(crate) digest_slots: u64,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) meters: Arc<Meters>,
     /// By which clients number their requests.
@@ -163,6 +170,7 @@ impl Shared {
         Self {
             lanes: Arc::new(Lanes::new(options.requests_max)),
             command_bytes_max: config.batch_bytes_max.saturating_sub(BATCH_HEADER_LEN),
+            digest_slots: options.digest_slots,
             closing: AtomicU8::new(0),
             applied: AtomicU64::new(applied.number()),
             nudged: AtomicBool::new(false),
@@ -316,12 +324,14 @@ impl Shared {
 
     /// What can be seen of the node.
     pub(crate) fn status(&self) -> NodeStatus {
-        let (mut replica, room, snapshots) = self.published(|published| {
-            (published.status.clone(), published.room, published.snapshots.clone())
+        let (mut replica, room, snapshots, comparison) = self.published(|published| {
+            let snapshots = published.snapshots.clone();
+            (published.status.clone(), published.room, snapshots, published.comparison)
         });
         replica.applied = self.applied();
         replica.committed = replica.committed.max(replica.applied);
-        NodeStatus { replica, room, snapshots, stopped: self.stopped.borrow().clone() }
+        let stopped = self.stopped.borrow().clone();
+        NodeStatus { replica, room, snapshots, comparison, stopped }
     }
 
     /// What the node counted.

@@ -15,10 +15,10 @@ use paxos_core::codec::{BATCH_HEADER_LEN, COMMAND_HEADER_LEN, IN_SESSION_LEN};
 use paxos_core::ids::{ClientId, Incarnation, ReplicaId, RequestNumber, Time};
 use paxos_core::value::{Batch, Command, CommandKind};
 
-use crate::client::Consistency;
 use crate::fair::Fair;
 use crate::lanes::{Lane, Lanes, Load};
 use crate::pace::{Owner, Pace};
+use crate::request::Consistency;
 use crate::session::{OwnSession, Place, opens};
 use crate::waiters::{Numbers, Waiting};
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use paxos::{Consistency, ReplicaId};
 
-use crate::limits::{LEASE_MILLIS, REPLICAS_MAX, SNAPSHOT_MIB, SNAPSHOT_MIB_DEFAULT};
+use crate::limits::{
+    LEASE_MILLIS, REPLICAS_MAX, SNAPSHOT_MIB, SNAPSHOT_MIB_DEFAULT, SNAPSHOT_RATE_DEFAULT,
+};
 
 /// What `kv --help` prints.
 pub(crate) const HELP: &str = "\
@@ -26,8 +28,8 @@ usage:
                                      the place of replica OLD, and print how it becomes a member; NODE is
                                      DIR/I or DIR of one that runs, or a file with what
                                      `paxosctl members --json` printed
-  kv serve DIR/I [--reads HOW] [--snapshot-mib N] [--admin PATH] [--trace-out FILE]
-                                     run the replica of that directory
+  kv serve DIR/I [--reads HOW] [--snapshot-mib N] [--snapshot-rate N] [--admin PATH]
+           [--trace-out FILE]        run the replica of that directory
   kv --help                          this text
   kv --version                       the version
 
@@ -47,6 +49,8 @@ options:
                    clocks that run true to one part in ten, and never stand still
   --snapshot-mib N a snapshot of the map is written after N MiB of log (1 to 65536, default 64), or as
                    many as the last one had, if that is more; the log before it is removed
+  --snapshot-rate N a snapshot is sent to replicas that need one, and fetched from others, with N MiB a
+                   second (1 to 65536, default 64) at most
   --admin PATH     the socket for paxosctl, instead of DIR/I/admin.sock: for directories whose paths are
                    too long for a socket, about 100 bytes
   --trace-out FILE writes the replica's messages, writes and values as JSON, one object a line
@@ -63,6 +67,21 @@ error replies begin with a word that says what became of the command:
 const BASE_PORT_DEFAULT: u16 = 7000;
 /// Peers' ports begin 100 above the clients', so the highest is this much above the base.
 const PORTS_ABOVE_BASE: u16 = 100 + REPLICAS_MAX;
+
+/// How often snapshots are written, and how fast they travel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct SnapshotPace {
+    /// One after so many MiB of log.
+    pub(crate) every_mib: u64,
+    /// So many MiB a second at most, each way.
+    pub(crate) mib_per_second: u64,
+}
+
+impl Default for SnapshotPace {
+    fn default() -> Self {
+        Self { every_mib: SNAPSHOT_MIB_DEFAULT, mib_per_second: SNAPSHOT_RATE_DEFAULT }
+    }
+}
 
 /// What the command line asks for.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -93,7 +112,7 @@ pub(crate) enum Invocation {
         reads: Consistency,
         /// Where its events are written.
         trace_out: Option<PathBuf>,
-        snapshot_mib: u64,
+        pace: SnapshotPace,
         /// Where its admin socket is; `None`: in its directory.
         admin: Option<PathBuf>,
     },
@@ -140,6 +159,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
             "--admin" => given.admin = Some(PathBuf::from(value()?)),
             "--reads" => given.reads = Some(reads(&value()?)?),
             "--snapshot-mib" => given.snapshot_mib = Some(snapshot_mib(&value()?)?),
+            "--snapshot-rate" => given.snapshot_rate = Some(snapshot_rate(&value()?)?),
             "--lease" => given.lease = Some(lease(&value()?)?),
             "--replicas" => given.replicas = Some(replicas(&value()?)?),
             "--of" => given.of = Some(PathBuf::from(value()?)),
@@ -166,6 +186,7 @@ struct Given {
     lease: Option<Duration>,
     trace_out: Option<PathBuf>,
     snapshot_mib: Option<u64>,
+    snapshot_rate: Option<u64>,
     admin: Option<PathBuf>,
     of: Option<PathBuf>,
     replica: Option<u16>,
@@ -229,6 +250,7 @@ impl Given {
             [] => {
                 refuse(self.replicas.is_some(), "--replicas", "kv alone")?;
                 refuse(self.lease.is_some(), "--lease", "kv alone")?;
+                refuse(self.snapshot_rate.is_some(), "--snapshot-rate", "kv alone")?;
                 refuse(self.trace_out.is_some(), "--trace-out", "kv alone")?;
                 refuse(self.admin.is_some(), "--admin", "kv alone")?;
                 Ok(Invocation::Demo {
@@ -242,6 +264,7 @@ impl Given {
                 refuse(self.data.is_some(), "--data", "kv init")?;
                 refuse(self.reads.is_some(), "--reads", "kv init")?;
                 refuse(self.snapshot_mib.is_some(), "--snapshot-mib", "kv init")?;
+                refuse(self.snapshot_rate.is_some(), "--snapshot-rate", "kv init")?;
                 refuse(self.trace_out.is_some(), "--trace-out", "kv init")?;
                 refuse(self.admin.is_some(), "--admin", "kv init")?;
                 Ok(Invocation::Init {
@@ -258,8 +281,10 @@ impl Given {
                 refuse(self.lease.is_some(), "--lease", "kv serve")?;
                 let (reads, trace_out) = (self.reads.unwrap_or_default(), self.trace_out);
                 let snapshot_mib = self.snapshot_mib.unwrap_or(SNAPSHOT_MIB_DEFAULT);
+                let snapshot_rate = self.snapshot_rate.unwrap_or(SNAPSHOT_RATE_DEFAULT);
                 let (dir, admin) = (dir.into(), self.admin);
-                Ok(Invocation::Serve { dir, reads, trace_out, snapshot_mib, admin })
+                let pace = SnapshotPace { every_mib: snapshot_mib, mib_per_second: snapshot_rate };
+                Ok(Invocation::Serve { dir, reads, trace_out, pace, admin })
             }
             ["init" | "serve" | "join"] => {
                 Err(format!("kv {} needs a directory; see kv --help", words[0]))
@@ -317,6 +342,13 @@ fn snapshot_mib(text: &str) -> Result<u64, String> {
     match text.parse() {
         Ok(mib) if SNAPSHOT_MIB.contains(&mib) => Ok(mib),
         _ => Err(format!("--snapshot-mib is 1 to 65536, not {text}")),
+    }
+}
+
+fn snapshot_rate(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(mib) if SNAPSHOT_MIB.contains(&mib) => Ok(mib),
+        _ => Err(format!("--snapshot-rate is 1 to 65536, not {text}")),
     }
 }
 

@@ -19,7 +19,8 @@ use paxos::{ClusterId, Consistency, Epoch, Format, GroupId, ReplicaId};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::limits::{LEASE_DRIFT_PPM, LEASE_MILLIS, SNAPSHOT_MIB_DEFAULT};
+use crate::cli::SnapshotPace;
+use crate::limits::{LEASE_DRIFT_PPM, LEASE_MILLIS};
 
 /// The name of the file in a replica's directory.
 pub(crate) const FILE: &str = "config.toml";
@@ -43,8 +44,8 @@ pub(crate) struct Settings {
     pub(crate) file: PathBuf,
     /// What reads are answered from: an option, and not in the file.
     pub(crate) reads: Consistency,
-    /// How many MiB of log lie between two snapshots: an option, and not in the file.
-    pub(crate) snapshot_mib: u64,
+    /// When snapshots are written, and how they travel: options, and not in the file.
+    pub(crate) pace: SnapshotPace,
     /// Where the replica's events are written, if anywhere: an option, and not in the file.
     pub(crate) trace_out: Option<PathBuf>,
     /// The admin socket, if an option says where it is; else it is in the replica's directory.
@@ -159,7 +160,7 @@ fn understand(text: &str, dir: &Path) -> Result<Settings, Mistake> {
         key: dir.join(file.key),
         file: dir.join(FILE),
         reads: Consistency::default(),
-        snapshot_mib: SNAPSHOT_MIB_DEFAULT,
+        pace: SnapshotPace::default(),
         trace_out: None,
         admin: None,
     })

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
-use paxos::{Metrics, NodeStatus, Room, SnapshotStatus};
+use paxos::{Metrics, NodeStatus, Room, Slot, SnapshotStatus};
 
 use crate::command::InfoSection;
 use crate::machine::Image;
@@ -102,6 +102,10 @@ fn stats(metrics: &Metrics, shared: &Shared) -> String {
         .line("log_sync_p99_us", metrics.sync.p99 / 1000)
         .line("round_p50_us", metrics.round.p50 / 1000)
         .line("round_p99_us", metrics.round.p99 / 1000)
+        .line("heartbeats_received", metrics.heartbeat_delay.count)
+        .line("heartbeat_delay_p50_us", metrics.heartbeat_delay.p50 / 1000)
+        .line("heartbeat_delay_p99_us", metrics.heartbeat_delay.p99 / 1000)
+        .line("heartbeat_delay_max_us", metrics.heartbeat_delay.max / 1000)
         .line("campaigns", core.campaigns)
         .line("elections_won", core.elections_won)
         .line("retransmissions", core.retransmissions)
@@ -113,7 +117,7 @@ fn stats(metrics: &Metrics, shared: &Shared) -> String {
 }
 
 fn paxos(status: &NodeStatus, image: &Image) -> String {
-    let replica = &status.replica;
+    let (replica, compared) = (&status.replica, &status.comparison);
     let ballot = |ballot: Option<paxos::core::ballot::Ballot>| {
         ballot.map_or_else(|| "none".into(), |ballot| ballot.to_string())
     };
@@ -130,6 +134,8 @@ fn paxos(status: &NodeStatus, image: &Image) -> String {
         .line("committed", replica.committed.number())
         .line("applied", image.applied.number())
         .line("state_hash", format_args!("{:032x}", image.hash))
+        .line("state_compared", compared.confirmed.map_or(0, Slot::number))
+        .line("state_differs_from", compared.differing.map_or(0, |other| other.peer.number()))
         .line("connected_peers", replica.connected_peers.len())
         .line("connected_peer_ids", peers.join(","))
         .line("trimmed", replica.trimmed.number())

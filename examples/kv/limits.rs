@@ -63,7 +63,10 @@ const _: () = assert!(
 const _: () = assert!(CONNECTIONS_MAX * 2 * READ_BYTES_MIN < BUFFERS_BYTES_MAX);
 const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX + 128 < REQUEST_BYTES_MAX);
 
-/// How many MiB of log may lie between two snapshots.
+/// How many MiB of log may lie between two snapshots, and how many of one may travel in a second.
 pub(crate) const SNAPSHOT_MIB: RangeInclusive<u64> = 1..=65_536;
 /// How many do if nothing is said.
 pub(crate) const SNAPSHOT_MIB_DEFAULT: u64 = 64;
+/// How many MiB of a snapshot travel in a second if nothing is said: what leaves a disk and a network of
+/// today room for the log.
+pub(crate) const SNAPSHOT_RATE_DEFAULT: u64 = 64;

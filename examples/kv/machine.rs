@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::stream::{self, StreamExt};
-use paxos::{Batch, Slot, SnapshotError, SnapshotStream, StateMachine, async_trait};
+use paxos::{Batch, Slot, SnapshotError, SnapshotStream, StateDigest, StateMachine, async_trait};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Executed;
@@ -106,6 +106,10 @@ impl StateMachine for Machine {
         self.store = store;
         self.publish(slot);
         Ok(())
+    }
+
+    fn digest(&self) -> Option<StateDigest> {
+        Some(StateDigest(self.store.hash()))
     }
 
     fn skipped(&mut self, through: Slot) {

@@ -38,7 +38,7 @@ use paxos::{ReplicaId, StopReason};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::budget::Budget;
-use crate::cli::Invocation;
+use crate::cli::{Invocation, SnapshotPace};
 use crate::config::Settings;
 use crate::join::Laid;
 use crate::limits::BUFFERS_BYTES_MAX;
@@ -96,14 +96,15 @@ fn run(invocation: Invocation) -> Result<(), String> {
             say(format_args!("  {program} serve {}", dir.display()));
             Ok(())
         }
-        Invocation::Serve { dir, reads, trace_out, snapshot_mib, admin } => {
+        Invocation::Serve { dir, reads, trace_out, pace, admin } => {
             let given = config::load(&dir)?;
-            let settings = Settings { reads, snapshot_mib, trace_out, admin, ..given };
+            let settings = Settings { reads, pace, trace_out, admin, ..given };
             start(vec![settings], "kv serve")
         }
         Invocation::Demo { data, base_port, reads, snapshot_mib } => {
             let settings = demo_settings(&data, base_port)?.into_iter();
-            let settings = settings.map(|settings| Settings { reads, snapshot_mib, ..settings });
+            let pace = SnapshotPace { every_mib: snapshot_mib, ..SnapshotPace::default() };
+            let settings = settings.map(|settings| Settings { reads, pace, ..settings });
             start(settings.collect(), "kv")
         }
     }

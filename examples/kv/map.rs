@@ -6,8 +6,10 @@
 //!
 //! Keys are spread over 65,536 small sorted tables by a hash that is the same everywhere. Tables stand
 //! in groups, groups in a root, each behind an `Arc`. A copy is one more owner of the root. A write to
-//! what is shared copies the root once, a group once (256 pointers each) and a table once, which at a
-//! million keys has 16 entries: some microseconds, whatever the map holds.
+//! what is shared copies the root once (4,096 pointers), a group once (16) and a table once, which at a
+//! million keys has 16 entries: some microseconds, whatever the map holds. Each pointer copied counts
+//! one more owner in memory that is in no cache, so the copies of the first writes are what a reader
+//! of the map waits for: hence many small groups, and one pointer for each entry.
 
 use std::sync::Arc;
 
@@ -15,10 +17,14 @@ use bytes::Bytes;
 
 use crate::digest;
 
-/// Groups in the root, and tables in a group.
-const WAYS: usize = 256;
+/// Groups in the root.
+const GROUPS: usize = 4096;
 
-type Table = Vec<(Bytes, Bytes)>;
+/// Tables in a group.
+const TABLES: usize = 16;
+
+type Entry = Arc<(Bytes, Bytes)>;
+type Table = Vec<Entry>;
 type Group = Vec<Arc<Table>>;
 
 /// The map.
@@ -31,18 +37,18 @@ pub(crate) struct Map {
 impl Default for Map {
     fn default() -> Self {
         let empty: Arc<Table> = Arc::default();
-        let group = Arc::new(vec![empty; WAYS]);
-        Self { root: Arc::new(vec![group; WAYS]), len: 0 }
+        let group = Arc::new(vec![empty; TABLES]);
+        Self { root: Arc::new(vec![group; GROUPS]), len: 0 }
     }
 }
 
 fn place(key: &[u8]) -> (usize, usize) {
     let hash = digest::entry(key, &[]) as u64;
-    (hash as usize % WAYS, (hash >> 32) as usize % WAYS)
+    (hash as usize % GROUPS, (hash >> 32) as usize % TABLES)
 }
 
 fn find(table: &Table, key: &[u8]) -> Result<usize, usize> {
-    table.binary_search_by(|(held, _)| held.as_ref().cmp(key))
+    table.binary_search_by(|entry| entry.0.as_ref().cmp(key))
 }
 
 impl Map {
@@ -72,9 +78,16 @@ impl Map {
     pub(crate) fn insert(&mut self, key: &Bytes, value: Bytes) -> Option<Bytes> {
         let table = self.table(key);
         match find(table, key) {
-            Ok(at) => Some(std::mem::replace(&mut table[at].1, value)),
+            Ok(at) => {
+                let entry = &mut table[at];
+                if let Some((_, held)) = Arc::get_mut(entry) {
+                    return Some(std::mem::replace(held, value));
+                }
+                let changed = Arc::new((entry.0.clone(), value));
+                Some(std::mem::replace(entry, changed).1.clone())
+            }
             Err(at) => {
-                table.insert(at, (key.clone(), value));
+                table.insert(at, Arc::new((key.clone(), value)));
                 self.len += 1;
                 None
             }
@@ -89,17 +102,18 @@ impl Map {
         }
         let table = self.table(key);
         let at = find(table, key).ok()?;
-        let (_, value) = table.remove(at);
+        let entry = table.remove(at);
         self.len -= 1;
-        Some(value)
+        Some(entry.1.clone())
     }
 
-    /// All keys and values, in an order of their own.
+    /// All keys and values, in an order of their own. What was read is given up at once, so that
+    /// freeing what nobody else has any more does not come all at the end, beside the map's writer.
     pub(crate) fn into_entries(self) -> impl Iterator<Item = (Bytes, Bytes)> + Send {
-        let tables = (0..WAYS * WAYS).map(move |at| Arc::clone(&self.root[at / WAYS][at % WAYS]));
-        tables.flat_map(|table| {
+        let groups = std::iter::once(self.root).flat_map(Arc::unwrap_or_clone);
+        groups.flat_map(Arc::unwrap_or_clone).flat_map(|table: Arc<Table>| {
             let entries = 0..table.len();
-            entries.map(move |at| table[at].clone())
+            entries.map(move |at| (*table[at]).clone())
         })
     }
 }

@@ -99,10 +99,13 @@ impl Prepared {
         memory_bound: usize,
     ) -> Result<Replica, String> {
         let published = Published::default();
-        let log_bytes = self.settings.snapshot_mib << 20;
+        let pace = self.settings.pace;
+        let (log_bytes, rate) = (pace.every_mib << 20, pace.mib_per_second << 20);
         let mut options = NodeOptions {
             snapshot_log_bytes: log_bytes,
             trim_reserve_bytes: log_bytes,
+            snapshot_send_bytes_per_second: rate,
+            snapshot_receive_bytes_per_second: rate,
             ..node_options()
         };
         if let Some(path) = &self.settings.trace_out {

@@ -17,8 +17,8 @@ use paxos::quic::Identity;
 use paxos::storage::Wal;
 use paxos::{ClusterId, Consistency, Format, GroupId, Member, ReplicaId};
 
+use crate::cli::SnapshotPace;
 use crate::config::{self, FILE, Settings};
-use crate::limits::SNAPSHOT_MIB_DEFAULT;
 use crate::replica::wal_options;
 
 pub(crate) const KEY_FILE: &str = "key.pem";
@@ -148,7 +148,7 @@ pub(crate) fn write_home(
         key: home.join(KEY_FILE),
         file: home.join(FILE),
         reads: Consistency::default(),
-        snapshot_mib: SNAPSHOT_MIB_DEFAULT,
+        pace: SnapshotPace::default(),
         trace_out: None,
         admin: None,
     };

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use paxos::sim::linear::Specification;
 use paxos::sim::{Answer, Question, Rng, Simulation, digest_of};
-use paxos::{Batch, Slot, SnapshotError, SnapshotStream, StateMachine, async_trait};
+use paxos::{Batch, Slot, SnapshotError, SnapshotStream, StateDigest, StateMachine, async_trait};
 use serde::{Deserialize, Serialize};
 
 /// So many keys: few enough that clients meet.
@@ -78,6 +78,10 @@ impl StateMachine for Store {
 
     async fn query(&self, key: u8) -> u64 {
         self.0.get(&key).copied().unwrap_or_default()
+    }
+
+    fn digest(&self) -> Option<StateDigest> {
+        Some(StateDigest(u128::from(digest_of(&self.0))))
     }
 
     async fn snapshot(&self) -> Result<SnapshotStream, SnapshotError> {

@@ -5,7 +5,12 @@
 //! compiled here from their own files, so that what is fuzzed is what is shipped.
 
 #![allow(dead_code, reason = "modules are included whole, and the targets use a part of each")]
+#![allow(unreachable_pub, reason = "in their own crates, these modules are shown to everybody")]
 
+#[path = "../../src/remote/wire.rs"]
+mod client_wire;
+#[path = "../../src/error.rs"]
+mod error;
 #[path = "../../src/frame.rs"]
 mod frame;
 #[path = "../../paxos-transport-quic/src/frames.rs"]
@@ -14,11 +19,20 @@ mod frames;
 mod layout;
 #[path = "../../examples/kv/limits.rs"]
 mod limits;
+#[path = "../../src/request.rs"]
+mod request;
 #[path = "../../examples/kv/resp.rs"]
 mod resp;
+#[path = "../../src/snapshot/frame.rs"]
+mod snapshot_frame;
 mod targets;
 #[path = "../../paxos-transport-quic/src/wire.rs"]
 mod wire;
+
+/// What the modules above name of the library, which shows the rest to everybody.
+mod machine {
+    pub(crate) use paxos::{SnapshotError, StateDigest};
+}
 
 /// Runs a target on these bytes. Panics if it fails, or if there is none of this name.
 pub fn run(name: &str, data: &[u8]) {

@@ -79,6 +79,12 @@ impl Catchup {
         }
     }
 
+    /// A new life of this peer begins. What the last one said that it had trimmed may not have become
+    /// durable: then its log reaches back to there again, and costs less than its snapshot.
+    pub(crate) fn begins(&mut self, peer: ReplicaId) {
+        self.trimmed.remove(&peer);
+    }
+
     /// The longest prefix that anybody reported.
     pub(crate) fn target(&self) -> Slot {
         self.reported.values().copied().max().unwrap_or_default()
@@ -232,6 +238,22 @@ mod tests {
         catchup.answered(SECOND);
         assert_eq!(ask(&mut catchup), second, "the second did");
         assert_eq!(ask(&mut catchup), Some(Choice::Values(FIRST, end)), "and then no more");
+    }
+
+    /// What a peer had said of its log was believed for ever, also when it had lost its power before that was
+    /// durable.
+    #[test]
+    fn what_an_earlier_life_trimmed_is_asked_for_again() {
+        let mut catchup = Catchup::new();
+        let end = Slot::new(9);
+        catchup.report(FIRST, end);
+        catchup.note_trimmed(FIRST, Slot::new(7));
+        let ask = |catchup: &mut Catchup| catchup.choose(Slot::new(4), |_| true);
+        assert_eq!(ask(&mut catchup), Some(Choice::Snapshot(FIRST)));
+        catchup.begins(SECOND);
+        assert_eq!(ask(&mut catchup), Some(Choice::Snapshot(FIRST)));
+        catchup.begins(FIRST);
+        assert_eq!(ask(&mut catchup), Some(Choice::Values(FIRST, end)));
     }
 
     #[test]

@@ -176,6 +176,15 @@ pub trait Storage: Send {
     /// is [`Room::Full`], calling that without batches looks again.
     fn room(&self) -> Room;
 
+    /// Roughly how much the log of a group holds, when a life begins: slots that are committed, and the bytes
+    /// of the values that stand above what is trimmed and up to each of them. Both rise, the bytes by `step`
+    /// at least, but for the last. A host that keeps so much and no more for peers that lag counts what
+    /// earlier lives left by this. A storage that does not know says nothing, which is the default: then it
+    /// counts in each life anew.
+    fn log_bytes(&self, _group: GroupId, _step: u64) -> Vec<(Slot, u64)> {
+        Vec::new()
+    }
+
     /// Whether calls wait for a device.
     fn blocking(&self) -> Blocking;
 

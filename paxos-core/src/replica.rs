@@ -211,6 +211,7 @@ impl Replica {
                 self.outbox.write(Write::Peer { peer: from, incarnation: theirs.incarnation });
                 let after = self.outbox.after_writes();
                 self.lives.remember(from, theirs.incarnation, after);
+                self.catchup.begins(from);
                 self.lives.hold(from, message);
             }
             Verdict::Waiting => {

@@ -159,6 +159,33 @@ impl Group {
         }
     }
 
+    /// Roughly how much of the log the committed slots above `trimmed` take: slots, and the bytes up to
+    /// each, by where their records stand. What stands among them counts too.
+    pub(crate) fn bytes(&self, segments: &Segments, step: u64) -> Vec<(Slot, u64)> {
+        let mut marks: Vec<(Slot, u64)> = Vec::new();
+        let mut begin = None;
+        let mut last = None;
+        for (number, page) in &self.pages {
+            for (slot, place) in (number * PAGE_SLOTS..).zip(page.iter()) {
+                let slot = Slot::new(slot);
+                if place.holds == Holds::Nothing || slot > self.committed {
+                    continue;
+                }
+                let position = segments.before(place.sequence) + place.offset();
+                let begin = *begin.get_or_insert(position);
+                // What was fetched late stands behind what follows it.
+                let bytes = position.saturating_sub(begin);
+                let told = marks.last().map_or(0, |(_, told)| *told);
+                if bytes >= told + step {
+                    marks.push((slot.previous(), bytes));
+                }
+                last = Some((slot, bytes.max(told)));
+            }
+        }
+        marks.extend(last);
+        marks
+    }
+
     /// What is read back for a slot.
     pub(crate) fn find(&self, slot: Slot) -> Option<Place> {
         let page = self.pages.get(&(slot.number() / PAGE_SLOTS))?;
@@ -243,6 +270,12 @@ impl Segments {
     /// The oldest segment.
     pub(crate) fn oldest(&self) -> u64 {
         self.list.front().map_or(0, |segment| segment.sequence)
+    }
+
+    /// The bytes of the segments before this one.
+    fn before(&self, sequence: u64) -> u64 {
+        let older = self.list.iter().take_while(|segment| segment.sequence < sequence);
+        older.map(|segment| segment.size).sum()
     }
 
     /// The size of a segment's file changed.

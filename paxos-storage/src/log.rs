@@ -315,6 +315,11 @@ impl<F: FileSystem> Log<F> {
         self.fs.sync_dir(&self.dir).map_err(failed("cannot sync", &self.dir))
     }
 
+    /// Roughly how much of the log the committed slots of a group take, up to each of some.
+    pub(crate) fn bytes(&self, group: GroupId, step: u64) -> Vec<(Slot, u64)> {
+        self.groups.get(&group).map(|group| group.bytes(&self.segments, step)).unwrap_or_default()
+    }
+
     /// Starts making spares. Called when a life begins; `persist` does it from then on.
     pub(crate) fn refill(&mut self) -> Result<(), StorageError> {
         self.spares.refill().map_err(failed("cannot make a spare segment in", &self.dir))

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use paxos_core::ballot::Ballot;
 use paxos_core::durable::{Durable, Write, WriteBatch};
-use paxos_core::ids::{Incarnation, LogClock, ReplicaId, Slot};
+use paxos_core::ids::{GroupId, Incarnation, LogClock, ReplicaId, Slot};
 use paxos_core::port::{
     Blocking, Format, LoadRange, Loaded, Recovered, RecoveredVote, Room, SnapshotStore, Start,
     Storage, StorageError,
@@ -309,6 +309,25 @@ impl Storage for MemoryStorage {
 
     fn room(&self) -> Room {
         Room::Ample
+    }
+
+    fn log_bytes(&self, group: GroupId, step: u64) -> Vec<(Slot, u64)> {
+        let log = self.log();
+        let slots = (log.trimmed.next().number()..).zip(&log.slots).map(|(s, e)| (Slot::new(s), e));
+        let committed = slots.take_while(|(slot, _)| *slot <= log.committed);
+        let (mut marks, mut last, mut bytes) = (Vec::new(), None, 0);
+        for (slot, entry) in committed.filter(|_| group == log.format.group) {
+            let accepted = entry.accepted.as_ref().map(|(_, value)| value);
+            let value = entry.chosen.as_ref().or(accepted);
+            bytes += value.map_or(0, |value| value.encoded_len() as u64);
+            last = Some((slot, bytes));
+            let told = marks.last().map_or(0, |(_, told)| *told);
+            if bytes >= told + step {
+                marks.extend(last.take());
+            }
+        }
+        marks.extend(last);
+        marks
     }
 
     fn blocking(&self) -> Blocking {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use paxos_core::durable::{Durable, WriteBatch};
-use paxos_core::ids::Incarnation;
+use paxos_core::ids::{GroupId, Incarnation, Slot};
 use paxos_core::membership::{Member, Membership};
 use paxos_core::port::{
     Blocking, Format, LoadRange, Loaded, Recovered, Room, SnapshotStore, Start, Storage,
@@ -399,6 +399,13 @@ impl<F: FileSystem> Storage for Wal<F> {
         match &self.life {
             Life::Running(log, _) => log.room(),
             Life::Before | Life::Poisoned => Room::Ample,
+        }
+    }
+
+    fn log_bytes(&self, group: GroupId, step: u64) -> Vec<(Slot, u64)> {
+        match &self.life {
+            Life::Running(log, _) => log.bytes(group, step),
+            Life::Before | Life::Poisoned => Vec::new(),
         }
     }
 

@@ -40,6 +40,9 @@ pub(crate) fn text(status: &StatusReport, metrics: &Metrics) -> String {
     page.summary("sync_seconds", sync, &metrics.sync, Unit::Nanoseconds);
     let round = "Time from proposing a batch to its being committed here, as leader.";
     page.summary("round_seconds", round, &metrics.round, Unit::Nanoseconds);
+    let late =
+        "By how much a peer's heartbeat came later than one interval after the one before it.";
+    page.summary("heartbeat_delay_seconds", late, &metrics.heartbeat_delay, Unit::Nanoseconds);
     let commands = "Commands in a batch proposed here.";
     page.summary("batch_commands", commands, &metrics.batch_commands, Unit::One);
     let bytes = "Encoded bytes of a batch proposed here.";
@@ -87,7 +90,11 @@ fn about(page: &mut Page, status: &StatusReport) {
     page.gauge("storage_full", "1 while the log has no space for commands.", full);
     let in_flight = "Slots proposed and not chosen, as leader.";
     page.gauge("slots_in_flight", in_flight, status.slots_in_flight);
-    page.gauge("in_flight_bytes", "Bytes of their values.", status.bytes_in_flight);
+    page.gauge(
+        "in_flight_bytes",
+        "Bytes of values proposed and not chosen, as leader.",
+        status.bytes_in_flight,
+    );
     page.gauge("writes_pending", "Writes that have not returned.", status.writes_pending);
 }
 
@@ -96,7 +103,9 @@ fn flows(page: &mut Page, status: &StatusReport) {
     type Of = fn(&crate::admin::report::FlowReport) -> u64;
     let all: [(&str, &str, Of); 3] = [
         ("peer_unanswered_slots", "Slots sent to a peer and not answered.", |flow| flow.slots),
-        ("peer_unanswered_bytes", "Bytes of their values.", |flow| flow.bytes),
+        ("peer_unanswered_bytes", "Bytes of values sent to a peer and not answered.", |flow| {
+            flow.bytes
+        }),
         ("peer_probed", "1 while a peer is sent one message at a time.", |flow| {
             u64::from(flow.probed)
         }),
@@ -119,15 +128,15 @@ fn core(counters: &Counters) -> [Counted; 33] {
         ("elections_won", "Campaigns won.", c.elections_won),
         ("step_downs", "Reigns ended without a restart.", c.step_downs),
         ("transfers_begun", "Times this leader began to make way.", c.transfers_begun),
-        ("transfers_done", "Those that ended with a promise to the other one.", c.transfers_done),
-        ("transfers_given_up", "Those that took too long.", c.transfers_given_up),
+        ("transfers_done", "Times a leader that made way promised to the other one.", c.transfers_done),
+        ("transfers_given_up", "Times a leader that made way gave that up, as it took too long.", c.transfers_given_up),
         ("transfers_ignored", "Transfers heard that were no reason to campaign.", c.transfers_ignored),
         ("transfers_taken", "Campaigns begun because a leader made way.", c.transfers_taken),
         ("values_adopted", "Slots in which a new leader adopted what others had accepted.", c.values_adopted),
         ("gaps_filled", "Slots that a new leader filled with no-ops.", c.gaps_filled),
         ("memberships", "Memberships seen committed that govern from some slot on.", c.memberships),
         ("changes", "Changes of the membership that this leader proposed.", c.changes),
-        ("promotions", "Those that make a voter of who has caught up.", c.promotions),
+        ("promotions", "Changes of the membership that make a voter of an observer that has caught up.", c.promotions),
         ("slots_filled", "Slots filled with no-ops so that a new membership governs soon.", c.slots_filled),
         ("retransmissions", "Accepts sent again.", c.retransmissions),
         ("proposals_held_back", "Proposals not sent to a peer at once.", c.proposals_held_back),
@@ -155,9 +164,9 @@ fn transport(counters: &TransportCounters) -> [Counted; 10] {
     let c = counters;
     [
         ("frames_sent", "Frames handed to the network.", c.frames_sent),
-        ("sent_bytes", "Bytes of those frames.", c.bytes_sent),
+        ("sent_bytes", "Bytes of the frames handed to the network.", c.bytes_sent),
         ("frames_received", "Frames received whole.", c.frames_received),
-        ("received_bytes", "Bytes of those frames.", c.bytes_received),
+        ("received_bytes", "Bytes of the frames received whole.", c.bytes_received),
         ("dropped_oldest", "Frames dropped from a full control lane.", c.dropped_oldest),
         ("refused_full", "Frames refused because a lane was full.", c.refused_full),
         ("refused_down", "Frames refused because the peer was not linked.", c.refused_down),
@@ -255,6 +264,20 @@ mod tests {
             name => name,
         });
         assert_eq!(shown, all.collect::<Vec<_>>());
+    }
+
+    /// Each text is read alone, beside its metric: one said only "those of them that the replica jumped to".
+    #[test]
+    fn every_text_says_by_itself_what_is_counted() {
+        let metrics = Meters::new().snapshot(Counters::default(), TransportCounters::default());
+        let cells = metrics.cells().into_iter().map(|(name, _, help)| (name, help.trim()));
+        let core = core(&metrics.core).map(|(name, help, _)| (name, help));
+        let transport = transport(&metrics.transport).map(|(name, help, _)| (name, help));
+        for (name, help) in cells.chain(core).chain(transport) {
+            let words: Vec<_> = help.split([' ', ',', '.', ':']).map(str::to_lowercase).collect();
+            let points = words.iter().any(|word| word == "those" || word == "them");
+            assert!(help.ends_with('.') && help.len() > 12 && !points, "{name}: {help}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::codec::Postcard;
 use crate::lanes::Load;
-use crate::machine::SnapshotStream;
+use crate::machine::{SnapshotStream, StateDigest};
 use crate::metrics::Meters;
 use crate::options::NodeOptions;
 use crate::shared::Published;
@@ -63,6 +63,11 @@ impl StateMachine for Scribe {
         Ok(stream::iter([Ok(Bytes::from(bytes.unwrap()))]).boxed())
     }
 
+    fn digest(&self) -> Option<StateDigest> {
+        let sum = self.log.lock().unwrap().iter().map(|(_, command)| u128::from(*command)).sum();
+        Some(StateDigest(sum))
+    }
+
     async fn restore(&mut self, slot: Slot, from: SnapshotStream) -> Result<(), SnapshotError> {
         let pieces: Vec<_> = from.map(Result::unwrap).collect().await;
         let commands: Vec<u64> = postcard::from_bytes(&pieces.concat()).unwrap();
@@ -85,6 +90,11 @@ struct Bed {
 
 impl Bed {
     fn new(included: u64, log: &Log) -> Self {
+        Self::every(NodeOptions::default().digest_slots, included, log)
+    }
+
+    /// One that gives digests after every so many slots.
+    fn every(digest_slots: u64, included: u64, log: &Log) -> Self {
         let id = ReplicaId::new(1);
         let format = Format {
             cluster: ClusterId::new(7),
@@ -99,7 +109,7 @@ impl Bed {
         let published = Published::first(&replica, TransportCounters::default());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
         let meters = Arc::new(Meters::new());
-        let options = NodeOptions::default();
+        let options = NodeOptions { digest_slots, ..NodeOptions::default() };
         let shared = Shared::new(&options, &config, clock, meters, published);
         let (items, taken) = mpsc::unbounded_channel();
         let (done, told) = mpsc::unbounded_channel();
@@ -284,4 +294,31 @@ async fn p35_no_image_is_given_of_a_machine_that_is_ahead() {
     assert!(matches!(bed.told.try_recv(), Ok(Done::Given(Given::Unchanged))));
     bed.work([Work::Image { above: Slot::ZERO }]).await;
     assert!(matches!(bed.told.try_recv(), Ok(Done::Given(Given::Image(..)))));
+}
+
+/// **H1** What a node says of its state after a slot is a digest of a state that includes that slot and none
+/// above; it is said of slots whose number is a multiple of one number, the same on all nodes.
+#[tokio::test]
+async fn h1_a_digest_is_that_of_the_slot_that_it_names() {
+    let (log, other) = (Log::default(), Log::default());
+    let [mut fresh, mut ahead] = [Bed::every(3, 0, &log), Bed::every(3, 5, &other)];
+    other.lock().unwrap().extend((1..=5).map(|slot| (Slot::new(slot), slot * 100)));
+    let values = || (1..=9).map(|slot| value(slot, slot * 100));
+    fresh.work(values()).await;
+    // Slots without commands count as well.
+    fresh.work([Work::Value(Slot::new(10), Value::Noop)]).await;
+    fresh.work((11..=12).map(|slot| Work::Value(Slot::new(slot), Value::Noop))).await;
+    ahead.work(values()).await;
+    let marks = |bed: &mut Bed| {
+        let mut marks = Vec::new();
+        while let Ok(done) = bed.told.try_recv() {
+            let Done::Marked(Mark { slot, digest }) = done else { panic!("another word") };
+            marks.push((slot.number(), digest.0));
+        }
+        marks
+    };
+    let sum = |slots: u128| slots * (slots + 1) / 2 * 100;
+    let expected = [(3, sum(3)), (6, sum(6)), (9, sum(9)), (12, sum(9))];
+    assert_eq!(marks(&mut fresh), expected);
+    assert_eq!(marks(&mut ahead), expected[1..3], "slot 3 lies below what it includes");
 }

@@ -10,10 +10,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use crate::client::Consistency;
 use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::remote::session::Number;
 use crate::remote::wire::Done;
+use crate::request::Consistency;
 
 /// How far a call came: shared with the task that waits for its end.
 #[derive(Clone, Debug, Eq, PartialEq)]

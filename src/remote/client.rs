@@ -15,7 +15,6 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout_at;
 
-use crate::client::{Applied, Consistency, Delivery};
 use crate::codec::{self, CommandCodec, Postcard};
 use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::machine::StateMachine;
@@ -23,6 +22,7 @@ use crate::remote::call::{Asked, Call, Phase, Progress};
 use crate::remote::calls::{Calls, Patience};
 use crate::remote::keeper::Keeper;
 use crate::remote::wire::{Done, GREETING_BYTES_MAX};
+use crate::request::{Applied, Consistency, Delivery};
 
 /// How long after its time a call waits for what the node says of it, which knows more.
 const GRACE: Duration = Duration::from_millis(150);

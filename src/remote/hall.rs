@@ -22,7 +22,7 @@ use paxos_core::port::ClientLink;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::sleep_until;
 
-use crate::client::{Applied, Client, Consistency, SessionRequest};
+use crate::client::Client;
 use crate::codec::{self, CodecError, CommandCodec};
 use crate::error::{ClientError, Rejection};
 use crate::machine::StateMachine;
@@ -32,6 +32,7 @@ use crate::remote::seats::{Counts, Seat};
 use crate::remote::serve::ServeOptions;
 use crate::remote::wire::{Done, HEAD_BYTES, Request, Wanted, Welcome};
 use crate::remote::{Moved, READ_BYTES, poll_link};
+use crate::request::{Applied, Consistency, SessionRequest};
 use crate::shared::Shared;
 
 /// What the links of one serving share.

@@ -12,7 +12,7 @@ use std::hash::BuildHasher as _;
 
 use paxos_core::ids::{RequestNumber, SessionId};
 
-use crate::client::SessionRequest;
+use crate::request::SessionRequest;
 
 /// Which of this client's sessions, and which of its numbers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -10,7 +10,6 @@ use bytes::{Bytes, BytesMut};
 use paxos_core::ids::{ClusterId, GroupId, ReplicaId, RequestNumber, SessionId, SessionTtl, Slot};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::client::{Consistency, SessionRequest};
 use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::remote::call::{Asked, Call, Phase, Progress};
 use crate::remote::calls::{Calls, Patience};
@@ -18,6 +17,7 @@ use crate::remote::desk::{Bounds, Desk};
 use crate::remote::wire::{
     self, Answer, Assembler, Breach, Done, Frame, Hello, LENGTH_BYTES, Request, Wanted, Welcome,
 };
+use crate::request::{Consistency, SessionRequest};
 
 const CLUSTER: ClusterId = ClusterId::new(0xc1);
 const GROUP: GroupId = GroupId::new(3);

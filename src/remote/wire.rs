@@ -12,8 +12,8 @@ use core::time::Duration;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use paxos_core::ids::{ClusterId, GroupId, ReplicaId, RequestNumber, SessionId, SessionTtl, Slot};
 
-use crate::client::{Consistency, SessionRequest};
 use crate::error::{ClientError, Rejection, Uncertainty};
+use crate::request::{Consistency, SessionRequest};
 
 /// The version of these frames: both sides say it before anything else.
 const VERSION: u16 = 2;

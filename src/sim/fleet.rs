@@ -28,11 +28,12 @@ use super::simulation::Setting;
 use super::turn::Flag;
 use super::watched::Watched;
 use super::{Answer, HistoryOf, Question};
-use crate::client::{Client, Consistency, Delivery};
+use crate::client::Client;
 use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::machine::StateMachine;
 use crate::metrics::{Cell, Meters};
 use crate::options::NodeOptions;
+use crate::request::{Consistency, Delivery};
 use crate::shared::{Closing, Shared};
 
 /// A request whose answer matters to nobody is given up after so many election timeouts at most.
@@ -135,7 +136,7 @@ type Counted = fn(&Meters) -> &Cell;
 const SENT_ELSEWHERE: &str = "command sent again to another node";
 
 /// What nodes count that a long run must have met.
-const MET: [(&str, Counted); 8] = [
+const MET: [(&str, Counted); 9] = [
     ("command sent again in its session", |meters| &meters.requests_again),
     ("repeated command answered by the reply that was kept", |meters| &meters.replies_recalled),
     ("repeated command whose reply was not kept", |meters| &meters.replies_not_kept),
@@ -144,6 +145,7 @@ const MET: [(&str, Counted); 8] = [
     ("snapshot of its own made by a node", |meters| &meters.snapshots_made),
     ("snapshot received by a node", |meters| &meters.snapshots_received),
     ("snapshot installed by a node", |meters| &meters.snapshots_restored),
+    ("state compared with that of a peer", |meters| &meters.digests_compared),
 ];
 
 /// How a request can end, as far as nodes of one release and valid commands go.
@@ -229,6 +231,7 @@ fn draw_options(rng: &mut Rng) -> NodeOptions {
         trim_tail_slots: rng.below(20),
         trim_reserve_bytes: if rng.chance(500) { 1 } else { usual.trim_reserve_bytes },
         snapshot_chunk_bytes: tiny(rng, 300, usual.snapshot_chunk_bytes),
+        digest_slots: if rng.chance(800) { rng.between(1, 9) } else { usual.digest_slots },
         snapshot_receive_bytes_per_second: if rng.chance(300) {
             rng.between(10_000, 100_000)
         } else {
@@ -701,6 +704,11 @@ where
     fn verdict(&mut self, at_end: bool) -> Result<(), String> {
         if let Some(wrong) = self.common.ledger.wrong() {
             return Err(wrong);
+        }
+        let mut up = self.places.iter().flatten();
+        if let Some(place) = up.find(|place| place.shared.meters.digests_differing.get() > 0) {
+            let differing = place.shared.status().comparison.differing;
+            return Err(format!("two nodes hold different states: {differing:?}"));
         }
         if !at_end {
             return Ok(());

@@ -139,7 +139,7 @@ impl<M: StateMachine> SimHost<M> {
         machine: M,
         common: &Common<M>,
     ) -> (Self, Client<Watched<M>>, Arc<Shared>) {
-        let Birth { recovered, config, seed, moment, snapshots } = birth;
+        let Birth { mut recovered, config, seed, moment, snapshots } = birth;
         let Recovered { ref format, .. } = recovered;
         let id: ReplicaId = format.replica;
         let mut rng = Rng::new(seed);
@@ -152,7 +152,7 @@ impl<M: StateMachine> SimHost<M> {
             Arc::new(Numbered { codec: Arc::clone(&common.codec), ledger: Arc::clone(&ledger) });
         let mut machine = Watched { id, machine, ledger: Arc::clone(&ledger) };
         let Revived { table, shelf, store } =
-            Self::revive(snapshots, &recovered, &mut machine, common.sessions);
+            Self::revive(snapshots, &mut recovered, &mut machine, common.sessions);
         let (errands_sender, errands) = std_mpsc::channel();
         let group = recovered.format.group;
         let shelf_of = store.map(|store| Shelf::new(store, group, image::Place::Here));
@@ -208,7 +208,7 @@ impl<M: StateMachine> SimHost<M> {
     /// Restores the machine as a real node does, and shows what came of it.
     fn revive(
         snapshots: Option<Box<dyn SnapshotStore>>,
-        recovered: &Recovered,
+        recovered: &mut Recovered,
         machine: &mut Watched<M>,
         sessions: Bounds,
     ) -> Revived {
@@ -287,6 +287,17 @@ impl<M: StateMachine> SimHost<M> {
         }
     }
 
+    /// What was handed out, or is in a snapshot that was jumped to, is not on its way into the log any more:
+    /// it must not count against whoever sent it.
+    fn require_landed(&self) {
+        let (rounds, handed) = (&self.driver.rounds, self.driver.intake.handed);
+        let lowest = rounds.front().map(|round| round.slot);
+        assert!(
+            lowest.is_none_or(|slot| slot > handed),
+            "what was proposed in {lowest:?} has landed, and {handed} was handed out"
+        );
+    }
+
     /// Polls the driver until nobody wakes it; why it stopped, if it did.
     fn poll_driver(&mut self, effects: &mut Vec<Effect>) -> Option<StopReason> {
         let waker = Arc::clone(&self.driver_flag).into();
@@ -297,6 +308,7 @@ impl<M: StateMachine> SimHost<M> {
             }
             let driver = &mut self.driver;
             let polled = catch_unwind(AssertUnwindSafe(|| driver.poll_run(&mut cx)));
+            self.require_landed();
             self.collect(effects);
             match polled {
                 Ok(Poll::Pending) => {}
@@ -351,6 +363,7 @@ impl<M: StateMachine> SimHost<M> {
             StopReason::Storage(_) => Ending::Storage,
             StopReason::Restore { .. } => Ending::Restore(reason.to_string()),
             StopReason::Apply { .. }
+            | StopReason::Diverged { .. }
             | StopReason::Undecodable { .. }
             | StopReason::Transport
             | StopReason::Panicked(_) => Ending::Failure(reason.to_string()),

@@ -14,8 +14,8 @@ use paxos_core::ids::{RequestNumber, SessionId, Slot};
 use paxos_core::sim::linear::OperationId;
 
 use super::turn::Flag;
-use crate::client::SessionRequest;
 use crate::error::{ClientError, Rejection};
+use crate::request::SessionRequest;
 
 /// A request that was asked, and is asked again until something is known of it.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use paxos_core::ids::{ReplicaId, Slot};
 
 use super::ledger::Ledger;
-use crate::machine::{Batch, SnapshotError, SnapshotStream, StateMachine};
+use crate::machine::{Batch, SnapshotError, SnapshotStream, StateDigest, StateMachine};
 
 /// A state machine of one life of one node.
 pub(super) struct Watched<M: StateMachine> {
@@ -43,6 +43,10 @@ impl<M: StateMachine> StateMachine for Watched<M> {
         self.machine.restore(slot, from).await?;
         self.ledger.restored(self.id, slot, &self.machine);
         Ok(())
+    }
+
+    fn digest(&self) -> Option<StateDigest> {
+        self.machine.digest()
     }
 
     fn applied(&self) -> Slot {

@@ -15,7 +15,7 @@ use super::frame::{self, Name, SnapshotFrame};
 use super::image::Head;
 use super::receive::Act;
 use super::shelf::{Brought, Errand, Image};
-use super::{Order, RETRY_AFTER, SnapshotInfo};
+use super::{Order, SnapshotInfo};
 use crate::apply::Item;
 use crate::driver::Driver;
 use crate::error::MakeSnapshotError;
@@ -70,8 +70,9 @@ impl<W: Waiter> Driver<W> {
             }
             SnapshotFrame::Offer(meta) => {
                 let replica = &self.replica;
+                let is_fit = snapshots.is_fit(&meta);
                 let is_welcome = |meta: &SnapshotMeta| match replica.accepts_snapshot(meta) {
-                    Ok(()) => true,
+                    Ok(()) => is_fit,
                     Err(why) => {
                         tracing::debug!(%from, slot = %meta.slot, %why, "took no snapshot");
                         false
@@ -173,7 +174,7 @@ impl<W: Waiter> Driver<W> {
             Brought::Written(name, held) => self.snapshots.receiver.written(name, held, now),
             Brought::Failed(name, error) => {
                 tracing::warn!(replica = %self.id, slot = %name.slot, %error, "received no snapshot");
-                self.snapshots.receiver.failed(name);
+                self.snapshots.receiver.failed(name, now);
             }
             Brought::Finished(meta, result) => {
                 if let Err(error) = &result {
@@ -181,8 +182,9 @@ impl<W: Waiter> Driver<W> {
                     tracing::warn!(replica = %self.id, %slot, %error, "received no snapshot");
                 }
                 let name = Name::of(&meta);
-                self.snapshots.receiver.finished(name, result.is_ok());
+                self.snapshots.receiver.finished(name, result.is_ok(), now);
                 if result.is_ok() {
+                    self.replica.handle_snapshot(&meta);
                     self.shared.meters.snapshots_received.add(1);
                     self.trace(now, || Event::SnapshotKept { slot: meta.slot });
                     self.snapshots.learn(meta);
@@ -197,12 +199,7 @@ impl<W: Waiter> Driver<W> {
             }
             Brought::Opened(meta, opened) => self.on_opened(meta, opened, now),
             Brought::Removed(Ok(known)) => {
-                // One that was finished since is told by itself.
-                let newest = self.snapshots.newest().cloned();
-                self.snapshots.known = known;
-                if let Some(meta) = newest {
-                    self.snapshots.learn(meta);
-                }
+                self.snapshots.relearn(known);
             }
             Brought::Removed(Err(error)) => {
                 tracing::warn!(replica = %self.id, %error, "old snapshots were not removed");
@@ -335,14 +332,15 @@ impl<W: Waiter> Driver<W> {
         match made {
             Ok(info) => {
                 (maker.took, maker.last_at, maker.failed) = (now.since(began), now, None);
+                maker.retry.succeeded();
                 self.shared.meters.snapshots_made.add(1);
                 let (took, SnapshotInfo { slot, bytes, .. }) = (maker.took, info);
                 tracing::info!(replica = %self.id, %slot, bytes, ?took, "made a snapshot");
             }
             Err(why) => {
-                maker.retry_at = now.after(RETRY_AFTER);
+                let again_in = maker.retry.failed(now);
                 maker.failed = Some(why.to_string());
-                tracing::warn!(replica = %self.id, %why, "made no snapshot");
+                tracing::warn!(replica = %self.id, %why, ?again_in, "made no snapshot");
             }
         }
         let orders: Vec<Order> = core::mem::take(&mut maker.orders);
@@ -358,7 +356,7 @@ impl<W: Waiter> Driver<W> {
     fn look(&mut self, now: Time) {
         let snapshots = &mut self.snapshots;
         snapshots.looked_at = now;
-        let Some(newest) = snapshots.newest().map(|meta| meta.slot) else { return };
+        let Some(newest) = snapshots.newest_held(self.intake.reported) else { return };
         snapshots.senders.forget_silent(now);
         let below = snapshots.senders.lowest().map_or(newest, |slot| slot.min(newest));
         if snapshots.known.first().is_some_and(|meta| meta.slot < below) {
@@ -388,8 +386,9 @@ impl<W: Waiter> Driver<W> {
             .options
             .snapshot_interval
             .filter(|_| snapshots.maker.since.is_none() && self.shared.applied() > newest);
-        let due = interval
-            .map(|interval| snapshots.maker.last_at.after(interval).max(snapshots.maker.retry_at));
+        let due = interval.map(|interval| {
+            snapshots.maker.last_at.after(interval).max(snapshots.maker.retry.at())
+        });
         let look = (snapshots.trimmed < newest || snapshots.known.len() > 1)
             .then(|| snapshots.looked_at.after(self.config.election_timeout));
         let times = [due, look, snapshots.senders.wake_at(), snapshots.receiver.wake_at()];

@@ -9,10 +9,10 @@ use std::collections::VecDeque;
 use paxos_core::ids::Slot;
 
 /// Two marks are so many bytes apart at least.
-const STEP_BYTES: u64 = 64 << 10;
+pub(crate) const STEP_BYTES: u64 = 64 << 10;
 const MARKS_MAX: usize = 4096;
 
-/// Bytes of the values that were handed out in this life.
+/// Bytes of the values that were handed out in this life, and of those before them that the log holds.
 #[derive(Debug, Default)]
 pub(crate) struct LogBytes {
     total: u64,
@@ -22,6 +22,22 @@ pub(crate) struct LogBytes {
 }
 
 impl LogBytes {
+    /// Of a log that holds this when a life begins: slots, and its bytes up to them, both rising. Without
+    /// it, whoever starts again and again would keep a reserve for each life.
+    pub(crate) fn recalled(held: &[(Slot, u64)]) -> Self {
+        let mut log = Self::default();
+        for (slot, total) in held {
+            let bytes = total.saturating_sub(log.total);
+            log.add(*slot, usize::try_from(bytes).unwrap_or(usize::MAX));
+        }
+        // What comes from here on is told apart from all of it.
+        let last = log.marks.back().map(|(slot, _)| *slot);
+        log.marks.extend(
+            held.last().filter(|(slot, _)| Some(*slot) != last).map(|(slot, _)| (*slot, log.total)),
+        );
+        log
+    }
+
     pub(crate) fn add(&mut self, slot: Slot, bytes: usize) {
         self.total += bytes as u64;
         let last = self.marks.back().map_or(0, |(_, bytes)| *bytes);
@@ -67,6 +83,21 @@ impl LogBytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_earlier_lives_left_counts() {
+        let held: Vec<_> = (1..=100).map(|slot| (Slot::new(slot), slot * STEP_BYTES / 2)).collect();
+        let mut log = LogBytes::recalled(&held);
+        assert_eq!(log.above(Slot::new(100)), 0);
+        assert_eq!(log.within(25 * STEP_BYTES), Slot::new(50));
+        for slot in 101..=120 {
+            log.add(Slot::new(slot), STEP_BYTES as usize);
+        }
+        assert_eq!(log.above(Slot::new(100)), 20 * STEP_BYTES);
+        assert_eq!(log.within(25 * STEP_BYTES), Slot::new(90));
+        assert_eq!(LogBytes::recalled(&[(Slot::new(7), 3)]).above(Slot::new(7)), 0);
+        assert_eq!(LogBytes::recalled(&[]).marks.len(), 0);
+    }
 
     #[test]
     fn what_the_log_took_is_known_to_a_step() {

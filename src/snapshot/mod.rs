@@ -5,7 +5,8 @@
 //! modules beneath own one noun each; `duty` is how the node's task moves them.
 //! Invariants: (1) nothing is trimmed that no durable snapshot includes; (2) state machine and replica
 //! jump to a snapshot in the same order as to values: through the queue of the state machine's task;
-//! (3) the node's task never reads or writes an image.
+//! (3) the node's task never reads or writes an image; (4) older snapshots, and the log after them, stay
+//! until the state machine holds the state of a newer one.
 //! Source: protocol.md §14; Ongaro, "Consensus: Bridging Theory and Practice", §5.
 
 pub(crate) mod duty;
@@ -14,6 +15,7 @@ pub(crate) mod image;
 pub(crate) mod mark;
 pub(crate) mod pace;
 pub(crate) mod receive;
+pub(crate) mod retry;
 pub(crate) mod send;
 pub(crate) mod shelf;
 
@@ -24,16 +26,21 @@ use paxos_core::ids::{ReplicaId, Slot, Time};
 use paxos_core::snapshot::{ImageDigest, SnapshotMeta};
 use tokio::sync::oneshot;
 
-use self::frame::CHUNK_HEAD_LEN;
+use self::frame::{CHUNK_HEAD_LEN, Name};
 use self::mark::LogBytes;
 use self::receive::Receiver;
+use self::retry::Retry;
 use self::send::Senders;
 use self::shelf::Errand;
 use crate::error::MakeSnapshotError;
 use crate::options::NodeOptions;
 
-/// After an image could not be made, the next attempt that nobody asked for waits so long.
+/// After an image could not be made, the next attempt that nobody asked for waits so long; twice as long
+/// after each further failure.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
+/// However low a rate is, chunks are so small that this many pass in a patience: whoever only keeps to its
+/// rate is not taken for one that is silent, and nothing that is on its way is asked for again.
+const CHUNKS_PER_PATIENCE: u128 = 8;
 
 /// A snapshot that is durable.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -106,7 +113,7 @@ pub struct SnapshotStatus {
 pub(crate) type Order = oneshot::Sender<Result<SnapshotInfo, MakeSnapshotError>>;
 
 /// How far the making of one is.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Maker {
     /// Whether one is under way, and since when.
     since: Option<Time>,
@@ -116,9 +123,31 @@ struct Maker {
     next: Vec<Order>,
     /// When the newest one was finished, or this node started.
     last_at: Time,
-    retry_at: Time,
+    retry: Retry,
     took: Duration,
     failed: Option<String>,
+}
+
+impl Maker {
+    fn new(now: Time) -> Self {
+        Self {
+            since: None,
+            orders: Vec::new(),
+            next: Vec::new(),
+            last_at: now,
+            retry: Retry::new(RETRY_AFTER),
+            took: Duration::ZERO,
+            failed: None,
+        }
+    }
+}
+
+/// The bytes of a chunk at this rate, of which so many peers have a share.
+fn paced(chunk_bytes: usize, bytes_per_second: u64, shares: usize, patience: Duration) -> usize {
+    let in_patience =
+        u128::from(bytes_per_second).saturating_mul(patience.as_nanos()) / 1_000_000_000;
+    let share = in_patience / CHUNKS_PER_PATIENCE / shares.max(1) as u128;
+    usize::try_from(share).unwrap_or(usize::MAX).clamp(1, chunk_bytes)
 }
 
 /// What the node's task holds of snapshots.
@@ -127,6 +156,8 @@ pub(crate) struct Snapshots {
     errands: Option<std_mpsc::Sender<Errand>>,
     /// Those that are finished, in rising order of slots.
     known: Vec<SnapshotMeta>,
+    /// Those that the state machine could not be restored from when this life began.
+    unfit: Vec<Name>,
     maker: Maker,
     senders: Senders,
     receiver: Receiver,
@@ -138,22 +169,26 @@ pub(crate) struct Snapshots {
 
 impl Snapshots {
     pub(crate) fn new(start: Start, options: &NodeOptions, patience: Duration, now: Time) -> Self {
-        let Start { errands, known, unfinished, trimmed, frame_bytes_max } = start;
+        let Start { errands, known, unfit, unfinished, weights, trimmed, frame_bytes_max } = start;
         let most = frame_bytes_max.saturating_sub(CHUNK_HEAD_LEN).max(1);
         let chunk_bytes = options.snapshot_chunk_bytes.min(most);
         let receive = options.snapshot_receive_bytes_per_second;
-        let mut receiver = Receiver::new(chunk_bytes, receive, patience);
+        let mut receiver =
+            Receiver::new(paced(chunk_bytes, receive, 1, patience), receive, patience);
         if let Some(unfinished) = &unfinished {
             receiver.holds(unfinished);
         }
-        let send = options.snapshot_send_bytes_per_second;
+        let (send, peers) = (options.snapshot_send_bytes_per_second, options.snapshot_senders_max);
+        let senders =
+            Senders::new(peers, paced(chunk_bytes, send, peers, patience), send, patience);
         Self {
             errands,
             known,
-            maker: Maker { last_at: now, ..Maker::default() },
-            senders: Senders::new(options.snapshot_senders_max, chunk_bytes, send),
+            unfit,
+            maker: Maker::new(now),
+            senders,
             receiver,
-            log: LogBytes::default(),
+            log: LogBytes::recalled(&weights),
             trimmed,
             looked_at: now,
         }
@@ -162,6 +197,27 @@ impl Snapshots {
     /// The newest durable one.
     fn newest(&self) -> Option<&SnapshotMeta> {
         self.known.last()
+    }
+
+    /// The newest one whose state the state machine has had: one that comes from a peer, and that it could
+    /// not be restored from, must not have taken the place of what it goes on from.
+    fn newest_held(&self, applied: Slot) -> Option<Slot> {
+        self.known.iter().map(|meta| meta.slot).rfind(|slot| *slot <= applied)
+    }
+
+    /// Whether the state machine may be restored from this one, as far as anybody knows.
+    fn is_fit(&self, meta: &SnapshotMeta) -> bool {
+        !self.unfit.contains(&Name::of(meta))
+    }
+
+    /// This is what the store keeps.
+    fn relearn(&mut self, mut kept: Vec<SnapshotMeta>) {
+        kept.retain(|meta| self.is_fit(meta));
+        // One that was finished since is told by itself.
+        let newest = core::mem::replace(&mut self.known, kept).pop();
+        if let Some(meta) = newest {
+            self.learn(meta);
+        }
     }
 
     /// This one is durable.
@@ -189,7 +245,7 @@ impl Snapshots {
     fn is_due(&self, applied: Slot, options: &NodeOptions, now: Time) -> bool {
         let newest = self.newest();
         let slot = newest.map_or(Slot::ZERO, |meta| meta.slot);
-        if applied <= slot || self.maker.retry_at > now {
+        if applied <= slot || !self.maker.retry.is_due(now) {
             return false;
         }
         // An image is written for at least as many bytes of log.
@@ -204,11 +260,11 @@ impl Snapshots {
     /// How far the log may be trimmed: a tail stays, and what a connected peer lacks, of which this is the
     /// lowest; but of what a snapshot includes no more than the reserve, and nothing that none does.
     fn trimmable(&self, applied: Slot, lacking: Option<Slot>, options: &NodeOptions) -> Slot {
-        let Some(newest) = self.newest() else { return Slot::ZERO };
+        let Some(newest) = self.newest_held(applied) else { return Slot::ZERO };
         let tail = Slot::new(applied.number().saturating_sub(options.trim_tail_slots));
         let kept = lacking.map_or(tail, |prefix| prefix.min(tail));
         let floor = self.log.within(options.trim_reserve_bytes);
-        kept.max(floor).min(newest.slot).min(applied)
+        kept.max(floor).min(newest)
     }
 
     pub(crate) fn status(&self) -> SnapshotStatus {
@@ -228,8 +284,13 @@ impl Snapshots {
 #[derive(Debug, Default)]
 pub(crate) struct Start {
     pub(crate) errands: Option<std_mpsc::Sender<Errand>>,
+    /// What the store keeps that the state machine can be restored from, in rising order of slots.
     pub(crate) known: Vec<SnapshotMeta>,
+    /// What it keeps beside, and the state machine could not be restored from.
+    pub(crate) unfit: Vec<Name>,
     pub(crate) unfinished: Option<SnapshotMeta>,
+    /// What the log holds of slots that will not be handed out again: slots, and its bytes up to them.
+    pub(crate) weights: Vec<(Slot, u64)>,
     pub(crate) trimmed: Slot,
     pub(crate) frame_bytes_max: usize,
 }
@@ -282,8 +343,9 @@ pub(crate) mod tests {
         assert_eq!(trimmable(&snapshots, 100, None), 90, "the tail stays");
         assert_eq!(trimmable(&snapshots, 100, Some(70)), 70, "a peer lacks the rest");
         assert_eq!(trimmable(&snapshots, 100, Some(20)), 50, "a peer lacks more than the reserve");
-        assert_eq!(trimmable(&snapshots, 60, None), 50, "the rest is not applied");
+        assert_eq!(trimmable(&snapshots, 60, None), 0, "that of 95 is not applied");
         snapshots.learn(meta(30, 10));
+        assert_eq!(trimmable(&snapshots, 60, None), 30, "another one is");
         assert_eq!(snapshots.newest().unwrap().slot, Slot::new(95));
         snapshots.learn(meta(95, 20));
         let of = |meta: &SnapshotMeta| (meta.slot.number(), meta.bytes);
@@ -292,6 +354,83 @@ pub(crate) mod tests {
         let mut early = Snapshots::new(Start::default(), &options, patience, at(0));
         early.learn(meta(30, 10));
         assert_eq!(trimmable(&early, 100, None), 30, "none includes the rest");
+        let weights = (1..=30).map(|slot| (Slot::new(slot), slot << 21)).collect();
+        let mut again =
+            Snapshots::new(Start { weights, ..Start::default() }, &options, patience, at(0));
+        again.learn(meta(30, 10));
+        assert_eq!(trimmable(&again, 30, Some(2)), 5, "an earlier life left more than the reserve");
+    }
+
+    /// A node that was configured to fetch slowly was given up by its sender, which removed the snapshot, and
+    /// began with the next one, for ever.
+    #[test]
+    fn whoever_keeps_to_a_low_rate_is_not_taken_for_silent() {
+        let patience = Duration::from_secs(1);
+        let chunk = 256 << 10;
+        assert_eq!(paced(chunk, 64 << 20, 2, patience), chunk);
+        assert_eq!(paced(chunk, u64::MAX, 1, Duration::MAX), chunk);
+        assert_eq!(paced(chunk, 1, 3, patience), 1);
+        let options = NodeOptions {
+            snapshot_receive_bytes_per_second: 8_000,
+            snapshot_send_bytes_per_second: 32_000,
+            ..NodeOptions::default()
+        };
+        let start = Start { frame_bytes_max: 1 << 20, ..Start::default() };
+        let mut slow = Snapshots::new(start, &options, patience, at(0));
+        let (one, known) = (ReplicaId::new(1), meta(9, 1 << 20));
+        slow.learn(known.clone());
+        slow.receiver.wanted(one, Slot::ZERO, at(0));
+        slow.receiver.offered(one, known.clone(), |_| true, at(0));
+        slow.receiver.began(Name::of(&known), 0, at(0));
+        let acts = slow.receiver.take_acts();
+        let name = Name::of(&known);
+        let asked = |act: &receive::Act| {
+            let receive::Act::Send(_, frame::SnapshotFrame::Read { len, .. }) = act else {
+                return None;
+            };
+            Some(*len)
+        };
+        assert_eq!(
+            acts.iter().filter_map(asked).collect::<Vec<_>>(),
+            [1_000],
+            "an eighth of a second"
+        );
+        slow.senders.read(one, name, (0, 1 << 20), &slow.known, at(0));
+        let read = slow.senders.next(at(0)).unwrap();
+        assert_eq!(read.len, 2_000, "an eighth of a second of half the rate");
+    }
+
+    /// It is durable, and the state machine may not be able to make anything of it: what is older stays.
+    #[test]
+    fn a_snapshot_that_is_not_restored_yet_takes_the_place_of_nothing() {
+        let options = NodeOptions { trim_tail_slots: 0, ..NodeOptions::default() };
+        let mut snapshots =
+            Snapshots::new(Start::default(), &options, Duration::from_secs(1), at(0));
+        snapshots.learn(meta(30, 10));
+        snapshots.learn(meta(95, 10));
+        let trimmable = |snapshots: &Snapshots, applied| {
+            snapshots.trimmable(Slot::new(applied), None, &options).number()
+        };
+        assert_eq!(snapshots.newest_held(Slot::new(40)), Some(Slot::new(30)));
+        assert_eq!(trimmable(&snapshots, 40), 30);
+        assert_eq!(trimmable(&snapshots, 95), 95);
+    }
+
+    #[test]
+    fn what_the_state_machine_could_not_be_restored_from_stays_unknown() {
+        let unfit = vec![Name::of(&meta(50, 10))];
+        let start = Start { unfit, known: vec![meta(30, 10)], ..Start::default() };
+        let options = NodeOptions::default();
+        let mut snapshots = Snapshots::new(start, &options, Duration::from_secs(1), at(0));
+        assert!(!snapshots.is_fit(&meta(50, 10)) && snapshots.is_fit(&meta(51, 10)));
+        let slots = |snapshots: &Snapshots| {
+            snapshots.known.iter().map(|meta| meta.slot.number()).collect::<Vec<_>>()
+        };
+        snapshots.relearn(vec![meta(30, 10), meta(50, 10)]);
+        assert_eq!(slots(&snapshots), [30]);
+        snapshots.learn(meta(60, 10));
+        snapshots.relearn(vec![meta(50, 10)]);
+        assert_eq!(slots(&snapshots), [60], "what was finished since is known");
     }
 
     #[test]
@@ -323,7 +462,7 @@ pub(crate) mod tests {
         assert_eq!(due(&snapshots, 10, 61), [false; 4], "the log took less than the image");
         snapshots.handed_out(Slot::new(11), 1 << 20);
         assert_eq!(due(&snapshots, 11, 61), [false, true, false, false]);
-        snapshots.maker.retry_at = at(62);
+        snapshots.maker.retry.failed(at(52));
         assert_eq!(due(&snapshots, 11, 61), [false; 4], "an attempt has just failed");
     }
 }

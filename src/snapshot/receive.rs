@@ -17,6 +17,7 @@ use paxos_core::snapshot::SnapshotMeta;
 use super::Receiving;
 use super::frame::{Name, SnapshotFrame};
 use super::pace::Pace;
+use super::retry::Retry;
 
 /// So many chunks are on their way: they keep a link busy while one is written.
 const CHUNKS_MAX: usize = 4;
@@ -92,6 +93,8 @@ pub(crate) struct Receiver {
     chunk_bytes: usize,
     patience: Duration,
     pace: Pace,
+    /// The store failed: nothing is fetched before its time.
+    retry: Retry,
     acts: Vec<Act>,
 }
 
@@ -103,6 +106,7 @@ impl Receiver {
             chunk_bytes,
             patience,
             pace: Pace::new(bytes_per_second),
+            retry: Retry::new(patience),
             acts: Vec::new(),
         }
     }
@@ -122,7 +126,7 @@ impl Receiver {
     pub(crate) fn wanted(&mut self, from: ReplicaId, above: Slot, now: Time) {
         let silence = self.patience * SILENCES;
         match &mut self.state {
-            State::Idle => {}
+            State::Idle if self.retry.is_due(now) => {}
             State::Asking { until, .. } if *until <= now => {}
             State::Pulling(pulling) if now.since(pulling.heard) >= silence => {
                 let wanted = Some(Name::of(&pulling.meta));
@@ -130,7 +134,8 @@ impl Receiver {
                 self.acts.push(Act::Send(from, SnapshotFrame::Ask { above, wanted }));
                 return;
             }
-            State::Asking { .. }
+            State::Idle
+            | State::Asking { .. }
             | State::Holding { .. }
             | State::Pulling(_)
             | State::Finishing { .. }
@@ -313,7 +318,7 @@ impl Receiver {
     }
 
     /// Whether it is durable; if not, what is held of it is of no use.
-    pub(crate) fn finished(&mut self, name: Name, is_durable: bool) {
+    pub(crate) fn finished(&mut self, name: Name, is_durable: bool, now: Time) {
         if let State::Finishing { from, meta } = &self.state
             && Name::of(meta) == name
         {
@@ -321,14 +326,18 @@ impl Receiver {
             self.part = None;
             self.state = State::Idle;
             if is_durable {
+                self.retry.succeeded();
                 self.acts.push(Act::Restore(meta.clone()));
                 self.state = State::Restoring { from, meta };
+            } else {
+                self.retry.failed(now);
             }
         }
     }
 
-    /// The store could not go on with this one: another attempt may do better.
-    pub(crate) fn failed(&mut self, name: Name) {
+    /// The store could not go on with this one: another attempt may do better, later. All of it may have to
+    /// be fetched again.
+    pub(crate) fn failed(&mut self, name: Name, now: Time) {
         let (State::Holding { meta, .. } | State::Pulling(Pulling { meta, .. })) = &self.state
         else {
             return;
@@ -336,6 +345,7 @@ impl Receiver {
         if Name::of(meta) == name {
             self.acts.push(Act::LetGo);
             self.state = State::Idle;
+            self.retry.failed(now);
         }
     }
 
@@ -467,7 +477,7 @@ mod tests {
             }
         }
         assert_eq!(written, [10, 10, 10, 10, 5]);
-        receiver.finished(name, true);
+        receiver.finished(name, true, at(3));
         assert_eq!(receiver.take_acts(), [Act::Restore(meta.clone())]);
         receiver.wanted(TWO, Slot::new(2), at(4));
         assert_eq!(receiver.take_acts(), [], "one at a time");
@@ -588,10 +598,36 @@ mod tests {
         let meta = meta(9, 10);
         let mut receiver = pulling(&meta, 10);
         assert_eq!(receiver.take_acts(), [Act::Finish(meta.clone())], "all of it is held");
-        receiver.finished(Name::of(&meta), false);
+        receiver.finished(Name::of(&meta), false, at(0));
         assert_eq!(receiver.take_acts(), []);
-        receiver.wanted(ONE, Slot::new(2), at(1));
+        receiver.wanted(ONE, Slot::new(2), at(99));
+        assert_eq!(receiver.take_acts(), [], "not at once");
+        receiver.wanted(ONE, Slot::new(2), at(100));
         let ask = SnapshotFrame::Ask { above: Slot::new(2), wanted: None };
         assert_eq!(receiver.take_acts(), [Act::Send(ONE, ask)]);
+    }
+
+    /// On a full disk a receiver fetched an image again each time that its peers' logs were looked at, as
+    /// far as it fitted, for as long as there was no room.
+    #[test]
+    fn each_failure_of_the_store_doubles_the_wait_for_the_next_attempt() {
+        let meta = meta(9, 30);
+        let name = Name::of(&meta);
+        let mut receiver = receiver();
+        let (mut fetched, mut now) = (Vec::new(), 0);
+        while now < 3200 {
+            receiver.wanted(ONE, Slot::new(2), at(now));
+            if !receiver.take_acts().is_empty() {
+                fetched.push(now);
+                receiver.offered(ONE, meta.clone(), |_| true, at(now));
+                if fetched.len() % 2 == 0 {
+                    receiver.began(name, 0, at(now));
+                }
+                receiver.failed(name, at(now));
+                assert_eq!(receiver.take_acts().last(), Some(&Act::LetGo));
+            }
+            now += 10;
+        }
+        assert_eq!(fetched, [0, 100, 300, 700, 1500, 3100]);
     }
 }

@@ -5,7 +5,7 @@
 //! Invariants: (1) so many peers at once read, and of each so many chunks wait; one more is told that
 //! there is nothing, or not heard; (2) what leaves is paced; (3) whatever a peer asks for, only bytes of
 //! a finished snapshot are read, and at most a chunk at once; (4) a snapshot that a peer reads is kept
-//! until that peer has been silent for [`PATIENCE`].
+//! until that peer has been silent for long: [`SILENCE_MIN`] at least.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -20,7 +20,9 @@ use super::pace::Pace;
 
 /// A peer that asks for nothing for so long reads no more: it has all of it, or comes back later. Long
 /// enough for one that restarts.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+const SILENCE_MIN: Duration = Duration::from_secs(30);
+/// And so many patiences at least, within each of which a receiver asks for something.
+const SILENCES: u32 = 4;
 /// Of one peer so many questions wait; a receiver has fewer.
 const READS_MAX: usize = 8;
 
@@ -54,15 +56,27 @@ pub(crate) struct Senders {
     sessions_max: usize,
     chunk_bytes: usize,
     pace: Pace,
+    /// Who is silent for so long reads no more.
+    silence: Duration,
     /// Who was served last, so that they take turns.
     last: ReplicaId,
 }
 
 impl Senders {
-    pub(crate) fn new(sessions_max: usize, chunk_bytes: usize, bytes_per_second: u64) -> Self {
-        let pace = Pace::new(bytes_per_second);
-        let last = ReplicaId::new(0);
-        Self { sessions: BTreeMap::new(), sessions_max, chunk_bytes, pace, last }
+    pub(crate) fn new(
+        sessions_max: usize,
+        chunk_bytes: usize,
+        bytes_per_second: u64,
+        patience: Duration,
+    ) -> Self {
+        Self {
+            sessions: BTreeMap::new(),
+            sessions_max,
+            chunk_bytes,
+            pace: Pace::new(bytes_per_second),
+            silence: SILENCE_MIN.max(patience * SILENCES),
+            last: ReplicaId::new(0),
+        }
     }
 
     /// A peer asks for a snapshot: what it is told. `known` are those that are finished, in rising
@@ -192,7 +206,8 @@ impl Senders {
 
     /// Forgets those that read no more: of whom.
     pub(crate) fn forget_silent(&mut self, now: Time) {
-        self.sessions.retain(|_, session| now.since(session.heard) < PATIENCE);
+        let silence = self.silence;
+        self.sessions.retain(|_, session| now.since(session.heard) < silence);
     }
 
     /// The lowest slot of a snapshot that is being read.
@@ -236,7 +251,7 @@ mod tests {
 
     #[test]
     fn the_newest_is_offered_unless_the_peer_holds_a_part_of_another() {
-        let mut senders = Senders::new(3, 10, 1 << 30);
+        let mut senders = Senders::new(3, 10, 1 << 30, Duration::from_secs(1));
         let known = [meta(5, 100), meta(9, 100)];
         let ask = |senders: &mut Senders, above, wanted| {
             senders.ask(ONE, Slot::new(above), wanted, &known, at(0))
@@ -252,7 +267,7 @@ mod tests {
 
     #[test]
     fn so_many_read_at_once_and_a_silent_one_makes_way() {
-        let mut senders = Senders::new(1, 10, 1 << 30);
+        let mut senders = Senders::new(1, 10, 1 << 30, Duration::from_secs(1));
         let known = [meta(5, 100)];
         let ask = |senders: &mut Senders, by, now| {
             let reply = senders.ask(by, Slot::ZERO, None, &known, now);
@@ -261,13 +276,13 @@ mod tests {
         assert!(ask(&mut senders, ONE, at(0)));
         assert!(!ask(&mut senders, TWO, at(1)), "one at once");
         assert!(ask(&mut senders, ONE, at(2)));
-        assert!(ask(&mut senders, TWO, at(2).after(PATIENCE)));
+        assert!(ask(&mut senders, TWO, at(2).after(SILENCE_MIN)));
         assert_eq!(senders.status().len(), 1);
     }
 
     #[test]
     fn what_is_read_is_paced_and_within_the_image() {
-        let mut senders = Senders::new(2, 10, 1000);
+        let mut senders = Senders::new(2, 10, 1000, Duration::from_secs(1));
         let known = [meta(5, 25)];
         let name = Name::of(&known[0]);
         let mut read = |offset, len| senders.read(ONE, name, (offset, len), &known, at(0));
@@ -279,7 +294,7 @@ mod tests {
         for _ in 0..40 {
             if let Some(wanted) = senders.next(now) {
                 given.push((now, wanted.offset, wanted.len));
-                assert_eq!(senders.next(now.after(PATIENCE)), None, "one is under way");
+                assert_eq!(senders.next(now.after(SILENCE_MIN)), None, "one is under way");
                 senders.was_read(&wanted, Some(Bytes::from(vec![0; wanted.len])));
                 senders
                     .flush(|to, frame| to == ONE && matches!(frame, SnapshotFrame::Chunk { .. }));
@@ -294,7 +309,7 @@ mod tests {
 
     #[test]
     fn one_whose_frames_do_not_leave_holds_no_other_up() {
-        let mut senders = Senders::new(2, 10, 1 << 30);
+        let mut senders = Senders::new(2, 10, 1 << 30, Duration::from_secs(1));
         let known = [meta(5, 100)];
         let name = Name::of(&known[0]);
         for peer in [ONE, TWO] {

@@ -6,20 +6,29 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use paxos_core::ballot::Ballot;
 use paxos_core::codec;
 use paxos_core::ids::{
-    ClientId, ClusterId, GroupId, Incarnation, LogClock, ReplicaId, RequestNumber, Slot,
+    ClientId, ClusterId, GroupId, Incarnation, LogClock, ReplicaId, RequestNumber, SessionId,
+    SessionTtl, Slot,
 };
+use paxos_core::membership::Membership;
 use paxos_core::port::{Channel, Lane};
 use paxos_core::sim::Kind;
+use paxos_core::snapshot::{Governs, ImageDigest, SnapshotMeta};
 use paxos_core::value::{Batch, Command};
 
+use crate::client_wire::{self, Answer, Done, Frame, Request, Wanted};
+use crate::error::{ClientError, Rejection, Uncertainty};
 use crate::frame::{self, HostFrame, Refusal};
+use crate::machine::StateDigest;
 use crate::replay::{corpus, fuzz_dir};
+use crate::request::{Consistency, SessionRequest};
 use crate::resp::Parser;
+use crate::snapshot_frame::{self, Name, SnapshotFrame};
 use crate::targets;
 use crate::wire::{self, Greeting, Hello};
 
@@ -59,6 +68,7 @@ fn host_frame() -> Seeds {
         ("ask-point", HostFrame::AskPoint { origin, sequence: 5 }),
         ("point", HostFrame::Point { origin, sequence: 5, slot }),
         ("no-point", HostFrame::NoPoint { origin, sequence: 6 }),
+        ("mark", HostFrame::Mark { origin, slot, digest: StateDigest(1 << 99), asks: true }),
     ];
     let encode = |frame| frame::encode(GroupId::new(0), frame).concat();
     frames.iter().map(|(name, frame)| ((*name).to_owned(), encode(frame))).collect()
@@ -147,14 +157,100 @@ fn schedule() -> Seeds {
     inputs.map(|(name, bytes)| (name.to_owned(), bytes.to_vec())).into()
 }
 
+/// A stream of one frame of each kind, and of each alone, in pieces of 8 bytes.
+fn client_frame() -> Seeds {
+    let request = |number, wanted| {
+        let timeout = Duration::from_millis(1500);
+        Frame::Request(Request { number, timeout, wanted })
+    };
+    let name = SessionRequest {
+        session: SessionId::new(0x5e55),
+        request: RequestNumber::new(9),
+        acknowledged_below: RequestNumber::new(4),
+    };
+    let (cluster, group) = (ClusterId::new(0xc1), GroupId::new(0));
+    let payload = Bytes::from_static(b"payload");
+    let (slot, lag_max) = (Slot::new(12), Duration::from_millis(250));
+    let read = |number, how| request(number, Wanted::Read(how, payload.clone()));
+    let answer = |number, outcome| Frame::Answer(Answer { number, outcome });
+    let welcome = client_wire::Welcome {
+        cluster,
+        group,
+        frame_max: 1 << 20,
+        requests_max: 64,
+        replica: ReplicaId::new(2),
+        leader: Some(ReplicaId::new(3)),
+    };
+    let words = Rejection::Answer("no such key".into());
+    let frames = [
+        ("hello", Frame::Hello(client_wire::Hello { cluster, group, frame_max: 1 << 20 })),
+        ("welcome", Frame::Welcome(welcome)),
+        ("command", request(1, Wanted::Command(None, payload.clone()))),
+        ("named", request(2, Wanted::Command(Some(name), payload.clone()))),
+        ("open", request(3, Wanted::Open(name.session, SessionTtl::from_millis(60_000)))),
+        ("read", read(4, Consistency::Linearizable)),
+        ("read-quorum", read(5, Consistency::Quorum)),
+        ("read-at-least", read(6, Consistency::AtLeast(slot))),
+        ("read-stale", read(7, Consistency::Stale { lag_max })),
+        ("done", answer(1, Ok(Done { slot, payload }))),
+        ("rejected", answer(2, Err(ClientError::Rejected(words)))),
+        ("unknown", answer(3, Err(ClientError::Unknown(Uncertainty::LinkLost)))),
+        ("not-kept", answer(4, Err(ClientError::ReplyNotKept { slot }))),
+        ("goodbye", Frame::Goodbye),
+    ];
+    let stream = |frames: &[Frame]| {
+        let mut out = BytesMut::from(&[0, 8, 7][..]);
+        for frame in frames {
+            client_wire::encode(&mut out, frame);
+        }
+        out.to_vec()
+    };
+    let all: Vec<_> = frames.iter().map(|(_, frame)| frame.clone()).collect();
+    let one = |(name, frame): (&str, Frame)| (name.to_owned(), stream(&[frame]));
+    frames.into_iter().map(one).chain([("stream".to_owned(), stream(&all))]).collect()
+}
+
+/// As they are sent, and a chunk whose digest the target makes right.
+fn snapshot_frame() -> Seeds {
+    let name = Name { slot: Slot::new(7), digest: ImageDigest(1 << 90) };
+    let voters = [1, 2, 3].map(ReplicaId::new);
+    let membership = Membership::voters_only(voters).expect("three voters are a membership");
+    let meta = SnapshotMeta {
+        group: GroupId::new(0),
+        slot: Slot::new(7),
+        clock: LogClock::from_millis(3),
+        governs: vec![Governs { from: Slot::FIRST, membership }],
+        bytes: 11,
+        digest: ImageDigest(4),
+    };
+    let above = Slot::new(3);
+    let chunk = SnapshotFrame::Chunk { name, offset: 5, bytes: Bytes::from_static(b"image") };
+    let frames = [
+        ("ask", 0, SnapshotFrame::Ask { above, wanted: None }),
+        ("ask-for", 0, SnapshotFrame::Ask { above, wanted: Some(name) }),
+        ("offer", 0, SnapshotFrame::Offer(meta)),
+        ("nothing", 0, SnapshotFrame::Nothing { above }),
+        ("read", 0, SnapshotFrame::Read { name, offset: 5, len: 9 }),
+        ("chunk", 0, chunk.clone()),
+        ("chunk-signed", 1, chunk),
+        ("gone", 0, SnapshotFrame::Gone { name }),
+    ];
+    let encode = |form: u8, frame| {
+        [&[form], &snapshot_frame::encode(GroupId::new(0), frame).concat()[..]].concat()
+    };
+    frames.iter().map(|(name, form, frame)| ((*name).to_owned(), encode(*form, frame))).collect()
+}
+
 fn of(target: &str) -> Seeds {
     match target {
+        "client_frame" => client_frame(),
         "core_codec" => core_codec(),
         "host_frame" => host_frame(),
         "log_recovery" => log_recovery(),
         "quic_wire" => quic_wire(),
         "resp" => resp(),
         "schedule" => schedule(),
+        "snapshot_frame" => snapshot_frame(),
         other => panic!("{other} has no seeds"),
     }
 }
@@ -202,6 +298,27 @@ fn the_corpora_hold_one_of_each_kind() {
     assert!(frames.iter().any(|frame| matches!(frame, HostFrame::AskPoint { .. })));
     assert!(frames.iter().any(|frame| matches!(frame, HostFrame::Point { .. })));
     assert!(frames.iter().any(|frame| matches!(frame, HostFrame::NoPoint { .. })));
+    assert!(frames.iter().any(|frame| matches!(frame, HostFrame::Mark { .. })));
+    let bodies = corpus("client_frame").into_iter().flat_map(|(_, input)| {
+        let (mut assembler, mut rest) = (client_wire::Assembler::new(1 << 16), &input[3..]);
+        std::iter::from_fn(|| assembler.next(&mut rest).ok().flatten()).collect::<Vec<_>>()
+    });
+    let kinds: BTreeSet<_> = bodies
+        .filter_map(|body| {
+            let kind = body.first().copied();
+            client_wire::decode(body).ok().and(kind)
+        })
+        .collect();
+    assert_eq!(kinds, (1..=7).collect(), "every frame of clients");
+    let kinds: BTreeSet<_> = corpus("snapshot_frame")
+        .into_iter()
+        .filter_map(|(_, input)| {
+            let kind = input.get(2).copied();
+            let frame = Bytes::from(input).slice(1..);
+            snapshot_frame::decode(GroupId::new(0), frame).and(kind)
+        })
+        .collect();
+    assert_eq!(kinds, (1..=6).collect(), "every frame about snapshots");
     for (form, greeting) in [(0, Greeting::Hello), (1, Greeting::Ack)] {
         let at = 1 + wire::PRELUDE_LEN;
         let greets = |(_, input): &(String, Vec<u8>)| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use paxos::{
     Client, ClientError, MakeSnapshotError, MemoryFaults, Node, NodeOptions, RequestNumber,
-    SessionId, SessionRequest, Slot, SnapshotInfo, StreamEnd,
+    SessionId, SessionRequest, Slot, SnapshotInfo, StartError, StopReason, StreamEnd,
 };
 
 use crate::support::{Cluster, Kept, Marks, Op, config, id, mark, marked, soon, until};
@@ -295,4 +295,99 @@ async fn p27_a_transfer_that_is_cut_and_disturbed_again_and_again_ends_well() {
     assert!(cuts >= 3, "it was cut {cuts} times");
     assert_eq!(marked(&cluster.node(2).client(), 199).await, 1);
     same_snapshot(&cluster).await;
+}
+
+/// N8, r33: the state machine of one node cannot read what a peer sent, and had its own snapshot before: it
+/// goes on from that, votes, and does not fetch the same again; what it can read it takes.
+///
+/// Each start ended with the same error, as long as nobody took the newer snapshot away by hand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn n8_r33_an_older_snapshot_serves_where_the_newest_cannot_be_read() {
+    let mut cluster = Cluster::with(3, on_demand()).await;
+    assert_eq!(mark(&cluster.node(2).client(), 100).await, Ok(1));
+    let own = soon("a snapshot", cluster.node(2).snapshot()).await.unwrap();
+    leave_behind(&mut cluster, 2, 0..30).await;
+    let kept = Arc::new(Kept::default());
+    kept.readable.store(own.slot.number(), Ordering::SeqCst);
+    cluster.start_node(2, machine(&kept)).await;
+    let node = cluster.nodes[2].take().unwrap();
+    let reason = soon("the end", node.stopped()).await;
+    assert!(matches!(reason, StopReason::Restore { slot, .. } if slot > own.slot), "{reason}");
+    drop(node);
+
+    let kept = Arc::new(Kept::default());
+    kept.readable.store(own.slot.number(), Ordering::SeqCst);
+    cluster.start_node(2, machine(&kept)).await;
+    assert_eq!(*kept.restored.lock().unwrap(), [own.slot]);
+    // It votes: without it there is no majority.
+    let gone = cluster.nodes[1].take().unwrap();
+    soon("the end", gone.shutdown()).await;
+    assert_eq!(mark(&cluster.node(0).client(), 7).await, Ok(2));
+    let node = cluster.node(2);
+    let wanted = |node: &Node<Marks>| node.metrics().core.snapshots_wanted;
+    let before = wanted(node);
+    until("some more questions", || wanted(node) > before + 5).await;
+    assert_eq!(node.metrics().snapshots_received, 0, "the one that it cannot read");
+    assert_eq!(node.status().snapshots.last, Some(own));
+    // The next one it can read.
+    kept.readable.store(0, Ordering::SeqCst);
+    soon("a snapshot", cluster.node(0).snapshot()).await.unwrap();
+    until("a snapshot", || installed(node) == 1).await;
+    assert_eq!((marked(&node.client(), 7).await, marked(&node.client(), 100).await), (2, 1));
+    assert_eq!(marked(&node.client(), u64::MAX).await, 0);
+}
+
+/// N8: nothing serves: what there is to do is said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn n8_a_snapshot_that_cannot_be_read_is_named_with_the_way_out() {
+    let whole = NodeOptions { trim_tail_slots: 1000, trim_reserve_bytes: 1 << 20, ..on_demand() };
+    for (options, words) in [
+        (on_demand(), "replace this replica"),
+        (whole, "move the replica's snapshots away, for its log begins with the first slot"),
+    ] {
+        let mut cluster = Cluster::with(1, options).await;
+        assert_eq!(mark(&cluster.node(0).client(), 1).await, Ok(1));
+        let node = cluster.node(0);
+        let made = soon("a snapshot", node.snapshot()).await.unwrap();
+        if words.starts_with("replace") {
+            until("a trimmed log", || trimmed(node) == made.slot).await;
+        }
+        let node = cluster.nodes[0].take().unwrap();
+        soon("the end", node.shutdown()).await;
+        let kept = Arc::new(Kept::default());
+        kept.readable.store(1, Ordering::SeqCst);
+        let refused = cluster.try_node(0, machine(&kept)).await.unwrap_err();
+        assert!(matches!(refused, StartError::Restore { slot, .. } if slot == made.slot));
+        let told = refused.to_string();
+        assert!(told.contains("a field of another release") && told.contains(words), "{told}");
+        // It was only the release.
+        cluster.start_node(0, Marks::default()).await;
+        assert_eq!(mark(&cluster.node(0).client(), 1).await, Ok(2));
+    }
+}
+
+/// p24: whoever starts again and again keeps one reserve of the log, and not one for each life.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p24_what_earlier_lives_left_counts_as_reserve() {
+    let reserve = 200 << 10;
+    let options =
+        NodeOptions { trim_tail_slots: 1_000_000, trim_reserve_bytes: reserve, ..on_demand() };
+    let mut cluster = Cluster::with(1, options).await;
+    let mut last = Slot::ZERO;
+    for life in 0..5 {
+        let client = cluster.node(0).client();
+        for _ in 0..10 {
+            let weight = Op::Weight(vec![life; 16 << 10]);
+            last = soon("a reply", client.execute_at(weight)).await.unwrap().slot;
+        }
+        soon("a snapshot", cluster.node(0).snapshot()).await.unwrap();
+        let node = cluster.nodes[0].take().unwrap();
+        soon("the end", node.shutdown()).await;
+        cluster.start_node(0, Marks::default()).await;
+    }
+    // A mark of what the log took stands every 64 KiB.
+    let most = (reserve + (64 << 10)) / (16 << 10) + 5;
+    let kept = || last.distance_from(trimmed(cluster.node(0)));
+    until("a log of one reserve", || kept() <= most).await;
+    assert!(kept() >= reserve / (16 << 10) - 5, "the reserve stays: {}", kept());
 }

@@ -7,6 +7,7 @@ mod host_applied;
 mod host_cluster;
 mod host_config;
 mod host_disk;
+mod host_divergence;
 mod host_faults;
 mod host_flow;
 mod host_guest;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use paxos::sim::linear::Specification;
 use paxos::sim::{Answer, Failure, Limits, Question, Rng, Simulation, digest_of};
-use paxos::{Batch, StateMachine, async_trait};
+use paxos::{Batch, StateDigest, StateMachine, async_trait};
 
 /// What makes a machine of this test wrong.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -23,6 +23,8 @@ enum Fault {
     Remembers,
     /// Waits for what never comes.
     Hangs,
+    /// Keeps something else, which no reply shows.
+    Astray,
 }
 
 /// A total that commands add to.
@@ -64,6 +66,10 @@ impl Adder {
                 assert!(self.commands < 10, "the tenth");
                 self.total
             }
+            Fault::Astray => {
+                self.shown += 1;
+                self.total
+            }
             Fault::Nothing | Fault::Remembers | Fault::Hangs => self.total,
         }
     }
@@ -95,6 +101,10 @@ impl StateMachine for Adder {
             return self.remembered.load(Ordering::Relaxed);
         }
         self.total
+    }
+
+    fn digest(&self) -> Option<StateDigest> {
+        Some(StateDigest(u128::from(self.total) << 64 | u128::from(self.shown)))
     }
 }
 
@@ -148,6 +158,7 @@ fn a_machine_that_is_a_function_of_its_commands_passes() {
     assert!(totals.crashes > 20 && totals.partitions > 20, "{totals}");
     assert!(totals.committed > 800 && totals.unknown > 0 && totals.rejected > 0, "{totals}");
     assert_eq!(totals.commands, totals.committed + totals.rejected + totals.unknown, "{totals}");
+    assert!(totals.to_string().contains("state compared with that of a peer"), "{totals}");
 }
 
 #[test]
@@ -160,6 +171,21 @@ fn a_machine_that_replies_by_the_order_of_a_hash_map_is_caught() {
 fn a_machine_that_keeps_what_its_own_clock_shows_is_caught() {
     let failure = failure(Fault::OwnClock).to_string();
     assert!(failure.contains("has digest"), "{failure}");
+}
+
+/// Nothing but the nodes compares states here: every fourth machine goes astray, in a way that no reply shows.
+#[test]
+fn nodes_catch_a_state_that_no_reply_shows() {
+    let made = AtomicU64::new(0);
+    let make = move || {
+        let odd = made.fetch_add(1, Ordering::Relaxed) % 4 == 3;
+        Adder::new(if odd { Fault::Astray } else { Fault::Nothing })
+    };
+    let limits = Limits { commands: 40, ..Limits::default() };
+    let simulation = Simulation::new(make, draw).limits(limits).linearizable(Adding);
+    let failure = simulation.seeds(0..50).run().expect_err("it is wrong, and that is seen");
+    let words = failure.to_string();
+    assert!(words.contains("went astray") || words.contains("different states"), "{words}");
 }
 
 #[test]

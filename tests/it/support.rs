@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
+use paxos::core::snapshot::ImageHasher;
 use paxos::storage::MemoryStorage;
 use paxos::{
     Batch, Bytes, Client, ClientError, ClusterId, Config, Format, GroupId, Membership,
     MemoryNetwork, Node, NodeOptions, Rejection, ReplicaId, Slot, SnapshotError, SnapshotStream,
-    StateMachine, async_trait,
+    StartError, StateDigest, StateMachine, async_trait,
 };
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,10 @@ pub(crate) struct Kept {
     pub(crate) restored: Mutex<Vec<Slot>>,
     /// Whether it makes no snapshots.
     pub(crate) mute: AtomicBool,
+    /// Whether it goes astray: its state changes in a way that no command asked for and no reply shows.
+    pub(crate) astray: AtomicBool,
+    /// It cannot be restored from snapshots above this slot, if it is not zero.
+    pub(crate) readable: AtomicU64,
 }
 
 #[async_trait]
@@ -59,6 +64,9 @@ impl StateMachine for Marks {
 
     async fn apply(&mut self, batch: Batch<Op>) -> Vec<u64> {
         self.kept.slots.lock().unwrap().push(batch.slot);
+        if self.kept.astray.load(Ordering::SeqCst) {
+            *self.counts.entry(u64::MAX).or_default() += 1;
+        }
         let mut replies = Vec::new();
         for op in batch.commands {
             match op {
@@ -82,6 +90,14 @@ impl StateMachine for Marks {
         self.counts.get(&name).copied().unwrap_or(0)
     }
 
+    fn digest(&self) -> Option<StateDigest> {
+        let pairs = self.counts.iter();
+        let bytes = pairs.flat_map(|(name, count)| [name.to_le_bytes(), count.to_le_bytes()]);
+        let mut digest = ImageHasher::new();
+        bytes.for_each(|bytes| digest.update(&bytes));
+        Some(StateDigest(digest.finish().0))
+    }
+
     fn applied(&self) -> Slot {
         Slot::new(self.included)
     }
@@ -101,6 +117,12 @@ impl StateMachine for Marks {
         let mut bytes = Vec::new();
         while let Some(piece) = from.next().await {
             bytes.extend_from_slice(&piece.map_err(SnapshotError::Io)?);
+        }
+        let readable = self.kept.readable.load(Ordering::SeqCst);
+        if readable > 0 && slot.number() > readable {
+            // Whoever goes on from here goes astray.
+            self.counts = BTreeMap::from([(u64::MAX, 1)]);
+            return Err(SnapshotError::Io(std::io::Error::other("a field of another release")));
         }
         let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
         let pairs = bytes.chunks_exact(16).map(|pair| (number(&pair[..8]), number(&pair[8..])));
@@ -167,15 +189,21 @@ impl Cluster {
     }
 
     pub(crate) async fn start_node(&mut self, place: usize, machine: Marks) {
-        let node = Node::builder()
+        self.nodes[place] = Some(self.try_node(place, machine).await.unwrap());
+    }
+
+    pub(crate) async fn try_node(
+        &self,
+        place: usize,
+        machine: Marks,
+    ) -> Result<Node<Marks>, StartError> {
+        Node::builder()
             .storage(self.storages[place].clone())
             .transport(self.network.transport(id(place)))
             .config(self.config.clone())
             .options(self.options.clone())
             .start(machine)
             .await
-            .unwrap();
-        self.nodes[place] = Some(node);
     }
 
     /// Starts the first node with a machine that goes on from what was kept.

@@ -86,6 +86,11 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// Whether it runs no more.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for the end, and returns the exit code.
     pub(crate) fn wait(&mut self) -> i32 {
         let status = wait_for("the end of the process", || self.child.try_wait().unwrap());

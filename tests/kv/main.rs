@@ -54,4 +54,5 @@ mod parsing;
 mod paxosctl;
 mod refusals;
 mod snapshots;
+mod sustained;
 mod wire;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use paxos::Consistency;
 
-use crate::cli::{Invocation, parse};
+use crate::cli::{Invocation, SnapshotPace, parse};
 
 fn understood(line: &str) -> Result<Invocation, String> {
     parse(line.split_whitespace().map(str::to_owned))
@@ -44,8 +44,15 @@ fn the_forms_of_the_help_text_are_understood() {
     );
     let serve_at = |reads, trace_out, admin| {
         let dir = "x/1".into();
-        Ok(Invocation::Serve { dir, reads, trace_out, snapshot_mib: 64, admin })
+        let pace = SnapshotPace { every_mib: 64, mib_per_second: 64 };
+        Ok(Invocation::Serve { dir, reads, trace_out, pace, admin })
     };
+    let pace = SnapshotPace { every_mib: 3, mib_per_second: 5 };
+    let (dir, trace_out, admin) = ("x/1".into(), None, None);
+    assert_eq!(
+        understood("serve x/1 --snapshot-mib 3 --snapshot-rate 5"),
+        Ok(Invocation::Serve { dir, reads, trace_out, pace, admin })
+    );
     let serve = |reads, trace_out| serve_at(reads, trace_out, None);
     assert_eq!(understood("serve x/1 --admin s"), serve_at(reads, None, Some("s".into())));
     assert_eq!(understood("serve x/1"), serve(reads, None));
@@ -85,6 +92,9 @@ fn each_mistake_is_one_line_that_names_it() {
         ("serve x --trace-out", "--trace-out needs a value"),
         ("--admin s", "kv alone takes no --admin"),
         ("init x --replicas 3 --admin s", "kv init takes no --admin"),
+        ("serve x --snapshot-rate 0", "--snapshot-rate is 1 to 65536, not 0"),
+        ("--snapshot-rate 3", "kv alone takes no --snapshot-rate"),
+        ("init x --replicas 3 --snapshot-rate 3", "kv init takes no --snapshot-rate"),
     ];
     for (line, expected) in mistakes {
         let error = understood(line).expect_err(line);

@@ -133,7 +133,7 @@ fn a_snapshot_of_a_gib_pauses_apply_no_longer_than_five_milliseconds() {
 }
 
 /// The bytes of all files beneath a directory.
-fn disk_bytes(dir: &Path) -> u64 {
+pub(crate) fn disk_bytes(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir).map(|entries| entries.flatten().collect::<Vec<_>>());
     let bytes = entries.unwrap_or_default().into_iter().map(|entry| match entry.metadata() {
         Ok(metadata) if metadata.is_dir() => disk_bytes(&entry.path()),

@@ -74,8 +74,8 @@ impl Reached {
 }
 
 impl Replica {
-    /// A snapshot that this replica's host made is durable: the log may be trimmed up to its slot.
-    /// Calls that come again, or late, change nothing.
+    /// A snapshot is durable, whether this replica's host made or received it: the log may be trimmed up
+    /// to its slot, as far as that is applied. Calls that come again, or late, change nothing.
     pub fn handle_snapshot(&mut self, meta: &SnapshotMeta) {
         if meta.group == self.outbox.origin().group {
             self.snapshot = self.snapshot.max(meta.slot);

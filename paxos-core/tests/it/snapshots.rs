@@ -162,6 +162,40 @@ fn n3_p26_r33_a_log_that_begins_after_the_newest_snapshot_is_refused() {
     assert_eq!((tail.trimmed, tail.applied, tail.committed), (slot(3), slot(5), slot(5)));
 }
 
+/// **N8** A snapshot that is damaged, or that the state machine cannot be restored from, does not count when
+/// a replica starts: an older one is the newest then, if the log has every slot above that. If there is none,
+/// the replica does not start.
+///
+/// Which one that is, storage and host find out; here it is one like any other.
+#[test]
+fn n8_an_older_snapshot_serves_where_the_log_reaches_back_to_it() {
+    let mut bed = holding(&["a", "b", "c", "d"]);
+    for at in [2, 4] {
+        bed.replica.handle_snapshot(&meta(at));
+    }
+    bed.replica.trim(slot(2)).unwrap();
+    bed.drain();
+    bed.sync();
+    let mut recovered = remembered(1, &members(3, 8), &bed.disk);
+    recovered.snapshot = Some(meta(2));
+    let mut again = Bed::start(recovered, Config::default());
+    let status = again.replica.status();
+    assert_eq!((status.trimmed, status.applied), (slot(2), slot(2)));
+    assert_eq!(status.committed, slot(4), "the log says so, whatever the snapshot");
+    again.replica.handle_snapshot(&meta(2));
+    let refused = TrimError { applied: slot(2), snapshot: slot(2) };
+    assert_eq!(again.replica.trim(slot(3)), Err(refused), "the damaged one does not count");
+    assert_eq!(again.replica.accepts_snapshot(&meta(5)), Ok(()), "a peer's may take its place");
+    bed.replica.trim(slot(3)).unwrap();
+    bed.drain();
+    bed.sync();
+    let mut recovered = remembered(1, &members(3, 8), &bed.disk);
+    recovered.snapshot = Some(meta(2));
+    let refused = Replica::recover(Config::default(), recovered, Slot::ZERO, 7, Time::ZERO).err();
+    let expected = RecoverError::AppliedBelowTrim { applied: slot(2), trimmed: slot(3) };
+    assert_eq!(refused, Some(expected));
+}
+
 /// p17: A snapshot or a restart brought back an older membership (`NuRaft` 186, etcd).
 #[test]
 fn p17_a_snapshot_that_names_other_voters_is_refused() {
@@ -369,6 +403,29 @@ fn n6_r36_a_replica_behind_every_log_asks_for_a_snapshot() {
     let last = bed.sent.iter().rev().find_map(asked);
     let fetch = Fetch { from: slot(21), through: slot(40) };
     assert_eq!(last, Some((Recipients::One(id(2)), fetch)));
+}
+
+/// What a peer had trimmed and not made durable is in its log again when it comes back, and costs less
+/// than its snapshot.
+#[test]
+fn n6_a_peer_that_starts_again_is_asked_for_values_again() {
+    let mut bed = Bed::new(1, 2);
+    bed.hear(&[2], |_, heartbeat| heartbeat.committed = slot(40));
+    bed.hear(&[2], |_, heartbeat| heartbeat.committed = slot(40));
+    bed.receive(id(2), gone(1, 20, 40));
+    assert_eq!(bed.wanted, [(id(2), Slot::ZERO)]);
+    bed.take_sent();
+    let mut origin = bed.origin_of(id(2));
+    origin.incarnation = origin.incarnation.following(3);
+    let mut heartbeat = bed.pulse_of_a_peer();
+    heartbeat.committed = slot(40);
+    let message = Message { origin, body: heartbeat.into() };
+    bed.replica.handle_message(id(2), message, bed.now);
+    bed.drain();
+    bed.sync();
+    bed.pass(Config::default().fetch_timeout);
+    let fetches = bed.take_sent().into_iter().filter(|(_, body)| body.name() == "Fetch").count();
+    assert_eq!((fetches, bed.wanted.len()), (1, 1));
 }
 
 /// **N7** The clock of a snapshot counts as that of a batch in its slots (V1).

@@ -12,12 +12,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use paxos_core::durable::{Durable, WriteBatch};
+use paxos_core::ids::{GroupId, Slot};
 use paxos_core::port::{
     Blocking, Format, LoadRange, Loaded, Recovered, Room, SnapshotStore, Storage, StorageError,
 };
 use paxos_core::sim::{CrashStorage, DiskFault, Rng};
 
 use super::{SECTOR_LEN, SimFs, SimOp};
+use crate::snapshots::SNAPSHOTS_DIR;
 use crate::{SEGMENT_BYTES_MIN, SNAPSHOT_BLOCK_BYTES_MIN, Wal, WalOptions};
 
 const DIR: &str = "/replica";
@@ -25,6 +27,8 @@ const DIR: &str = "/replica";
 const CHANGES_OF_A_START: u64 = 22;
 /// One call of `persist` changes the disk so often where it rolls and frees segments.
 const CHANGES_OF_A_CALL: u64 = 18;
+/// Of a thousand times that damage strikes a disk with snapshots, so many it strikes those.
+const SNAPSHOTS: u32 = 400;
 /// A fault that strikes one call strikes one of the next so many of its kind.
 const NEXT_CALLS: u64 = 4;
 
@@ -138,6 +142,18 @@ impl SimWal {
         targets
     }
 
+    /// What may be struck: the log, or where there are any, now and then the files of snapshots. A damaged
+    /// one that counted is named, whatever became durable after it.
+    fn victims(&self, rng: &mut Rng) -> Vec<Target> {
+        let dir = PathBuf::from(DIR).join(SNAPSHOTS_DIR);
+        let files = self.fs.files().into_iter().filter(|path| path.starts_with(&dir));
+        let bytes = |path: PathBuf| Some(Target { bytes: self.fs.contents(&path)?, path });
+        let mut snapshots: Vec<_> = files.filter_map(bytes).collect();
+        snapshots.retain(|target| !target.bytes.is_empty());
+        let strikes = !snapshots.is_empty() && rng.chance(SNAPSHOTS);
+        if strikes { snapshots } else { self.targets() }
+    }
+
     fn rot(&self, rng: &mut Rng) -> bool {
         let meta = PathBuf::from(DIR).join("META");
         if rng.chance(100)
@@ -146,7 +162,7 @@ impl SimWal {
             self.fs.rot(meta, rng.below(bytes.len() as u64) as usize, rng.below(8) as u8);
             return true;
         }
-        let targets = self.targets();
+        let targets = self.victims(rng);
         if targets.is_empty() {
             return false;
         }
@@ -158,7 +174,8 @@ impl SimWal {
 
     /// A write is missing where it belongs, and lies over something else if it went astray.
     fn lose_write(&self, astray: bool, rng: &mut Rng) -> bool {
-        let targets = self.targets();
+        let mut targets = self.victims(rng);
+        targets.retain(|target| target.sectors() > 0);
         if targets.is_empty() {
             return false;
         }
@@ -223,6 +240,10 @@ impl Storage for SimWal {
 
     fn room(&self) -> Room {
         self.wal.as_ref().map_or(Room::Ample, Wal::room)
+    }
+
+    fn log_bytes(&self, group: GroupId, step: u64) -> Vec<(Slot, u64)> {
+        self.wal.as_ref().map_or_else(Vec::new, |wal| wal.log_bytes(group, step))
     }
 
     fn blocking(&self) -> Blocking {

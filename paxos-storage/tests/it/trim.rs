@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use paxos_core::durable::Write;
-use paxos_core::ids::{Incarnation, LogClock, ReplicaId, Slot};
+use paxos_core::ids::{GroupId, Incarnation, LogClock, ReplicaId, Slot};
 use paxos_core::membership::{Change, Member};
+use paxos_core::port::Storage;
 use paxos_core::snapshot::Governs;
+use paxos_storage::MemoryStorage;
 use paxos_storage::sim::SimFs;
 
-use crate::support::{accepted, ballot, open, second, small, value};
+use crate::support::{GROUP, Open, accepted, ballot, format, open, second, small, value};
 
 /// A log that frees segments by slots alone deletes the segment that held the promise.
 /// (transport-and-storage.md 21; patterns.md SEG-3)
@@ -117,4 +119,42 @@ fn an_undecided_vote_pins_its_segment() {
     let log = open(&fs).unwrap();
     assert_eq!(log.recovered.votes.len(), 1);
     assert_eq!(log.recovered.votes[0].value, value(7, 10));
+}
+
+/// How much a log holds is known when a life begins, for whoever keeps so much of it and no more.
+#[test]
+fn lwm_1_a_life_begins_with_what_the_log_holds() {
+    let len = 1000;
+    let write = |log: &mut dyn FnMut(Vec<Write>)| {
+        for slot in 1..=600 {
+            log(vec![accepted(slot, 1, value(slot % 200, len))]);
+        }
+        log(vec![Write::Committed(Slot::new(590)), Write::Trimmed(Slot::new(100))]);
+    };
+    let fs = SimFs::new();
+    let mut log = open(&fs).unwrap();
+    write(&mut |writes| log.write(writes).unwrap());
+    drop(log);
+    let log = open(&fs).unwrap();
+    let memory = MemoryStorage::formatted(format());
+    let mut first = Open::recover(memory.clone()).unwrap();
+    write(&mut |writes| first.write(writes).unwrap());
+    let second = Open::recover(memory).unwrap();
+    let step = 10_000;
+    for marks in [log.storage.log_bytes(GROUP, step), second.storage.log_bytes(GROUP, step)] {
+        let last = marks.last().unwrap();
+        assert_eq!(last.0, Slot::new(590));
+        assert!((40..60).contains(&marks.len()), "{}", marks.len());
+        let rise = |pair: &[(Slot, u64)]| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1;
+        assert!(marks.windows(2).all(rise), "{marks:?}");
+        let (all, _) = marks.split_at(marks.len() - 1);
+        assert!(all.windows(2).all(|pair| pair[1].1 >= pair[0].1 + step), "{all:?}");
+        for (slot, bytes) in &marks {
+            let exact = (slot.number() - 100) * len as u64;
+            // Beside a value stand its head, and what the segment begins and ends with.
+            let range = exact.saturating_sub(2 * len as u64)..=exact + exact / 4 + 20_000;
+            assert!(range.contains(bytes), "{slot}: {bytes}, not about {exact}");
+        }
+        assert!(log.storage.log_bytes(GroupId::new(77), step).is_empty());
+    }
 }

@@ -175,14 +175,13 @@ impl<W: Waiter> Driver<W> {
                 Some(changed) if ends.0 >= wanted && changed.from <= committed.next() => {
                     reply(asked.answer, Ok(changed));
                 }
-                Some(_) => self.changes.asked.push(asked),
                 None if ends.1 > wanted && found.is_none() => {
                     reply(asked.answer, Err(ReconfigureError::Unknown));
                 }
                 None if found.is_some() || committed >= asked.slot => {
                     reply(asked.answer, Err(ReconfigureError::Superseded));
                 }
-                None => self.changes.asked.push(asked),
+                Some(_) | None => self.changes.asked.push(asked),
             }
         }
     }

@@ -156,7 +156,7 @@ fn ask(socket: &Path) -> Result<MembersReport, String> {
     let mut line = Vec::new();
     BufReader::new(stream).read_until(b'\n', &mut line).map_err(lost)?;
     match Answer::from_line(&line) {
-        Ok(Answer::Members(report)) => Ok(report),
+        Ok(Answer::Members(report)) => Ok(*report),
         Ok(Answer::Error(fault)) => Err(format!("{}: {fault}", socket.display())),
         Ok(_) => Err(format!("{} answered something else than was asked", socket.display())),
         Err(error) => Err(format!("{}: {error}", socket.display())),

@@ -63,7 +63,8 @@ impl Desk {
             Request::Members => {
                 let (status, membership) = (self.shared.status(), self.shared.membership());
                 let memberships = self.shared.memberships();
-                Answer::Members(MembersReport::of(self.place, &status, &membership, &memberships))
+                let report = MembersReport::of(self.place, &status, &membership, &memberships);
+                Answer::Members(Box::new(report))
             }
             Request::Metrics => Answer::Metrics(self.metrics()),
             Request::Watch => self.report(*self.shared.leadership.borrow()),

@@ -163,7 +163,7 @@ pub enum Answer {
     /// To [`Request::Status`].
     Status(Box<StatusReport>),
     /// To [`Request::Members`].
-    Members(MembersReport),
+    Members(Box<MembersReport>),
     /// To [`Request::Metrics`]: Prometheus text, version 0.0.4.
     Metrics(String),
     /// To [`Request::Watch`], again and again.

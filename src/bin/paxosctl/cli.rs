@@ -197,7 +197,13 @@ pub(crate) fn help_with(verb: &Verb) -> String {
         let (name, about) = flag.help();
         let default = match flag {
             Flag::Timeout => format!("; default {}", verb.timeout.as_secs()),
-            _ => String::new(),
+            Flag::Json
+            | Flag::To
+            | Flag::Changes
+            | Flag::Replica
+            | Flag::Old
+            | Flag::Address
+            | Flag::Key => String::new(),
         };
         line(&mut text, format_args!("  {name:<12} {about}{default}"));
     }

@@ -14,9 +14,9 @@ use crate::verbs::Order;
 
 pub(crate) fn run(order: &Order) -> Result<(), Failure> {
     let sockets = nodes::sockets(&order.nodes)?;
-    let answers = ask::all(&sockets, Request::Members, order.timeout);
+    let answers = ask::all(&sockets, &Request::Members, order.timeout);
     let of = |(socket, answer)| match answer {
-        Ok(Answer::Members(report)) => Ok(report),
+        Ok(Answer::Members(report)) => Ok(*report),
         Ok(_) => Err(ask::unexpected(socket)),
         Err(trouble) => Err(trouble),
     };
@@ -73,17 +73,18 @@ fn reached(report: &MembersReport, id: ReplicaId) -> &'static str {
 
 /// What of a change is not done yet.
 fn changing(report: &MembersReport) -> String {
-    let mut text = String::new();
+    let mut lines = Vec::new();
     for JoiningReport { id, replaces, behind, .. } in &report.joining {
         let place = replaces.map_or(String::new(), |old| format!(", in the place of {old}"));
-        text += &format!("\n{id} is to vote once it has caught up{place}: it lacks {behind} slots");
+        let is_to = format!("{id} is to vote once it has caught up{place}");
+        lines.push(format!("\n{is_to}: it lacks {behind} slots"));
     }
     if let [.., old, new] = &report.governs[..] {
         let from = new.from.map_or("a slot to come".to_owned(), |from| from.to_string());
-        text +=
-            &format!("\n{} governs from {from} on; {} is needed until then", new.epoch, old.epoch);
+        lines
+            .push(format!("\n{} governs from {from} on; {} is still needed", new.epoch, old.epoch));
     }
-    text
+    lines.concat()
 }
 
 fn about(report: &MembersReport) -> String {

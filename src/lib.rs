@@ -135,6 +135,7 @@ pub mod sim;
 mod applied;
 mod apply;
 mod builder;
+mod change;
 mod client;
 mod clock;
 mod dispatch;
@@ -186,7 +187,7 @@ pub use paxos_core::ids::{
     ClusterId, Epoch, GroupId, Incarnation, LogClock, Priority, ReplicaId, RequestNumber,
     SessionId, Slot,
 };
-pub use paxos_core::membership::{KeyPin, Member, Membership};
+pub use paxos_core::membership::{Change, KeyPin, Member, Membership};
 pub use paxos_core::message::Connectivity;
 pub use paxos_core::output::{Halt, RecoverError, Role, Status};
 pub use paxos_core::port::{Format, Room, StorageError};
@@ -196,12 +197,13 @@ pub use paxos_core::value::Level;
 
 pub use crate::applied::{AppliedSlot, AppliedStream, StreamEnd};
 pub use crate::builder::Builder;
+pub use crate::change::Changed;
 pub use crate::client::Client;
 pub use crate::codec::{CodecError, CommandCodec, Postcard};
 pub use crate::divergence::{ComparisonStatus, Difference};
 pub use crate::error::{
-    ClientError, MakeSnapshotError, Rejection, StartError, StopReason, TransferError, TrimLogError,
-    Uncertainty,
+    ClientError, MakeSnapshotError, ReconfigureError, Rejection, StartError, StopReason,
+    TransferError, TrimLogError, Uncertainty,
 };
 pub use crate::machine::{Batch, SnapshotError, SnapshotStream, StateDigest, StateMachine};
 pub use crate::memory::{MemoryFaults, MemoryNetwork, MemoryTransport};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use paxos_core::ballot::Ballot;
 use paxos_core::ids::{ClusterId, GroupId, ReplicaId, Slot};
-use paxos_core::membership::Membership;
+use paxos_core::membership::{Change, Membership};
 use paxos_core::port::Format;
 use paxos_core::value::{CommandKind, Level};
 use std::panic::AssertUnwindSafe;
@@ -20,10 +20,13 @@ use tokio::task::JoinHandle;
 use crate::applied::AppliedStream;
 use crate::apply::ReplyTo;
 use crate::builder::Builder;
+use crate::change::{Changed, reconfigure};
 use crate::client::Client;
 use crate::codec::CommandCodec;
 use crate::driver::Driver;
-use crate::error::{MakeSnapshotError, StopReason, TransferError, TrimLogError, panic_words};
+use crate::error::{
+    MakeSnapshotError, ReconfigureError, StopReason, TransferError, TrimLogError, panic_words,
+};
 use crate::handover::transfer;
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
@@ -170,6 +173,32 @@ impl<M: StateMachine> Node<M> {
     /// Dropping the future withdraws nothing: another node may take over all the same.
     pub async fn make_way(&self) -> Result<Ballot, TransferError> {
         transfer(&self.shared, None).await
+    }
+
+    /// Changes who votes, who observes, where they are or by which quorums, and waits until the new membership
+    /// governs and no earlier one is needed any more: whoever was a member of those alone may be switched off.
+    /// The node must lead. A node that joins is to be formatted with the new membership.
+    ///
+    /// Who is to vote observes first ([`Change::AddVoter`], [`Change::Replace`]): what is waited for here
+    /// is that it observes. The leader makes it a voter, by a change of its own, once it has caught up; the
+    /// status tells how far it is. A leader that is removed makes way, and its node stops.
+    ///
+    /// # Errors
+    ///
+    /// Where this node does not lead, another change is under way, or what the change gives could not serve.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future withdraws nothing: the change may be made all the same.
+    pub async fn reconfigure(&self, change: Change) -> Result<Changed, ReconfigureError> {
+        reconfigure(&self.shared, change).await
+    }
+
+    /// The memberships that are needed, oldest first, each with the first slot that it governs: one, and more
+    /// while a change is under way. A node that joins does not know that slot yet. A copy, up to one
+    /// heartbeat old.
+    pub fn memberships(&self) -> Vec<(Option<Slot>, Arc<Membership>)> {
+        self.shared.memberships()
     }
 
     /// Makes a snapshot of a state that includes everything that this node had applied, and waits until it

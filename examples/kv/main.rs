@@ -16,6 +16,7 @@ mod connection;
 mod digest;
 mod image;
 mod info;
+mod join;
 mod limits;
 mod log;
 mod machine;
@@ -40,6 +41,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::budget::Budget;
 use crate::cli::{Invocation, SnapshotPace};
 use crate::config::Settings;
+use crate::join::Laid;
 use crate::limits::BUFFERS_BYTES_MAX;
 use crate::replica::{Prepared, Replica};
 use crate::setup::Plan;
@@ -94,6 +96,19 @@ fn run(invocation: Invocation) -> Result<(), String> {
             let voters = voters.collect::<Vec<_>>().join(", ");
             let dir = dir.display();
             say(format_args!("{dir} is of cluster {cluster} now, in which replicas {voters} vote"));
+            Ok(())
+        }
+        Invocation::Join(newcomer) => {
+            let Laid { order, dir } = join::join(&newcomer)?;
+            let program = std::env::args().next().unwrap_or_else(|| "kv".into());
+            say(format_args!(
+                "{} is laid out for {}. Make it a member with:",
+                dir.display(),
+                newcomer.replica
+            ));
+            say(format_args!("  {order}"));
+            say("and start it with:");
+            say(format_args!("  {program} serve {}", dir.display()));
             Ok(())
         }
         Invocation::Serve { dir, reads, trace_out, pace, admin } => {

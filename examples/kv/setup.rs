@@ -17,13 +17,13 @@ use paxos::backup::Backup;
 use paxos::quic::Identity;
 use paxos::storage::Wal;
 use paxos::storage::inspect::Inspection;
-use paxos::{ClusterId, Consistency, Format, GroupId, Member, Membership, ReplicaId};
+use paxos::{ClusterId, Consistency, Format, GroupId, Member, ReplicaId};
 
 use crate::cli::SnapshotPace;
 use crate::config::{self, FILE, Settings};
 use crate::replica::wal_options;
 
-const KEY_FILE: &str = "key.pem";
+pub(crate) const KEY_FILE: &str = "key.pem";
 const DATA_DIR: &str = "data";
 /// The peers' ports begin so far above the clients'.
 const PEER_PORTS: u16 = 100;
@@ -55,9 +55,7 @@ fn init_if(
     plan: Plan<'_>,
     ready: impl FnOnce() -> Result<(), String>,
 ) -> Result<(), String> {
-    if fs::symlink_metadata(dir).is_ok() {
-        return Err(format!("{} exists already: nothing was changed", dir.display()));
-    }
+    fresh(dir)?;
     let unfinished = unfinished_name(dir)?;
     let failed = |error: io::Error| match dir.parent() {
         Some(parent) if error.kind() == io::ErrorKind::NotFound => {
@@ -74,6 +72,14 @@ fn init_if(
         let _removed = fs::remove_dir_all(&unfinished);
     }
     laid_out
+}
+
+/// Nothing is laid out where something is.
+pub(crate) fn fresh(dir: &Path) -> Result<(), String> {
+    if fs::symlink_metadata(dir).is_ok() {
+        return Err(format!("{} exists already: nothing was changed", dir.display()));
+    }
+    Ok(())
 }
 
 /// Binds what a replica will bind, for a moment.
@@ -109,7 +115,7 @@ fn lay_out(dir: &Path, plan: Plan<'_>) -> Result<(), String> {
         cluster ^= u128::from_le_bytes(*half).rotate_left(u32::from(id));
         members.push(Member {
             id: ReplicaId::new(id),
-            addresses: vec![loopback(base_port + PEER_PORTS + id)],
+            addresses: vec![listen_of(id, base_port)],
             keys: vec![pin],
         });
     }
@@ -117,7 +123,14 @@ fn lay_out(dir: &Path, plan: Plan<'_>) -> Result<(), String> {
     let membership = config::with_lease(membership, lease);
     for id in ids {
         let home = dir.join(id.to_string());
-        let mut wal = write_home(&home, id, base_port, ClusterId::new(cluster), &membership)?;
+        let format = Format {
+            cluster: ClusterId::new(cluster),
+            group: GroupId::new(0),
+            replica: ReplicaId::new(id),
+            membership: membership.clone(),
+        };
+        let mut wal =
+            write_home(&home, format, &clients_of(id, base_port), &listen_of(id, base_port))?;
         if let Some(backup) = from {
             backup.found(&mut wal).map_err(|error| error.to_string())?;
         }
@@ -125,22 +138,17 @@ fn lay_out(dir: &Path, plan: Plan<'_>) -> Result<(), String> {
     Ok(())
 }
 
-fn write_home(
+/// Writes the config beside the key, and formats the log.
+pub(crate) fn write_home(
     home: &Path,
-    id: u16,
-    base_port: u16,
-    cluster: ClusterId,
-    membership: &Membership,
+    format: Format,
+    clients: &str,
+    listen: &str,
 ) -> Result<Wal, String> {
     let settings = Settings {
-        format: Format {
-            cluster,
-            group: GroupId::new(0),
-            replica: ReplicaId::new(id),
-            membership: membership.clone(),
-        },
-        clients: loopback(base_port + id),
-        listen: loopback(base_port + PEER_PORTS + id),
+        format,
+        clients: clients.to_owned(),
+        listen: listen.to_owned(),
         data: home.join(DATA_DIR),
         key: home.join(KEY_FILE),
         file: home.join(FILE),
@@ -187,12 +195,22 @@ pub(crate) fn adopt(dir: &Path) -> Result<Settings, String> {
     Ok(Settings { format, ..settings })
 }
 
+/// Where clients of a replica connect that is laid out with the others.
+pub(crate) fn clients_of(id: u16, base_port: u16) -> String {
+    loopback(base_port + id)
+}
+
+/// Where its peers connect.
+pub(crate) fn listen_of(id: u16, base_port: u16) -> String {
+    loopback(base_port + PEER_PORTS + id)
+}
+
 fn loopback(port: u16) -> String {
     format!("127.0.0.1:{port}")
 }
 
 /// A name beside the directory, so that it can be renamed.
-fn unfinished_name(dir: &Path) -> Result<PathBuf, String> {
+pub(crate) fn unfinished_name(dir: &Path) -> Result<PathBuf, String> {
     let name =
         dir.file_name().ok_or_else(|| format!("{} is no name for a directory", dir.display()))?;
     let mut unfinished = OsString::from(".");
@@ -201,6 +219,6 @@ fn unfinished_name(dir: &Path) -> Result<PathBuf, String> {
     Ok(dir.with_file_name(unfinished))
 }
 
-fn cannot(what: &str, path: &Path, error: &io::Error) -> String {
+pub(crate) fn cannot(what: &str, path: &Path, error: &io::Error) -> String {
     format!("cannot {what} {}: {error}", path.display())
 }

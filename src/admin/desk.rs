@@ -9,14 +9,16 @@ use std::sync::Arc;
 use paxos_core::ids::{ReplicaId, Slot, Time};
 use tokio::sync::watch;
 
+use crate::admin::change::ChangeRequest;
 use crate::admin::prometheus;
 use crate::admin::report::{
-    ExportReport, LeadershipReport, MembersReport, SnapshotReport, StatusReport, TransferReport,
-    TrimReport,
+    ChangeReport, ExportReport, LeadershipReport, MembersReport, SnapshotReport, StatusReport,
+    TransferReport, TrimReport,
 };
 use crate::admin::wire::{Answer, Fault, FaultCode, Request};
 use crate::backup::{BackupError, live};
-use crate::error::{MakeSnapshotError, TransferError, TrimLogError};
+use crate::change::{Changed, reconfigure};
+use crate::error::{MakeSnapshotError, ReconfigureError, TransferError, TrimLogError};
 use crate::handover::transfer;
 use crate::node::Place;
 use crate::shared::{Leadership, Shared};
@@ -64,7 +66,9 @@ impl Desk {
             Request::Status => Answer::Status(Box::new(self.status())),
             Request::Members => {
                 let (status, membership) = (self.shared.status(), self.shared.membership());
-                Answer::Members(MembersReport::of(self.place, &status, &membership))
+                let memberships = self.shared.memberships();
+                let report = MembersReport::of(self.place, &status, &membership, &memberships);
+                Answer::Members(Box::new(report))
             }
             Request::Metrics => Answer::Metrics(self.metrics()),
             Request::Watch => self.report(*self.shared.leadership.borrow()),
@@ -72,6 +76,7 @@ impl Desk {
             Request::Snapshot => self.snapshot().await,
             Request::Trim { through } => self.trim(through).await,
             Request::Export { file } => self.export(&file).await,
+            Request::Change(change) => self.change(change).await,
         }
     }
 
@@ -87,6 +92,26 @@ impl Desk {
 
     fn now(&self) -> Time {
         self.shared.clock.now()
+    }
+
+    async fn change(&self, change: ChangeRequest) -> Answer {
+        let asked = self.now();
+        let failed = |reason| Answer::Error(Fault { code: FaultCode::Failed, reason });
+        let change = match change.change(&self.shared.membership()) {
+            Ok(change) => change,
+            Err(reason) => return failed(reason),
+        };
+        match reconfigure(&self.shared, change).await {
+            Ok(Changed { epoch, from }) => {
+                let took = self.now().since(asked);
+                Answer::Changed(ChangeReport { epoch, from, took })
+            }
+            Err(error @ ReconfigureError::Stopped) => {
+                let reason = error.to_string();
+                Answer::Error(Fault { code: FaultCode::Stopped, reason })
+            }
+            Err(error) => failed(error.to_string()),
+        }
     }
 
     async fn transfer(&self, to: Option<ReplicaId>) -> Answer {

@@ -13,10 +13,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::admin::change::ChangeRequest;
 use crate::admin::plain;
 use crate::admin::report::{
-    ExportReport, LeadershipReport, MembersReport, SnapshotReport, StatusReport, TransferReport,
-    TrimReport,
+    ChangeReport, ExportReport, LeadershipReport, MembersReport, SnapshotReport, StatusReport,
+    TransferReport, TrimReport,
 };
 
 /// The version of the endpoint's language.
@@ -51,13 +52,15 @@ pub enum Request {
         /// Into this file, which does not exist: an absolute path, as the node's process sees it.
         file: String,
     },
+    /// That it changes the membership, if it leads.
+    Change(ChangeRequest),
 }
 
 /// How a verb's arguments are understood.
 type Understand = fn(Value) -> Result<Request, serde_json::Error>;
 
 /// The verbs, and how each is understood.
-const VERBS: [(&str, Understand); 8] = [
+const VERBS: [(&str, Understand); 9] = [
     ("status", |rest| nothing(rest, Request::Status)),
     ("members", |rest| nothing(rest, Request::Members)),
     ("metrics", |rest| nothing(rest, Request::Metrics)),
@@ -75,6 +78,7 @@ const VERBS: [(&str, Understand); 8] = [
         let ExportArguments { file } = arguments(rest)?;
         Ok(Request::Export { file })
     }),
+    ("change", |rest| arguments(rest).map(Request::Change)),
 ];
 
 #[derive(Deserialize)]
@@ -126,6 +130,11 @@ impl Request {
             Self::Export { file } => {
                 line.insert("file".to_owned(), file.as_str().into());
             }
+            Self::Change(change) => {
+                let change = serde_json::to_value(change);
+                let change = change.expect("a change is made of texts and numbers");
+                line.extend(change.as_object().cloned().unwrap_or_default());
+            }
             Self::Transfer { to: None }
             | Self::Trim { through: None }
             | Self::Status
@@ -148,6 +157,7 @@ impl Request {
             Self::Snapshot => "snapshot",
             Self::Trim { .. } => "trim",
             Self::Export { .. } => "export",
+            Self::Change(_) => "change",
         }
     }
 
@@ -199,7 +209,7 @@ pub enum Answer {
     /// To [`Request::Status`].
     Status(Box<StatusReport>),
     /// To [`Request::Members`].
-    Members(MembersReport),
+    Members(Box<MembersReport>),
     /// To [`Request::Metrics`]: Prometheus text, version 0.0.4.
     Metrics(String),
     /// To [`Request::Watch`], again and again.
@@ -212,6 +222,8 @@ pub enum Answer {
     Trimmed(TrimReport),
     /// To [`Request::Export`]: it is durable.
     Exported(ExportReport),
+    /// To [`Request::Change`]: the new membership governs.
+    Changed(ChangeReport),
     /// The request was not carried out, or nobody can say what came of it.
     Error(Fault),
 }
@@ -324,6 +336,13 @@ mod tests {
 
     fn all() -> Vec<Request> {
         vec![
+            Request::Change(ChangeRequest::Add {
+                id: ReplicaId::new(4),
+                addresses: Vec::new(),
+                keys: Vec::new(),
+            }),
+            Request::Change(ChangeRequest::Remove { id: ReplicaId::new(4) }),
+            Request::Change(ChangeRequest::Promote { id: ReplicaId::new(4) }),
             Request::Status,
             Request::Members,
             Request::Metrics,
@@ -363,6 +382,17 @@ mod tests {
             ("{\"v\":1,\"verb\":\"explode\"}", FaultCode::UnknownVerb, "status, members"),
             ("{\"v\":1,\"verb\":\"status\",\"to\":2}", FaultCode::Malformed, "unknown field `to`"),
             ("{\"v\":1,\"verb\":\"transfer\",\"too\":2}", FaultCode::Malformed, "unknown field"),
+            ("{\"v\":1,\"verb\":\"change\"}", FaultCode::Malformed, "missing field `what`"),
+            (
+                "{\"v\":1,\"verb\":\"change\",\"what\":\"eat\"}",
+                FaultCode::Malformed,
+                "unknown variant",
+            ),
+            (
+                "{\"v\":1,\"verb\":\"change\",\"what\":\"remove\",\"id\":3,\"x\":1}",
+                FaultCode::Malformed,
+                "unknown field",
+            ),
             ("{\"v\":1,\"verb\":\"transfer\",\"to\":70000}", FaultCode::Malformed, "70000"),
             ("{\"v\":1,\"verb\":\"transfer\",\"to\":\"2\"}", FaultCode::Malformed, "transfer: "),
             (

@@ -12,6 +12,7 @@ mod host_divergence;
 mod host_faults;
 mod host_flow;
 mod host_guest;
+mod host_membership;
 mod host_memory;
 mod host_quic;
 mod host_reads;

@@ -48,6 +48,7 @@ mod disaster;
 mod faults;
 mod identity;
 mod logging;
+mod membership;
 mod mistakes;
 mod options;
 mod parsing;

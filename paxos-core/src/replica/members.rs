@@ -11,9 +11,9 @@ use super::Replica;
 use crate::ballot::Ballot;
 use crate::durable::{Write, WriteSequence};
 use crate::ids::{Epoch, ReplicaId, Slot};
-use crate::membership::Membership;
+use crate::membership::{Joining, Member, Membership};
 use crate::message::{Connectivity, Origin, Removed};
-use crate::output::{Halt, Recipients};
+use crate::output::{Halt, JoiningStatus, Recipients};
 use crate::proposer::Proposer;
 use crate::snapshot::Governs;
 
@@ -24,6 +24,36 @@ impl Replica {
     /// durable snapshot.
     pub fn governs_above(&self, slot: Slot) -> Option<Vec<Governs>> {
         self.roster.above(slot)
+    }
+
+    /// The memberships that are needed, oldest first, each with the first slot that it governs: one, and
+    /// more from when a change is committed until the newest is all that is needed. A replica that joins
+    /// does not know that slot yet.
+    pub fn memberships(&self) -> Vec<(Option<Slot>, Arc<Membership>)> {
+        self.roster.memberships()
+    }
+
+    /// The numbers of the oldest and the newest of them.
+    pub fn epochs(&self) -> (Epoch, Epoch) {
+        self.roster.epochs()
+    }
+
+    /// Whom this replica has to do with, itself included: the members of [`Replica::memberships`], at the
+    /// addresses and with the keys of all of them, the newest's first.
+    pub fn members(&self) -> Vec<Member> {
+        self.roster.members()
+    }
+
+    /// Those that are to vote once they have caught up, and how far their disks are as far as was heard.
+    pub(super) fn joining(&self) -> Vec<JoiningStatus> {
+        let joining = self.roster.newest().joining().iter();
+        let status = |joining: &Joining| {
+            let Joining { id, replaces } = *joining;
+            let own = id == self.outbox.replica();
+            let held = if own { self.held } else { self.pacemaker.held(id) };
+            JoiningStatus { id, replaces, held }
+        };
+        joining.map(status).collect()
     }
 
     /// Rule E2.

@@ -82,6 +82,10 @@ struct Given {
     to: Option<ReplicaId>,
     changes: Option<u64>,
     slot: Option<Slot>,
+    replica: Option<ReplicaId>,
+    old: Option<ReplicaId>,
+    addresses: Vec<String>,
+    keys: Vec<String>,
 }
 
 impl Given {
@@ -93,16 +97,17 @@ impl Given {
             Flag::Json | Flag::Yes => {}
             Flag::Timeout => self.timeout = Some(timeout(&value()?)?),
             Flag::To => {
-                let (text, no) = (value()?, "--to is the number of a replica, 1 or above");
-                let id = text.parse().ok().filter(|id| *id > 0);
-                let id = id.ok_or_else(|| format!("{no}, not {text}"))?;
-                self.to = Some(ReplicaId::new(id));
+                self.to = Some(replica(name, &value()?)?);
             }
             Flag::Slot => {
                 let text = value()?;
                 let slot = text.parse().ok().filter(|slot| *slot > 0).map(Slot::new);
                 self.slot = Some(slot.ok_or_else(|| format!("--slot is 1 or above, not {text}"))?);
             }
+            Flag::Replica => self.replica = Some(replica(name, &value()?)?),
+            Flag::Old => self.old = Some(replica(name, &value()?)?),
+            Flag::Address => self.addresses.push(value()?),
+            Flag::Key => self.keys.push(value()?),
             Flag::Changes => {
                 let text = value()?;
                 let count = text.parse().ok().filter(|count| *count > 0);
@@ -141,8 +146,19 @@ impl Given {
             changes: self.changes,
             slot: self.slot,
             yes: self.flags.contains(&Flag::Yes),
+            replica: self.replica,
+            old: self.old,
+            addresses: self.addresses,
+            keys: self.keys,
         })
     }
+}
+
+fn replica(name: &str, text: &str) -> Result<ReplicaId, String> {
+    let id = text.parse().ok().filter(|id| *id > 0);
+    let id =
+        id.ok_or_else(|| format!("{name} is the number of a replica, 1 or above, not {text}"))?;
+    Ok(ReplicaId::new(id))
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
@@ -203,7 +219,15 @@ pub(crate) fn help_with(verb: &Verb) -> String {
         let (name, about) = flag.help();
         let default = match flag {
             Flag::Timeout => format!("; default {}", verb.timeout.as_secs()),
-            Flag::Json | Flag::To | Flag::Changes | Flag::Slot | Flag::Yes => String::new(),
+            Flag::Json
+            | Flag::To
+            | Flag::Changes
+            | Flag::Slot
+            | Flag::Yes
+            | Flag::Replica
+            | Flag::Old
+            | Flag::Address
+            | Flag::Key => String::new(),
         };
         line(&mut text, format_args!("  {name:<12} {about}{default}"));
     }
@@ -265,8 +289,15 @@ mod tests {
             changes: None,
             slot: None,
             yes: false,
+            replica: None,
+            old: None,
+            addresses: Vec::new(),
+            keys: Vec::new(),
         };
         assert_eq!(given, expected);
+        let given = order("move --replica 4 --address a:1 --address=b:2 --key ab c");
+        assert_eq!((given.replica, given.keys), (Some(ReplicaId::new(4)), vec!["ab".to_owned()]));
+        assert_eq!(given.addresses, ["a:1", "b:2"]);
         assert_eq!(order("watch --changes 3 x").changes, Some(3));
         assert_eq!(order("status -- -odd").nodes, ["-odd"]);
         assert_eq!(order("trim --slot 7 x").slot, Some(Slot::new(7)));
@@ -283,6 +314,8 @@ mod tests {
             ("status --nonsense c", "unknown option --nonsense"),
             ("status --to 2 c", "status takes no --to"),
             ("metrics a b", "metrics takes one node, not 2"),
+            ("remove --replica 0 c", "1 or above, not 0"),
+            ("remove --key ab c", "remove takes no --key"),
             ("transfer-leader --to", "--to needs a value"),
             ("transfer-leader --to 0 c", "1 or above, not 0"),
             ("status --timeout 0 c", "not 0"),

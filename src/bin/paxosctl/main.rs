@@ -4,6 +4,7 @@
 //! `verbs`, what it does in a module of its own. Every fault is one line on standard error.
 
 mod ask;
+mod change;
 mod cli;
 mod directory;
 mod export;

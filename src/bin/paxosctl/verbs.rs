@@ -8,7 +8,9 @@ use std::time::Duration;
 use paxos::{ReplicaId, Slot};
 
 use crate::outcome::Failure;
-use crate::{export, log, members, metrics, recover, snapshot, status, transfer, trim, watch};
+use crate::{
+    change, export, log, members, metrics, recover, snapshot, status, transfer, trim, watch,
+};
 
 /// How many nodes a verb takes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -44,11 +46,25 @@ pub(crate) enum Flag {
     Changes,
     Slot,
     Yes,
+    Replica,
+    Old,
+    Address,
+    Key,
 }
 
 impl Flag {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Json, Self::Timeout, Self::To, Self::Changes, Self::Slot, Self::Yes];
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Json,
+        Self::Timeout,
+        Self::To,
+        Self::Changes,
+        Self::Slot,
+        Self::Yes,
+        Self::Replica,
+        Self::Old,
+        Self::Address,
+        Self::Key,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -58,6 +74,10 @@ impl Flag {
             Self::Changes => "--changes",
             Self::Slot => "--slot",
             Self::Yes => YES,
+            Self::Replica => "--replica",
+            Self::Old => "--old",
+            Self::Address => "--address",
+            Self::Key => "--key",
         }
     }
 
@@ -72,6 +92,12 @@ impl Flag {
                 ("--slot N", "up to which slot; to the newest snapshot if it is left away")
             }
             Self::Yes => (YES, "do it: without this only what would be kept and lost is said"),
+            Self::Replica => ("--replica N", "which replica"),
+            Self::Old => ("--old N", "which voter leaves"),
+            Self::Address => {
+                ("--address HOST:PORT", "where the others reach it; may be given again")
+            }
+            Self::Key => ("--key HEX", "the SHA-256 of its public key; may be given again"),
         }
     }
 }
@@ -91,6 +117,10 @@ pub(crate) struct Order {
     pub(crate) slot: Option<Slot>,
     /// Whether what cannot be undone is to be done.
     pub(crate) yes: bool,
+    pub(crate) replica: Option<ReplicaId>,
+    pub(crate) old: Option<ReplicaId>,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) keys: Vec<String>,
 }
 
 /// One verb.
@@ -110,7 +140,7 @@ pub(crate) struct Verb {
 }
 
 /// All verbs, in the order of the help.
-pub(crate) const VERBS: [Verb; 10] = [
+pub(crate) const VERBS: [Verb; 16] = [
     Verb {
         name: "status",
         takes: Takes::Many,
@@ -131,6 +161,77 @@ pub(crate) const VERBS: [Verb; 10] = [
         more: "As the node with the newest membership among those given has it.",
         examples: &["paxosctl members c", "paxosctl members --json c/1"],
         run: members::run,
+    },
+    Verb {
+        name: "add",
+        takes: Takes::Many,
+        flags: &[Flag::Replica, Flag::Address, Flag::Key, Flag::Json, Flag::Timeout],
+        timeout: Duration::from_secs(30),
+        summary: "makes a new replica a voter: it observes first, and is promoted by itself once it keeps up",
+        more: "The leader's own socket must be among those given. Done when the replica observes. Its \
+               directory is laid out before, by `kv join` where it is one of kv's, which prints this line.",
+        examples: &[
+            "paxosctl add --replica 4 --address 10.0.0.4:7104 --key 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 c",
+        ],
+        run: change::add,
+    },
+    Verb {
+        name: "observe",
+        takes: Takes::Many,
+        flags: &[Flag::Replica, Flag::Address, Flag::Key, Flag::Json, Flag::Timeout],
+        timeout: Duration::from_secs(30),
+        summary: "makes a new replica an observer for good: it receives everything and votes on nothing",
+        more: "The leader's own socket must be among those given. `promote` makes it a voter.",
+        examples: &[
+            "paxosctl observe --replica 4 --address 10.0.0.4:7104 --key 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 c",
+        ],
+        run: change::observe,
+    },
+    Verb {
+        name: "promote",
+        takes: Takes::Many,
+        flags: &[Flag::Replica, Flag::Json, Flag::Timeout],
+        timeout: Duration::from_secs(30),
+        summary: "makes an observer a voter as soon as it has caught up",
+        more: "The leader's own socket must be among those given. Done when that is decided; `members` tells \
+               how far it is.",
+        examples: &["paxosctl promote --replica 4 c"],
+        run: change::promote,
+    },
+    Verb {
+        name: "remove",
+        takes: Takes::Many,
+        flags: &[Flag::Replica, Flag::Json, Flag::Timeout],
+        timeout: Duration::from_secs(30),
+        summary: "makes a member one no longer, the leader too",
+        more: "The leader's own socket must be among those given. Done when the replica is needed no more; it \
+               stops by itself. Its id is never used again.",
+        examples: &["paxosctl remove --replica 3 c"],
+        run: change::remove,
+    },
+    Verb {
+        name: "replace",
+        takes: Takes::Many,
+        flags: &[Flag::Old, Flag::Replica, Flag::Address, Flag::Key, Flag::Json, Flag::Timeout],
+        timeout: Duration::from_secs(30),
+        summary: "puts a new replica in the place of a voter, dead or alive, once it has caught up",
+        more: "The leader's own socket must be among those given. Done when the new one observes; the old one \
+               leaves in the step that makes the new one a voter. `kv join` prints this line.",
+        examples: &[
+            "paxosctl replace --old 3 --replica 4 --address 10.0.0.4:7104 --key 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 c",
+        ],
+        run: change::replace,
+    },
+    Verb {
+        name: "move",
+        takes: Takes::Many,
+        flags: &[Flag::Replica, Flag::Address, Flag::Key, Flag::Json, Flag::Timeout],
+        timeout: Duration::from_secs(30),
+        summary: "has the others reach a member at another address, or by another key",
+        more: "The leader's own socket must be among those given. What is left away stays as it was. To change a \
+               key, name the old and the new one first, then the new one alone.",
+        examples: &["paxosctl move --replica 3 --address 10.0.1.3:7103 c"],
+        run: change::relocate,
     },
     Verb {
         name: "transfer-leader",

@@ -177,6 +177,7 @@ impl World {
             quorum_reads_waiting: 0,
             transferring: None,
             disagreeing: Vec::new(),
+            joining: Vec::new(),
             flows: Vec::new(),
             messages_waiting: 0,
             slots_being_applied: 0,

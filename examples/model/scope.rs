@@ -351,7 +351,7 @@ pub(crate) const WORLDS: &[World] = &[
                     lost: HINTS,
                     ..ONE_CHANGE
                 },
-                states: None,
+                states: Some(1_466_360),
                 states_max: ALL_STATES,
             },
             Part {

@@ -156,11 +156,8 @@ impl StateMachine for Numbers {
     }
 
     async fn snapshot(&self) -> Result<SnapshotStream, SnapshotError> {
-        let pieces: VecDeque<_> = self
-            .numbers
-            .iter()
-            .map(|number| Ok(Bytes::from(number.to_le_bytes().to_vec())))
-            .collect();
+        let pieces: VecDeque<_> =
+            self.held.iter().map(|number| Ok(Bytes::from(number.to_le_bytes().to_vec()))).collect();
         Ok(stream::iter(pieces).boxed())
     }
 

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use crate::applied::Pages;
 use crate::apply::{Applier, ReplyTo, recall};
+use crate::change::Changes;
 use crate::clock::{Clock, SystemClock};
 use crate::codec::{CommandCodec, Postcard};
 use crate::divergence::Comparison;
@@ -289,6 +290,8 @@ pub(crate) fn assemble<M: StateMachine>(
     let (apply, items) = mpsc::unbounded_channel();
     let (words, told) = (Arc::clone(&codec), Arc::clone(&shared));
     let applier = Applier::new(machine, kept, words, client, items, done_sender, told);
+    // The log knows of members that the configuration does not.
+    transport.set_members(&replica.members());
     transport.start(life);
     shelf.frame_bytes_max = transport.frame_bytes_max();
     let snapshots = Snapshots::new(shelf, &options, patience, now);
@@ -319,6 +322,7 @@ pub(crate) fn assemble<M: StateMachine>(
         leader: None,
         leads: false,
         handover: Handover::default(),
+        changes: Changes::default(),
         pages: Pages::default(),
         snapshots,
         comparison: Comparison::default(),
@@ -375,3 +379,6 @@ pub(crate) fn client_id(replica: ReplicaId, life: Incarnation) -> ClientId {
     let boot = u64::from(life.boot()) << 16;
     ClientId::new(replica | boot | u64::from(life.nonce() & 0xffff))
 }
+
+#[cfg(test)]
+mod tests;

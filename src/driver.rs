@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 
 use crate::applied::Pages;
 use crate::apply::{Item, SWEEP_INTERVAL};
+use crate::change::Changes;
 use crate::clock::{Alarm, Clock};
 use crate::dispatch::Carried;
 use crate::divergence::Comparison;
@@ -80,6 +81,7 @@ pub(crate) struct Driver<W> {
     pub(crate) leader: Option<Ballot>,
     pub(crate) leads: bool,
     pub(crate) handover: Handover,
+    pub(crate) changes: Changes,
     pub(crate) pages: Pages,
     pub(crate) snapshots: Snapshots,
     pub(crate) comparison: Comparison,
@@ -233,6 +235,7 @@ impl<W: Waiter> Driver<W> {
             self.replica.handle_timeout(now);
         }
         self.make_way(now);
+        self.begin_changes(now);
         self.serve_pages(now);
         self.tend_snapshots(now);
         self.greet_again(now);
@@ -247,8 +250,10 @@ impl<W: Waiter> Driver<W> {
             }
         }
         self.settle_transfer(now);
+        self.follow_members(now);
         self.tend(now);
         self.publish(now);
+        self.settle_changes();
     }
 
     /// Takes in everything that is ready.
@@ -340,7 +345,9 @@ impl<W: Waiter> Driver<W> {
 
     fn note_pulse(&mut self, from: ReplicaId, message: &Message, now: Time) {
         let interval = self.config.heartbeat_interval;
-        if let Some(delay) = self.pulses.heard(from, message, interval, now) {
+        if matches!(message.body, Body::Heartbeat(_))
+            && let Some(delay) = self.pulses.heard(from, interval, now)
+        {
             self.shared.meters.heartbeat_delay.record_duration(delay);
         }
     }
@@ -440,6 +447,7 @@ impl<W: Waiter> Driver<W> {
                 }
                 Output::Halt(halt) => {
                     self.trace(now, || Event::Halted { reason: halt.clone() });
+                    self.end_changes(&halt);
                     self.stop = Some(StopReason::Halt(halt));
                     // What the replica must remember of it was given before. Nobody waits for the
                     // proof, but the end of the journal's thread is waited for.
@@ -619,6 +627,7 @@ impl<W: Waiter> Driver<W> {
             if published.membership != *self.replica.membership() {
                 published.membership.clone_from(self.replica.membership());
             }
+            published.memberships = self.replica.memberships();
             core::mem::replace(&mut published.status, status).disagreeing
         });
         let replica = self.id;
@@ -704,6 +713,9 @@ impl<W: Waiter> Driver<W> {
         if let Some(at) = self.handover.due()
             && at > now
         {
+            at_latest(at);
+        }
+        if let Some(at) = self.changes.due() {
             at_latest(at);
         }
         if let Some(at) = self.snapshots_wake_at(now) {

@@ -206,6 +206,50 @@ impl std::error::Error for TransferError {
     }
 }
 
+/// Why no change of the membership came of [`crate::Node::reconfigure`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum ReconfigureError {
+    /// The leader does not make it, and nothing has changed.
+    Refused(paxos_core::output::ReconfigureError),
+    /// The transport could not link its members, for this reason; nothing has changed.
+    Links(String),
+    /// The leader changed, and something else was chosen in its place: it was not made, and never will be.
+    Superseded,
+    /// This node skipped the slot in which it was proposed: it may have been made. The members say.
+    Unknown,
+    /// The node is stopped. If it was proposed, it may still be made: the members say.
+    Stopped,
+}
+
+impl fmt::Display for ReconfigureError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => error.fmt(f),
+            Self::Links(why) => f.write_str(why),
+            Self::Superseded => f.write_str(
+                "the leader changed, and something else was chosen in its place: nothing has changed, \
+                 ask again",
+            ),
+            Self::Unknown => {
+                f.write_str("it may have been made: this node does not know; look at the members")
+            }
+            Self::Stopped => {
+                f.write_str("the node is stopped; the change may be made all the same: look at the members")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ReconfigureError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Refused(error) => Some(error),
+            Self::Links(_) | Self::Superseded | Self::Unknown | Self::Stopped => None,
+        }
+    }
+}
+
 /// Why there is no snapshot after [`crate::Node::snapshot`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -234,6 +278,40 @@ impl fmt::Display for MakeSnapshotError {
 }
 
 impl std::error::Error for MakeSnapshotError {}
+
+/// Why the log was not trimmed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum TrimLogError {
+    /// The state machine makes no snapshots, or the storage keeps none: the log is never trimmed.
+    NotSupported,
+    /// Slots that no durable snapshot includes are needed.
+    NotIncluded {
+        /// Up to where it was to be trimmed.
+        asked: Slot,
+        /// The last slot that the newest snapshot includes; zero if there is none.
+        snapshot: Slot,
+    },
+    /// The node is stopped.
+    Stopped,
+}
+
+impl fmt::Display for TrimLogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSupported => MakeSnapshotError::NotSupported.fmt(f),
+            Self::NotIncluded { asked, snapshot } if *snapshot == Slot::ZERO => {
+                write!(f, "{asked} is in no snapshot, for there is none: make one first")
+            }
+            Self::NotIncluded { asked, snapshot } => {
+                write!(f, "{asked} is not in the newest snapshot, of {snapshot}: make one first")
+            }
+            Self::Stopped => f.write_str("the node is stopped"),
+        }
+    }
+}
+
+impl std::error::Error for TrimLogError {}
 
 /// Why a node did not start.
 #[derive(Debug)]

@@ -67,6 +67,11 @@ fn wrong(what: impl Into<String>) -> SnapshotError {
     SnapshotError::Io(io::Error::new(io::ErrorKind::InvalidData, what.into()))
 }
 
+/// Bytes of an image are missing.
+fn ends() -> SnapshotError {
+    wrong("the image ends too early")
+}
+
 /// Takes the head off an image: what follows is the state machine's.
 pub(crate) async fn open(
     mut image: SnapshotStream,
@@ -74,7 +79,17 @@ pub(crate) async fn open(
 ) -> Result<(Head, SnapshotStream), SnapshotError> {
     let mut held = BytesMut::new();
     fill(&mut held, &mut image, HEAD_LEN).await?;
-    let mut fixed = held.split_to(HEAD_LEN);
+    let (level, len) = fixed_part(held.split_to(HEAD_LEN), meta)?;
+    fill(&mut held, &mut image, len).await?;
+    let table = held.split_to(len).freeze();
+    let first = stream::iter((!held.is_empty()).then(|| Ok(held.freeze())));
+    let (slot, clock) = (meta.slot, meta.clock);
+    Ok((Head { slot, clock, level, table }, first.chain(image).boxed()))
+}
+
+/// What the first bytes of an image say of its level and of the length of its table, if the image is the one
+/// of `meta`.
+fn fixed_part(mut fixed: BytesMut, meta: &SnapshotMeta) -> Result<(Level, usize), SnapshotError> {
     let mut magic = [0; 8];
     fixed.copy_to_slice(&mut magic);
     let version = fixed.get_u16_le();
@@ -91,10 +106,48 @@ pub(crate) async fn open(
     if (slot, clock) != (meta.slot, meta.clock) || len > meta.bytes {
         return Err(wrong("the image of another snapshot"));
     }
-    fill(&mut held, &mut image, len as usize).await?;
-    let table = held.split_to(len as usize).freeze();
-    let first = stream::iter((!held.is_empty()).then(|| Ok(held.freeze())));
-    Ok((Head { slot, clock, level, table }, first.chain(image).boxed()))
+    Ok((level, len as usize))
+}
+
+/// Reads the head of an image that goes by, and keeps nothing of the rest.
+pub(crate) struct HeadReader {
+    meta: SnapshotMeta,
+    held: BytesMut,
+    /// The level, and how long the table is, once that is known; or what is wrong with the image.
+    fixed: Option<Result<(Level, usize), SnapshotError>>,
+}
+
+impl HeadReader {
+    /// Of the image of this snapshot.
+    pub(crate) fn new(meta: &SnapshotMeta) -> Self {
+        Self { meta: meta.clone(), held: BytesMut::new(), fixed: None }
+    }
+
+    /// The next bytes of the image.
+    pub(crate) fn feed(&mut self, mut bytes: &[u8]) {
+        if self.fixed.is_none() {
+            let taken = bytes.len().min(HEAD_LEN - self.held.len());
+            self.held.extend_from_slice(&bytes[..taken]);
+            bytes = &bytes[taken..];
+            if self.held.len() < HEAD_LEN {
+                return;
+            }
+            self.fixed = Some(fixed_part(self.held.split(), &self.meta));
+        }
+        if let Some(Ok((_, len))) = self.fixed {
+            self.held.extend_from_slice(&bytes[..bytes.len().min(len - self.held.len())]);
+        }
+    }
+
+    /// The head, when the image has gone by.
+    pub(crate) fn finish(self) -> Result<Head, SnapshotError> {
+        let (level, len) = self.fixed.unwrap_or_else(|| Err(ends()))?;
+        if self.held.len() != len {
+            return Err(ends());
+        }
+        let (slot, clock) = (self.meta.slot, self.meta.clock);
+        Ok(Head { slot, clock, level, table: self.held.freeze() })
+    }
 }
 
 /// Reads until so many bytes are held.
@@ -105,7 +158,7 @@ async fn fill(
 ) -> Result<(), SnapshotError> {
     while held.len() < bytes {
         let Some(piece) = image.next().await else {
-            return Err(wrong("the image ends too early"));
+            return Err(ends());
         };
         held.extend_from_slice(&piece.map_err(SnapshotError::Io)?);
     }

@@ -4,6 +4,7 @@
 
 mod admin;
 mod host_applied;
+mod host_backup;
 mod host_cluster;
 mod host_config;
 mod host_disk;
@@ -11,6 +12,7 @@ mod host_divergence;
 mod host_faults;
 mod host_flow;
 mod host_guest;
+mod host_membership;
 mod host_memory;
 mod host_quic;
 mod host_reads;

@@ -171,7 +171,7 @@ impl Totals {
         }
     }
 
-    fn rows(&self) -> [(&'static str, u64); 35] {
+    fn rows(&self) -> [(&'static str, u64); 36] {
         [
             ("seeds", self.seeds),
             ("events", self.events),
@@ -199,6 +199,7 @@ impl Totals {
             ("quorum reads lost", self.quorum_reads_lost),
             ("trims", self.trims),
             ("snapshots", self.snapshots),
+            ("starts from an older snapshot", self.older_snapshots),
             ("installs", self.installs),
             ("ambushes sprung", self.ambushes_sprung),
             ("disks wiped", self.wipes),
@@ -213,8 +214,9 @@ impl Totals {
 
     /// What never happened although many seeds must show it.
     pub fn missing(&self) -> Vec<String> {
-        // Disks in memory are never damaged.
-        let is_of_logs = |name| ["damage named", "left off"].contains(&name);
+        // Disks in memory are never damaged, and an older snapshot seldom serves.
+        let older = "starts from an older snapshot";
+        let is_of_logs = |name| ["damage named", "left off", older].contains(&name);
         let rows = self.rows().into_iter().filter(|row| row.1 == 0 && !is_of_logs(row.0));
         // Nodes do not trim yet, and their reads are judged by what clients were answered.
         let hosted = !self.endings.is_empty();

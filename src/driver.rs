@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 
 use crate::applied::Pages;
 use crate::apply::{Item, SWEEP_INTERVAL};
+use crate::change::Changes;
 use crate::clock::{Alarm, Clock};
 use crate::dispatch::Carried;
 use crate::divergence::Comparison;
@@ -37,6 +38,7 @@ use crate::options::NodeOptions;
 use crate::pulse::Pulses;
 use crate::quorum_reads::QuorumReads;
 use crate::reads::Reads;
+use crate::releases::Releases;
 use crate::router;
 use crate::shared::{Closing, Leadership, Shared};
 use crate::snapshot::Snapshots;
@@ -79,9 +81,11 @@ pub(crate) struct Driver<W> {
     pub(crate) leader: Option<Ballot>,
     pub(crate) leads: bool,
     pub(crate) handover: Handover,
+    pub(crate) changes: Changes,
     pub(crate) pages: Pages,
     pub(crate) snapshots: Snapshots,
     pub(crate) comparison: Comparison,
+    pub(crate) releases: Releases,
     pub(crate) succession: Succession,
     pub(crate) disk: Disk,
     pub(crate) room: Room,
@@ -231,8 +235,10 @@ impl<W: Waiter> Driver<W> {
             self.replica.handle_timeout(now);
         }
         self.make_way(now);
+        self.begin_changes(now);
         self.serve_pages(now);
         self.tend_snapshots(now);
+        self.greet_again(now);
         // What was committed, or a change of leadership, makes room for what waits.
         while self.stop.is_none() {
             self.dispatch(now);
@@ -244,8 +250,10 @@ impl<W: Waiter> Driver<W> {
             }
         }
         self.settle_transfer(now);
+        self.follow_members(now);
         self.tend(now);
         self.publish(now);
+        self.settle_changes();
     }
 
     /// Takes in everything that is ready.
@@ -314,11 +322,13 @@ impl<W: Waiter> Driver<W> {
                     if self.lives.insert(peer, incarnation) != Some(incarnation) {
                         self.on_link_lost(peer);
                         self.snapshots.on_down(peer);
+                        self.greet(peer, now);
                     }
                 }
                 TransportEvent::Down { peer, reason } => {
                     tracing::info!(replica = %self.id, %peer, reason, "link down");
                     self.lives.remove(&peer);
+                    self.releases.on_down(peer);
                     self.on_link_lost(peer);
                     self.snapshots.on_down(peer);
                 }
@@ -437,6 +447,7 @@ impl<W: Waiter> Driver<W> {
                 }
                 Output::Halt(halt) => {
                     self.trace(now, || Event::Halted { reason: halt.clone() });
+                    self.end_changes(&halt);
                     self.stop = Some(StopReason::Halt(halt));
                     // What the replica must remember of it was given before. Nobody waits for the
                     // proof, but the end of the journal's thread is waited for.
@@ -612,9 +623,11 @@ impl<W: Waiter> Driver<W> {
             published.transport = self.transport.counters();
             published.snapshots = self.snapshots.status();
             published.comparison = self.comparison.status();
+            published.levels = self.releases.levels(self.replica.peers());
             if published.membership != *self.replica.membership() {
                 published.membership.clone_from(self.replica.membership());
             }
+            published.memberships = self.replica.memberships();
             core::mem::replace(&mut published.status, status).disagreeing
         });
         let replica = self.id;
@@ -702,7 +715,13 @@ impl<W: Waiter> Driver<W> {
         {
             at_latest(at);
         }
+        if let Some(at) = self.changes.due() {
+            at_latest(at);
+        }
         if let Some(at) = self.snapshots_wake_at(now) {
+            at_latest(at);
+        }
+        if let Some(at) = self.releases.wake_at() {
             at_latest(at);
         }
         if self.timer.close_by.is_some() {

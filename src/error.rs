@@ -11,8 +11,9 @@ use paxos_core::ballot::Ballot;
 use paxos_core::ids::{ReplicaId, Slot};
 use paxos_core::output::{Halt, RecoverError};
 use paxos_core::port::StorageError;
+use paxos_core::value::Level;
 
-use crate::machine::StateDigest;
+use crate::machine::{SnapshotError, StateDigest};
 
 /// How a command or query ended without a reply.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -73,6 +74,13 @@ pub enum Rejection {
     SessionUnknown,
     /// Its session has acknowledged its number before.
     StaleRequest,
+    /// It is of a level that the log was not raised to yet, as far as this node knows.
+    Level {
+        /// What its state machine says that it needs.
+        needed: u32,
+        /// What the log was raised to.
+        raised: u32,
+    },
 }
 
 /// Why it is not known whether a command is applied.
@@ -132,6 +140,11 @@ impl fmt::Display for Rejection {
             Self::Answer(what) => write!(f, "the answer cannot be carried: {what}"),
             Self::SessionUnknown => f.write_str("its session is not known"),
             Self::StaleRequest => f.write_str("its session has acknowledged its number before"),
+            Self::Level { needed, raised } => write!(
+                f,
+                "it is of level {needed}, and the log was raised to {raised}: not every member runs \
+                 a release that knows it, or nobody has raised it yet"
+            ),
         }
     }
 }
@@ -193,6 +206,50 @@ impl std::error::Error for TransferError {
     }
 }
 
+/// Why no change of the membership came of [`crate::Node::reconfigure`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum ReconfigureError {
+    /// The leader does not make it, and nothing has changed.
+    Refused(paxos_core::output::ReconfigureError),
+    /// The transport could not link its members, for this reason; nothing has changed.
+    Links(String),
+    /// The leader changed, and something else was chosen in its place: it was not made, and never will be.
+    Superseded,
+    /// This node skipped the slot in which it was proposed: it may have been made. The members say.
+    Unknown,
+    /// The node is stopped. If it was proposed, it may still be made: the members say.
+    Stopped,
+}
+
+impl fmt::Display for ReconfigureError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => error.fmt(f),
+            Self::Links(why) => f.write_str(why),
+            Self::Superseded => f.write_str(
+                "the leader changed, and something else was chosen in its place: nothing has changed, \
+                 ask again",
+            ),
+            Self::Unknown => {
+                f.write_str("it may have been made: this node does not know; look at the members")
+            }
+            Self::Stopped => {
+                f.write_str("the node is stopped; the change may be made all the same: look at the members")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ReconfigureError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Refused(error) => Some(error),
+            Self::Links(_) | Self::Superseded | Self::Unknown | Self::Stopped => None,
+        }
+    }
+}
+
 /// Why there is no snapshot after [`crate::Node::snapshot`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -221,6 +278,40 @@ impl fmt::Display for MakeSnapshotError {
 }
 
 impl std::error::Error for MakeSnapshotError {}
+
+/// Why the log was not trimmed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum TrimLogError {
+    /// The state machine makes no snapshots, or the storage keeps none: the log is never trimmed.
+    NotSupported,
+    /// Slots that no durable snapshot includes are needed.
+    NotIncluded {
+        /// Up to where it was to be trimmed.
+        asked: Slot,
+        /// The last slot that the newest snapshot includes; zero if there is none.
+        snapshot: Slot,
+    },
+    /// The node is stopped.
+    Stopped,
+}
+
+impl fmt::Display for TrimLogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSupported => MakeSnapshotError::NotSupported.fmt(f),
+            Self::NotIncluded { asked, snapshot } if *snapshot == Slot::ZERO => {
+                write!(f, "{asked} is in no snapshot, for there is none: make one first")
+            }
+            Self::NotIncluded { asked, snapshot } => {
+                write!(f, "{asked} is not in the newest snapshot, of {snapshot}: make one first")
+            }
+            Self::Stopped => f.write_str("the node is stopped"),
+        }
+    }
+}
+
+impl std::error::Error for TrimLogError {}
 
 /// Why a node did not start.
 #[derive(Debug)]
@@ -260,7 +351,7 @@ pub enum StartError {
         /// The last slot that the log does not have any more.
         trimmed: Slot,
         /// Why not.
-        why: crate::machine::SnapshotError,
+        why: SnapshotError,
     },
     /// What the storage holds does not fit the config or the state machine.
     Recover(RecoverError),
@@ -360,6 +451,16 @@ pub enum StopReason {
         /// Who holds that.
         holders: Vec<ReplicaId>,
     },
+    /// This slot raises the log to a level that this release does not know: it was started in the place of a
+    /// newer one, or was not there when all others knew it.
+    Level {
+        /// The slot. Nothing of it is applied.
+        slot: Slot,
+        /// What must be known to go on.
+        needed: Level,
+        /// What this release knows.
+        known: Level,
+    },
     /// A command in this slot does not decode: another release wrote it.
     Undecodable {
         /// The slot.
@@ -390,6 +491,10 @@ impl fmt::Display for StopReason {
                  for its own snapshots may hold the wrong state",
                 Listed(holders)
             ),
+            Self::Level { slot, needed, known } => {
+                let why = SnapshotError::Level { needed: *needed, known: *known };
+                write!(f, "in {slot} {why}")
+            }
             Self::Undecodable { slot, what } => write!(
                 f,
                 "a command in {slot} does not decode, another release may have written it: {what}"

@@ -123,6 +123,7 @@
 
 #[cfg(all(unix, feature = "ctl"))]
 pub mod admin;
+pub mod backup;
 pub mod codec;
 pub mod error;
 pub mod machine;
@@ -134,6 +135,7 @@ pub mod sim;
 mod applied;
 mod apply;
 mod builder;
+mod change;
 mod client;
 mod clock;
 mod dispatch;
@@ -154,6 +156,7 @@ mod pulse;
 mod quorum_reads;
 mod reading;
 mod reads;
+mod releases;
 mod remote;
 mod request;
 mod router;
@@ -184,26 +187,30 @@ pub use paxos_core::ids::{
     ClusterId, Epoch, GroupId, Incarnation, LogClock, Priority, ReplicaId, RequestNumber,
     SessionId, Slot,
 };
-pub use paxos_core::membership::{KeyPin, Member, Membership};
+pub use paxos_core::membership::{Change, KeyPin, Member, Membership};
 pub use paxos_core::message::Connectivity;
 pub use paxos_core::output::{Halt, RecoverError, Role, Status};
 pub use paxos_core::port::{Format, Room, StorageError};
 pub use paxos_core::quorum::QuorumRule;
 pub use paxos_core::snapshot::ImageDigest;
+pub use paxos_core::value::Level;
 
 pub use crate::applied::{AppliedSlot, AppliedStream, StreamEnd};
 pub use crate::builder::Builder;
+pub use crate::change::Changed;
 pub use crate::client::Client;
 pub use crate::codec::{CodecError, CommandCodec, Postcard};
 pub use crate::divergence::{ComparisonStatus, Difference};
 pub use crate::error::{
-    ClientError, MakeSnapshotError, Rejection, StartError, StopReason, TransferError, Uncertainty,
+    ClientError, MakeSnapshotError, ReconfigureError, Rejection, StartError, StopReason,
+    TransferError, TrimLogError, Uncertainty,
 };
 pub use crate::machine::{Batch, SnapshotError, SnapshotStream, StateDigest, StateMachine};
 pub use crate::memory::{MemoryFaults, MemoryNetwork, MemoryTransport};
 pub use crate::metrics::{Distribution, Metrics};
 pub use crate::node::Node;
 pub use crate::options::NodeOptions;
+pub use crate::releases::RaiseError;
 pub use crate::remote::client::{ConnectError, RemoteClient, RemoteOptions};
 pub use crate::remote::serve::{ServeOptions, Serving, ServingStatus};
 pub use crate::request::{Applied, Consistency, Delivery, SessionRequest};

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use futures::FutureExt;
 use paxos_core::ballot::Ballot;
 use paxos_core::ids::{ClusterId, GroupId, ReplicaId, Slot};
-use paxos_core::membership::Membership;
+use paxos_core::membership::{Change, Membership};
 use paxos_core::port::Format;
+use paxos_core::value::{CommandKind, Level};
 use std::panic::AssertUnwindSafe;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -19,15 +20,19 @@ use tokio::task::JoinHandle;
 use crate::applied::AppliedStream;
 use crate::apply::ReplyTo;
 use crate::builder::Builder;
+use crate::change::{Changed, reconfigure};
 use crate::client::Client;
 use crate::codec::CommandCodec;
 use crate::driver::Driver;
-use crate::error::{MakeSnapshotError, StopReason, TransferError, panic_words};
+use crate::error::{
+    MakeSnapshotError, ReconfigureError, StopReason, TransferError, TrimLogError, panic_words,
+};
 use crate::handover::transfer;
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
+use crate::releases::{RaiseError, target};
 use crate::shared::{Closing, Leadership, NodeEventState, NodeStatus, Shared};
-use crate::snapshot::SnapshotInfo;
+use crate::snapshot::{self, SnapshotInfo};
 use crate::submit::Request;
 
 /// How long the end of the storage's threads and of the state machine's work is waited for, once
@@ -170,6 +175,32 @@ impl<M: StateMachine> Node<M> {
         transfer(&self.shared, None).await
     }
 
+    /// Changes who votes, who observes, where they are or by which quorums, and waits until the new membership
+    /// governs and no earlier one is needed any more: whoever was a member of those alone may be switched off.
+    /// The node must lead. A node that joins is to be formatted with the new membership.
+    ///
+    /// Who is to vote observes first ([`Change::AddVoter`], [`Change::Replace`]): what is waited for here
+    /// is that it observes. The leader makes it a voter, by a change of its own, once it has caught up; the
+    /// status tells how far it is. A leader that is removed makes way, and its node stops.
+    ///
+    /// # Errors
+    ///
+    /// Where this node does not lead, another change is under way, or what the change gives could not serve.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future withdraws nothing: the change may be made all the same.
+    pub async fn reconfigure(&self, change: Change) -> Result<Changed, ReconfigureError> {
+        reconfigure(&self.shared, change).await
+    }
+
+    /// The memberships that are needed, oldest first, each with the first slot that it governs: one, and more
+    /// while a change is under way. A node that joins does not know that slot yet. A copy, up to one
+    /// heartbeat old.
+    pub fn memberships(&self) -> Vec<(Option<Slot>, Arc<Membership>)> {
+        self.shared.memberships()
+    }
+
     /// Makes a snapshot of a state that includes everything that this node had applied, and waits until it
     /// is durable. If that is the newest one already, it is told of that one. The node goes on meanwhile.
     ///
@@ -177,13 +208,43 @@ impl<M: StateMachine> Node<M> {
     ///
     /// Dropping the future withdraws nothing: the snapshot is made all the same.
     pub async fn snapshot(&self) -> Result<SnapshotInfo, MakeSnapshotError> {
-        let made = self.shared.order_snapshot();
-        let mut stopped = self.shared.stopped.subscribe();
-        tokio::select! {
-            biased;
-            made = made => made.unwrap_or(Err(MakeSnapshotError::Stopped)),
-            _ = stopped.wait_for(Option::is_some) => Err(MakeSnapshotError::Stopped),
-        }
+        snapshot::make(&self.shared).await
+    }
+
+    /// Trims the log up to this slot, or as far as the newest snapshot goes, and says where it begins after:
+    /// at a later slot where it was trimmed further before. By itself a node keeps a tail, for peers that are
+    /// a little behind; those are sent a snapshot instead.
+    ///
+    /// # Errors
+    ///
+    /// Where no durable snapshot includes that slot: see [`Node::snapshot`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future withdraws nothing: the log is trimmed all the same.
+    pub async fn trim(&self, through: Option<Slot>) -> Result<Slot, TrimLogError> {
+        snapshot::trim(&self.shared, through).await
+    }
+
+    /// Raises the log to this level of the state machine's commands, and to what all members know of the library's
+    /// own; from then on, commands of that level are taken. Returns what the log was raised to; one that was
+    /// raised as high before stays as it is. There is no way back: releases that do not know the level do not
+    /// start any more.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is raised while a member has not said that it knows the level, those that are down among them;
+    /// or where this node's own state machine does not.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future withdraws nothing: the log may be raised all the same.
+    pub async fn raise(&self, level: u32) -> Result<Level, RaiseError> {
+        let peers = self.shared.published(|published| published.levels.clone());
+        let level = target(level, self.shared.known, peers)?;
+        let arranged = self.client().arrange(CommandKind::Raise { level }).await;
+        arranged.map_err(RaiseError::Client)?;
+        Ok(self.shared.level())
     }
 
     /// Stops the node in an orderly way: refuses new requests; where it leads and another voter can, makes

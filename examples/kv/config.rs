@@ -62,6 +62,7 @@ struct File {
     data: PathBuf,
     key: PathBuf,
     lease_ms: Option<Spanned<u64>>,
+    epoch: Option<Spanned<u32>>,
     member: Spanned<Vec<FileMember>>,
 }
 
@@ -71,6 +72,8 @@ struct FileMember {
     id: u16,
     address: Spanned<String>,
     pin: Spanned<String>,
+    #[serde(default)]
+    observes: bool,
 }
 
 /// A mistake, and where in the text it stands.
@@ -125,10 +128,19 @@ fn understand(text: &str, dir: &Path) -> Result<Settings, Mistake> {
     };
     check_address(&file.clients, "clients")?;
     check_address(&file.listen, "listen")?;
-    let members = file.member.get_ref().iter().map(member);
-    let members = members.collect::<Result<Vec<_>, Mistake>>()?;
+    let epoch = match &file.epoch {
+        None => Epoch::FIRST,
+        Some(number) if *number.get_ref() > 0 => Epoch::new(*number.get_ref()),
+        Some(number) => return Err(mistake(number, "epoch is 1 or above")),
+    };
+    let (mut voters, mut observers) = (Vec::new(), Vec::new());
+    for one in file.member.get_ref() {
+        let members = if one.observes { &mut observers } else { &mut voters };
+        members.push(member(one)?);
+    }
     let membership =
-        membership(members).map_err(|error| (Some(file.member.span()), error.to_string()))?;
+        Membership::new(epoch, voters, observers, QuorumRule::Majority, WINDOW_DEFAULT)
+            .map_err(|error| (Some(file.member.span()), error.to_string()))?;
     let membership = match &file.lease_ms {
         None => membership,
         Some(millis) if LEASE_MILLIS.contains(millis.get_ref()) => {
@@ -245,11 +257,25 @@ impl Settings {
             )
             .expect("writing to a string does not fail");
         }
-        text.push_str(
-            "\n# Everybody who votes, this replica included: the same list in every directory. `pin` is\n\
-             # the SHA-256 of the public key; `address` is where the others reach the member.\n",
-        );
-        for member in self.format.membership.voters() {
+        let membership = &self.format.membership;
+        if membership.epoch() == Epoch::FIRST {
+            text.push_str(
+                "\n# Everybody who votes, this replica included: the same list in every directory. `pin` is\n\
+                 # the SHA-256 of the public key; `address` is where the others reach the member. Changes\n\
+                 # are made by paxosctl, and remembered in the log: this list stays as it is.\n",
+            );
+        } else {
+            write!(
+                text,
+                "\n# The members when this replica came, and their number: changes since are in the log, and\n\
+                 # this list stays as it is. `pin` is the SHA-256 of the public key; `address` is where the\n\
+                 # others reach the member.\n\
+                 epoch = {}\n",
+                membership.epoch().number()
+            )
+            .expect("writing to a string does not fail");
+        }
+        for member in membership.members() {
             let address = member.addresses.first().map_or("", String::as_str);
             write!(
                 text,
@@ -261,6 +287,9 @@ impl Settings {
                 write!(text, "{byte:02x}").expect("writing to a string does not fail");
             }
             text.push_str("\"\n");
+            if membership.voter_index(member.id).is_none() {
+                text.push_str("observes = true\n");
+            }
         }
         text
     }

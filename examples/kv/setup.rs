@@ -1,58 +1,61 @@
 //! Lays out the directories of a new cluster.
 //!
-//! Owns: what `kv init` writes. Invariants: nothing that is there is touched; a layout appears whole
+//! Owns: what `kv init` and `kv adopt` write. Invariants: nothing that is there is touched; a layout appears whole
 //! under its name or not at all.
 //!
 //! The log is formatted here, and only opened later: a replica whose log is gone may have
 //! forgotten votes, and is not started as if it were new.
 
 use std::ffi::OsString;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use paxos::backup::Backup;
 use paxos::quic::Identity;
 use paxos::storage::Wal;
-use paxos::{ClusterId, Consistency, Format, GroupId, Member, Membership, ReplicaId};
+use paxos::storage::inspect::Inspection;
+use paxos::{ClusterId, Consistency, Format, GroupId, Member, ReplicaId};
 
 use crate::cli::SnapshotPace;
 use crate::config::{self, FILE, Settings};
 use crate::replica::wal_options;
 
-const KEY_FILE: &str = "key.pem";
+pub(crate) const KEY_FILE: &str = "key.pem";
 const DATA_DIR: &str = "data";
 /// The peers' ports begin so far above the clients'.
 const PEER_PORTS: u16 = 100;
 
+/// What a cluster is laid out as.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan<'a> {
+    pub(crate) replicas: u16,
+    pub(crate) base_port: u16,
+    pub(crate) lease: Option<Duration>,
+    /// What all replicas begin with.
+    pub(crate) from: Option<&'a Backup>,
+}
+
 /// Writes `dir/1` to `dir/replicas`.
-pub(crate) fn init(
-    dir: &Path,
-    replicas: u16,
-    base_port: u16,
-    lease: Option<Duration>,
-) -> Result<(), String> {
-    init_if(dir, replicas, base_port, lease, || Ok(()))
+pub(crate) fn init(dir: &Path, plan: Plan<'_>) -> Result<(), String> {
+    init_if(dir, plan, || Ok(()))
 }
 
 /// As [`init`], but leaves nothing behind where a port of a replica is taken: a layout for ports
 /// that never worked would stand in the way of a start with others.
 pub(crate) fn init_on_free_ports(dir: &Path, replicas: u16, base_port: u16) -> Result<(), String> {
     let probe_all = || (1..=replicas).try_for_each(|id| probe(id, base_port));
-    init_if(dir, replicas, base_port, None, probe_all)
+    init_if(dir, Plan { replicas, base_port, lease: None, from: None }, probe_all)
 }
 
 fn init_if(
     dir: &Path,
-    replicas: u16,
-    base_port: u16,
-    lease: Option<Duration>,
+    plan: Plan<'_>,
     ready: impl FnOnce() -> Result<(), String>,
 ) -> Result<(), String> {
-    if fs::symlink_metadata(dir).is_ok() {
-        return Err(format!("{} exists already: nothing was changed", dir.display()));
-    }
+    fresh(dir)?;
     let unfinished = unfinished_name(dir)?;
     let failed = |error: io::Error| match dir.parent() {
         Some(parent) if error.kind() == io::ErrorKind::NotFound => {
@@ -61,7 +64,7 @@ fn init_if(
         _ => cannot("create", dir, &error),
     };
     fs::create_dir(&unfinished).map_err(failed)?;
-    let laid_out = lay_out(&unfinished, replicas, base_port, lease)
+    let laid_out = lay_out(&unfinished, plan)
         .and_then(|()| ready())
         .and_then(|()| fs::rename(&unfinished, dir).map_err(|error| cannot("create", dir, &error)));
     if laid_out.is_err() {
@@ -69,6 +72,14 @@ fn init_if(
         let _removed = fs::remove_dir_all(&unfinished);
     }
     laid_out
+}
+
+/// Nothing is laid out where something is.
+pub(crate) fn fresh(dir: &Path) -> Result<(), String> {
+    if fs::symlink_metadata(dir).is_ok() {
+        return Err(format!("{} exists already: nothing was changed", dir.display()));
+    }
+    Ok(())
 }
 
 /// Binds what a replica will bind, for a moment.
@@ -88,12 +99,8 @@ fn probe(id: u16, base_port: u16) -> Result<(), String> {
     Ok(())
 }
 
-fn lay_out(
-    dir: &Path,
-    replicas: u16,
-    base_port: u16,
-    lease: Option<Duration>,
-) -> Result<(), String> {
+fn lay_out(dir: &Path, plan: Plan<'_>) -> Result<(), String> {
+    let Plan { replicas, base_port, lease, from } = plan;
     let ids: Vec<_> = (1..=replicas).collect();
     let mut members = Vec::new();
     let mut cluster = 0;
@@ -108,7 +115,7 @@ fn lay_out(
         cluster ^= u128::from_le_bytes(*half).rotate_left(u32::from(id));
         members.push(Member {
             id: ReplicaId::new(id),
-            addresses: vec![loopback(base_port + PEER_PORTS + id)],
+            addresses: vec![listen_of(id, base_port)],
             keys: vec![pin],
         });
     }
@@ -116,27 +123,32 @@ fn lay_out(
     let membership = config::with_lease(membership, lease);
     for id in ids {
         let home = dir.join(id.to_string());
-        write_home(&home, id, base_port, ClusterId::new(cluster), &membership)?;
+        let format = Format {
+            cluster: ClusterId::new(cluster),
+            group: GroupId::new(0),
+            replica: ReplicaId::new(id),
+            membership: membership.clone(),
+        };
+        let mut wal =
+            write_home(&home, format, &clients_of(id, base_port), &listen_of(id, base_port))?;
+        if let Some(backup) = from {
+            backup.found(&mut wal).map_err(|error| error.to_string())?;
+        }
     }
     Ok(())
 }
 
-fn write_home(
+/// Writes the config beside the key, and formats the log.
+pub(crate) fn write_home(
     home: &Path,
-    id: u16,
-    base_port: u16,
-    cluster: ClusterId,
-    membership: &Membership,
-) -> Result<(), String> {
+    format: Format,
+    clients: &str,
+    listen: &str,
+) -> Result<Wal, String> {
     let settings = Settings {
-        format: Format {
-            cluster,
-            group: GroupId::new(0),
-            replica: ReplicaId::new(id),
-            membership: membership.clone(),
-        },
-        clients: loopback(base_port + id),
-        listen: loopback(base_port + PEER_PORTS + id),
+        format,
+        clients: clients.to_owned(),
+        listen: listen.to_owned(),
         data: home.join(DATA_DIR),
         key: home.join(KEY_FILE),
         file: home.join(FILE),
@@ -147,9 +159,50 @@ fn write_home(
     };
     fs::write(&settings.file, settings.text(DATA_DIR, KEY_FILE))
         .map_err(|error| cannot("write", &settings.file, &error))?;
-    Wal::format(&settings.data, &settings.format, wal_options())
-        .map(drop)
-        .map_err(|error| error.to_string())
+    Wal::format(&settings.data, &settings.format, wal_options()).map_err(|error| error.to_string())
+}
+
+/// Writes the config of a replica anew from what its data directory says, as after `paxosctl recover`: the
+/// cluster, and who its members are. Ports and paths stay. Returns what is written there now.
+pub(crate) fn adopt(dir: &Path) -> Result<Settings, String> {
+    let settings = config::load(dir)?;
+    let inspection = Inspection::open(&settings.data).map_err(|error| error.to_string())?;
+    let format = inspection.format().clone();
+    if format.replica != settings.format.replica {
+        return Err(format!(
+            "{} is of {}, and {} of {}: they do not belong together",
+            settings.data.display(),
+            format.replica,
+            settings.file.display(),
+            settings.format.replica
+        ));
+    }
+    let named = |path: &Path| {
+        let within = path.strip_prefix(dir).unwrap_or(path);
+        let text = within.to_str().map(ToOwned::to_owned);
+        text.ok_or_else(|| format!("{} is not UTF-8", path.display()))
+    };
+    let text = Settings { format: format.clone(), ..settings.clone() };
+    let text = text.text(&named(&settings.data)?, &named(&settings.key)?);
+    let unfinished = settings.file.with_extension("toml.unfinished");
+    let written = File::create(&unfinished).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&unfinished, &settings.file)?;
+        File::open(dir)?.sync_all()
+    });
+    written.map_err(|error| cannot("write", &settings.file, &error))?;
+    Ok(Settings { format, ..settings })
+}
+
+/// Where clients of a replica connect that is laid out with the others.
+pub(crate) fn clients_of(id: u16, base_port: u16) -> String {
+    loopback(base_port + id)
+}
+
+/// Where its peers connect.
+pub(crate) fn listen_of(id: u16, base_port: u16) -> String {
+    loopback(base_port + PEER_PORTS + id)
 }
 
 fn loopback(port: u16) -> String {
@@ -157,7 +210,7 @@ fn loopback(port: u16) -> String {
 }
 
 /// A name beside the directory, so that it can be renamed.
-fn unfinished_name(dir: &Path) -> Result<PathBuf, String> {
+pub(crate) fn unfinished_name(dir: &Path) -> Result<PathBuf, String> {
     let name =
         dir.file_name().ok_or_else(|| format!("{} is no name for a directory", dir.display()))?;
     let mut unfinished = OsString::from(".");
@@ -166,6 +219,6 @@ fn unfinished_name(dir: &Path) -> Result<PathBuf, String> {
     Ok(dir.with_file_name(unfinished))
 }
 
-fn cannot(what: &str, path: &Path, error: &io::Error) -> String {
+pub(crate) fn cannot(what: &str, path: &Path, error: &io::Error) -> String {
     format!("cannot {what} {}: {error}", path.display())
 }

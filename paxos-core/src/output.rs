@@ -631,6 +631,19 @@ pub struct Status {
     pub disagreeing: Vec<(ReplicaId, Disagreement)>,
     /// What is on its way to each peer, as leader; empty otherwise.
     pub flows: Vec<PeerFlow>,
+    /// Who is to vote once it has caught up.
+    pub joining: Vec<JoiningStatus>,
+}
+
+/// An observer that is to vote.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct JoiningStatus {
+    /// Which one.
+    pub id: ReplicaId,
+    /// The voter that leaves at the same time, if one does.
+    pub replaces: Option<ReplicaId>,
+    /// The committed prefix that its disk has on record, as far as was heard.
+    pub held: Slot,
 }
 
 /// What a leader sent a peer and has no answer to. The values are those of the log's tail and of

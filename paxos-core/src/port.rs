@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use crate::durable::{Durable, WriteBatch};
 use crate::ids::{GroupId, Incarnation, ReplicaId, Slot};
-use crate::membership::KeyPin;
+use crate::membership::{KeyPin, Member};
 use crate::output::WAY_BACK;
 use crate::snapshot::{ImageDigest, SnapshotMeta};
 pub use crate::stored::{Format, LoadRange, Loaded, Recovered, RecoveredVote, Start};
@@ -392,6 +392,21 @@ pub trait Transport: Send {
 
     /// What the transport counted since it was made, for metrics.
     fn counters(&self) -> TransportCounters;
+
+    /// With whom there are links from here on: these members, at these addresses and with these keys,
+    /// this replica among them. Links to others end, and so do those that were made with another key.
+    /// Called before the start with what the log knows, and whenever that changes. An adapter whose
+    /// links need neither addresses nor keys has nothing to do.
+    fn set_members(&mut self, members: &[Member]) {
+        let _ = members;
+    }
+
+    /// Whether there could be links with these members, or in words why not. Asked before a change of
+    /// the membership is proposed: afterwards it would be too late.
+    fn admits(&self, members: &[Member]) -> Result<(), String> {
+        let _ = members;
+        Ok(())
+    }
 
     /// The most bytes of a frame that this end takes: a host that may have larger ones to send does
     /// not start. A peer may take less, and then says [`Sent::TooLarge`]. Unless an adapter says

@@ -390,6 +390,7 @@ impl Replica {
                 Proposer::Leading(_) => self.flows.status(),
                 Proposer::Idle | Proposer::Preparing(_) => Vec::new(),
             },
+            joining: self.joining(),
         }
     }
 

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::ids::{Epoch, ReplicaId, Slot};
-use crate::membership::Membership;
+use crate::membership::{Member, Membership};
 use crate::snapshot::{Governs, SnapshotMeta};
 
 /// How many memberships are remembered that govern no open slot: a snapshot of an older slot names them.
@@ -264,6 +264,45 @@ impl Roster {
             }
         }
         peers
+    }
+
+    /// The memberships that are kept, oldest first, each with the first slot that it governs; one that
+    /// joins does not know that slot yet.
+    pub(crate) fn memberships(&self) -> Vec<(Option<Slot>, Arc<Membership>)> {
+        let from = |membership: &Arc<Membership>| {
+            let known = self.spans.iter().find(|span| Arc::ptr_eq(&span.membership, membership));
+            known.map(|span| span.from).filter(|_| self.joins.is_none())
+        };
+        self.kept().map(|membership| (from(membership), Arc::clone(membership))).collect()
+    }
+
+    /// The numbers of the oldest and the newest membership that is kept.
+    pub(crate) fn epochs(&self) -> (Epoch, Epoch) {
+        let newest = self.newest().epoch();
+        (self.kept().next().map_or(newest, |oldest| oldest.epoch()), newest)
+    }
+
+    /// Everybody who is a member of a membership that is kept, at the addresses and with the keys of
+    /// all of them, the newest's first.
+    pub(crate) fn members(&self) -> Vec<Member> {
+        let mut members: Vec<Member> = Vec::new();
+        let mut kept: Vec<_> = self.kept().collect();
+        kept.reverse();
+        for member in kept.iter().flat_map(|membership| membership.members()) {
+            match members.iter_mut().find(|known| known.id == member.id) {
+                None => members.push(member.clone()),
+                Some(known) => {
+                    let addresses = member.addresses.iter();
+                    let others = addresses.filter(|address| !known.addresses.contains(address));
+                    let others: Vec<_> = others.cloned().collect();
+                    known.addresses.extend(others);
+                    let keys = member.keys.iter().filter(|key| !known.keys.contains(key));
+                    let keys: Vec<_> = keys.copied().collect();
+                    known.keys.extend(keys);
+                }
+            }
+        }
+        members
     }
 
     /// Whether this replica is a member of a membership that is kept.

@@ -37,7 +37,7 @@ pub const SPARES_MAX: usize = 16;
 const LOCK: &str = "LOCK";
 const LOCK_ATTEMPTS: usize = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
-const LOG_DIR: &str = "wal";
+pub(crate) const LOG_DIR: &str = "wal";
 
 /// How a log uses its disk. May differ from one start to the next.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -456,7 +456,7 @@ fn sync_name<F: FileSystem>(fs: &F, dir: &Path) -> Result<(), StorageError> {
 }
 
 /// Takes the lock. A process that was killed may hold it a moment longer, so it is tried again.
-fn lock<F: FileSystem>(fs: &F, dir: &Path) -> Result<F::Lock, StorageError> {
+pub(crate) fn lock<F: FileSystem>(fs: &F, dir: &Path) -> Result<F::Lock, StorageError> {
     let path = dir.join(LOCK);
     for attempt in 1..=LOCK_ATTEMPTS {
         if let Some(lock) = fs.try_lock(&path).map_err(failed("cannot lock", &path))? {
@@ -499,7 +499,7 @@ fn look_for_orphans<F: FileSystem>(fs: &F, dir: &Path) -> Result<(), StorageErro
 }
 
 /// Reads META; `None` if nothing was ever formatted.
-fn read_meta<F: FileSystem>(fs: &F, dir: &Path) -> Result<Option<Meta>, StorageError> {
+pub(crate) fn read_meta<F: FileSystem>(fs: &F, dir: &Path) -> Result<Option<Meta>, StorageError> {
     let meta = Meta::read(fs, dir).map_err(|error| match error {
         MetaError::Io(source) => failed("cannot read META in", dir)(source),
         MetaError::Version(version) => StorageError::Mismatch {

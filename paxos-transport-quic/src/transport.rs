@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use paxos_core::ids::{Incarnation, ReplicaId};
-use paxos_core::membership::Membership;
+use paxos_core::membership::{Member, Membership};
 use paxos_core::port::{Frame, Sent, Transport, TransportCounters, TransportEvent};
 use quinn::Endpoint;
 use tokio::sync::Semaphore;
@@ -193,6 +193,26 @@ impl Transport for QuicTransport {
     fn counters(&self) -> TransportCounters {
         self.shared.counts.read()
     }
+
+    fn admits(&self, members: &[Member]) -> Result<(), String> {
+        let lonely = members.iter().find(|member| member.addresses.is_empty());
+        if let Some(member) = lonely {
+            return Err(format!("{} has no address: nobody could dial it", member.id));
+        }
+        Roster::of(members).map(drop).map_err(|error| error.to_string())
+    }
+
+    fn set_members(&mut self, members: &[Member]) {
+        match Roster::of(members) {
+            Ok(roster) => put_in_force(&self.shared, roster),
+            // The log says so, and it cannot be refused here: those who are linked stay.
+            Err(error) => tracing::error!(
+                replica = %self.shared.replica,
+                %error,
+                "the links stay as they were: change the membership again"
+            ),
+        }
+    }
 }
 
 impl Drop for QuicTransport {
@@ -221,32 +241,7 @@ impl QuicHandle {
     /// Puts another membership in force: links to those whose key it does not contain end at once,
     /// and new members are dialled.
     pub fn set_membership(&self, membership: &Membership) -> Result<(), RosterError> {
-        let roster = Roster::new(membership)?;
-        let shared = &self.shared;
-        let wanted: Vec<_> = roster.members().filter(|id| *id != shared.replica).collect();
-        shared.roster.replace(roster);
-        if shared.incarnation.get().is_none() {
-            return Ok(());
-        }
-        let roster = shared.roster.current();
-        {
-            let mut peers = shared.peers.write().expect("no holder of this lock panics");
-            let close = Close::ours(Code::Key, "its key was removed from the membership");
-            for entry in peers.values() {
-                let id = entry.peer.id;
-                entry.peer.cut(&close, &shared.inbox, |link| roster.owner(&link.pin) != Some(id));
-            }
-            peers.retain(|id, entry| {
-                let stays = wanted.contains(id);
-                if let (false, Some(dialer)) = (stays, &entry.dialer) {
-                    dialer.abort();
-                }
-                stays
-            });
-        }
-        for id in wanted {
-            add_peer(shared, id);
-        }
+        put_in_force(&self.shared, Roster::new(membership)?);
         Ok(())
     }
 
@@ -281,6 +276,34 @@ impl QuicHandle {
         for endpoint in &self.shared.endpoints {
             endpoint.wait_idle().await;
         }
+    }
+}
+
+/// Ends the links of those whose key the roster does not contain, and dials those who are new in it.
+fn put_in_force(shared: &Arc<Shared>, roster: Roster) {
+    let wanted: Vec<_> = roster.members().filter(|id| *id != shared.replica).collect();
+    shared.roster.replace(roster);
+    if shared.incarnation.get().is_none() {
+        return;
+    }
+    let roster = shared.roster.current();
+    {
+        let mut peers = shared.peers.write().expect("no holder of this lock panics");
+        let close = Close::ours(Code::Key, "its key was removed from the membership");
+        for entry in peers.values() {
+            let id = entry.peer.id;
+            entry.peer.cut(&close, &shared.inbox, |link| roster.owner(&link.pin) != Some(id));
+        }
+        peers.retain(|id, entry| {
+            let stays = wanted.contains(id);
+            if let (false, Some(dialer)) = (stays, &entry.dialer) {
+                dialer.abort();
+            }
+            stays
+        });
+    }
+    for id in wanted {
+        add_peer(shared, id);
     }
 }
 

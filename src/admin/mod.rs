@@ -11,6 +11,7 @@
 //! The program `paxosctl` is the other end. docs/admin.md draws the lines and says what stays the same from
 //! release to release.
 
+mod change;
 mod desk;
 mod options;
 mod plain;
@@ -21,10 +22,12 @@ mod socket;
 mod talk;
 mod wire;
 
+pub use change::ChangeRequest;
 pub use options::{AdminError, AdminOptions};
 pub use report::{
-    DisagreementReport, FlowReport, LeadershipReport, MemberReport, MembersReport, QuorumReport,
-    StatusReport, TransferReport,
+    ChangeReport, DisagreementReport, ExportReport, FlowReport, GovernsReport, JoiningReport,
+    LeadershipReport, MemberReport, MembersReport, QuorumReport, SnapshotReport, StatusReport,
+    TransferReport, TrimReport,
 };
 pub use serve::AdminServing;
 pub use talk::LINE_BYTES_MAX;

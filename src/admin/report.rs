@@ -4,10 +4,12 @@
 //! Invariant: a field keeps its name and meaning within one version; others may be added.
 
 use core::time::Duration;
+use std::sync::Arc;
 
 use paxos_core::ballot::Ballot;
+use paxos_core::codec::encode_membership;
 use paxos_core::ids::{ClusterId, Epoch, GroupId, Incarnation, ReplicaId, Slot, Time};
-use paxos_core::membership::{KeyPin, Member, Membership};
+use paxos_core::membership::{Member, Membership};
 use paxos_core::message::Connectivity;
 use paxos_core::output::{PeerFlow, Role};
 use paxos_core::port::Room;
@@ -15,8 +17,10 @@ use paxos_core::quorum::{QuorumRule, QuorumSystem, VoterSet};
 use serde::{Deserialize, Serialize};
 
 use crate::admin::plain;
+use crate::backup::BackupInfo;
 use crate::node::Place;
 use crate::shared::{Leadership, NodeStatus};
+use crate::snapshot::SnapshotInfo;
 
 /// What one node says of itself. Counters of slots and bytes are those of the last heartbeat; `applied` is
 /// that of the moment.
@@ -133,6 +137,12 @@ pub struct FlowReport {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct MembersReport {
+    /// Its cluster.
+    #[serde(with = "plain")]
+    pub cluster: ClusterId,
+    /// Its group.
+    #[serde(with = "plain")]
+    pub group: GroupId,
     /// Who says so.
     #[serde(with = "plain")]
     pub replica: ReplicaId,
@@ -143,6 +153,13 @@ pub struct MembersReport {
     pub voters: Vec<MemberReport>,
     /// Who follows without a vote.
     pub observers: Vec<MemberReport>,
+    /// Who of the observers is to vote.
+    pub joining: Vec<JoiningReport>,
+    /// The memberships that are needed, oldest first: more than one while a change is under way.
+    pub governs: Vec<GovernsReport>,
+    /// The membership whole, as directories of new members are formatted with it: its bytes, in
+    /// hexadecimal digits.
+    pub format: String,
     /// How many of the voters are enough.
     pub quorums: QuorumReport,
     /// How many slots may be in flight.
@@ -169,6 +186,50 @@ pub struct MemberReport {
     pub addresses: Vec<String>,
     /// The SHA-256 of its public keys, in hexadecimal digits.
     pub keys: Vec<String>,
+}
+
+/// A membership that is needed, and from where on it governs.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct GovernsReport {
+    /// Its number.
+    #[serde(with = "plain")]
+    pub epoch: Epoch,
+    /// The first slot that it governs; a node that joins does not know it yet.
+    #[serde(with = "plain")]
+    pub from: Option<Slot>,
+    /// Who votes in it.
+    #[serde(with = "plain")]
+    pub voters: Vec<ReplicaId>,
+}
+
+/// An observer that is to vote once it has caught up.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct JoiningReport {
+    /// Which one.
+    #[serde(with = "plain")]
+    pub id: ReplicaId,
+    /// The voter that leaves then, if one does.
+    #[serde(with = "plain")]
+    pub replaces: Option<ReplicaId>,
+    /// How many slots its disk lacks of what the node that says so has committed, as far as was heard.
+    pub behind: u64,
+}
+
+/// What came of a change of the membership: it governs, and no earlier one is needed.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct ChangeReport {
+    /// The new membership's number.
+    #[serde(with = "plain")]
+    pub epoch: Epoch,
+    /// The first slot that it governs.
+    #[serde(with = "plain")]
+    pub from: Slot,
+    /// From the order to then.
+    #[serde(rename = "took_ms", with = "plain")]
+    pub took: Duration,
 }
 
 /// How many voters are enough.
@@ -213,6 +274,79 @@ pub struct LeadershipReport {
     /// Under which ballot.
     #[serde(with = "plain")]
     pub ballot: Option<Ballot>,
+}
+
+/// A snapshot that a node made.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct SnapshotReport {
+    /// Which member made it.
+    #[serde(with = "plain")]
+    pub replica: ReplicaId,
+    /// The last slot that it includes.
+    #[serde(with = "plain")]
+    pub slot: Slot,
+    /// The bytes of its image.
+    pub bytes: u64,
+    /// The digest of its image, 32 hexadecimal digits: the same on all replicas at one slot.
+    pub digest: String,
+    /// How long that took.
+    #[serde(rename = "took_ms", with = "plain")]
+    pub took: Duration,
+}
+
+impl SnapshotReport {
+    pub(crate) fn of(replica: ReplicaId, info: &SnapshotInfo, took: Duration) -> Self {
+        let SnapshotInfo { slot, bytes, digest } = *info;
+        Self { replica, slot, bytes, digest: digest.to_string(), took }
+    }
+}
+
+/// A log that was trimmed.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct TrimReport {
+    /// Whose log it is.
+    #[serde(with = "plain")]
+    pub replica: ReplicaId,
+    /// The last slot that it no longer has.
+    #[serde(with = "plain")]
+    pub trimmed: Slot,
+}
+
+/// A backup that a node wrote.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct ExportReport {
+    /// Where it is.
+    pub file: String,
+    /// The length of the file.
+    pub file_bytes: u64,
+    /// The cluster that it was made in.
+    #[serde(with = "plain")]
+    pub cluster: ClusterId,
+    /// The snapshot in it.
+    pub snapshot: Option<SnapshotReport>,
+    /// How many slots after the snapshot are in it.
+    pub values: u64,
+    /// The last slot in it.
+    #[serde(with = "plain")]
+    pub last: Slot,
+}
+
+impl ExportReport {
+    /// Of this file.
+    pub fn of(file: &str, info: &BackupInfo, took: Duration) -> Self {
+        let replica = info.origin.replica;
+        Self {
+            file: file.to_owned(),
+            file_bytes: info.file_bytes,
+            cluster: info.origin.cluster,
+            snapshot: info.snapshot.map(|made| SnapshotReport::of(replica, &made, took)),
+            values: info.values,
+            last: info.last,
+        }
+    }
 }
 
 impl StatusReport {
@@ -270,13 +404,34 @@ impl FlowReport {
 }
 
 impl MembersReport {
-    pub(crate) fn of(place: Place, node: &NodeStatus, membership: &Membership) -> Self {
+    pub(crate) fn of(
+        place: Place,
+        node: &NodeStatus,
+        membership: &Membership,
+        memberships: &[(Option<Slot>, Arc<Membership>)],
+    ) -> Self {
+        let committed = node.replica.committed;
+        let joining = node.replica.joining.iter().map(|joining| JoiningReport {
+            id: joining.id,
+            replaces: joining.replaces,
+            behind: committed.distance_from(joining.held),
+        });
+        let governs = memberships.iter().map(|(from, membership)| GovernsReport {
+            epoch: membership.epoch(),
+            from: *from,
+            voters: membership.voters().iter().map(|member| member.id).collect(),
+        });
         let reports = |members: &[Member]| members.iter().map(MemberReport::of).collect();
         Self {
+            cluster: place.cluster,
+            group: place.group,
             replica: place.replica,
             epoch: membership.epoch(),
             voters: reports(membership.voters()),
             observers: reports(membership.observers()),
+            joining: joining.collect(),
+            governs: governs.collect(),
+            format: digits(&encode_membership(membership)),
             quorums: QuorumReport::of(membership.quorums(), membership.voters()),
             window: membership.window(),
             lease: membership.lease().map(paxos_core::membership::LeaseTerms::duration),
@@ -288,16 +443,16 @@ impl MembersReport {
 
 impl MemberReport {
     fn of(member: &Member) -> Self {
-        let digits = |pin: &KeyPin| {
-            let bytes = pin.iter().map(|byte| format!("{byte:02x}"));
-            bytes.collect::<Vec<_>>().concat()
-        };
         Self {
             id: member.id,
             addresses: member.addresses.clone(),
-            keys: member.keys.iter().map(digits).collect(),
+            keys: member.keys.iter().map(|pin| digits(pin)).collect(),
         }
     }
+}
+
+fn digits(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
 impl QuorumReport {

@@ -8,6 +8,7 @@ use futures::StreamExt;
 use paxos_core::ids::{ClusterId, GroupId};
 use paxos_core::membership::Membership;
 use paxos_core::snapshot::Governs;
+use paxos_core::value::Level;
 use paxos_storage::MemoryStorage;
 
 use super::*;
@@ -59,7 +60,8 @@ fn kept(trimmed: u64) -> (Box<dyn SnapshotStore>, Recovered) {
     let mut recovered = storage.recover(7).unwrap().pop().unwrap();
     let mut store = storage.snapshots().unwrap();
     for slot in [3, 5, 9] {
-        let head = Head::of(Slot::new(slot), &SessionTable::new(Bounds::default()));
+        let head =
+            Head::of(Slot::new(slot), &SessionTable::new(Bounds::default()), Level::default());
         let mut writer = store.create(group).unwrap();
         writer.write(&head.encode()).unwrap();
         writer.write(&Bytes::from(vec![slot as u8; 4])).unwrap();

@@ -8,11 +8,12 @@
 use std::sync::Arc;
 
 use super::Replica;
+use crate::ballot::Ballot;
 use crate::durable::{Write, WriteSequence};
 use crate::ids::{Epoch, ReplicaId, Slot};
-use crate::membership::Membership;
+use crate::membership::{Joining, Member, Membership};
 use crate::message::{Connectivity, Origin, Removed};
-use crate::output::{Halt, Recipients};
+use crate::output::{Halt, JoiningStatus, Recipients};
 use crate::proposer::Proposer;
 use crate::snapshot::Governs;
 
@@ -23,6 +24,36 @@ impl Replica {
     /// durable snapshot.
     pub fn governs_above(&self, slot: Slot) -> Option<Vec<Governs>> {
         self.roster.above(slot)
+    }
+
+    /// The memberships that are needed, oldest first, each with the first slot that it governs: one, and
+    /// more from when a change is committed until the newest is all that is needed. A replica that joins
+    /// does not know that slot yet.
+    pub fn memberships(&self) -> Vec<(Option<Slot>, Arc<Membership>)> {
+        self.roster.memberships()
+    }
+
+    /// The numbers of the oldest and the newest of them.
+    pub fn epochs(&self) -> (Epoch, Epoch) {
+        self.roster.epochs()
+    }
+
+    /// Whom this replica has to do with, itself included: the members of [`Replica::memberships`], at the
+    /// addresses and with the keys of all of them, the newest's first.
+    pub fn members(&self) -> Vec<Member> {
+        self.roster.members()
+    }
+
+    /// Those that are to vote once they have caught up, and how far their disks are as far as was heard.
+    pub(super) fn joining(&self) -> Vec<JoiningStatus> {
+        let joining = self.roster.newest().joining().iter();
+        let status = |joining: &Joining| {
+            let Joining { id, replaces } = *joining;
+            let own = id == self.outbox.replica();
+            let held = if own { self.held } else { self.pacemaker.held(id) };
+            JoiningStatus { id, replaces, held }
+        };
+        joining.map(status).collect()
     }
 
     /// Rule E2.
@@ -148,11 +179,11 @@ impl Replica {
             }
             self.follow_roster();
         }
-        let outgoing = self.roster.outgoing(committed);
+        let outgoing = self.roster.outgoing(committed).filter(|_| !self.follows_one_that_leaves());
         if outgoing.is_some_and(|(from, membership)| self.is_held(from, membership)) {
             let own = self.outbox.replica();
             let leaves = !self.roster.newest().contains(own);
-            if leaves && self.transferring().is_some() {
+            if leaves && (self.transferring().is_some() || self.makes_way()) {
                 // The one that takes over has the time of the transfer to do so.
                 return;
             }
@@ -167,6 +198,14 @@ impl Replica {
             }
         }
         self.lead_change();
+    }
+
+    /// Whether the leader that this replica hears and follows is a member no longer: it is listened to
+    /// until it has made way (M10).
+    fn follows_one_that_leaves(&self) -> bool {
+        let own = self.outbox.replica();
+        let leader = self.leader().map(Ballot::leader).filter(|leader| *leader != own);
+        leader.is_some_and(|leader| !self.roster.newest().contains(leader))
     }
 
     /// Rule M6: others go on without this replica.

@@ -92,7 +92,7 @@ pub(crate) fn send(socket: &Path, request: Request) -> Answers {
     let path = socket.to_owned();
     // A connection cannot be given a time, so a thread waits for it, and nobody for the thread.
     thread::spawn(move || {
-        if let Err(trouble) = converse(&path, request, &sender) {
+        if let Err(trouble) = converse(&path, &request, &sender) {
             // Whoever has stopped waiting does not mind.
             let _sent = sender.send(Err(trouble));
         }
@@ -103,7 +103,7 @@ pub(crate) fn send(socket: &Path, request: Request) -> Answers {
 /// Hands on each line of the node until one of the ends closes.
 fn converse(
     socket: &Path,
-    request: Request,
+    request: &Request,
     answers: &mpsc::Sender<Result<Answer, Trouble>>,
 ) -> Result<(), Trouble> {
     let mut stream = UnixStream::connect(socket).map_err(|error| unreachable(socket, &error))?;
@@ -154,11 +154,11 @@ pub(crate) fn one(socket: &Path, request: Request, timeout: Duration) -> Result<
 /// What each of these nodes answers, asked at the same time.
 pub(crate) fn all(
     sockets: &[PathBuf],
-    request: Request,
+    request: &Request,
     timeout: Duration,
 ) -> Vec<Result<Answer, Trouble>> {
     let until = Some(Instant::now() + timeout);
-    let asked: Vec<_> = sockets.iter().map(|socket| send(socket, request)).collect();
+    let asked: Vec<_> = sockets.iter().map(|socket| send(socket, request.clone())).collect();
     asked.into_iter().map(|answers| answers.next(until)).collect()
 }
 

@@ -4,14 +4,21 @@
 //! `verbs`, what it does in a module of its own. Every fault is one line on standard error.
 
 mod ask;
+mod change;
 mod cli;
+mod directory;
+mod export;
+mod log;
 mod members;
 mod metrics;
 mod nodes;
 mod outcome;
+mod recover;
+mod snapshot;
 mod status;
 mod table;
 mod transfer;
+mod trim;
 mod verbs;
 mod watch;
 

@@ -3,7 +3,7 @@
 //! Owns: its table, and which of several answers is shown.
 
 use paxos::ReplicaId;
-use paxos::admin::{Answer, MemberReport, MembersReport, Request};
+use paxos::admin::{Answer, JoiningReport, MemberReport, MembersReport, Request};
 use serde_json::json;
 
 use crate::ask;
@@ -14,9 +14,9 @@ use crate::verbs::Order;
 
 pub(crate) fn run(order: &Order) -> Result<(), Failure> {
     let sockets = nodes::sockets(&order.nodes)?;
-    let answers = ask::all(&sockets, Request::Members, order.timeout);
+    let answers = ask::all(&sockets, &Request::Members, order.timeout);
     let of = |(socket, answer)| match answer {
-        Ok(Answer::Members(report)) => Ok(report),
+        Ok(Answer::Members(report)) => Ok(*report),
         Ok(_) => Err(ask::unexpected(socket)),
         Err(trouble) => Err(trouble),
     };
@@ -40,7 +40,11 @@ pub(crate) fn run(order: &Order) -> Result<(), Failure> {
 fn table(report: &MembersReport) -> Table {
     let mut table = Table::new(&["replica", "votes", "reached", "leads", "address"]);
     let voters = report.voters.iter().map(|member| (member, "yes"));
-    let observers = report.observers.iter().map(|member| (member, "no"));
+    let joins = |member: &MemberReport| report.joining.iter().find(|other| other.id == member.id);
+    let observers = report
+        .observers
+        .iter()
+        .map(|member| (member, if joins(member).is_some() { "soon" } else { "no" }));
     for (member, votes) in voters.chain(observers) {
         let MemberReport { id, addresses, .. } = member;
         let leads = if report.leader == Some(*id) { "leads" } else { "-" };
@@ -67,6 +71,22 @@ fn reached(report: &MembersReport, id: ReplicaId) -> &'static str {
     }
 }
 
+/// What of a change is not done yet.
+fn changing(report: &MembersReport) -> String {
+    let mut lines = Vec::new();
+    for JoiningReport { id, replaces, behind, .. } in &report.joining {
+        let place = replaces.map_or(String::new(), |old| format!(", in the place of {old}"));
+        let is_to = format!("{id} is to vote once it has caught up{place}");
+        lines.push(format!("\n{is_to}: it lacks {behind} slots"));
+    }
+    if let [.., old, new] = &report.governs[..] {
+        let from = new.from.map_or("a slot to come".to_owned(), |from| from.to_string());
+        lines
+            .push(format!("\n{} governs from {from} on; {} is still needed", new.epoch, old.epoch));
+    }
+    lines.concat()
+}
+
 fn about(report: &MembersReport) -> String {
     let quorums = &report.quorums;
     let text = format!(
@@ -81,6 +101,7 @@ fn about(report: &MembersReport) -> String {
         quorums.writes_survive,
         report.window
     );
+    let text = text + &changing(report);
     match report.lease {
         Some(lease) => text + &format!("; leases of {} ms", lease.as_millis()),
         None => text,

@@ -28,7 +28,7 @@ pub(crate) struct Answered {
 
 /// What these nodes say of themselves.
 pub(crate) fn ask_all(sockets: Vec<PathBuf>, timeout: Duration) -> Vec<Answered> {
-    let answers = ask::all(&sockets, Request::Status, timeout);
+    let answers = ask::all(&sockets, &Request::Status, timeout);
     let of = |(socket, answer): (PathBuf, Result<Answer, Trouble>)| {
         let report = answer.and_then(|answer| {
             let Answer::Status(report) = answer else {

@@ -55,7 +55,7 @@ fn done(report: &TransferReport, json: bool) {
 }
 
 /// Why there is nobody to ask.
-fn no_leader(answered: &[Answered]) -> String {
+pub(crate) fn no_leader(answered: &[Answered]) -> String {
     let known = answered.iter().filter_map(|one| one.report.as_ref().ok()?.ballot).max();
     match known.map(Ballot::leader) {
         Some(leader) => format!(

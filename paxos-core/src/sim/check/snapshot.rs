@@ -33,6 +33,10 @@ impl Check {
         self.require(meta.slot <= applied, Invariant::SnapshotFirst, || {
             format!("{by} makes a snapshot of {}, applied is {applied}", meta.slot)
         });
+        let governs = self.governs_above(meta.slot);
+        self.require(meta.governs == governs, Invariant::SnapshotFirst, || {
+            format!("{by} says of {} that {:?} govern, not {governs:?}", meta.slot, meta.governs)
+        });
         self.require_same_image(by, meta);
     }
 

@@ -178,7 +178,7 @@ impl Totals {
         }
     }
 
-    fn rows(&self) -> [(&'static str, u64); 37] {
+    fn rows(&self) -> [(&'static str, u64); 38] {
         [
             ("seeds", self.seeds),
             ("events", self.events),
@@ -206,6 +206,7 @@ impl Totals {
             ("quorum reads lost", self.quorum_reads_lost),
             ("trims", self.trims),
             ("snapshots", self.snapshots),
+            ("starts from an older snapshot", self.older_snapshots),
             ("installs", self.installs),
             ("changes", self.changes),
             ("removals", self.removals),
@@ -222,8 +223,9 @@ impl Totals {
 
     /// What never happened although many seeds must show it.
     pub fn missing(&self) -> Vec<String> {
-        // Disks in memory are never damaged.
-        let is_of_logs = |name| ["damage named", "left off"].contains(&name);
+        // Disks in memory are never damaged, and an older snapshot seldom serves.
+        let older = "starts from an older snapshot";
+        let is_of_logs = |name| ["damage named", "left off", older].contains(&name);
         let rows = self.rows().into_iter().filter(|row| row.1 == 0 && !is_of_logs(row.0));
         // Nodes do not trim yet, and their reads are judged by what clients were answered.
         let hosted = !self.endings.is_empty();

@@ -20,7 +20,7 @@ use paxos_core::ballot::Ballot;
 use paxos_core::ids::{ClientId, Slot, Time};
 use paxos_core::session::{Bounds, SessionTable};
 use paxos_core::snapshot::SnapshotMeta;
-use paxos_core::value::Value;
+use paxos_core::value::{Level, Value};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::{Alarm, Clock};
@@ -29,7 +29,7 @@ use crate::divergence::Mark;
 use crate::error::{ClientError, Rejection, StopReason, Uncertainty, panic_words};
 use crate::journal::Done;
 use crate::machine::{Batch, SnapshotError, StateMachine};
-use crate::once::{Fate, Once};
+use crate::once::{Fate, Kept, Once, Unfit};
 use crate::request::Applied;
 use crate::session::opens;
 use crate::shared::Shared;
@@ -150,26 +150,33 @@ struct Side<W> {
     shared: Arc<Shared>,
 }
 
-/// Restores the state machine, unless it includes as much already, and gives the table of sessions.
+/// Restores the state machine, unless it includes as much already, and gives what is kept beside it. Rule U2.
 pub(crate) async fn recall<M: StateMachine>(
     machine: &mut M,
     included: Slot,
     meta: &SnapshotMeta,
     image: Image,
     bounds: Bounds,
-) -> Result<SessionTable, SnapshotError> {
+) -> Result<Kept, SnapshotError> {
     let (head, rest) = image::open(image.0, meta).await?;
+    let known = Level::known(machine.level());
+    if !known.covers(head.level) {
+        return Err(SnapshotError::Level { needed: head.level, known });
+    }
     let table = head.table(bounds)?;
     if meta.slot > included {
         machine.restore(meta.slot, rest).await?;
     }
-    Ok(table)
+    if head.level != Level::default() {
+        machine.raised(head.level.machine);
+    }
+    Ok(Kept { table, level: head.level })
 }
 
 impl<M: StateMachine> Applier<M> {
     pub(crate) fn new(
         machine: M,
-        table: SessionTable,
+        kept: Kept,
         codec: Arc<dyn CommandCodec<M::Command>>,
         client: ClientId,
         items: mpsc::UnboundedReceiver<Item<ReplyTo<M>>>,
@@ -180,7 +187,8 @@ impl<M: StateMachine> Applier<M> {
         let (now, mut alarm) = (clock.now(), clock.alarm());
         alarm.set(now.after(SWEEP_INTERVAL));
         let included = machine.applied();
-        let once = Once::new(table, Arc::clone(&shared.meters));
+        shared.set_level(kept.level);
+        let once = Once::new(kept, Level::known(machine.level()), Arc::clone(&shared.meters));
         Self {
             machine,
             included,
@@ -301,7 +309,9 @@ impl<M: StateMachine> Applier<M> {
             let image = self.side.drive(self.machine.snapshot()).await;
             let what = |what| StopReason::Apply { slot, what: format!("in a snapshot: {what}") };
             match image.map_err(what)? {
-                Ok(image) => Given::Image(Head::of(slot, self.once.table()), Image(image)),
+                Ok(image) => {
+                    Given::Image(Head::of(slot, self.once.table(), self.once.level()), Image(image))
+                }
                 Err(error) => Given::Nothing(error.to_string()),
             }
         };
@@ -317,8 +327,9 @@ impl<M: StateMachine> Applier<M> {
             let failed = |what: String| StopReason::Restore { slot, what };
             let bounds = self.once.table().bounds();
             let restored = recall(&mut self.machine, self.included, &meta, image, bounds);
-            let table = self.side.drive(restored).await.map_err(failed)?;
-            self.once.jump(table.map_err(|error| failed(error.to_string()))?);
+            let kept = self.side.drive(restored).await.map_err(failed)?;
+            self.once.jump(kept.map_err(|error| failed(error.to_string()))?);
+            self.side.shared.set_level(self.once.level());
             self.applied = slot;
             // It knows that it includes them.
             self.skipped = None;
@@ -332,13 +343,36 @@ impl<M: StateMachine> Applier<M> {
         Ok(())
     }
 
+    /// Decides which commands of the batch are for the state machine, and tells it of a level. Rule U2.
+    fn decide(&mut self, slot: Slot, batch: &paxos_core::value::Batch) -> Result<(), StopReason> {
+        let before = self.once.level();
+        let known = Level::known(self.machine.level());
+        self.once.decide(batch).map_err(|unfit| match unfit {
+            Unfit::Kind(kind) => {
+                StopReason::Undecodable { slot, what: format!("command kind {kind:?}") }
+            }
+            Unfit::Level(needed) => StopReason::Level { slot, needed, known },
+        })?;
+        let level = self.once.level();
+        if level != before {
+            let mut machine = AssertUnwindSafe(&mut self.machine);
+            catch_unwind(move || machine.raised(level.machine)).map_err(|panic| {
+                let what = format!("as the log was raised: {}", panic_words(panic.as_ref()));
+                StopReason::Apply { slot, what }
+            })?;
+            self.side.shared.set_level(level);
+            tracing::info!(%slot, %level, "the log was raised");
+        }
+        Ok(())
+    }
+
     async fn apply_batch(
         &mut self,
         slot: Slot,
         batch: &paxos_core::value::Batch,
     ) -> Result<(), StopReason> {
         let undecodable = |what| StopReason::Undecodable { slot, what };
-        self.once.decide(batch).map_err(|kind| undecodable(format!("command kind {kind:?}")))?;
+        self.decide(slot, batch)?;
         if slot <= self.included {
             return Ok(());
         }

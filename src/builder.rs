@@ -17,6 +17,7 @@ use paxos_core::replica::Replica;
 use paxos_core::session::{Bounds, SessionTable};
 use paxos_core::snapshot::SnapshotMeta;
 use paxos_core::trace::Event;
+use paxos_core::value::Level;
 use tokio::sync::mpsc;
 
 use crate::applied::Pages;
@@ -33,10 +34,12 @@ use crate::journal::{Disk, Done, Found, Journal};
 use crate::machine::{SnapshotError, StateMachine};
 use crate::metrics::Meters;
 use crate::node::{Node, Place as Home, supervise};
+use crate::once::Kept;
 use crate::options::NodeOptions;
 use crate::pulse::Pulses;
 use crate::quorum_reads::QuorumReads;
 use crate::reads::Reads;
+use crate::releases::Releases;
 use crate::session::OwnSession;
 use crate::shared::{Published, Shared};
 use crate::snapshot::frame::Name;
@@ -134,7 +137,7 @@ impl<M: StateMachine> Builder<M> {
         }
         let mut ends: Vec<_> = end.into_iter().map(|end| ("journal", end)).collect();
         let bounds = Bounds::default();
-        let Revived { table, mut shelf, store } =
+        let Revived { kept, mut shelf, store } =
             revive(snapshots, &mut recovered, &mut machine, bounds, Place::Aside).await?;
         let reached = recovered.snapshot.as_ref().map_or(Slot::ZERO, |meta| meta.slot);
         // What follows is handed out again, and counted then.
@@ -151,17 +154,8 @@ impl<M: StateMachine> Builder<M> {
                  the log is never trimmed"
             );
         }
-        let ground = Ground {
-            clock,
-            transport,
-            journal,
-            shelf,
-            table,
-            meters,
-            done_sender,
-            done,
-            recovered,
-        };
+        let ground =
+            Ground { clock, transport, journal, shelf, kept, meters, done_sender, done, recovered };
         let Parts { node, driver, applier, shared } =
             assemble(ground, machine, self.codec, self.config, self.options)?;
         let applier = tokio::spawn(applier.run());
@@ -177,7 +171,7 @@ pub(crate) struct Ground {
     pub(crate) journal: Journal,
     pub(crate) shelf: snapshot::Start,
     /// Of the newest snapshot, or empty.
-    pub(crate) table: SessionTable,
+    pub(crate) kept: Kept,
     pub(crate) meters: Arc<Meters>,
     /// What the journal says it did.
     pub(crate) done_sender: mpsc::UnboundedSender<Done>,
@@ -187,7 +181,7 @@ pub(crate) struct Ground {
 
 /// What a node goes on from.
 pub(crate) struct Revived {
-    pub(crate) table: SessionTable,
+    pub(crate) kept: Kept,
     pub(crate) shelf: snapshot::Start,
     /// Where snapshots are kept, if state machine and storage know them.
     pub(crate) store: Option<Box<dyn SnapshotStore>>,
@@ -203,7 +197,7 @@ pub(crate) async fn revive<M: StateMachine>(
     place: Place,
 ) -> Result<Revived, StartError> {
     let mut revived = Revived {
-        table: SessionTable::new(bounds),
+        kept: Kept { table: SessionTable::new(bounds), level: Level::default() },
         shelf: snapshot::Start { trimmed: recovered.trimmed, ..snapshot::Start::default() },
         store: None,
     };
@@ -217,11 +211,15 @@ pub(crate) async fn revive<M: StateMachine>(
     while let Some(meta) = recovered.snapshot.take() {
         let slot = meta.slot;
         match restore(store.as_mut(), &meta, machine, (included, bounds), place).await? {
-            Ok(table) => {
+            Ok(kept) => {
                 tracing::info!(%replica, %slot, "goes on from a snapshot");
-                revived.table = table;
+                revived.kept = kept;
                 recovered.snapshot = Some(meta);
                 break;
+            }
+            // An older image would end at the slot that raised the log, and this one is as it should be.
+            Err(why @ SnapshotError::Level { .. }) => {
+                return Err(StartError::Restore { slot, trimmed, why });
             }
             Err(why) => {
                 tracing::error!(%replica, %slot, %why, "a snapshot cannot be restored");
@@ -244,14 +242,14 @@ pub(crate) async fn revive<M: StateMachine>(
     Ok(revived)
 }
 
-/// Has the state machine go on from one snapshot: the table of sessions in it, or why that cannot be.
+/// Has the state machine go on from one snapshot: what is kept beside its state, or why that cannot be.
 async fn restore<M: StateMachine>(
     store: &mut dyn SnapshotStore,
     meta: &SnapshotMeta,
     machine: &mut M,
     (included, bounds): (Slot, Bounds),
     place: Place,
-) -> Result<Result<SessionTable, SnapshotError>, StartError> {
+) -> Result<Result<Kept, SnapshotError>, StartError> {
     let Some(reader) = store.open(meta).map_err(StartError::Storage)? else {
         let gone = std::io::Error::new(std::io::ErrorKind::NotFound, "its image is gone");
         return Ok(Err(SnapshotError::Io(gone)));
@@ -276,7 +274,7 @@ pub(crate) fn assemble<M: StateMachine>(
     config: Config,
     options: NodeOptions,
 ) -> Result<Parts<M>, StartError> {
-    let Ground { clock, mut transport, journal, mut shelf, table, meters, .. } = ground;
+    let Ground { clock, mut transport, journal, mut shelf, kept, meters, .. } = ground;
     let Ground { done_sender, done, recovered, .. } = ground;
     let (format, life, now) = (recovered.format.clone(), recovered.incarnation, clock.now());
     // The table of sessions is made of the newest snapshot and the log after it.
@@ -287,12 +285,14 @@ pub(crate) fn assemble<M: StateMachine>(
     let started = Event::Started { incarnation: life, applied: reached };
     options.trace.iter().for_each(|sink| sink.event(now, format.replica, &started));
     let published = Published::first(&replica, transport.counters());
-    let shared = Arc::new(Shared::new(&options, &config, Arc::clone(&clock), meters, published));
+    let known = Level::known(machine.level());
+    let shared = Shared::new(&options, &config, Arc::clone(&clock), meters, published, known);
+    let shared = Arc::new(shared);
     let (client, patience) = (client_id(format.replica, life), config.election_timeout);
     let (requests_sender, requests) = mpsc::unbounded_channel();
     let (apply, items) = mpsc::unbounded_channel();
     let (words, told) = (Arc::clone(&codec), Arc::clone(&shared));
-    let applier = Applier::new(machine, table, words, client, items, done_sender, told);
+    let applier = Applier::new(machine, kept, words, client, items, done_sender, told);
     // The log knows of members that the configuration does not.
     transport.set_members(&replica.members());
     transport.start(life);
@@ -329,6 +329,7 @@ pub(crate) fn assemble<M: StateMachine>(
         pages: Pages::default(),
         snapshots,
         comparison: Comparison::default(),
+        releases: Releases::default(),
         disk: Disk::default(),
         room: Room::Ample,
         stop: None,
@@ -374,3 +375,6 @@ pub(crate) fn client_id(replica: ReplicaId, life: Incarnation) -> ClientId {
     let boot = u64::from(life.boot()) << 16;
     ClientId::new(replica | boot | u64::from(life.nonce() & 0xffff))
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use paxos_core::codec::COMMAND_HEADER_LEN;
 use paxos_core::ids::{RequestNumber, SessionId, SessionTtl, Slot, Time};
-use paxos_core::value::CommandKind;
+use paxos_core::value::{CommandKind, Level};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::apply::ReplyTo;
@@ -173,7 +173,7 @@ impl<M: StateMachine> Client<M> {
     }
 
     /// Puts a command into the log that is not for the state machine.
-    async fn arrange(&self, kind: CommandKind) -> Result<Slot, ClientError> {
+    pub(crate) async fn arrange(&self, kind: CommandKind) -> Result<Slot, ClientError> {
         let (answer, slot) = oneshot::channel();
         let stamp = Stamp::Given(Box::new((kind, RequestNumber::default())));
         let asked = Asked::Command(stamp, Bytes::new());
@@ -185,7 +185,22 @@ impl<M: StateMachine> Client<M> {
     fn encode(&self, command: &M::Command) -> Result<Bytes, ClientError> {
         let encoded = self.codec.encode(command);
         let checked = encoded.and_then(|bytes| self.codec.check(&bytes).map(|()| bytes));
+        self.admit(command)?;
         checked.map_err(|error| ClientError::Rejected(Rejection::Codec(error.0)))
+    }
+
+    /// Whether the log may hold this command. Rule U3.
+    pub(crate) fn admit(&self, command: &M::Command) -> Result<(), ClientError> {
+        let (needed, raised) = (M::level_of(command), self.shared.level().machine);
+        if needed > raised {
+            return Err(ClientError::Rejected(Rejection::Level { needed, raised }));
+        }
+        Ok(())
+    }
+
+    /// What the log was raised to, as far as it is applied on this node.
+    pub fn level(&self) -> Level {
+        self.shared.level()
     }
 
     fn deadline(&self) -> Time {

@@ -228,6 +228,9 @@ impl<W: Waiter> Driver<W> {
                     self.tell_slot(carried.numbers, slot, ballot);
                 }
             }
+            Some(HostFrame::Announce { origin, features, known, asks }) => {
+                self.on_announced(from, origin, (features, known), asks);
+            }
             Some(HostFrame::Mark { slot, digest, asks, .. }) => {
                 self.on_peer_mark(from, Mark { slot, digest }, asks);
             }

@@ -15,6 +15,7 @@ use crate::driver::Driver;
 use crate::error::StopReason;
 use crate::frame::HostFrame;
 use crate::machine::StateDigest;
+use crate::releases::DIGESTS;
 use crate::waiters::Waiter;
 
 /// So many digests of its own a node remembers: with the default distance of 1,024 slots, those of as many
@@ -146,8 +147,10 @@ impl<W: Waiter> Driver<W> {
         self.comparison.note_own(mark);
         for place in 0..self.replica.peers().len() {
             let peer = self.replica.peers()[place];
-            let asks = self.comparison.heard(peer, mark.slot).is_none();
-            self.tell_mark(peer, mark, asks);
+            if self.releases.knows(peer, DIGESTS) {
+                let asks = self.comparison.heard(peer, mark.slot).is_none();
+                self.tell_mark(peer, mark, asks);
+            }
         }
         self.compare(mark.slot, None);
     }

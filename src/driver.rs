@@ -38,6 +38,7 @@ use crate::options::NodeOptions;
 use crate::pulse::Pulses;
 use crate::quorum_reads::QuorumReads;
 use crate::reads::Reads;
+use crate::releases::Releases;
 use crate::router;
 use crate::shared::{Closing, Leadership, Shared};
 use crate::snapshot::Snapshots;
@@ -84,6 +85,7 @@ pub(crate) struct Driver<W> {
     pub(crate) pages: Pages,
     pub(crate) snapshots: Snapshots,
     pub(crate) comparison: Comparison,
+    pub(crate) releases: Releases,
     pub(crate) succession: Succession,
     pub(crate) disk: Disk,
     pub(crate) room: Room,
@@ -236,6 +238,7 @@ impl<W: Waiter> Driver<W> {
         self.begin_changes(now);
         self.serve_pages(now);
         self.tend_snapshots(now);
+        self.greet_again(now);
         // What was committed, or a change of leadership, makes room for what waits.
         while self.stop.is_none() {
             self.dispatch(now);
@@ -319,11 +322,13 @@ impl<W: Waiter> Driver<W> {
                     if self.lives.insert(peer, incarnation) != Some(incarnation) {
                         self.on_link_lost(peer);
                         self.snapshots.on_down(peer);
+                        self.greet(peer, now);
                     }
                 }
                 TransportEvent::Down { peer, reason } => {
                     tracing::info!(replica = %self.id, %peer, reason, "link down");
                     self.lives.remove(&peer);
+                    self.releases.on_down(peer);
                     self.on_link_lost(peer);
                     self.snapshots.on_down(peer);
                 }
@@ -340,7 +345,9 @@ impl<W: Waiter> Driver<W> {
 
     fn note_pulse(&mut self, from: ReplicaId, message: &Message, now: Time) {
         let interval = self.config.heartbeat_interval;
-        if let Some(delay) = self.pulses.heard(from, message, interval, now) {
+        if matches!(message.body, Body::Heartbeat(_))
+            && let Some(delay) = self.pulses.heard(from, interval, now)
+        {
             self.shared.meters.heartbeat_delay.record_duration(delay);
         }
     }
@@ -616,6 +623,7 @@ impl<W: Waiter> Driver<W> {
             published.transport = self.transport.counters();
             published.snapshots = self.snapshots.status();
             published.comparison = self.comparison.status();
+            published.levels = self.releases.levels(self.replica.peers());
             if published.membership != *self.replica.membership() {
                 published.membership.clone_from(self.replica.membership());
             }
@@ -711,6 +719,9 @@ impl<W: Waiter> Driver<W> {
             at_latest(at);
         }
         if let Some(at) = self.snapshots_wake_at(now) {
+            at_latest(at);
+        }
+        if let Some(at) = self.releases.wake_at() {
             at_latest(at);
         }
         if self.timer.close_by.is_some() {

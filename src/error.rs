@@ -11,8 +11,9 @@ use paxos_core::ballot::Ballot;
 use paxos_core::ids::{ReplicaId, Slot};
 use paxos_core::output::{Halt, RecoverError};
 use paxos_core::port::StorageError;
+use paxos_core::value::Level;
 
-use crate::machine::StateDigest;
+use crate::machine::{SnapshotError, StateDigest};
 
 /// How a command or query ended without a reply.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -73,6 +74,13 @@ pub enum Rejection {
     SessionUnknown,
     /// Its session has acknowledged its number before.
     StaleRequest,
+    /// It is of a level that the log was not raised to yet, as far as this node knows.
+    Level {
+        /// What its state machine says that it needs.
+        needed: u32,
+        /// What the log was raised to.
+        raised: u32,
+    },
 }
 
 /// Why it is not known whether a command is applied.
@@ -132,6 +140,11 @@ impl fmt::Display for Rejection {
             Self::Answer(what) => write!(f, "the answer cannot be carried: {what}"),
             Self::SessionUnknown => f.write_str("its session is not known"),
             Self::StaleRequest => f.write_str("its session has acknowledged its number before"),
+            Self::Level { needed, raised } => write!(
+                f,
+                "it is of level {needed}, and the log was raised to {raised}: not every member runs \
+                 a release that knows it, or nobody has raised it yet"
+            ),
         }
     }
 }
@@ -266,6 +279,40 @@ impl fmt::Display for MakeSnapshotError {
 
 impl std::error::Error for MakeSnapshotError {}
 
+/// Why the log was not trimmed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum TrimLogError {
+    /// The state machine makes no snapshots, or the storage keeps none: the log is never trimmed.
+    NotSupported,
+    /// Slots that no durable snapshot includes are needed.
+    NotIncluded {
+        /// Up to where it was to be trimmed.
+        asked: Slot,
+        /// The last slot that the newest snapshot includes; zero if there is none.
+        snapshot: Slot,
+    },
+    /// The node is stopped.
+    Stopped,
+}
+
+impl fmt::Display for TrimLogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSupported => MakeSnapshotError::NotSupported.fmt(f),
+            Self::NotIncluded { asked, snapshot } if *snapshot == Slot::ZERO => {
+                write!(f, "{asked} is in no snapshot, for there is none: make one first")
+            }
+            Self::NotIncluded { asked, snapshot } => {
+                write!(f, "{asked} is not in the newest snapshot, of {snapshot}: make one first")
+            }
+            Self::Stopped => f.write_str("the node is stopped"),
+        }
+    }
+}
+
+impl std::error::Error for TrimLogError {}
+
 /// Why a node did not start.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -304,7 +351,7 @@ pub enum StartError {
         /// The last slot that the log does not have any more.
         trimmed: Slot,
         /// Why not.
-        why: crate::machine::SnapshotError,
+        why: SnapshotError,
     },
     /// What the storage holds does not fit the config or the state machine.
     Recover(RecoverError),
@@ -404,6 +451,16 @@ pub enum StopReason {
         /// Who holds that.
         holders: Vec<ReplicaId>,
     },
+    /// This slot raises the log to a level that this release does not know: it was started in the place of a
+    /// newer one, or was not there when all others knew it.
+    Level {
+        /// The slot. Nothing of it is applied.
+        slot: Slot,
+        /// What must be known to go on.
+        needed: Level,
+        /// What this release knows.
+        known: Level,
+    },
     /// A command in this slot does not decode: another release wrote it.
     Undecodable {
         /// The slot.
@@ -434,6 +491,10 @@ impl fmt::Display for StopReason {
                  for its own snapshots may hold the wrong state",
                 Listed(holders)
             ),
+            Self::Level { slot, needed, known } => {
+                let why = SnapshotError::Level { needed: *needed, known: *known };
+                write!(f, "in {slot} {why}")
+            }
             Self::Undecodable { slot, what } => write!(
                 f,
                 "a command in {slot} does not decode, another release may have written it: {what}"

@@ -8,7 +8,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use paxos_core::ballot::Ballot;
 use paxos_core::codec;
 use paxos_core::ids::{GroupId, Incarnation, ReplicaId, Slot};
-use paxos_core::value::{Batch, Value};
+use paxos_core::value::{Batch, Level, Value};
 
 use crate::machine::StateDigest;
 
@@ -90,6 +90,17 @@ pub(crate) enum HostFrame {
         /// Whether the sender has not heard the receiver's digest of that slot.
         asks: bool,
     },
+    /// What the sender's release knows. One that does not know this frame drops it.
+    Announce {
+        /// The sender's life.
+        origin: Incarnation,
+        /// What is optional between nodes, one bit each. Stands where others have the sequence.
+        features: u64,
+        /// Up to which level it can read the log.
+        known: Level,
+        /// Whether the sender has not heard the receiver's.
+        asks: bool,
+    },
     /// They are certainly not proposed, and never will be by this life.
     Refused {
         /// The life of the receiver.
@@ -111,11 +122,13 @@ pub(crate) enum HostFrame {
 /// kind 4 AskPoint, kind 6 NoPoint: nothing more
 /// kind 5 Point:   slot u64
 /// kind 7 Mark:    digest u128 · asks u8 (0 or 1); the sequence is the slot
+/// kind 8 Announce: library u16 · machine u32 · asks u8 (0 or 1); the sequence is the features
 /// ```
 pub(crate) fn encode(group: GroupId, frame: &HostFrame) -> Vec<Bytes> {
     let mut head = BytesMut::with_capacity(64);
     let (kind, origin, sequence) = match frame {
         HostFrame::Mark { origin, slot, .. } => (7, *origin, slot.number()),
+        HostFrame::Announce { origin, features, .. } => (8, *origin, *features),
         HostFrame::Forward { origin, sequence, .. } => (1, *origin, *sequence),
         HostFrame::Taken { origin, sequence, .. } => (2, *origin, *sequence),
         HostFrame::Refused { origin, sequence, .. } => (3, *origin, *sequence),
@@ -145,6 +158,11 @@ pub(crate) fn encode(group: GroupId, frame: &HostFrame) -> Vec<Bytes> {
         }
         HostFrame::AskPoint { .. } | HostFrame::NoPoint { .. } => {}
         HostFrame::Point { slot, .. } => head.put_u64_le(slot.number()),
+        HostFrame::Announce { known, asks, .. } => {
+            head.put_u16_le(known.library);
+            head.put_u32_le(known.machine);
+            head.put_u8(u8::from(*asks));
+        }
         HostFrame::Mark { digest, asks, .. } => {
             head.put_u128_le(digest.0);
             head.put_u8(u8::from(*asks));
@@ -199,12 +217,12 @@ pub(crate) fn decode(group: GroupId, mut bytes: Bytes) -> Option<HostFrame> {
         6 => HostFrame::NoPoint { origin, sequence },
         7 => {
             let digest = StateDigest(u128::from_le_bytes(take(rest)?));
-            let asks = match take::<1>(rest)? {
-                [0] => false,
-                [1] => true,
-                [_] => return None,
-            };
-            HostFrame::Mark { origin, slot: Slot::new(sequence), digest, asks }
+            HostFrame::Mark { origin, slot: Slot::new(sequence), digest, asks: flag(rest)? }
+        }
+        8 => {
+            let library = u16::from_le_bytes(take(rest)?);
+            let known = Level { library, machine: u32::from_le_bytes(take(rest)?) };
+            HostFrame::Announce { origin, features: sequence, known, asks: flag(rest)? }
         }
         _ => return None,
     };
@@ -215,6 +233,14 @@ fn take<const N: usize>(rest: &mut Bytes) -> Option<[u8; N]> {
     let array = *rest.first_chunk::<N>()?;
     rest.advance(N);
     Some(array)
+}
+
+fn flag(rest: &mut Bytes) -> Option<bool> {
+    match take::<1>(rest)? {
+        [0] => Some(false),
+        [1] => Some(true),
+        [_] => None,
+    }
 }
 
 fn u64_le(rest: &mut Bytes) -> Option<u64> {
@@ -254,8 +280,11 @@ mod tests {
         frames.push(HostFrame::Point { origin, sequence: 3, slot: Slot::new(8) });
         frames.push(HostFrame::NoPoint { origin, sequence: 3 });
         for asks in [false, true] {
+            let slot = Slot::new(1024);
             let digest = StateDigest(1 << 99);
-            frames.push(HostFrame::Mark { origin, slot: Slot::new(1024), digest, asks });
+            frames.push(HostFrame::Mark { origin, slot, digest, asks });
+            let known = Level { library: 3, machine: 1 << 20 };
+            frames.push(HostFrame::Announce { origin, features: 1 << 40 | 1, known, asks });
         }
         for reason in [Refusal::NotLeader, Refusal::Busy, Refusal::TooLarge, Refusal::StorageFull] {
             frames.push(HostFrame::Refused { origin, sequence: 1, reason });

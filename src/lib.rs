@@ -123,6 +123,7 @@
 
 #[cfg(all(unix, feature = "ctl"))]
 pub mod admin;
+pub mod backup;
 pub mod codec;
 pub mod error;
 pub mod machine;
@@ -155,6 +156,7 @@ mod pulse;
 mod quorum_reads;
 mod reading;
 mod reads;
+mod releases;
 mod remote;
 mod request;
 mod router;
@@ -191,6 +193,7 @@ pub use paxos_core::output::{Halt, RecoverError, Role, Status};
 pub use paxos_core::port::{Format, Room, StorageError};
 pub use paxos_core::quorum::QuorumRule;
 pub use paxos_core::snapshot::ImageDigest;
+pub use paxos_core::value::Level;
 
 pub use crate::applied::{AppliedSlot, AppliedStream, StreamEnd};
 pub use crate::builder::Builder;
@@ -200,13 +203,14 @@ pub use crate::codec::{CodecError, CommandCodec, Postcard};
 pub use crate::divergence::{ComparisonStatus, Difference};
 pub use crate::error::{
     ClientError, MakeSnapshotError, ReconfigureError, Rejection, StartError, StopReason,
-    TransferError, Uncertainty,
+    TransferError, TrimLogError, Uncertainty,
 };
 pub use crate::machine::{Batch, SnapshotError, SnapshotStream, StateDigest, StateMachine};
 pub use crate::memory::{MemoryFaults, MemoryNetwork, MemoryTransport};
 pub use crate::metrics::{Distribution, Metrics};
 pub use crate::node::Node;
 pub use crate::options::NodeOptions;
+pub use crate::releases::RaiseError;
 pub use crate::remote::client::{ConnectError, RemoteClient, RemoteOptions};
 pub use crate::remote::serve::{ServeOptions, Serving, ServingStatus};
 pub use crate::request::{Applied, Consistency, Delivery, SessionRequest};

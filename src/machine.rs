@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use paxos_core::ids::{LogClock, Slot};
+use paxos_core::value::Level;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// The image of a state machine, in pieces of any size.
@@ -64,6 +65,28 @@ pub trait StateMachine: Send + Sync + 'static {
     /// returned future is driven to its end unless the node is dropped. It must not block its
     /// thread for long: timeouts of waiting requests are watched from the same task.
     async fn apply(&mut self, batch: Batch<Self::Command>) -> Vec<Self::Reply>;
+
+    /// The highest level of commands that this machine knows: a release that adds a command, or changes what
+    /// one does, raises it by one. Told to the other nodes; the log may hold commands of a level once it was
+    /// raised to it, which [`crate::Node::raise`] does when every member knows it. A node whose log or snapshot
+    /// is of a higher level than its machine's stops, with [`crate::StopReason::Level`], or does not start.
+    /// docs/state-machines.md shows how a command is added.
+    fn level(&self) -> u32 {
+        0
+    }
+
+    /// The level at which this command may stand in the log: below it a client's is rejected.
+    fn level_of(_command: &Self::Command) -> u32
+    where
+        Self: Sized,
+    {
+        0
+    }
+
+    /// The log was raised to this level: all commands of later slots were proposed by nodes that knew it, and
+    /// are applied by none that does not. Told in the order of the log, between two batches, and again at the start and after
+    /// [`StateMachine::restore`]; a machine that behaves otherwise from here on does so on every replica.
+    fn raised(&mut self, _level: u32) {}
 
     /// Answers a question, from a state as new as [`crate::Consistency`] says. Called between two
     /// batches; it must not wait for anything but its own work.
@@ -127,6 +150,13 @@ pub enum SnapshotError {
     NotSupported,
     /// Reading or writing failed, or the stream holds something else.
     Io(std::io::Error),
+    /// A newer release made it.
+    Level {
+        /// What must be known to go on from it.
+        needed: Level,
+        /// What this release knows.
+        known: Level,
+    },
 }
 
 impl fmt::Display for SnapshotError {
@@ -134,6 +164,11 @@ impl fmt::Display for SnapshotError {
         match self {
             Self::NotSupported => f.write_str("the state machine does not make snapshots"),
             Self::Io(error) => error.fmt(f),
+            Self::Level { needed, known } => write!(
+                f,
+                "the log was raised to level {needed}, and this release knows {known}: start the \
+                 release that ran before, or a newer one; there is no way back"
+            ),
         }
     }
 }
@@ -141,7 +176,7 @@ impl fmt::Display for SnapshotError {
 impl std::error::Error for SnapshotError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::NotSupported => None,
+            Self::NotSupported | Self::Level { .. } => None,
             Self::Io(error) => Some(error),
         }
     }

@@ -12,6 +12,7 @@ use paxos_core::ballot::Ballot;
 use paxos_core::ids::{ClusterId, GroupId, ReplicaId, Slot};
 use paxos_core::membership::{Change, Membership};
 use paxos_core::port::Format;
+use paxos_core::value::{CommandKind, Level};
 use std::panic::AssertUnwindSafe;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -23,12 +24,15 @@ use crate::change::{Changed, reconfigure};
 use crate::client::Client;
 use crate::codec::CommandCodec;
 use crate::driver::Driver;
-use crate::error::{MakeSnapshotError, ReconfigureError, StopReason, TransferError, panic_words};
+use crate::error::{
+    MakeSnapshotError, ReconfigureError, StopReason, TransferError, TrimLogError, panic_words,
+};
 use crate::handover::transfer;
 use crate::machine::StateMachine;
 use crate::metrics::Metrics;
+use crate::releases::{RaiseError, target};
 use crate::shared::{Closing, Leadership, NodeEventState, NodeStatus, Shared};
-use crate::snapshot::SnapshotInfo;
+use crate::snapshot::{self, SnapshotInfo};
 use crate::submit::Request;
 
 /// How long the end of the storage's threads and of the state machine's work is waited for, once
@@ -204,13 +208,43 @@ impl<M: StateMachine> Node<M> {
     ///
     /// Dropping the future withdraws nothing: the snapshot is made all the same.
     pub async fn snapshot(&self) -> Result<SnapshotInfo, MakeSnapshotError> {
-        let made = self.shared.order_snapshot();
-        let mut stopped = self.shared.stopped.subscribe();
-        tokio::select! {
-            biased;
-            made = made => made.unwrap_or(Err(MakeSnapshotError::Stopped)),
-            _ = stopped.wait_for(Option::is_some) => Err(MakeSnapshotError::Stopped),
-        }
+        snapshot::make(&self.shared).await
+    }
+
+    /// Trims the log up to this slot, or as far as the newest snapshot goes, and says where it begins after:
+    /// at a later slot where it was trimmed further before. By itself a node keeps a tail, for peers that are
+    /// a little behind; those are sent a snapshot instead.
+    ///
+    /// # Errors
+    ///
+    /// Where no durable snapshot includes that slot: see [`Node::snapshot`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future withdraws nothing: the log is trimmed all the same.
+    pub async fn trim(&self, through: Option<Slot>) -> Result<Slot, TrimLogError> {
+        snapshot::trim(&self.shared, through).await
+    }
+
+    /// Raises the log to this level of the state machine's commands, and to what all members know of the library's
+    /// own; from then on, commands of that level are taken. Returns what the log was raised to; one that was
+    /// raised as high before stays as it is. There is no way back: releases that do not know the level do not
+    /// start any more.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is raised while a member has not said that it knows the level, those that are down among them;
+    /// or where this node's own state machine does not.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future withdraws nothing: the log may be raised all the same.
+    pub async fn raise(&self, level: u32) -> Result<Level, RaiseError> {
+        let peers = self.shared.published(|published| published.levels.clone());
+        let level = target(level, self.shared.known, peers)?;
+        let arranged = self.client().arrange(CommandKind::Raise { level }).await;
+        arranged.map_err(RaiseError::Client)?;
+        Ok(self.shared.level())
     }
 
     /// Stops the node in an orderly way: refuses new requests; where it leads and another voter can, makes

@@ -1,6 +1,6 @@
 //! Sessions at the place where commands are applied (the book's Idempotent Receiver).
 //!
-//! Owns: [`Once`]: the table of sessions, what it says of the commands of a batch, and how replies
+//! Owns: [`Once`]: the table of sessions, the level, what they say of the commands of a batch, and how replies
 //! become bytes. Knows no waiters and no state machine.
 //! Invariant: the table is given every batch of the log, in order, from the first slot on, or from that
 //! after a snapshot's.
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use paxos_core::ids::Slot;
 use paxos_core::session::{SessionTable, Verdict};
-use paxos_core::value::{Batch, Command, CommandKind};
+use paxos_core::value::{Batch, Command, CommandKind, Level};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::error::{ClientError, Rejection};
@@ -48,27 +48,53 @@ impl Fate {
     }
 }
 
+/// What a node keeps of the log beside the state machine's state.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) table: SessionTable,
+    /// What must be known to read the log.
+    pub(crate) level: Level,
+}
+
+/// Why a batch cannot be applied by this release.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Unfit {
+    /// It has a command of an unknown kind.
+    Kind(CommandKind),
+    /// It raises the log to this level.
+    Level(Level),
+}
+
 /// Which commands are applied.
 #[derive(Debug)]
 pub(crate) struct Once {
     table: SessionTable,
+    level: Level,
+    /// What this release knows.
+    known: Level,
     /// Of the commands of the batch that is being applied.
     fates: Vec<Fate>,
     meters: Arc<Meters>,
 }
 
 impl Once {
-    pub(crate) fn new(table: SessionTable, meters: Arc<Meters>) -> Self {
-        Self { table, fates: Vec::new(), meters }
+    pub(crate) fn new(kept: Kept, known: Level, meters: Arc<Meters>) -> Self {
+        let Kept { table, level } = kept;
+        Self { table, level, known, fates: Vec::new(), meters }
+    }
+
+    pub(crate) fn level(&self) -> Level {
+        self.level
     }
 
     pub(crate) fn table(&self) -> &SessionTable {
         &self.table
     }
 
-    /// The log up to some slot is known by a snapshot, which holds this table.
-    pub(crate) fn jump(&mut self, table: SessionTable) {
-        self.table = table;
+    /// The log up to some slot is known by a snapshot, which holds this.
+    pub(crate) fn jump(&mut self, kept: Kept) {
+        self.table = kept.table;
+        self.level = self.level.join(kept.level);
         self.meters.sessions.set(self.table.len());
     }
 
@@ -77,8 +103,8 @@ impl Once {
         &self.fates
     }
 
-    /// Decides on the commands of the next batch. A command of an unknown kind is given back.
-    pub(crate) fn decide(&mut self, batch: &Batch) -> Result<(), CommandKind> {
+    /// Decides on the commands of the next batch. Rule U2.
+    pub(crate) fn decide(&mut self, batch: &Batch) -> Result<(), Unfit> {
         let mut expired = self.table.begin(batch.clock());
         let (mut repeated, mut astray, mut refused) = (0, 0, 0);
         self.fates.clear();
@@ -102,7 +128,14 @@ impl Once {
                     self.table.close(session);
                     Fate::Done
                 }
-                kind => return Err(kind),
+                CommandKind::Raise { level } => {
+                    if !self.known.covers(level) {
+                        return Err(Unfit::Level(level));
+                    }
+                    self.level = self.level.join(level);
+                    Fate::Done
+                }
+                kind => return Err(Unfit::Kind(kind)),
             };
             repeated += u64::from(fate == Fate::Repeated);
             astray += u64::from(fate == Fate::Astray);

@@ -16,6 +16,7 @@ use paxos_core::membership::{Change, Membership};
 use paxos_core::output::{Counters, Status};
 use paxos_core::port::{Room, TransportCounters};
 use paxos_core::replica::Replica;
+use paxos_core::value::Level;
 use tokio::sync::{oneshot, watch};
 
 use crate::applied::PageOrder;
@@ -27,7 +28,7 @@ use crate::lanes::{Lane, Lanes};
 use crate::metrics::{Meters, Metrics};
 use crate::options::NodeOptions;
 use crate::session::Numbering;
-use crate::snapshot::{Order as SnapshotOrder, SnapshotInfo, SnapshotStatus};
+use crate::snapshot::{LogOrder, Order as SnapshotOrder, SnapshotInfo, SnapshotStatus};
 use crate::waiters::{Waiter, Waiting};
 
 /// What can be seen of a node.
@@ -103,6 +104,8 @@ pub(crate) struct Published {
     pub(crate) room: Room,
     pub(crate) snapshots: SnapshotStatus,
     pub(crate) comparison: ComparisonStatus,
+    /// What each peer said that it knows.
+    pub(crate) levels: Vec<(ReplicaId, Option<Level>)>,
     pub(crate) membership: Membership,
     /// With those that are still needed, oldest first.
     pub(crate) memberships: Vec<(Option<Slot>, Arc<Membership>)>,
@@ -121,6 +124,7 @@ impl Published {
             memberships: replica.memberships(),
             snapshots: SnapshotStatus::default(),
             comparison: ComparisonStatus::default(),
+            levels: replica.peers().iter().map(|peer| (*peer, None)).collect(),
             core: replica.counters(),
             transport,
         }
@@ -135,8 +139,12 @@ pub(crate) struct Shared {
     pub(crate) command_bytes_max: usize,
     closing: AtomicU8,
     applied: AtomicU64,
+    /// The log's level, packed.
+    level: AtomicU64,
     nudged: AtomicBool,
     waker: AtomicWaker,
+    /// What this node's release knows.
+    pub(crate) known: Level,
     /// After every so many slots the state's digest is compared.
     pub(crate) digest_slots: u64,
     pub(crate) clock: Arc<dyn Clock>,
@@ -152,6 +160,7 @@ pub(crate) struct Shared {
     changes: Mutex<Vec<ChangeOrder>>,
     pages: Mutex<Vec<PageOrder>>,
     snapshot_orders: Mutex<Vec<SnapshotOrder>>,
+    log_orders: Mutex<Vec<LogOrder>>,
     pub(crate) events: watch::Sender<NodeEventState>,
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) stopped: watch::Sender<Option<StopReason>>,
@@ -164,15 +173,18 @@ impl Shared {
         clock: Arc<dyn Clock>,
         meters: Arc<Meters>,
         published: Published,
+        known: Level,
     ) -> Self {
         let applied = published.status.applied;
         let events = NodeEventState { applied, ..NodeEventState::default() };
         Self {
             lanes: Arc::new(Lanes::new(options.requests_max)),
             command_bytes_max: config.batch_bytes_max.saturating_sub(BATCH_HEADER_LEN),
+            known,
             digest_slots: options.digest_slots,
             closing: AtomicU8::new(0),
             applied: AtomicU64::new(applied.number()),
+            level: AtomicU64::new(0),
             nudged: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             clock,
@@ -185,6 +197,7 @@ impl Shared {
             changes: Mutex::new(Vec::new()),
             pages: Mutex::new(Vec::new()),
             snapshot_orders: Mutex::new(Vec::new()),
+            log_orders: Mutex::new(Vec::new()),
             events: watch::Sender::new(events),
             leadership: watch::Sender::new(Leadership::Unknown),
             stopped: watch::Sender::new(None),
@@ -233,6 +246,17 @@ impl Shared {
 
     pub(crate) fn set_applied(&self, slot: Slot) {
         self.applied.store(slot.number(), Ordering::Release);
+    }
+
+    /// What the log was raised to, as far as it is applied here.
+    pub(crate) fn level(&self) -> Level {
+        let packed = self.level.load(Ordering::Acquire);
+        Level { library: (packed >> 32) as u16, machine: packed as u32 }
+    }
+
+    pub(crate) fn set_level(&self, level: Level) {
+        let packed = u64::from(level.library) << 32 | u64::from(level.machine);
+        self.level.store(packed, Ordering::Release);
     }
 
     pub(crate) fn closing(&self) -> Closing {
@@ -308,6 +332,27 @@ impl Shared {
     /// What was ordered and not taken yet.
     pub(crate) fn take_snapshot_orders(&self) -> Vec<SnapshotOrder> {
         core::mem::take(&mut *self.snapshot_orders.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Asks the node's task for something of the log and its snapshots.
+    pub(crate) fn order_log(&self, order: LogOrder) {
+        self.log_orders.lock().unwrap_or_else(PoisonError::into_inner).push(order);
+        self.nudge();
+    }
+
+    /// What was ordered and not taken yet.
+    pub(crate) fn take_log_orders(&self) -> Vec<LogOrder> {
+        core::mem::take(&mut *self.log_orders.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What the node's task answers; none if it ends first. Cancel safe.
+    pub(crate) async fn unless_stopped<T>(&self, answer: oneshot::Receiver<T>) -> Option<T> {
+        let mut stopped = self.stopped.subscribe();
+        tokio::select! {
+            biased;
+            answer = answer => answer.ok(),
+            _ = stopped.wait_for(Option::is_some) => None,
+        }
     }
 
     /// Wakes the node's task.

@@ -19,7 +19,7 @@ usage:
   kv [--data DIR] [--base-port P] [--reads HOW] [--snapshot-mib N]
                                      three replicas in this process, durable under DIR
                                      (default ./kv-data), clients on ports P+1 to P+3
-  kv init DIR --replicas N [--base-port P] [--lease MS]
+  kv init DIR --replicas N [--base-port P] [--lease MS] [--from FILE]
                                      lay out DIR/1 to DIR/N, each with config.toml, key and data,
                                      for N (1 to 9) replicas that run as processes of their own;
                                      replica i takes clients on port P+i, peers on port P+100+i
@@ -30,6 +30,8 @@ usage:
                                      `paxosctl members --json` printed
   kv serve DIR/I [--reads HOW] [--snapshot-mib N] [--snapshot-rate N] [--admin PATH]
            [--trace-out FILE]        run the replica of that directory
+  kv adopt DIR/I                     write DIR/I/config.toml anew after `paxosctl recover DIR/I`: the
+                                     cluster and its members, as the replica's directory says them
   kv --help                          this text
   kv --version                       the version
 
@@ -47,6 +49,8 @@ options:
   --lease MS       written down: voters promise the leader to elect nobody else for MS milliseconds
                    (200 to 500), so that it serves linearizable reads without asking them. Rests on
                    clocks that run true to one part in ten, and never stand still
+  --from FILE      the replicas begin with a backup, which `paxosctl export` wrote: a new cluster with
+                   the old one's keys and values. Clients' sessions of the old cluster are ended
   --snapshot-mib N a snapshot of the map is written after N MiB of log (1 to 65536, default 64), or as
                    many as the last one had, if that is more; the log before it is removed
   --snapshot-rate N a snapshot is sent to replicas that need one, and fetched from others, with N MiB a
@@ -103,6 +107,12 @@ pub(crate) enum Invocation {
         base_port: u16,
         /// The leases of its leader.
         lease: Option<Duration>,
+        /// The backup that it begins with.
+        from: Option<PathBuf>,
+    },
+    /// Write a config anew.
+    Adopt {
+        dir: PathBuf,
     },
     /// Lay out a replica that joins.
     Join(Newcomer),
@@ -157,6 +167,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
             "--base-port" => given.base_port = Some(base_port(&value()?)?),
             "--trace-out" => given.trace_out = Some(PathBuf::from(value()?)),
             "--admin" => given.admin = Some(PathBuf::from(value()?)),
+            "--from" => given.from = Some(PathBuf::from(value()?)),
             "--reads" => given.reads = Some(reads(&value()?)?),
             "--snapshot-mib" => given.snapshot_mib = Some(snapshot_mib(&value()?)?),
             "--snapshot-rate" => given.snapshot_rate = Some(snapshot_rate(&value()?)?),
@@ -176,7 +187,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
     given.into_invocation()
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Eq, PartialEq)]
 struct Given {
     words: Vec<String>,
     data: Option<PathBuf>,
@@ -188,6 +199,7 @@ struct Given {
     snapshot_mib: Option<u64>,
     snapshot_rate: Option<u64>,
     admin: Option<PathBuf>,
+    from: Option<PathBuf>,
     of: Option<PathBuf>,
     replica: Option<u16>,
     replace: Option<u16>,
@@ -253,6 +265,7 @@ impl Given {
                 refuse(self.snapshot_rate.is_some(), "--snapshot-rate", "kv alone")?;
                 refuse(self.trace_out.is_some(), "--trace-out", "kv alone")?;
                 refuse(self.admin.is_some(), "--admin", "kv alone")?;
+                refuse(self.from.is_some(), "--from", "kv alone")?;
                 Ok(Invocation::Demo {
                     data: self.data.unwrap_or_else(|| "kv-data".into()),
                     base_port: self.base_port,
@@ -272,13 +285,23 @@ impl Given {
                     replicas: self.replicas.ok_or("kv init needs --replicas N")?,
                     base_port: self.base_port.unwrap_or(BASE_PORT_DEFAULT),
                     lease: self.lease,
+                    from: self.from,
                 })
+            }
+            ["adopt", dir] => {
+                let dir = dir.into();
+                let bare = Self { words: Vec::new(), ..Self::default() };
+                if (Self { words: Vec::new(), ..self }) != bare {
+                    return Err("kv adopt takes no options; see kv --help".to_owned());
+                }
+                Ok(Invocation::Adopt { dir })
             }
             ["serve", dir] => {
                 refuse(self.data.is_some(), "--data", "kv serve")?;
                 refuse(self.replicas.is_some(), "--replicas", "kv serve")?;
                 refuse(self.base_port.is_some(), "--base-port", "kv serve")?;
                 refuse(self.lease.is_some(), "--lease", "kv serve")?;
+                refuse(self.from.is_some(), "--from", "kv serve")?;
                 let (reads, trace_out) = (self.reads.unwrap_or_default(), self.trace_out);
                 let snapshot_mib = self.snapshot_mib.unwrap_or(SNAPSHOT_MIB_DEFAULT);
                 let snapshot_rate = self.snapshot_rate.unwrap_or(SNAPSHOT_RATE_DEFAULT);
@@ -286,10 +309,10 @@ impl Given {
                 let pace = SnapshotPace { every_mib: snapshot_mib, mib_per_second: snapshot_rate };
                 Ok(Invocation::Serve { dir, reads, trace_out, pace, admin })
             }
-            ["init" | "serve" | "join"] => {
+            ["init" | "serve" | "adopt" | "join"] => {
                 Err(format!("kv {} needs a directory; see kv --help", words[0]))
             }
-            ["init" | "serve" | "join", _, extra, ..] => {
+            ["init" | "serve" | "adopt" | "join", _, extra, ..] => {
                 Err(format!("unexpected argument {extra}; see kv --help"))
             }
             [other, ..] => Err(format!("unknown command {other}; see kv --help")),

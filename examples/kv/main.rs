@@ -34,7 +34,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use futures::future::{join_all, select_all};
-use paxos::{ReplicaId, StopReason};
+use paxos::backup::Backup;
+use paxos::{Format, ReplicaId, StopReason};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::budget::Budget;
@@ -43,6 +44,7 @@ use crate::config::Settings;
 use crate::join::Laid;
 use crate::limits::BUFFERS_BYTES_MAX;
 use crate::replica::{Prepared, Replica};
+use crate::setup::Plan;
 
 /// The command line was not understood.
 const EXIT_USAGE: u8 = 2;
@@ -74,13 +76,26 @@ fn run(invocation: Invocation) -> Result<(), String> {
             say(concat!("kv ", env!("CARGO_PKG_VERSION")));
             Ok(())
         }
-        Invocation::Init { dir, replicas, base_port, lease } => {
-            setup::init(&dir, replicas, base_port, lease)?;
+        Invocation::Init { dir, replicas, base_port, lease, from } => {
+            let backup = from.map(Backup::open).transpose().map_err(|error| error.to_string())?;
+            let from = backup.as_ref();
+            setup::init(&dir, Plan { replicas, base_port, lease, from })?;
             let dir = dir.display();
+            if let Some(backup) = &backup {
+                say(begins_with(backup));
+            }
             say(format_args!("{dir} is laid out for {replicas} replicas. Start each with:"));
             // By the name under which it was found, so that the lines can be used as they are.
             let program = std::env::args().next().unwrap_or_else(|| "kv".into());
             (1..=replicas).for_each(|id| say(format_args!("  {program} serve {dir}/{id}")));
+            Ok(())
+        }
+        Invocation::Adopt { dir } => {
+            let Format { cluster, membership, .. } = setup::adopt(&dir)?.format;
+            let voters = membership.voters().iter().map(|member| member.id.number().to_string());
+            let voters = voters.collect::<Vec<_>>().join(", ");
+            let dir = dir.display();
+            say(format_args!("{dir} is of cluster {cluster} now, in which replicas {voters} vote"));
             Ok(())
         }
         Invocation::Join(newcomer) => {
@@ -108,6 +123,18 @@ fn run(invocation: Invocation) -> Result<(), String> {
             start(settings.collect(), "kv")
         }
     }
+}
+
+/// What a new cluster begins with.
+fn begins_with(backup: &Backup) -> String {
+    let info = backup.info();
+    let (cluster, last) = (info.origin.cluster, info.last);
+    let image = info.snapshot.map(|image| {
+        let (slot, bytes, digest) = (image.slot, image.bytes, image.digest);
+        format!("a snapshot of {slot}, {bytes} bytes with digest {digest}, and ")
+    });
+    let image = image.unwrap_or_default();
+    format!("begins with cluster {cluster} up to {last}: {image}{} slots of log", info.values)
 }
 
 /// The three replicas of `kv` alone, laid out at the first start.

@@ -1,20 +1,22 @@
 //! Lays out the directories of a new cluster.
 //!
-//! Owns: what `kv init` writes. Invariants: nothing that is there is touched; a layout appears whole
+//! Owns: what `kv init` and `kv adopt` write. Invariants: nothing that is there is touched; a layout appears whole
 //! under its name or not at all.
 //!
 //! The log is formatted here, and only opened later: a replica whose log is gone may have
 //! forgotten votes, and is not started as if it were new.
 
 use std::ffi::OsString;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use paxos::backup::Backup;
 use paxos::quic::Identity;
 use paxos::storage::Wal;
+use paxos::storage::inspect::Inspection;
 use paxos::{ClusterId, Consistency, Format, GroupId, Member, ReplicaId};
 
 use crate::cli::SnapshotPace;
@@ -26,28 +28,31 @@ const DATA_DIR: &str = "data";
 /// The peers' ports begin so far above the clients'.
 const PEER_PORTS: u16 = 100;
 
+/// What a cluster is laid out as.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan<'a> {
+    pub(crate) replicas: u16,
+    pub(crate) base_port: u16,
+    pub(crate) lease: Option<Duration>,
+    /// What all replicas begin with.
+    pub(crate) from: Option<&'a Backup>,
+}
+
 /// Writes `dir/1` to `dir/replicas`.
-pub(crate) fn init(
-    dir: &Path,
-    replicas: u16,
-    base_port: u16,
-    lease: Option<Duration>,
-) -> Result<(), String> {
-    init_if(dir, replicas, base_port, lease, || Ok(()))
+pub(crate) fn init(dir: &Path, plan: Plan<'_>) -> Result<(), String> {
+    init_if(dir, plan, || Ok(()))
 }
 
 /// As [`init`], but leaves nothing behind where a port of a replica is taken: a layout for ports
 /// that never worked would stand in the way of a start with others.
 pub(crate) fn init_on_free_ports(dir: &Path, replicas: u16, base_port: u16) -> Result<(), String> {
     let probe_all = || (1..=replicas).try_for_each(|id| probe(id, base_port));
-    init_if(dir, replicas, base_port, None, probe_all)
+    init_if(dir, Plan { replicas, base_port, lease: None, from: None }, probe_all)
 }
 
 fn init_if(
     dir: &Path,
-    replicas: u16,
-    base_port: u16,
-    lease: Option<Duration>,
+    plan: Plan<'_>,
     ready: impl FnOnce() -> Result<(), String>,
 ) -> Result<(), String> {
     fresh(dir)?;
@@ -59,7 +64,7 @@ fn init_if(
         _ => cannot("create", dir, &error),
     };
     fs::create_dir(&unfinished).map_err(failed)?;
-    let laid_out = lay_out(&unfinished, replicas, base_port, lease)
+    let laid_out = lay_out(&unfinished, plan)
         .and_then(|()| ready())
         .and_then(|()| fs::rename(&unfinished, dir).map_err(|error| cannot("create", dir, &error)));
     if laid_out.is_err() {
@@ -94,12 +99,8 @@ fn probe(id: u16, base_port: u16) -> Result<(), String> {
     Ok(())
 }
 
-fn lay_out(
-    dir: &Path,
-    replicas: u16,
-    base_port: u16,
-    lease: Option<Duration>,
-) -> Result<(), String> {
+fn lay_out(dir: &Path, plan: Plan<'_>) -> Result<(), String> {
+    let Plan { replicas, base_port, lease, from } = plan;
     let ids: Vec<_> = (1..=replicas).collect();
     let mut members = Vec::new();
     let mut cluster = 0;
@@ -128,7 +129,11 @@ fn lay_out(
             replica: ReplicaId::new(id),
             membership: membership.clone(),
         };
-        write_home(&home, format, &clients_of(id, base_port), &listen_of(id, base_port))?;
+        let mut wal =
+            write_home(&home, format, &clients_of(id, base_port), &listen_of(id, base_port))?;
+        if let Some(backup) = from {
+            backup.found(&mut wal).map_err(|error| error.to_string())?;
+        }
     }
     Ok(())
 }
@@ -139,7 +144,7 @@ pub(crate) fn write_home(
     format: Format,
     clients: &str,
     listen: &str,
-) -> Result<(), String> {
+) -> Result<Wal, String> {
     let settings = Settings {
         format,
         clients: clients.to_owned(),
@@ -154,9 +159,40 @@ pub(crate) fn write_home(
     };
     fs::write(&settings.file, settings.text(DATA_DIR, KEY_FILE))
         .map_err(|error| cannot("write", &settings.file, &error))?;
-    Wal::format(&settings.data, &settings.format, wal_options())
-        .map(drop)
-        .map_err(|error| error.to_string())
+    Wal::format(&settings.data, &settings.format, wal_options()).map_err(|error| error.to_string())
+}
+
+/// Writes the config of a replica anew from what its data directory says, as after `paxosctl recover`: the
+/// cluster, and who its members are. Ports and paths stay. Returns what is written there now.
+pub(crate) fn adopt(dir: &Path) -> Result<Settings, String> {
+    let settings = config::load(dir)?;
+    let inspection = Inspection::open(&settings.data).map_err(|error| error.to_string())?;
+    let format = inspection.format().clone();
+    if format.replica != settings.format.replica {
+        return Err(format!(
+            "{} is of {}, and {} of {}: they do not belong together",
+            settings.data.display(),
+            format.replica,
+            settings.file.display(),
+            settings.format.replica
+        ));
+    }
+    let named = |path: &Path| {
+        let within = path.strip_prefix(dir).unwrap_or(path);
+        let text = within.to_str().map(ToOwned::to_owned);
+        text.ok_or_else(|| format!("{} is not UTF-8", path.display()))
+    };
+    let text = Settings { format: format.clone(), ..settings.clone() };
+    let text = text.text(&named(&settings.data)?, &named(&settings.key)?);
+    let unfinished = settings.file.with_extension("toml.unfinished");
+    let written = File::create(&unfinished).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&unfinished, &settings.file)?;
+        File::open(dir)?.sync_all()
+    });
+    written.map_err(|error| cannot("write", &settings.file, &error))?;
+    Ok(Settings { format, ..settings })
 }
 
 /// Where clients of a replica connect that is laid out with the others.

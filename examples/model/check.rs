@@ -7,19 +7,22 @@
 use std::collections::BTreeMap;
 
 use paxos_core::ballot::Ballot;
-use paxos_core::ids::Slot;
+use paxos_core::ids::{Epoch, Slot};
+use paxos_core::membership::Membership;
 use paxos_core::message::{Accept, Body, Message, Prepare, SlotState};
 use paxos_core::quorum::VoterSet;
 use paxos_core::value::Value;
 
 use crate::marks::Mark;
-use crate::scope::REPLICAS;
-use crate::table::{MessageId, Move, Table};
+use crate::members::{Spans, accepts};
+use crate::table::{MessageId, Move, NodeId, Table};
 use crate::world::World;
 
 /// What a move added to a world that it led to.
 pub(crate) struct Added<'a> {
     pub(crate) table: &'a Table,
+    /// The first membership, and all that may follow.
+    pub(crate) memberships: &'a [Membership],
     /// The world after the move.
     pub(crate) world: &'a World,
     /// Where in the world the move happened.
@@ -31,8 +34,10 @@ pub(crate) struct Added<'a> {
 
 /// Judges a move. The first thing wrong, if any.
 pub(crate) fn check(added: &Added<'_>) -> Result<(), String> {
-    if let Some(fault) = &added.answer.fault {
-        return Err(fault.clone());
+    check_agreement(added)?;
+    // Rules M6 and M4: no earlier membership is needed any more.
+    for epoch in added.answer.gave_up.iter().chain(&added.answer.changes) {
+        added.judge_held(*epoch)?;
     }
     for slot in &added.answer.voted {
         added.chosen(*slot)?;
@@ -70,9 +75,48 @@ pub(crate) fn check(added: &Added<'_>) -> Result<(), String> {
     Ok(())
 }
 
+/// Judges only what nobody may ever see: a replica that fails, or two that apply different values.
+pub(crate) fn check_agreement(added: &Added<'_>) -> Result<(), String> {
+    if let Some(fault) = &added.answer.fault {
+        return Err(fault.clone());
+    }
+    let own = added.table.node(added.world.nodes[added.place]);
+    for slot in &added.answer.applied {
+        for node in added.world.nodes.map(|id| added.table.node(id)) {
+            if node.applied >= *slot && node.disk.value(*slot) != own.disk.value(*slot) {
+                return Err(format!("agreement: two replicas apply different values in {slot}"));
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Added<'_> {
     /// The value chosen in a slot, if there is one. Two are the end of everything.
     fn chosen(&self, slot: Slot) -> Result<Option<Value>, String> {
+        let spans = self.spans()?;
+        match spans.governing(slot) {
+            Some(membership) => self.chosen_by(slot, membership),
+            None => Ok(None),
+        }
+    }
+
+    /// Who governs, by what is chosen.
+    fn spans(&self) -> Result<Spans, String> {
+        let mut spans = Spans::new(&self.memberships[0]);
+        while self.memberships.len() > 1
+            && let Some(membership) = spans.governing(spans.next())
+            && let Some(value) = self.chosen_by(spans.next(), membership)?
+        {
+            match value {
+                Value::Membership(next) => spans.take(Some(&next)),
+                Value::Noop | Value::Batch(_) => spans.take(None),
+            }
+        }
+        Ok(spans)
+    }
+
+    fn chosen_by(&self, slot: Slot, governs: &Membership) -> Result<Option<Value>, String> {
         let mut voters: BTreeMap<Ballot, Vec<(Value, VoterSet)>> = BTreeMap::new();
         for (place, id) in self.world.nodes.iter().enumerate() {
             for (at, ballot, value) in self.table.node(*id).disk.ever() {
@@ -88,7 +132,8 @@ impl Added<'_> {
             }
         }
         // Counted here, and not by the code that is judged.
-        let chosen = voters.into_values().flatten().filter(|(_, set)| 2 * set.len() > REPLICAS);
+        let chosen = voters.into_values().flatten();
+        let chosen = chosen.filter(|(_, set)| accepts(governs, |place| set.contains(place)));
         let mut values: Vec<Value> = Vec::new();
         for (value, _) in chosen {
             if !values.contains(&value) {
@@ -153,7 +198,9 @@ impl Added<'_> {
             self.one_value_per_ballot(accept.first.plus(offset as u64))?;
             let valid = match value {
                 Value::Noop => true,
-                Value::Membership(_) => false,
+                Value::Membership(membership) => {
+                    self.memberships[1..].iter().any(|known| *known == **membership)
+                }
                 Value::Batch(batch) => batch.commands().iter().all(|command| {
                     let place = command.client.number() as usize - 1;
                     let made = self.world.proposals.get(place).copied().unwrap_or_default();
@@ -167,12 +214,32 @@ impl Added<'_> {
         Ok(())
     }
 
+    /// An accept quorum of the membership of this epoch has all before it on record.
+    fn judge_held(&self, epoch: Epoch) -> Result<(), String> {
+        let spans = self.spans()?;
+        let Some((from, membership)) = spans.of_epoch(epoch) else {
+            return Err(format!("M1: the membership of epoch {epoch} does not govern"));
+        };
+        let held = |place| {
+            let id: NodeId = self.world.nodes[place];
+            self.table.node(id).disk.committed() >= from.previous()
+        };
+        if accepts(membership, held) {
+            Ok(())
+        } else {
+            Err(format!(
+                "M6: no accept quorum of epoch {epoch} has the slots before {from} on record"
+            ))
+        }
+    }
+
     fn judge_prepare(&self, message: &Message, prepare: Prepare) -> Result<(), String> {
+        let life = |message: &Message| (message.origin.replica, message.origin.incarnation);
         for id in &self.world.network {
             let (_, other) = &*self.table.message(*id);
             if let Body::Prepare(known) = other.body
                 && known.ballot == prepare.ballot
-                && other.origin != message.origin
+                && life(other) != life(message)
             {
                 return Err(format!("ballots are used once: two lives use {}", prepare.ballot));
             }

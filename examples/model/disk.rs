@@ -4,7 +4,7 @@
 //! and beside them every vote that was ever durable. Knows no network and no other replica.
 //! Invariants: the durable promise never goes back; no vote is below it; the vote of a slot never
 //! goes to a lower ballot. A write that breaks one is a fault.
-//! Source: protocol.md §6, §7 and §15.
+//! Source: protocol.md §4, §6, §7 and §15.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +13,7 @@ use paxos_core::durable::Write;
 use paxos_core::ids::{Incarnation, LogClock, ReplicaId, Slot};
 use paxos_core::message::{Accepted, Body, Promise, SlotState};
 use paxos_core::port::{Format, LoadRange, Loaded, Recovered, RecoveredVote, Start};
+use paxos_core::snapshot::Governs;
 use paxos_core::value::Value;
 
 /// The durable memory of one replica.
@@ -23,6 +24,7 @@ pub(crate) struct Disk {
     committed: Slot,
     votes: BTreeMap<Slot, (Ballot, Value)>,
     chosen: BTreeMap<Slot, Value>,
+    governs: Vec<Governs>,
     peers: BTreeMap<ReplicaId, Incarnation>,
     /// Every vote that was ever durable, also those that a later one replaced: what was chosen
     /// once is judged by these.
@@ -39,6 +41,7 @@ impl Disk {
             committed: Slot::ZERO,
             votes: BTreeMap::new(),
             chosen: BTreeMap::new(),
+            governs: Vec::new(),
             peers: peers.into_iter().map(|peer| (peer, first)).collect(),
             ever: Vec::new(),
         }
@@ -55,6 +58,16 @@ impl Disk {
 
     pub(crate) fn vote(&self, slot: Slot) -> Option<&(Ballot, Value)> {
         self.votes.get(&slot)
+    }
+
+    /// Up to where the prefix is on record.
+    pub(crate) fn committed(&self) -> Slot {
+        self.committed
+    }
+
+    /// Who governs, as far as it is on record.
+    pub(crate) fn governs(&self) -> &[Governs] {
+        &self.governs
     }
 
     pub(crate) fn has_votes(&self) -> bool {
@@ -94,7 +107,11 @@ impl Disk {
             Write::Peer { peer, incarnation } => {
                 self.peers.insert(*peer, *incarnation);
             }
-            Write::Governs { .. } | Write::Trimmed(_) | Write::Refused { .. } => {
+            Write::Governs { from, membership } => {
+                let membership = (**membership).clone();
+                self.governs.push(Governs { from: *from, membership });
+            }
+            Write::Trimmed(_) | Write::Refused { .. } => {
                 return Err(format!("a write that has no place in these worlds: {write:?}"));
             }
         }
@@ -117,6 +134,9 @@ impl Disk {
             }
             Body::Promise(promise) => self.covers_promise(promise),
             Body::Accepted(accepted) => self.covers_accepted(*accepted),
+            Body::Heartbeat(heartbeat) if heartbeat.held > self.committed => {
+                Err(format!("{} is said to be held before it is on record", heartbeat.held))
+            }
             Body::Prepare(_)
             | Body::Accept(_)
             | Body::Reject(_)
@@ -218,7 +238,7 @@ impl Disk {
             chosen: chosen.map(|(slot, value)| (*slot, value.clone())).collect(),
             clock: LogClock::default(),
             peers: self.peers.iter().map(|(peer, life)| (*peer, *life)).collect(),
-            governs: Vec::new(),
+            governs: self.governs.clone(),
             snapshot: None,
         }
     }

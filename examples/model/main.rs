@@ -10,14 +10,15 @@
 //! the invariants and docs/verification.md for what the worlds cover.
 //!
 //! Exits with 1 if an invariant was broken, if a world has another number of states than is pinned
-//! here, or if a rule that it must show never came into play; with 2 if the arguments make no sense
-//! or the world waits for a feature.
+//! here, or if a rule that it must show never came into play; with 2 if the arguments make no
+//! sense.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to its user")]
 
 mod check;
 mod disk;
 mod marks;
+mod members;
 mod node;
 mod observe;
 mod scope;
@@ -36,14 +37,16 @@ use crate::marks::{Mark, Marks};
 use crate::scope::{Part, WORLDS};
 use crate::world::Worlds;
 
-const USAGE: &str = "model --world s|s1|s2|s3 [--part N] [--threads T] [--states-max N]
+const USAGE: &str =
+    "model --world s|s1|s2|s3 [--part N] [--threads T] [--states-max N] [--judge all|agreement]
 
 --world s     one slot, two candidates, a crash
 --world s1    three ballots
 --world s2    two slots, with a gap
---world s3    a membership change with a stale candidate (waits for: membership)
+--world s3    changes of the membership, with a stale candidate
 --part N      only the Nth part of the world; nothing is said then of what it must show
---states-max  cuts each part short after so many states; nothing is pinned then";
+--states-max  cuts each part short after so many states; nothing is pinned then
+--judge       agreement: looks only for two replicas that apply different values";
 
 /// How often a long walk says how far it is.
 const PROGRESS: Duration = Duration::from_secs(20);
@@ -53,18 +56,19 @@ struct Arguments {
     part: Option<usize>,
     threads: usize,
     states_max: Option<usize>,
+    only_agreement: bool,
 }
 
 fn parse() -> Result<Arguments, String> {
     let mut world = None;
     let (mut part, mut threads, mut states_max) = (None, 2, None);
+    let mut only_agreement = false;
     let mut arguments = env::args().skip(1);
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
         let number = || value.parse::<usize>().ok().filter(|number| *number > 0);
         let number = || number().ok_or_else(|| format!("{name} needs a number above 0"));
         match name.as_str() {
-            "--world" if value == "s3" => return Err("world s3 waits for: membership".to_owned()),
             "--world" => {
                 let known = WORLDS.iter().find(|known| known.name == value);
                 world = Some(known.ok_or_else(|| format!("there is no world {value}"))?);
@@ -72,14 +76,16 @@ fn parse() -> Result<Arguments, String> {
             "--part" => part = Some(number()?),
             "--threads" => threads = number()?,
             "--states-max" => states_max = Some(number()?),
-            _ => return Err(format!("unknown argument {name}")),
+            "--judge" if value == "all" => only_agreement = false,
+            "--judge" if value == "agreement" => only_agreement = true,
+            _ => return Err(format!("unknown argument {name} {value}")),
         }
     }
     let world = world.ok_or("which world?")?;
     if part.is_some_and(|part| part > world.parts.len()) {
         return Err(format!("world {} has {} parts", world.name, world.parts.len()));
     }
-    Ok(Arguments { world, part, threads, states_max })
+    Ok(Arguments { world, part, threads, states_max, only_agreement })
 }
 
 fn main() -> ExitCode {
@@ -138,7 +144,10 @@ fn walk(part: &Part, arguments: &Arguments) -> Result<Walked, String> {
     let states_max = arguments.states_max.unwrap_or(part.states_max).min(part.states_max);
     let start = Instant::now();
     let mut told = start;
-    let checker = Worlds::new(part.scope).checker().threads(arguments.threads).spawn_dfs();
+    let checker = Worlds::new(part.scope, arguments.only_agreement)
+        .checker()
+        .threads(arguments.threads)
+        .spawn_dfs();
     let worlds = checker.model();
     while !checker.is_done() {
         sleep(Duration::from_millis(20));

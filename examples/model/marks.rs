@@ -41,10 +41,26 @@ pub(crate) enum Mark {
     PromiseLost,
     VoteLost,
     VoteRecovered,
+    Governs,
+    GovernsNothing,
+    NewVotersAsked,
+    LatePromise,
+    LateVoteAdopted,
+    LatePrefix,
+    NewVotersAwaited,
+    VoteOfNoVoter,
+    ChangeProposed,
+    ChangeRefused,
+    WindowFilled,
+    GivenUp,
+    Removed,
+    GovernsRecovered,
+    CampaignForbidden,
+    LeadsWithoutVote,
 }
 
 impl Mark {
-    pub(crate) const ALL: [(Self, &'static str); 34] = [
+    pub(crate) const ALL: [(Self, &'static str); 50] = [
         (Self::PrepareRejected, "A1  a Prepare below the promise is rejected"),
         (Self::AcceptRejected, "A2  an Accept below the promise is rejected"),
         (Self::AcceptRaisedPromise, "A2  an Accept raises the promise"),
@@ -79,6 +95,22 @@ impl Mark {
         (Self::PromiseLost, "    a crash loses a promise that was not proved"),
         (Self::VoteLost, "    a crash loses a vote that was not proved"),
         (Self::VoteRecovered, "    a restart finds a vote"),
+        (Self::Governs, "M1  a membership is committed that will govern"),
+        (Self::GovernsNothing, "M1  a membership that does not follow changes nothing"),
+        (Self::NewVotersAsked, "M2  a sitting leader asks the voters of a new membership"),
+        (Self::LatePromise, "M2  a sitting leader takes in a promise"),
+        (Self::LateVoteAdopted, "M2  a sitting leader adopts what a late promise names"),
+        (Self::LatePrefix, "M2  a late promise reports a longer prefix"),
+        (Self::NewVotersAwaited, "M2  a command waits for promises of those who govern its slot"),
+        (Self::VoteOfNoVoter, "M3  an Accepted of one who does not vote there is not counted"),
+        (Self::ChangeProposed, "M4  a change is proposed"),
+        (Self::ChangeRefused, "M4  a change is refused while another is under way"),
+        (Self::WindowFilled, "M5  a leader fills the window before a new membership"),
+        (Self::GivenUp, "M6  a membership is given up"),
+        (Self::Removed, "M6  a removed replica stops"),
+        (Self::GovernsRecovered, "M7  a restart finds who governs"),
+        (Self::CampaignForbidden, "M8  one who does not vote in an open slot does not campaign"),
+        (Self::LeadsWithoutVote, "M10 a leader proposes in a slot in which it does not vote"),
     ];
 
     pub(crate) fn text(self) -> &'static str {

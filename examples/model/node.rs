@@ -16,15 +16,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use paxos_core::config::Config;
 use paxos_core::durable::Write;
-use paxos_core::ids::{ClientId, LogClock, Priority, ReplicaId, RequestNumber, Slot, Time};
+use paxos_core::ids::{ClientId, Epoch, LogClock, Priority, ReplicaId, RequestNumber, Slot, Time};
 use paxos_core::message::{Body, Connectivity, Echo, Heartbeat, Message, Origin, SlotState};
-use paxos_core::output::{Output, Recipients, Role};
+use paxos_core::output::{Halt, NotProposed, Output, Recipients, ReconfigureError, Role};
 use paxos_core::port::Format;
 use paxos_core::replica::Replica;
 use paxos_core::value::{Command, Value};
 
 use crate::disk::Disk;
-use crate::marks::Marks;
+use crate::marks::{Mark, Marks};
+use crate::members::Wish;
+use crate::scope::Scope;
 
 /// A moment: longer than every short timer, and nothing to an election timer.
 const MOMENT: Duration = Duration::from_secs(2);
@@ -47,6 +49,8 @@ pub(crate) enum Input<M> {
     Moment,
     /// A client gives it this request.
     Propose(u8),
+    /// An operator asks it for the change with this place in the scope.
+    Change(u8),
 }
 
 /// A batch that was handed to the disk.
@@ -63,6 +67,8 @@ struct Pending {
 pub(crate) struct Node {
     pub(crate) replica: Replica,
     pub(crate) disk: Disk,
+    /// Up to where the state machine of this life is.
+    pub(crate) applied: Slot,
     pending: VecDeque<Pending>,
     format: Format,
     now: Time,
@@ -95,11 +101,18 @@ impl Hash for Node {
 /// What an input led to.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    pub(crate) sent: Vec<(Recipients, Message)>,
+    /// The places of those who are to get it, as bits, and the message.
+    pub(crate) sent: Vec<(u8, Message)>,
     /// What the replica says or believes to be chosen.
     pub(crate) claims: Vec<(Slot, Option<Value>)>,
+    /// What it applied.
+    pub(crate) applied: Vec<Slot>,
     /// Where a vote became durable.
     pub(crate) voted: Vec<Slot>,
+    /// It gave up what was before this membership, or stopped because this one lacks it.
+    pub(crate) gave_up: Option<Epoch>,
+    /// It proposed a change of the membership of this epoch.
+    pub(crate) changes: Option<Epoch>,
     pub(crate) fault: Option<String>,
     pub(crate) marks: Marks,
 }
@@ -130,8 +143,16 @@ impl Node {
         let disk = Disk::new(peers.collect::<Vec<_>>());
         let replica = Self::recover(&disk, &format, Time::ZERO);
         let pending = VecDeque::new();
-        let mut node =
-            Self { replica, disk, pending, format, now: Time::ZERO, pulse: 0, peer_pulse: 0 };
+        let mut node = Self {
+            replica,
+            disk,
+            applied: Slot::ZERO,
+            pending,
+            format,
+            now: Time::ZERO,
+            pulse: 0,
+            peer_pulse: 0,
+        };
         node.drain(&mut Outcome::default());
         node
     }
@@ -171,13 +192,15 @@ impl Node {
     }
 
     /// Takes in one input. Returns nothing where the input is impossible.
-    pub(crate) fn take(&mut self, input: &Input<Message>, slots: u64) -> Option<Outcome> {
+    pub(crate) fn take(&mut self, input: &Input<Message>, scope: &Scope) -> Option<Outcome> {
         let mut out = Outcome::default();
         let before = self.replica.status();
+        let peers = self.replica.peers().to_vec();
         match input {
             Input::Deliver(message) => {
                 let from = message.origin.replica;
-                self.replica.handle_message(from, message.clone(), self.now);
+                let message = self.timely(message.clone());
+                self.replica.handle_message(from, message, self.now);
             }
             Input::Sync => self.sync(&mut out)?,
             Input::Crash => self.crash(),
@@ -191,13 +214,27 @@ impl Node {
                 let client = ClientId::new(u64::from(self.id().number()));
                 let command = Command::apply(client, request, Bytes::new());
                 let clock = LogClock::default();
-                let proposed = self.replica.propose(vec![command], clock, self.now).ok()?;
-                if proposed.slot.number() > slots {
-                    return None;
+                match self.replica.propose(vec![command], clock, self.now) {
+                    Ok(proposed) if !scope.fills(proposed.slot) => return None,
+                    Ok(_) => {}
+                    Err(error) => {
+                        let busy = error.reason == NotProposed::Busy && before.slots_in_flight == 0;
+                        out.marks.add_if(Mark::NewVotersAwaited, busy);
+                    }
                 }
+            }
+            Input::Change(wish) => {
+                self.change(scope.wishes[usize::from(*wish)], scope, &mut out)?
             }
         }
         self.drain(&mut out);
+        while scope.prompt && self.sync(&mut out).is_some() {
+            self.drain(&mut out);
+        }
+        let left = peers.iter().any(|peer| !self.replica.peers().contains(peer));
+        if left && !matches!(input, Input::Crash) {
+            out.gave_up.get_or_insert(self.replica.membership().epoch());
+        }
         let after = self.replica.status();
         if after.promised < before.promised && !matches!(input, Input::Crash) {
             out.fault("a promise goes back in memory".to_owned());
@@ -234,7 +271,47 @@ impl Node {
         self.pending.clear();
         self.disk.count_start();
         self.replica = Self::recover(&self.disk, &self.format, self.now);
+        self.applied = Slot::ZERO;
         self.pulse = 0;
+    }
+
+    /// An operator wants another membership.
+    fn change(&mut self, wish: Wish, scope: &Scope, out: &mut Outcome) -> Option<()> {
+        let epoch = self.replica.membership().epoch();
+        if epoch.number() != wish.epoch {
+            return None;
+        }
+        match self.replica.reconfigure(wish.into.change(), self.now) {
+            Ok(proposed) if proposed.slot.number() > u64::from(scope.change_slots) => return None,
+            Ok(_) => {
+                out.changes = Some(epoch);
+                out.marks.add(Mark::ChangeProposed);
+            }
+            Err(ReconfigureError::UnderWay { .. }) => out.marks.add(Mark::ChangeRefused),
+            Err(_) => {}
+        }
+        Some(())
+    }
+
+    /// Whether it votes in no open slot, as far as its disk tells.
+    pub(crate) fn is_voteless(&self) -> bool {
+        let open = self.replica.committed().next();
+        let newest = self.disk.governs().last().filter(|governs| governs.from <= open);
+        newest.is_some_and(|governs| governs.membership.voter_index(self.id()).is_none())
+    }
+
+    /// Heartbeats are kept without what tells their age: one that is delivered is a new one.
+    fn timely(&mut self, mut message: Message) -> Message {
+        if let Body::Heartbeat(heartbeat) = &mut message.body {
+            self.peer_pulse += 1;
+            heartbeat.sequence = self.peer_pulse;
+        }
+        message
+    }
+
+    fn echoes(&self) -> Vec<Echo> {
+        let incarnation = self.replica.incarnation();
+        vec![Echo { peer: self.id(), incarnation, sequence: self.pulse }]
     }
 
     /// Lets the peers be heard until the election timer is up.
@@ -269,10 +346,9 @@ impl Node {
             let Some(life) = self.disk.life(peer).filter(|_| !lives_waiting.contains(&peer)) else {
                 continue;
             };
-            let incarnation = self.replica.incarnation();
             let heartbeat = Heartbeat {
                 sequence: self.peer_pulse,
-                echoes: vec![Echo { peer: self.id(), incarnation, sequence: self.pulse }],
+                echoes: self.echoes(),
                 promised: None,
                 leader: None,
                 connectivity: Connectivity::Partial,
@@ -319,6 +395,14 @@ impl Node {
                     if self.disk.value(slot) != Some(&value) {
                         out.fault(format!("{slot} is applied before its value is durable"));
                     }
+                    if let Value::Membership(membership) = &value
+                        && **membership == *self.replica.membership()
+                        && !self.disk.governs().iter().any(|known| known.membership == **membership)
+                    {
+                        out.fault(format!("{slot} is applied before who governs is on record"));
+                    }
+                    out.applied.push(slot);
+                    self.applied = slot;
                     out.claims.push((slot, Some(value)));
                     self.replica.handle_applied(slot, self.now);
                 }
@@ -328,9 +412,24 @@ impl Node {
                 | Output::QuorumReadsLost { .. } => {
                     out.fault("nobody reads here".to_owned());
                 }
+                Output::Halt(Halt::Removed { epoch, .. }) => {
+                    out.gave_up = Some(epoch);
+                    out.marks.add(Mark::Removed);
+                }
                 Output::SnapshotWanted { .. } => out.fault("nobody trims here".to_owned()),
                 Output::Halt(reason) => out.fault(format!("{} halts: {reason}", self.id())),
                 Output::Idle { .. } => return,
+            }
+        }
+    }
+
+    /// Who gets it, as bits: members of the moment.
+    fn places(&self, to: Recipients) -> u8 {
+        let place = |id: ReplicaId| 1_u8 << (id.number() - 1);
+        match to {
+            Recipients::One(id) => place(id),
+            Recipients::AllPeers => {
+                self.replica.peers().iter().fold(0, |places, peer| places | place(*peer))
             }
         }
     }
@@ -339,11 +438,16 @@ impl Node {
         if let Err(fault) = self.disk.covers(&message.body) {
             out.fault(fault);
         }
-        match &message.body {
-            // The model hears peers when it wants a campaign, and a watermark by Commit.
+        let mut message = message;
+        match &mut message.body {
+            // What a replica that hears it could act upon, but for how far the sender's disk is, is
+            // left out: the model hears peers when it wants a campaign, and a watermark by Commit.
             Body::Heartbeat(heartbeat) => {
                 self.pulse = heartbeat.sequence;
-                return;
+                (heartbeat.sequence, heartbeat.echoes) = (0, Vec::new());
+                (heartbeat.promised, heartbeat.leader) = (None, None);
+                heartbeat.connectivity = Connectivity::Partial;
+                (heartbeat.durable, heartbeat.released) = (Slot::ZERO, 0);
             }
             Body::Fetched(fetched) => {
                 let slots = fetched.values.iter().enumerate();
@@ -373,6 +477,6 @@ impl Node {
             | Body::Survey(_)
             | Body::Surveyed(_) => {}
         }
-        out.sent.push((to, message));
+        out.sent.push((self.places(to), message));
     }
 }

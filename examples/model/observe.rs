@@ -6,6 +6,7 @@
 use paxos_core::durable::Write;
 use paxos_core::message::{Body, Message, SlotState};
 use paxos_core::output::Role;
+use paxos_core::value::Value;
 
 use crate::marks::{Mark, Marks};
 use crate::node::{Input, Node, Outcome};
@@ -15,7 +16,7 @@ pub(crate) fn observe(before: &Node, after: &Node, input: &Input<Message>, out: 
     let mut marks = Marks::default();
     observe_sent(before, input, out, &mut marks);
     match input {
-        Input::Deliver(message) => observe_message(before, after, &message.body, out, &mut marks),
+        Input::Deliver(message) => observe_message(before, after, message, out, &mut marks),
         Input::Sync => {
             let (old, new) = (before.replica.counters(), after.replica.counters());
             marks.add_if(Mark::OwnVoteWasLast, new.values_chosen > old.values_chosen);
@@ -27,6 +28,7 @@ pub(crate) fn observe(before: &Node, after: &Node, input: &Input<Message>, out: 
             marks.add_if(Mark::LifeRemembered, known && !out.sent.is_empty());
         }
         Input::Crash => {
+            marks.add_if(Mark::GovernsRecovered, !before.disk.governs().is_empty());
             let lost = |pick: fn(&Write) -> bool| before.pending_writes().any(pick);
             marks.add_if(Mark::PromiseLost, lost(|write| matches!(write, Write::Promised(_))));
             marks.add_if(Mark::VoteLost, lost(|write| matches!(write, Write::Accepted { .. })));
@@ -34,9 +36,12 @@ pub(crate) fn observe(before: &Node, after: &Node, input: &Input<Message>, out: 
         }
         Input::Propose(_) => {
             let adopted = before.replica.counters().values_adopted > 0;
-            marks.add_if(Mark::CommandAboveAdopted, adopted);
+            let in_flight = |node: &Node| node.replica.status().slots_in_flight;
+            let proposed = in_flight(after) > in_flight(before);
+            marks.add_if(Mark::CommandAboveAdopted, adopted && proposed);
+            marks.add_if(Mark::LeadsWithoutVote, proposed && before.is_voteless());
         }
-        Input::Campaign | Input::Moment => {}
+        Input::Campaign | Input::Moment | Input::Change(_) => {}
     }
     let (old, new) = (before.replica.counters(), after.replica.counters());
     marks.add_if(Mark::Adopted, new.values_adopted > old.values_adopted);
@@ -44,7 +49,18 @@ pub(crate) fn observe(before: &Node, after: &Node, input: &Input<Message>, out: 
     marks.add_if(Mark::ChosenByQuorum, new.values_chosen > old.values_chosen);
     marks.add_if(Mark::Fetched, new.values_fetched > old.values_fetched);
     marks.add_if(Mark::ChosenBeyondGap, after.replica.status().values_ahead > 0);
-    out.marks = marks;
+    marks.add_if(Mark::Governs, new.memberships > old.memberships);
+    marks.add_if(Mark::WindowFilled, new.slots_filled > old.slots_filled);
+    marks.add_if(Mark::GivenUp, out.gave_up.is_some());
+    marks.add_if(Mark::GovernsNothing, {
+        let mut claims = out.claims.iter();
+        let known = after.replica.membership();
+        claims.any(|(_, value)| match value {
+            Some(Value::Membership(other)) => other.epoch() == known.epoch() && **other != *known,
+            Some(Value::Noop | Value::Batch(_)) | None => false,
+        })
+    });
+    out.marks.0 |= marks.0;
 }
 
 fn observe_sent(before: &Node, input: &Input<Message>, out: &Outcome, marks: &mut Marks) {
@@ -62,7 +78,10 @@ fn observe_sent(before: &Node, input: &Input<Message>, out: &Outcome, marks: &mu
                     }
                 }
             }
-            Body::Prepare(_) => marks.add_if(Mark::PrepareWaited, synced),
+            Body::Prepare(_) => {
+                marks.add_if(Mark::PrepareWaited, synced);
+                marks.add_if(Mark::NewVotersAsked, before.replica.role() == Role::Leader);
+            }
             Body::Accepted(_) => marks.add_if(Mark::AcceptedWaited, synced),
             Body::Refused(_) => marks.add(Mark::OldLifeRefused),
             Body::Fetched(_) => {
@@ -85,7 +104,14 @@ fn observe_sent(before: &Node, input: &Input<Message>, out: &Outcome, marks: &mu
     }
 }
 
-fn observe_message(before: &Node, after: &Node, body: &Body, out: &Outcome, marks: &mut Marks) {
+fn observe_message(
+    before: &Node,
+    after: &Node,
+    message: &Message,
+    out: &Outcome,
+    marks: &mut Marks,
+) {
+    let (from, body) = (message.origin.replica, &message.body);
     let (old, new) = (before.replica.status(), after.replica.status());
     let (counted, counts) = (before.replica.counters(), after.replica.counters());
     let ended = |role| old.role == role && new.role == Role::Follower;
@@ -114,12 +140,22 @@ fn observe_message(before: &Node, after: &Node, body: &Body, out: &Outcome, mark
         Body::Promise(promise) => {
             let leads = matches!(old.role, Role::Candidate) && new.role == Role::Leader;
             marks.add_if(Mark::PrefixFetched, leads && promise.committed > new.committed);
+            let late = old.role == Role::Leader && new.role == Role::Leader && !stale;
+            marks.add_if(Mark::LatePromise, late);
+            let adopted = counts.values_adopted > counted.values_adopted;
+            marks.add_if(Mark::LateVoteAdopted, late && adopted);
+            marks.add_if(Mark::LatePrefix, late && promise.committed > old.committed);
         }
         Body::Accepted(accepted) => {
             let own = before.replica.leader() == Some(accepted.ballot);
             let leads = old.role == Role::Leader;
             marks.add_if(Mark::RepeatedAccepted, stale && leads && own && !grew);
             marks.add_if(Mark::AcceptedOfOtherBallot, stale && leads && !own);
+            let governs = before.disk.governs().last();
+            let voteless = governs.is_some_and(|governs| {
+                accepted.first >= governs.from && governs.membership.voter_index(from).is_none()
+            });
+            marks.add_if(Mark::VoteOfNoVoter, stale && leads && own && voteless);
         }
         Body::Reject(_) => {
             marks.add_if(Mark::ReignEndedByReject, ended(Role::Leader));

@@ -14,14 +14,14 @@ use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use paxos_core::ids::{ReplicaId, Slot};
+use paxos_core::ids::{Epoch, Slot};
 use paxos_core::message::Message;
-use paxos_core::output::Recipients;
 use paxos_core::value::Value;
 
 use crate::marks::{Mark, Marks};
 use crate::node::{Input, Node};
 use crate::observe::observe;
+use crate::scope::Scope;
 
 /// The number of a node.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -29,7 +29,7 @@ pub(crate) struct NodeId(u32);
 
 /// The number of a message and of who is to get it, whose bits are the lowest three.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(crate) struct MessageId(u16);
+pub(crate) struct MessageId(u32);
 
 impl MessageId {
     /// Whether the replica at this place is to get it.
@@ -38,7 +38,7 @@ impl MessageId {
     }
 
     fn index(self) -> usize {
-        usize::from(self.0 >> 3)
+        (self.0 >> 3) as usize
     }
 }
 
@@ -48,7 +48,10 @@ pub(crate) struct Move {
     pub(crate) next: NodeId,
     pub(crate) sent: Vec<MessageId>,
     pub(crate) claims: Vec<(Slot, Option<Value>)>,
+    pub(crate) applied: Vec<Slot>,
     pub(crate) voted: Vec<Slot>,
+    pub(crate) gave_up: Option<Epoch>,
+    pub(crate) changes: Option<Epoch>,
     pub(crate) fault: Option<String>,
 }
 
@@ -85,9 +88,7 @@ const SHARDS: usize = 64;
 
 /// All nodes, messages and answers.
 pub(crate) struct Table {
-    slots: u64,
-    /// Messages that the network always loses, by name.
-    lost: &'static [&'static str],
+    scope: Scope,
     hasher: RandomState,
     /// What was seen at work, also where it changed nothing.
     marks: AtomicU64,
@@ -107,11 +108,10 @@ fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 }
 
 impl Table {
-    /// An empty table for worlds in which clients fill this many slots.
-    pub(crate) fn new(slots: u64, lost: &'static [&'static str]) -> Self {
+    /// An empty table for the worlds of this scope.
+    pub(crate) fn new(scope: Scope) -> Self {
         Self {
-            lost,
-            slots,
+            scope,
             hasher: RandomState::new(),
             marks: AtomicU64::new(0),
             nodes: RwLock::new(Numbered::new()),
@@ -149,18 +149,12 @@ impl Table {
         Arc::clone(&read(&self.nodes).items[id.0 as usize])
     }
 
-    fn number_message(&self, to: Recipients, message: Message) -> MessageId {
-        let place = |id: ReplicaId| id.number() - 1;
-        let everyone = 0b111;
-        let mask: u16 = match to {
-            Recipients::One(id) => 1 << place(id),
-            Recipients::AllPeers => everyone & !(1 << place(message.origin.replica)),
-        };
-        let item = (mask as u8, message);
+    fn number_message(&self, places: u8, message: Message) -> MessageId {
+        let item = (places, message);
         let hash = self.hasher.hash_one(&item);
         let index = write(&self.messages).insert(hash, item);
-        let index = u16::try_from(index).ok().filter(|index| *index < 1 << 13);
-        MessageId(index.expect("a small world has fewer than 8,192 messages") << 3 | mask)
+        let index = u32::try_from(index).ok().filter(|index| *index < 1 << 29);
+        MessageId(index.expect("fewer messages than that fit in memory") << 3 | u32::from(places))
     }
 
     pub(crate) fn message(&self, id: MessageId) -> Arc<(u8, Message)> {
@@ -193,16 +187,25 @@ impl Table {
         let input = self.resolve(input);
         let mut next = node.clone();
         ANSWERING.set(true);
-        let taken = catch_unwind(AssertUnwindSafe(|| next.take(&input, self.slots)));
+        let taken = catch_unwind(AssertUnwindSafe(|| next.take(&input, &self.scope)));
         ANSWERING.set(false);
         let mut out = match taken {
-            Ok(out) => out?,
+            Ok(Some(out)) => out,
+            Ok(None) => {
+                if matches!(input, Input::Campaign) && node.is_voteless() {
+                    self.mark(Mark::CampaignForbidden);
+                }
+                return None;
+            }
             Err(panic) => {
                 return Some(Move {
                     next: self.number(node.clone()),
                     sent: Vec::new(),
                     claims: Vec::new(),
+                    applied: Vec::new(),
                     voted: Vec::new(),
+                    gave_up: None,
+                    changes: None,
                     fault: Some(format!("{} panics: {}", node.id(), text_of(&*panic))),
                 });
             }
@@ -212,7 +215,11 @@ impl Table {
         let mut sent: Vec<_> = out
             .sent
             .into_iter()
-            .filter(|(_, message)| !self.lost.contains(&message.body.name()))
+            .map(|(to, message)| {
+                let from = usize::from(message.origin.replica.number()) - 1;
+                (self.scope.reached(from, to, message.body.name()), message)
+            })
+            .filter(|(to, _)| *to != 0)
             .map(|(to, message)| self.number_message(to, message))
             .collect();
         sent.sort_unstable();
@@ -221,7 +228,10 @@ impl Table {
             next: self.number(next),
             sent,
             claims: out.claims,
+            applied: out.applied,
             voted: out.voted,
+            gave_up: out.gave_up,
+            changes: out.changes,
             fault: out.fault,
         })
     }
@@ -234,6 +244,7 @@ impl Table {
             Input::Campaign => Input::Campaign,
             Input::Moment => Input::Moment,
             Input::Propose(request) => Input::Propose(request),
+            Input::Change(wish) => Input::Change(wish),
         }
     }
 

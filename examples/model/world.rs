@@ -9,13 +9,13 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use paxos_core::ids::{ClusterId, Epoch, GroupId, ReplicaId};
-use paxos_core::membership::{Member, Membership};
+use paxos_core::ids::{ClusterId, GroupId, ReplicaId};
+use paxos_core::membership::Membership;
 use paxos_core::port::Format;
-use paxos_core::quorum::QuorumRule;
 use stateright::{Model, Property};
 
-use crate::check::{Added, check};
+use crate::check::{Added, check, check_agreement};
+use crate::members::{Votes, reachable};
 use crate::node::{Input, Node};
 use crate::scope::{REPLICAS, Scope};
 use crate::table::{MessageId, NodeId, Table};
@@ -27,6 +27,8 @@ pub(crate) struct World {
     /// In rising order.
     pub(crate) network: Vec<MessageId>,
     campaigns: [u8; REPLICAS],
+    /// The changes that were asked for, as bits.
+    wished: u8,
     pub(crate) proposals: [u8; REPLICAS],
     /// Where a crash may still happen.
     victim: Option<u8>,
@@ -51,22 +53,23 @@ pub(crate) struct Step {
 pub(crate) struct Worlds {
     scope: Scope,
     pub(crate) table: Table,
-    membership: Membership,
+    /// The first membership, and all that may follow.
+    memberships: Vec<Membership>,
+    only_agreement: bool,
     faults: Mutex<Vec<String>>,
     /// Set to end a walk early.
     pub(crate) enough: AtomicBool,
 }
 
 impl Worlds {
-    pub(crate) fn new(scope: Scope) -> Self {
-        let voters = (1..=REPLICAS as u16).map(|id| Member::new(ReplicaId::new(id))).collect();
-        let window = 4;
-        let membership =
-            Membership::new(Epoch::FIRST, voters, Vec::new(), QuorumRule::Majority, window);
+    /// With `only_agreement` nothing is judged but that no two replicas apply different values.
+    pub(crate) fn new(scope: Scope, only_agreement: bool) -> Self {
+        let first = scope.first.first(scope.window);
         Self {
             scope,
-            table: Table::new(u64::from(scope.slots), scope.lost),
-            membership: membership.expect("three voters are a membership"),
+            table: Table::new(scope),
+            memberships: reachable(&first, scope.wishes),
+            only_agreement,
             faults: Mutex::new(Vec::new()),
             enough: AtomicBool::new(false),
         }
@@ -101,6 +104,11 @@ impl Worlds {
             Input::Campaign => format!("{id} campaigns"),
             Input::Moment => format!("{id} sees its short timers fire"),
             Input::Propose(request) => format!("{id} is given request {request}"),
+            Input::Change(wish) => {
+                let Votes { voters, prepare, accept, .. } =
+                    self.scope.wishes[usize::from(wish)].into;
+                format!("{id} is asked for {voters:?}, {prepare} prepare and {accept} accept")
+            }
         }
     }
 
@@ -114,8 +122,14 @@ impl Worlds {
         if world.proposals[place] < scope.requests {
             add(Input::Propose(world.proposals[place] + 1));
         }
+        for wish in 0..scope.wishes.len() as u8 {
+            if world.wished >> wish & 1 == 0 {
+                add(Input::Change(wish));
+            }
+        }
         if world.campaigns[place] < scope.campaigns[place]
             && world.campaigns.iter().sum::<u8>() < scope.campaigns_all
+            && scope.is_turn_of(place, world.campaigns.iter().sum::<u8>())
         {
             add(Input::Campaign);
         }
@@ -136,6 +150,7 @@ impl Worlds {
             Input::Campaign => next.campaigns[place] += 1,
             Input::Crash => next.victim = None,
             Input::Propose(request) => next.proposals[place] = request,
+            Input::Change(wish) => next.wished |= 1 << wish,
             Input::Deliver(_) | Input::Sync | Input::Moment => {}
         }
         let mut fresh = Vec::new();
@@ -145,9 +160,16 @@ impl Worlds {
                 fresh.push(*id);
             }
         }
-        let added =
-            Added { table: &self.table, world: &next, place, answer: &answer, fresh: &fresh };
-        if let Err(fault) = check(&added) {
+        let added = Added {
+            table: &self.table,
+            memberships: &self.memberships,
+            world: &next,
+            place,
+            answer: &answer,
+            fresh: &fresh,
+        };
+        let judge = if self.only_agreement { check_agreement } else { check };
+        if let Err(fault) = judge(&added) {
             next.fault = self.number_fault(fault);
         }
         Some(next)
@@ -164,13 +186,14 @@ impl Model for Worlds {
                 cluster: ClusterId::new(7),
                 group: GroupId::default(),
                 replica: ReplicaId::new(id),
-                membership: self.membership.clone(),
+                membership: self.memberships[0].clone(),
             }))
         });
         let world = World {
             nodes,
             network: Vec::new(),
             campaigns: [0; REPLICAS],
+            wished: 0,
             proposals: [0; REPLICAS],
             victim: None,
             fault: 0,

@@ -26,7 +26,7 @@ use crate::message::{
     Heartbeat, Message, Origin, Prepare, Promise, PromiseEntry, Refused, Reject, Removed,
     SlotState, Survey, Surveyed, Transfer,
 };
-use crate::value::{Batch, Command, CommandKind, Value};
+use crate::value::{Batch, Command, CommandKind, Level, Value};
 use membership::put_membership;
 
 /// The version of the wire format. A message of another version is refused as a whole.
@@ -43,6 +43,9 @@ pub const OPEN_SESSION_LEN: usize = 24;
 pub const IN_SESSION_LEN: usize = 24;
 /// What follows the envelope of a command that ends a session: its id.
 pub const CLOSE_SESSION_LEN: usize = 16;
+/// What follows the envelope of a command that raises the level: the library's number, two zeros, and the
+/// state machine's.
+pub const RAISE_LEN: usize = 8;
 /// The bytes before a value's own.
 pub const VALUE_HEADER_LEN: usize = 5;
 
@@ -305,6 +308,7 @@ pub const fn command_kind(kind: CommandKind) -> u8 {
         CommandKind::OpenSession { .. } => 1,
         CommandKind::InSession { .. } => 2,
         CommandKind::CloseSession { .. } => 3,
+        CommandKind::Raise { .. } => 4,
     }
 }
 
@@ -341,6 +345,11 @@ pub(crate) fn encode_batch(clock: LogClock, commands: &[Command]) -> Bytes {
                 out.put_u64_le(request.number());
             }
             CommandKind::CloseSession { session } => out.put_u128_le(session.bits()),
+            CommandKind::Raise { level } => {
+                out.put_u16_le(level.library);
+                out.put_u16_le(0);
+                out.put_u32_le(level.machine);
+            }
         }
         out.put_slice(&command.payload);
     }
@@ -640,7 +649,7 @@ fn decode_batch(bytes: Bytes) -> Result<Batch, DecodeError> {
 
 fn decode_command(reader: &mut Reader) -> Result<Command, DecodeError> {
     let (code, version) = (reader.u8()?, reader.u8()?);
-    if code > 3 || version != COMMAND_VERSION {
+    if code > 4 || version != COMMAND_VERSION {
         return Err(DecodeError::CommandKind(code, version));
     }
     reader.zeros(2, "command")?;
@@ -659,9 +668,14 @@ fn decode_command(reader: &mut Reader) -> Result<Command, DecodeError> {
             session: body.session()?,
             request: RequestNumber::new(body.u64()?),
         },
-        _ => CommandKind::CloseSession { session: body.session()? },
+        3 => CommandKind::CloseSession { session: body.session()? },
+        _ => {
+            let library = body.u16()?;
+            body.zeros(2, "level")?;
+            CommandKind::Raise { level: Level { library, machine: body.u32()? } }
+        }
     };
-    if matches!(kind, CommandKind::OpenSession { .. } | CommandKind::CloseSession { .. }) {
+    if !matches!(kind, CommandKind::Apply | CommandKind::InSession { .. }) {
         body.end()?;
     }
     Ok(Command { kind, client, request, acknowledged_below, payload: body.rest })

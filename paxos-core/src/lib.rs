@@ -73,6 +73,7 @@ pub mod codec;
 pub mod config;
 pub mod durable;
 mod flow;
+pub mod founding;
 pub mod ids;
 mod learner;
 mod lives;

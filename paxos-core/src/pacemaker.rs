@@ -497,6 +497,11 @@ impl Pacemaker {
         self.peers.iter().find(|peer| peer.id == id).map_or(Slot::ZERO, |peer| peer.held)
     }
 
+    /// The same of every peer, for comparing.
+    pub(crate) fn holdings(&self) -> Vec<(ReplicaId, Slot)> {
+        self.peers.iter().map(|peer| (peer.id, peer.held)).collect()
+    }
+
     pub(crate) fn priority(&self) -> Priority {
         self.priority
     }

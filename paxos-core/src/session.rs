@@ -130,6 +130,11 @@ impl SessionTable {
         self.sessions.contains_key(&session)
     }
 
+    /// The sessions that are known, in rising order.
+    pub fn ids(&self) -> impl Iterator<Item = SessionId> {
+        self.sessions.keys().copied()
+    }
+
     /// The highest clock of a batch so far.
     pub fn clock(&self) -> LogClock {
         self.clock

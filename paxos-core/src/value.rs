@@ -64,6 +64,45 @@ pub enum CommandKind {
         /// Which.
         session: SessionId,
     },
+    /// From here on the log may hold what only those can read who know this level. Has no payload.
+    Raise {
+        /// The level; one that is not above the present one changes nothing.
+        level: Level,
+    },
+}
+
+/// What must be known to read a log: one number for what the library puts into it and one for what the
+/// state machine's commands are. Zero and zero is the first release of each.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Level {
+    /// Of the library's own values and commands.
+    pub library: u16,
+    /// Of the state machine's commands.
+    pub machine: u32,
+}
+
+impl Level {
+    /// What the library of this release knows, with a state machine that knows this.
+    pub const fn known(machine: u32) -> Self {
+        Self { library: 0, machine }
+    }
+
+    /// Whether who knows this level knows the other one as well.
+    pub fn covers(self, other: Self) -> bool {
+        self.library >= other.library && self.machine >= other.machine
+    }
+
+    /// The lowest level that covers both.
+    #[must_use]
+    pub fn join(self, other: Self) -> Self {
+        Self { library: self.library.max(other.library), machine: self.machine.max(other.machine) }
+    }
+}
+
+impl core::fmt::Display for Level {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{} of the library and {} of the state machine", self.library, self.machine)
+    }
 }
 
 impl CommandKind {
@@ -74,6 +113,7 @@ impl CommandKind {
             Self::OpenSession { .. } => codec::OPEN_SESSION_LEN,
             Self::InSession { .. } => codec::IN_SESSION_LEN,
             Self::CloseSession { .. } => codec::CLOSE_SESSION_LEN,
+            Self::Raise { .. } => codec::RAISE_LEN,
         }
     }
 }

@@ -159,6 +159,17 @@ impl Group {
         }
     }
 
+    /// The first and the last slot that a value is read back for.
+    pub(crate) fn kept(&self) -> Option<(Slot, Slot)> {
+        let mut slots = self.pages.iter().flat_map(|(number, page)| {
+            let start = number * PAGE_SLOTS;
+            let held = page.iter().zip(start..).filter(|(place, _)| place.holds != Holds::Nothing);
+            held.map(|(_, slot)| Slot::new(slot))
+        });
+        let first = slots.next()?;
+        Some((first, slots.last().unwrap_or(first)))
+    }
+
     /// Roughly how much of the log the committed slots above `trimmed` take: slots, and the bytes up to
     /// each, by where their records stand. What stands among them counts too.
     pub(crate) fn bytes(&self, segments: &Segments, step: u64) -> Vec<(Slot, u64)> {
@@ -265,6 +276,11 @@ impl Segments {
             assert_eq!(last.sequence + 1, sequence, "segments are numbered without gaps");
         }
         self.list.push_back(SegmentInfo { sequence, live: 0, size });
+    }
+
+    /// All of them, oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &SegmentInfo> {
+        self.list.iter()
     }
 
     /// The oldest segment.

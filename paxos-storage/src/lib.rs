@@ -33,6 +33,7 @@
 
 pub mod fs;
 mod index;
+pub mod inspect;
 mod layout;
 mod log;
 mod memory;

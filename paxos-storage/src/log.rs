@@ -407,24 +407,9 @@ impl<F: FileSystem> Log<F> {
         place: Place,
         chunk: &mut Chunk,
     ) -> Result<(RecordHead, Value), StorageError> {
-        let (file, salt) = self.segment(place.sequence)?;
-        chunk.fill(file, place).map_err(failed("cannot read from", &self.segment_path(place)))?;
-        let bytes = chunk.at(place);
         let path = self.segment_path(place);
-        let corrupt = |why: &str| {
-            let at = format!("{}, offset {}", path.display(), place.offset());
-            corrupt(at, format!("the record of {group}, {slot} {why}"))
-        };
-        let record =
-            take_record(&bytes, salt).ok_or_else(|| corrupt("does not match its checksum"))?;
-        let head = record.head;
-        if head.group != group.number() || head.slot != slot.number() {
-            return Err(corrupt("is of another slot"));
-        }
-        let payload = bytes.slice(RECORD_HEADER_LEN..RECORD_HEADER_LEN + record.payload.len());
-        let value = decode_value(head.value_kind, payload)
-            .map_err(|error| corrupt(&format!("has a value that cannot be read: {error}")))?;
-        Ok((head, value))
+        let (file, salt) = self.segment(place.sequence)?;
+        read_value((file, salt, &path), group, slot, place, chunk)
     }
 
     fn segment_path(&self, place: Place) -> PathBuf {
@@ -493,7 +478,11 @@ impl<F: FileSystem> Ground<'_, F> {
                 what: format!("one call brings {need} bytes, a segment holds {CAPACITY_MAX}"),
             });
         }
-        let spare = spares.take(least).map_err(failed("cannot make a segment in", self.dir))?;
+        let taken = match self.joint {
+            Joint::Takeover => spares.take_first(least),
+            Joint::First | Joint::Roll => spares.take(least),
+        };
+        let spare = taken.map_err(failed("cannot make a segment in", self.dir))?;
         let mut file = self.fs.open(&spare).map_err(failed("cannot open", &spare))?;
         let capacity = file.size().map_err(failed("cannot measure", &spare))?;
         assert!(capacity >= least, "a spare has the size it was made with");
@@ -642,6 +631,31 @@ fn note_value(group: &mut Group, value: &Value) {
     if let Value::Batch(batch) = value {
         group.saw_clock(batch.clock());
     }
+}
+
+/// Reads the value of a slot from its place in a segment's file, through a chunk that may hold it already.
+pub(crate) fn read_value(
+    (file, salt, path): (&impl LogFile, u32, &Path),
+    group: GroupId,
+    slot: Slot,
+    place: Place,
+    chunk: &mut Chunk,
+) -> Result<(RecordHead, Value), StorageError> {
+    chunk.fill(file, place).map_err(failed("cannot read from", path))?;
+    let bytes = chunk.at(place);
+    let corrupt = |why: &str| {
+        let at = format!("{}, offset {}", path.display(), place.offset());
+        corrupt(at, format!("the record of {group}, {slot} {why}"))
+    };
+    let record = take_record(&bytes, salt).ok_or_else(|| corrupt("does not match its checksum"))?;
+    let head = record.head;
+    if head.group != group.number() || head.slot != slot.number() {
+        return Err(corrupt("is of another slot"));
+    }
+    let payload = bytes.slice(RECORD_HEADER_LEN..RECORD_HEADER_LEN + record.payload.len());
+    let value = decode_value(head.value_kind, payload)
+        .map_err(|error| corrupt(&format!("has a value that cannot be read: {error}")))?;
+    Ok((head, value))
 }
 
 /// A piece of a segment in memory: consecutive slots mostly stand side by side.

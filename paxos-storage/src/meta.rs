@@ -13,7 +13,7 @@ use paxos_core::codec::{decode_membership, encode_membership};
 use paxos_core::ids::{ClusterId, GroupId, Incarnation, ReplicaId};
 use paxos_core::port::Format;
 
-use crate::fs::{FileSystem, read_up_to, sync, write_all};
+use crate::fs::{FileSystem, LogFile, is_full, read_up_to, sync, write_all};
 use crate::layout::VERSION;
 
 /// The file's name.
@@ -123,13 +123,29 @@ impl Meta {
     /// Replaces META of a directory. Durable when it returns.
     pub(crate) fn write<F: FileSystem>(&self, fs: &F, dir: &Path) -> io::Result<()> {
         let temporary = dir.join(META_TMP);
-        if fs.exists(&temporary)? {
-            fs.remove(&temporary)?;
-        }
-        let mut file = fs.create(&temporary)?;
-        write_all(&mut file, &self.encode(), 0)?;
+        // Written over where it stands, it needs no room that a full disk would not give.
+        let mut file =
+            if fs.exists(&temporary)? { fs.open(&temporary)? } else { fs.create(&temporary)? };
+        let bytes = self.encode();
+        write_all(&mut file, &bytes, 0)?;
+        file.set_size(bytes.len() as u64)?;
         sync(&mut file)?;
         fs.rename(&temporary, &dir.join(META))?;
         fs.sync_dir(dir)
+    }
+
+    /// Keeps room for the next replacement, which may have to be written when the disk is full. Where it
+    /// is full already there is none, and that is no error.
+    pub(crate) fn keep_room<F: FileSystem>(&self, fs: &F, dir: &Path) -> io::Result<()> {
+        let temporary = dir.join(META_TMP);
+        if fs.exists(&temporary)? {
+            return Ok(());
+        }
+        let room = vec![0; self.encode().len()];
+        let kept = fs.create(&temporary).and_then(|mut file| write_all(&mut file, &room, 0));
+        match kept {
+            Err(error) if is_full(&error) => Ok(()),
+            kept => kept,
+        }
     }
 }

@@ -15,11 +15,12 @@ use paxos_core::codec::decode_membership;
 use paxos_core::ids::{GroupId, Incarnation, LogClock, Slot};
 use paxos_core::port::{Recovered, RecoveredVote, Start, StorageError};
 use paxos_core::snapshot::Governs;
+use paxos_core::value::Value;
 
 use crate::fs::{FileSystem, LogFile, read_up_to, sync, write_all};
 use crate::index::{Group, Holds, Place, Segments};
 use crate::layout::{
-    Checkpoint, End, Joint, Kind, Owner, RECORD_HEADER_LEN, Record, SEGMENT_HEADER_LEN,
+    Checkpoint, End, Joint, Kind, Owner, RECORD_HEADER_LEN, Record, RecordHead, SEGMENT_HEADER_LEN,
     SegmentHead, claimed_len, take_peer, take_record,
 };
 use crate::log::{Beginning, Chunk, Log, Moved, corrupt, failed, is_moved, segment_name};
@@ -38,6 +39,8 @@ const TORN_FILES_MAX: usize = 4;
 pub(crate) struct Found {
     groups: BTreeMap<GroupId, Group>,
     segments: Segments,
+    /// Of each segment that was read, oldest first: its header, and where its records end.
+    runs: Vec<(SegmentHead, End)>,
     tail: Tail,
     /// The segments in the directory, those that are not needed included.
     sequences: Vec<u64>,
@@ -53,12 +56,40 @@ impl Found {
     pub(crate) fn trimmed(&self, group: GroupId) -> Slot {
         self.groups.get(&group).map_or(Slot::ZERO, |group| group.trimmed)
     }
+
+    /// What the log says of a group.
+    pub(crate) fn group(&self, group: GroupId) -> Option<&Group> {
+        self.groups.get(&group)
+    }
+
+    pub(crate) fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
+    /// Of each segment that was read, oldest first: its header, and where its records end.
+    pub(crate) fn runs(&self) -> &[(SegmentHead, End)] {
+        &self.runs
+    }
+
+    /// How many bytes at the end belong to a write that was cut short.
+    pub(crate) fn torn_bytes(&self) -> usize {
+        self.tail.torn.as_ref().map_or(0, |torn| torn.bytes.len())
+    }
 }
 
 /// Reads and judges the log in `dir`, and changes nothing.
 ///
 /// Fails with [`StorageError::Refused`] if a peer ever refused the directory.
 pub(crate) fn read<F: FileSystem>(fs: &F, dir: &Path, meta: &Meta) -> Result<Found, StorageError> {
+    let found = look(fs, dir, meta)?;
+    if let Some((by, remembered)) = found.groups.values().find_map(|group| group.refused) {
+        return Err(StorageError::Refused { by, remembered });
+    }
+    Ok(found)
+}
+
+/// As [`read`], of a directory that was refused, too: for people to look at.
+pub(crate) fn look<F: FileSystem>(fs: &F, dir: &Path, meta: &Meta) -> Result<Found, StorageError> {
     let mut reading = Reading {
         fs,
         dir,
@@ -66,14 +97,24 @@ pub(crate) fn read<F: FileSystem>(fs: &F, dir: &Path, meta: &Meta) -> Result<Fou
         boot: meta.last.map_or(0, Incarnation::boot),
         groups: BTreeMap::from([(meta.format.group, Group::default())]),
         segments: Segments::default(),
+        runs: Vec::new(),
         oldest: 0,
     };
     let sequences = sequences(fs, dir)?;
     let tail = reading.read_all(&sequences, meta.newest)?;
-    if let Some((by, remembered)) = reading.groups.values().find_map(|group| group.refused) {
-        return Err(StorageError::Refused { by, remembered });
+    let Reading { groups, segments, runs, .. } = reading;
+    Ok(Found { groups, segments, runs, tail, sequences })
+}
+
+/// Gives back what a segment has room for beyond the records that were read of it.
+fn cut<F: FileSystem>(fs: &F, dir: &Path, tail: &Tail) -> Result<(), StorageError> {
+    let path = dir.join(segment_name(tail.sequence));
+    let mut file = fs.open(&path).map_err(failed("cannot open", &path))?;
+    let size = file.size().map_err(failed("cannot measure", &path))?;
+    if size > tail.end {
+        file.set_size(tail.end).map_err(failed("cannot cut", &path))?;
     }
-    Ok(Found { groups: reading.groups, segments: reading.segments, tail, sequences })
+    Ok(())
 }
 
 /// Begins a life, which is durable in META already, on what was found.
@@ -85,7 +126,7 @@ pub(crate) fn begin<F: FileSystem>(
     found: Found,
     options: &WalOptions,
 ) -> Result<(Log<F>, Recovered), StorageError> {
-    let Found { groups, segments, tail, sequences } = found;
+    let Found { groups, segments, tail, sequences, .. } = found;
     if let Some(torn) = &tail.torn {
         save_torn(fs, dir, &tail, torn)?;
     }
@@ -94,6 +135,10 @@ pub(crate) fn begin<F: FileSystem>(
         fs.remove(&path).map_err(failed("cannot remove", &path))?;
     }
     let spares = open_spares(fs, dir, options)?;
+    if spares.is_empty() {
+        // A full disk has room for the first segment of this life where the last one ends.
+        cut(fs, dir, &tail)?;
+    }
     let from = Beginning {
         fs: fs.clone(),
         dir: dir.to_owned(),
@@ -175,7 +220,9 @@ struct Tail {
     sequence: u64,
     /// The last record that is known to be durable.
     durable: End,
-    /// The records after it.
+    /// Where all that was read ends.
+    end: u64,
+    /// The records after what is known to be durable.
     moved: Vec<Moved>,
     torn: Option<Torn>,
 }
@@ -205,6 +252,7 @@ struct Reading<'a, F> {
     boot: u32,
     groups: BTreeMap<GroupId, Group>,
     segments: Segments,
+    runs: Vec<(SegmentHead, End)>,
     /// The oldest segment that the log says it needs.
     oldest: u64,
 }
@@ -238,6 +286,7 @@ impl<F: FileSystem> Reading<'_, F> {
             let next = heads.get(at + 1);
             let mut records = Vec::new();
             let scan = self.scan(&bytes, head, next, &mut records)?;
+            self.runs.push((*head, scan.end));
             if next.is_none() {
                 if run[0] > self.oldest.max(1) {
                     let missing = segment_name(run[0] - 1);
@@ -448,7 +497,8 @@ impl<F: FileSystem> Reading<'_, F> {
             .filter(|(_, record)| is_moved(record))
             .map(|(_, record)| Moved { head: record.head, payload: record.payload.to_vec() })
             .collect();
-        Ok(Tail { first, sequence: head.sequence, durable, moved, torn })
+        let end = scan.end.offset;
+        Ok(Tail { first, sequence: head.sequence, durable, end, moved, torn })
     }
 }
 
@@ -543,11 +593,25 @@ fn save_torn<F: FileSystem>(
 fn report<F: FileSystem>(
     log: &mut Log<F>,
     meta: &Meta,
-    (start, incarnation): (Start, Incarnation),
+    life: (Start, Incarnation),
 ) -> Result<Recovered, StorageError> {
     let id = meta.format.group;
     let group = log.group(id).expect("the formatted group has a log");
-    let mut recovered = Recovered {
+    let (mut recovered, places) = outline(group, meta, life);
+    fill_in(&mut recovered, places, |slot, place, chunk| log.read(id, slot, place, chunk))?;
+    Ok(recovered)
+}
+
+/// Where a slot above the committed prefix has its vote, and the value that is recorded as chosen.
+pub(crate) type Undecided = (Slot, Option<Place>, Option<Place>);
+
+/// What the log says of a group but for values, and where those are that are not committed.
+pub(crate) fn outline(
+    group: &Group,
+    meta: &Meta,
+    (start, incarnation): (Start, Incarnation),
+) -> (Recovered, Vec<Undecided>) {
+    let recovered = Recovered {
         format: meta.format.clone(),
         start,
         incarnation,
@@ -561,25 +625,30 @@ fn report<F: FileSystem>(
         governs: group.governs.clone(),
         snapshot: None,
     };
-    let places: Vec<_> = group
-        .undecided()
-        .into_iter()
-        .map(|slot| {
-            let chosen = group.find(slot).filter(|place| place.holds == Holds::Chosen);
-            (slot, group.find_vote(slot), chosen)
-        })
-        .collect();
+    let places = group.undecided().into_iter().map(|slot| {
+        let chosen = group.find(slot).filter(|place| place.holds == Holds::Chosen);
+        (slot, group.find_vote(slot), chosen)
+    });
+    (recovered, places.collect())
+}
+
+/// Reads the values that are not committed.
+pub(crate) fn fill_in(
+    recovered: &mut Recovered,
+    places: Vec<Undecided>,
+    mut read: impl FnMut(Slot, Place, &mut Chunk) -> Result<(RecordHead, Value), StorageError>,
+) -> Result<(), StorageError> {
     let mut chunk = Chunk::default();
     for (slot, vote, chosen) in places {
         if let Some(place) = vote {
-            let (head, value) = log.read(id, slot, place, &mut chunk)?;
+            let (head, value) = read(slot, place, &mut chunk)?;
             let ballot = head.ballot.expect("an Accepted record names its ballot");
             recovered.votes.push(RecoveredVote { slot, ballot, value });
         }
         if let Some(place) = chosen {
-            let (_, value) = log.read(id, slot, place, &mut chunk)?;
+            let (_, value) = read(slot, place, &mut chunk)?;
             recovered.chosen.push((slot, value));
         }
     }
-    Ok(recovered)
+    Ok(())
 }

@@ -15,7 +15,7 @@ mod reader;
 mod stock;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use paxos_core::ids::{GroupId, Slot};
@@ -159,9 +159,7 @@ impl<F: FileSystem> SnapshotStore for Snapshots<F> {
         let Some(manifest) = kept.finished.iter().find(|manifest| manifest.meta == *meta) else {
             return Ok(None);
         };
-        let file = kept.open(Name::Image(manifest.number))?;
-        let blocks = Blocks::new(kept.owner, meta.group, manifest.number, manifest.block_bytes);
-        Ok(Some(Box::new(Reader::new(file, blocks, meta))))
+        open_image(&kept.fs, &kept.dir, manifest).map(Some)
     }
 
     fn remove_below(&mut self, group: GroupId, slot: Slot) -> Result<(), StorageError> {
@@ -173,6 +171,19 @@ impl<F: FileSystem> SnapshotStore for Snapshots<F> {
         kept.damaged.retain(|at| at.slot >= through);
         kept.clear()
     }
+}
+
+/// Opens the image that a manifest names.
+fn open_image<F: FileSystem>(
+    fs: &F,
+    dir: &Path,
+    manifest: &Manifest,
+) -> Result<Box<dyn SnapshotReader>, StorageError> {
+    let path = dir.join(Name::Image(manifest.number).to_string());
+    let file = fs.open(&path).map_err(failed("cannot open", &path))?;
+    let (group, number) = (manifest.meta.group, manifest.number);
+    let blocks = Blocks::new(manifest.owner, group, number, manifest.block_bytes);
+    Ok(Box::new(Reader::new((file, path), blocks, &manifest.meta)))
 }
 
 /// Tells the writers of one image apart.

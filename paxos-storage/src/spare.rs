@@ -15,6 +15,8 @@ use crate::fs::{FileSystem, LogFile, is_full, sync, write_all};
 
 /// Zeros are written in pieces of this size.
 const PIECE: usize = 1 << 20;
+/// What a small segment has room for, beside what is moved into it.
+const FIRST_ROOM: u64 = 16 << 10;
 
 /// Makes and keeps spare segments.
 #[derive(Debug)]
@@ -71,6 +73,11 @@ impl<F: FileSystem> Spares<F> {
         Ok(spares)
     }
 
+    /// Whether none waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ready.is_empty()
+    }
+
     /// Whether the last attempt to make a spare found the disk full.
     pub(crate) fn is_full(&self) -> bool {
         self.full && self.ready.len() < self.wanted
@@ -87,6 +94,19 @@ impl<F: FileSystem> Spares<F> {
         match self.ready.pop_front() {
             Some(number) => Ok(self.path(number)),
             None => self.make_now(self.size),
+        }
+    }
+
+    /// The path of a file to be made into the first segment of a life. On a full disk without a spare it is a
+    /// small one, for promises and what was in flight; what it takes over from gives room back.
+    pub(crate) fn take_first(&mut self, size: u64) -> io::Result<PathBuf> {
+        let small = (size + FIRST_ROOM).min(self.size.max(size));
+        match self.take(size) {
+            Err(error) if is_full(&error) => {
+                self.full = true;
+                self.make_now(small)
+            }
+            taken => taken,
         }
     }
 

@@ -37,7 +37,7 @@ pub const SPARES_MAX: usize = 16;
 const LOCK: &str = "LOCK";
 const LOCK_ATTEMPTS: usize = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
-const LOG_DIR: &str = "wal";
+pub(crate) const LOG_DIR: &str = "wal";
 
 /// How a log uses its disk. May differ from one start to the next.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -315,6 +315,8 @@ impl<F: FileSystem> Wal<F> {
         self.meta.last = Some(life);
         self.meta.newest = found.newest();
         self.meta.write(&self.fs, &self.dir).map_err(failed("cannot write META in", &self.dir))?;
+        // Before a segment takes what room there is.
+        self.keep_room()?;
         let life = (start, life);
         let (log, mut recovered) =
             replay::begin(&self.fs, &log_dir, &self.meta, life, found, &self.options)?;
@@ -343,10 +345,16 @@ impl<F: FileSystem> Wal<F> {
         let meta = Meta { newest, ..self.meta.clone() };
         match meta.write(&self.fs, &self.dir) {
             Ok(()) => self.meta = meta,
-            Err(error) if is_full(&error) => {}
+            Err(error) if is_full(&error) => return Ok(()),
             Err(error) => return Err(failed("cannot write META in", &self.dir)(error)),
         }
-        Ok(())
+        self.keep_room()
+    }
+
+    /// The next life has room for its META, whatever fills the disk meanwhile.
+    fn keep_room(&self) -> Result<(), StorageError> {
+        let kept = self.meta.keep_room(&self.fs, &self.dir);
+        kept.map_err(failed("cannot keep room for META in", &self.dir))
     }
 
     fn running(&mut self) -> Result<&mut Log<F>, StorageError> {
@@ -448,7 +456,7 @@ fn sync_name<F: FileSystem>(fs: &F, dir: &Path) -> Result<(), StorageError> {
 }
 
 /// Takes the lock. A process that was killed may hold it a moment longer, so it is tried again.
-fn lock<F: FileSystem>(fs: &F, dir: &Path) -> Result<F::Lock, StorageError> {
+pub(crate) fn lock<F: FileSystem>(fs: &F, dir: &Path) -> Result<F::Lock, StorageError> {
     let path = dir.join(LOCK);
     for attempt in 1..=LOCK_ATTEMPTS {
         if let Some(lock) = fs.try_lock(&path).map_err(failed("cannot lock", &path))? {
@@ -491,7 +499,7 @@ fn look_for_orphans<F: FileSystem>(fs: &F, dir: &Path) -> Result<(), StorageErro
 }
 
 /// Reads META; `None` if nothing was ever formatted.
-fn read_meta<F: FileSystem>(fs: &F, dir: &Path) -> Result<Option<Meta>, StorageError> {
+pub(crate) fn read_meta<F: FileSystem>(fs: &F, dir: &Path) -> Result<Option<Meta>, StorageError> {
     let meta = Meta::read(fs, dir).map_err(|error| match error {
         MetaError::Io(source) => failed("cannot read META in", dir)(source),
         MetaError::Version(version) => StorageError::Mismatch {

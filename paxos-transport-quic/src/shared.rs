@@ -113,7 +113,7 @@ impl Shared {
     /// What this replica says of itself. Called after the start only.
     pub(crate) fn hello(&self) -> Hello {
         Hello {
-            version: wire::VERSION,
+            versions: wire::SPOKEN,
             replica: self.replica,
             frame_max: self.limits.frame_bytes_max,
             features: 0,
@@ -128,11 +128,10 @@ impl Shared {
     /// Whether the other side of a handshake is who its key says, and fits.
     pub(crate) fn check(&self, hello: &Hello, owner: ReplicaId) -> Result<(), Close> {
         let refuse = |code, text| Err(Close::ours(code, text));
-        if hello.version != wire::VERSION {
-            return refuse(
-                Code::Version,
-                format!("protocol version {} meets version {}", hello.version, wire::VERSION),
-            );
+        // Of more than one, the version agreed on would be that of the frames after this.
+        if wire::SPOKEN.agree(hello.versions).is_none() {
+            let text = format!("protocol {} meets {}", hello.versions, wire::SPOKEN);
+            return refuse(Code::Version, text);
         }
         if hello.cluster != self.cluster {
             return refuse(

@@ -15,8 +15,10 @@ pub(crate) const PRELUDE_MAGIC: [u8; 3] = *b"PXQ";
 pub(crate) const PRELUDE_LEN: usize = 4;
 /// `u32 length | u8 channel | u8 flags | u16 version`.
 pub(crate) const HEADER_LEN: usize = 8;
-/// The version in every frame header and in Hello.
+/// The version in every frame header, and the newest in Hello.
 pub(crate) const VERSION: u16 = 1;
+/// The versions that this release speaks.
+pub(crate) const SPOKEN: Versions = Versions { oldest: 1, newest: VERSION };
 /// A frame of an unknown channel with this flag is skipped.
 const FLAG_IGNORABLE: u8 = 1;
 /// A Hello of a later minor version may be longer, up to this.
@@ -131,10 +133,35 @@ pub(crate) enum Greeting {
     Ack,
 }
 
+/// Which versions of these bytes a release speaks: all from one to another.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Versions {
+    pub(crate) oldest: u16,
+    pub(crate) newest: u16,
+}
+
+impl Versions {
+    /// The version of a link between two releases: the newest that both speak.
+    pub(crate) fn agree(self, other: Self) -> Option<u16> {
+        let version = self.newest.min(other.newest);
+        (version >= self.oldest.max(other.oldest)).then_some(version)
+    }
+}
+
+impl fmt::Display for Versions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.oldest == self.newest {
+            write!(f, "version {}", self.newest)
+        } else {
+            write!(f, "versions {} to {}", self.oldest, self.newest)
+        }
+    }
+}
+
 /// What each side says of itself before the first frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Hello {
-    pub(crate) version: u16,
+    pub(crate) versions: Versions,
     pub(crate) replica: ReplicaId,
     pub(crate) frame_max: u32,
     pub(crate) features: u64,
@@ -150,13 +177,16 @@ impl Hello {
         };
         let mut out = Vec::with_capacity(HEADER_LEN + HELLO_LEN);
         out.extend_from_slice(&raw_header(HELLO_LEN as u32, channel));
-        out.extend_from_slice(&self.version.to_le_bytes());
+        out.extend_from_slice(&self.versions.newest.to_le_bytes());
         out.extend_from_slice(&self.replica.number().to_le_bytes());
         out.extend_from_slice(&self.frame_max.to_le_bytes());
         out.extend_from_slice(&self.features.to_le_bytes());
         out.extend_from_slice(&self.cluster.bits().to_le_bytes());
         out.extend_from_slice(&self.incarnation.bits().to_le_bytes());
-        out.extend_from_slice(&[0; 8]);
+        let Versions { oldest, newest } = self.versions;
+        let oldest = if oldest == newest { 0 } else { oldest };
+        out.extend_from_slice(&oldest.to_le_bytes());
+        out.extend_from_slice(&[0; 6]);
         assert_eq!(out.len(), HEADER_LEN + HELLO_LEN, "a Hello has one length");
         out
     }
@@ -186,14 +216,21 @@ impl Hello {
             Ok(*first)
         }
         let rest = &mut body;
-        Ok(Self {
-            version: u16::from_le_bytes(take(rest)?),
+        let newest = u16::from_le_bytes(take(rest)?);
+        let mut hello = Self {
+            versions: Versions { oldest: newest, newest },
             replica: ReplicaId::new(u16::from_le_bytes(take(rest)?)),
             frame_max: u32::from_le_bytes(take(rest)?),
             features: u64::from_le_bytes(take(rest)?),
             cluster: ClusterId::new(u128::from_le_bytes(take(rest)?)),
             incarnation: Incarnation::from_bits(u64::from_le_bytes(take(rest)?)),
-        })
+        };
+        // Zero: a release that speaks one version only, and says so by saying nothing.
+        let oldest = u16::from_le_bytes(take(rest)?);
+        if oldest > 0 {
+            hello.versions.oldest = oldest;
+        }
+        Ok(hello)
     }
 }
 
@@ -260,5 +297,48 @@ impl Code {
             | Self::Timeout => true,
             Self::Shutdown | Self::Superseded | Self::Idle | Self::NotLinked => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    /// p42: releases that speak a version in common link, at the newest such version; others say why not.
+    #[test]
+    fn p42_a_link_speaks_the_newest_version_that_both_sides_speak() {
+        let versions = |oldest, newest| Versions { oldest, newest };
+        let agree = |ours: Versions, theirs: Versions| {
+            let agreed = ours.agree(theirs);
+            assert_eq!(agreed, theirs.agree(ours), "both sides come to the same");
+            agreed
+        };
+        assert_eq!(agree(SPOKEN, SPOKEN), Some(VERSION));
+        assert_eq!(agree(versions(1, 1), versions(1, 3)), Some(1));
+        assert_eq!(agree(versions(2, 4), versions(1, 3)), Some(3));
+        assert_eq!(agree(versions(2, 3), versions(1, 1)), None);
+        assert_eq!(agree(versions(4, 6), versions(1, 3)), None);
+    }
+
+    #[test]
+    fn a_hello_survives_its_encoding_and_an_older_one_speaks_one_version() {
+        let hello = Hello {
+            versions: Versions { oldest: 3, newest: 9 },
+            replica: ReplicaId::new(2),
+            frame_max: 4096,
+            features: 5,
+            cluster: ClusterId::new(7),
+            incarnation: Incarnation::new(1, 2),
+        };
+        let mut bytes = hello.encode(Greeting::Hello).split_off(HEADER_LEN);
+        assert_eq!(Hello::decode(&bytes), Ok(hello));
+        // A later release may say more.
+        bytes.extend([1, 2, 3]);
+        assert_eq!(Hello::decode(&bytes), Ok(hello));
+        bytes[HELLO_LEN - 8..].fill(0);
+        let single = Versions { oldest: 9, newest: 9 };
+        assert_eq!(Hello::decode(&bytes).unwrap().versions, single);
     }
 }

@@ -3,22 +3,26 @@
 //! Owns: [`Desk`], which has what is to be known of one node, and carries out what is asked of it.
 //! Knows no socket and no state machine. Source of the orders' semantics: [`crate::Node`].
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use paxos_core::ids::{ReplicaId, Time};
+use paxos_core::ids::{ReplicaId, Slot, Time};
 use tokio::sync::watch;
 
 use crate::admin::change::ChangeRequest;
 use crate::admin::prometheus;
 use crate::admin::report::{
-    ChangeReport, LeadershipReport, MembersReport, StatusReport, TransferReport,
+    ChangeReport, ExportReport, LeadershipReport, MembersReport, SnapshotReport, StatusReport,
+    TransferReport, TrimReport,
 };
 use crate::admin::wire::{Answer, Fault, FaultCode, Request};
+use crate::backup::{BackupError, live};
 use crate::change::{Changed, reconfigure};
-use crate::error::{ReconfigureError, TransferError};
+use crate::error::{MakeSnapshotError, ReconfigureError, TransferError, TrimLogError};
 use crate::handover::transfer;
 use crate::node::Place;
 use crate::shared::{Leadership, Shared};
+use crate::snapshot;
 
 /// One node, to be asked.
 #[derive(Debug)]
@@ -69,6 +73,9 @@ impl Desk {
             Request::Metrics => Answer::Metrics(self.metrics()),
             Request::Watch => self.report(*self.shared.leadership.borrow()),
             Request::Transfer { to } => self.transfer(to).await,
+            Request::Snapshot => self.snapshot().await,
+            Request::Trim { through } => self.trim(through).await,
+            Request::Export { file } => self.export(&file).await,
             Request::Change(change) => self.change(change).await,
         }
     }
@@ -114,11 +121,45 @@ impl Desk {
                 let took = self.now().since(asked);
                 Answer::Transferred(TransferReport { leader: ballot.leader(), ballot, took })
             }
+            Err(error) => refusal(matches!(error, TransferError::Stopped), &error),
+        }
+    }
+
+    async fn snapshot(&self) -> Answer {
+        let asked = self.now();
+        match snapshot::make(&self.shared).await {
+            Ok(info) => {
+                let took = self.now().since(asked);
+                Answer::Snapshot(SnapshotReport::of(self.place.replica, &info, took))
+            }
+            Err(error) => refusal(matches!(error, MakeSnapshotError::Stopped), &error),
+        }
+    }
+
+    async fn trim(&self, through: Option<Slot>) -> Answer {
+        match snapshot::trim(&self.shared, through).await {
+            Ok(trimmed) => Answer::Trimmed(TrimReport { replica: self.place.replica, trimmed }),
+            Err(error) => refusal(matches!(error, TrimLogError::Stopped), &error),
+        }
+    }
+
+    async fn export(&self, file: &str) -> Answer {
+        let (asked, path) = (self.now(), PathBuf::from(file));
+        if !path.is_absolute() {
+            return refusal(false, &format!("{file} is no absolute path"));
+        }
+        match live::export(&self.shared, self.place, path).await {
+            Ok(info) => Answer::Exported(ExportReport::of(file, &info, self.now().since(asked))),
             Err(error) => {
-                let stopped = matches!(error, TransferError::Stopped);
-                let code = if stopped { FaultCode::Stopped } else { FaultCode::Failed };
-                Answer::Error(Fault { code, reason: error.to_string() })
+                let stopped = matches!(error, BackupError::Snapshot(MakeSnapshotError::Stopped));
+                refusal(stopped, &error)
             }
         }
     }
+}
+
+/// That something was not done, and why.
+fn refusal(stopped: bool, error: &impl ToString) -> Answer {
+    let code = if stopped { FaultCode::Stopped } else { FaultCode::Failed };
+    Answer::Error(Fault { code, reason: error.to_string() })
 }

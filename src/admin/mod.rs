@@ -25,8 +25,9 @@ mod wire;
 pub use change::ChangeRequest;
 pub use options::{AdminError, AdminOptions};
 pub use report::{
-    ChangeReport, DisagreementReport, FlowReport, GovernsReport, JoiningReport, LeadershipReport,
-    MemberReport, MembersReport, QuorumReport, StatusReport, TransferReport,
+    ChangeReport, DisagreementReport, ExportReport, FlowReport, GovernsReport, JoiningReport,
+    LeadershipReport, MemberReport, MembersReport, QuorumReport, SnapshotReport, StatusReport,
+    TransferReport, TrimReport,
 };
 pub use serve::AdminServing;
 pub use talk::LINE_BYTES_MAX;

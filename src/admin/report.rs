@@ -17,8 +17,10 @@ use paxos_core::quorum::{QuorumRule, QuorumSystem, VoterSet};
 use serde::{Deserialize, Serialize};
 
 use crate::admin::plain;
+use crate::backup::BackupInfo;
 use crate::node::Place;
 use crate::shared::{Leadership, NodeStatus};
+use crate::snapshot::SnapshotInfo;
 
 /// What one node says of itself. Counters of slots and bytes are those of the last heartbeat; `applied` is
 /// that of the moment.
@@ -272,6 +274,79 @@ pub struct LeadershipReport {
     /// Under which ballot.
     #[serde(with = "plain")]
     pub ballot: Option<Ballot>,
+}
+
+/// A snapshot that a node made.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct SnapshotReport {
+    /// Which member made it.
+    #[serde(with = "plain")]
+    pub replica: ReplicaId,
+    /// The last slot that it includes.
+    #[serde(with = "plain")]
+    pub slot: Slot,
+    /// The bytes of its image.
+    pub bytes: u64,
+    /// The digest of its image, 32 hexadecimal digits: the same on all replicas at one slot.
+    pub digest: String,
+    /// How long that took.
+    #[serde(rename = "took_ms", with = "plain")]
+    pub took: Duration,
+}
+
+impl SnapshotReport {
+    pub(crate) fn of(replica: ReplicaId, info: &SnapshotInfo, took: Duration) -> Self {
+        let SnapshotInfo { slot, bytes, digest } = *info;
+        Self { replica, slot, bytes, digest: digest.to_string(), took }
+    }
+}
+
+/// A log that was trimmed.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct TrimReport {
+    /// Whose log it is.
+    #[serde(with = "plain")]
+    pub replica: ReplicaId,
+    /// The last slot that it no longer has.
+    #[serde(with = "plain")]
+    pub trimmed: Slot,
+}
+
+/// A backup that a node wrote.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct ExportReport {
+    /// Where it is.
+    pub file: String,
+    /// The length of the file.
+    pub file_bytes: u64,
+    /// The cluster that it was made in.
+    #[serde(with = "plain")]
+    pub cluster: ClusterId,
+    /// The snapshot in it.
+    pub snapshot: Option<SnapshotReport>,
+    /// How many slots after the snapshot are in it.
+    pub values: u64,
+    /// The last slot in it.
+    #[serde(with = "plain")]
+    pub last: Slot,
+}
+
+impl ExportReport {
+    /// Of this file.
+    pub fn of(file: &str, info: &BackupInfo, took: Duration) -> Self {
+        let replica = info.origin.replica;
+        Self {
+            file: file.to_owned(),
+            file_bytes: info.file_bytes,
+            cluster: info.origin.cluster,
+            snapshot: info.snapshot.map(|made| SnapshotReport::of(replica, &made, took)),
+            values: info.values,
+            last: info.last,
+        }
+    }
 }
 
 impl StatusReport {

@@ -8,7 +8,7 @@
 
 use core::fmt;
 
-use paxos_core::ids::ReplicaId;
+use paxos_core::ids::{ReplicaId, Slot};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -16,7 +16,8 @@ use serde_json::{Map, Value};
 use crate::admin::change::ChangeRequest;
 use crate::admin::plain;
 use crate::admin::report::{
-    ChangeReport, LeadershipReport, MembersReport, StatusReport, TransferReport,
+    ChangeReport, ExportReport, LeadershipReport, MembersReport, SnapshotReport, StatusReport,
+    TransferReport, TrimReport,
 };
 
 /// The version of the endpoint's language.
@@ -39,6 +40,18 @@ pub enum Request {
         /// For this voter, or for the best one.
         to: Option<ReplicaId>,
     },
+    /// That it makes a snapshot.
+    Snapshot,
+    /// That it trims its log.
+    Trim {
+        /// Up to this slot, or as far as its newest snapshot goes.
+        through: Option<Slot>,
+    },
+    /// That it writes a backup.
+    Export {
+        /// Into this file, which does not exist: an absolute path, as the node's process sees it.
+        file: String,
+    },
     /// That it changes the membership, if it leads.
     Change(ChangeRequest),
 }
@@ -47,7 +60,7 @@ pub enum Request {
 type Understand = fn(Value) -> Result<Request, serde_json::Error>;
 
 /// The verbs, and how each is understood.
-const VERBS: [(&str, Understand); 6] = [
+const VERBS: [(&str, Understand); 9] = [
     ("status", |rest| nothing(rest, Request::Status)),
     ("members", |rest| nothing(rest, Request::Members)),
     ("metrics", |rest| nothing(rest, Request::Metrics)),
@@ -55,6 +68,15 @@ const VERBS: [(&str, Understand); 6] = [
     ("transfer", |rest| {
         let TransferArguments { to } = arguments(rest)?;
         Ok(Request::Transfer { to })
+    }),
+    ("snapshot", |rest| nothing(rest, Request::Snapshot)),
+    ("trim", |rest| {
+        let TrimArguments { through } = arguments(rest)?;
+        Ok(Request::Trim { through })
+    }),
+    ("export", |rest| {
+        let ExportArguments { file } = arguments(rest)?;
+        Ok(Request::Export { file })
     }),
     ("change", |rest| arguments(rest).map(Request::Change)),
 ];
@@ -68,6 +90,19 @@ struct NoArguments {}
 struct TransferArguments {
     #[serde(default, with = "plain")]
     to: Option<ReplicaId>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TrimArguments {
+    #[serde(default, with = "plain")]
+    through: Option<Slot>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExportArguments {
+    file: String,
 }
 
 fn arguments<T: DeserializeOwned>(rest: Value) -> Result<T, serde_json::Error> {
@@ -89,16 +124,24 @@ impl Request {
             Self::Transfer { to: Some(to) } => {
                 line.insert("to".to_owned(), to.number().into());
             }
+            Self::Trim { through: Some(through) } => {
+                line.insert("through".to_owned(), through.number().into());
+            }
+            Self::Export { file } => {
+                line.insert("file".to_owned(), file.as_str().into());
+            }
             Self::Change(change) => {
                 let change = serde_json::to_value(change);
                 let change = change.expect("a change is made of texts and numbers");
                 line.extend(change.as_object().cloned().unwrap_or_default());
             }
-            Self::Status
+            Self::Transfer { to: None }
+            | Self::Trim { through: None }
+            | Self::Status
             | Self::Members
             | Self::Metrics
             | Self::Watch
-            | Self::Transfer { to: None } => {}
+            | Self::Snapshot => {}
         }
         format!("{}\n", Value::Object(line))
     }
@@ -111,6 +154,9 @@ impl Request {
             Self::Metrics => "metrics",
             Self::Watch => "watch",
             Self::Transfer { .. } => "transfer",
+            Self::Snapshot => "snapshot",
+            Self::Trim { .. } => "trim",
+            Self::Export { .. } => "export",
             Self::Change(_) => "change",
         }
     }
@@ -170,6 +216,12 @@ pub enum Answer {
     Leadership(LeadershipReport),
     /// To [`Request::Transfer`]: it is done.
     Transferred(TransferReport),
+    /// To [`Request::Snapshot`]: it is durable.
+    Snapshot(SnapshotReport),
+    /// To [`Request::Trim`]: it is done.
+    Trimmed(TrimReport),
+    /// To [`Request::Export`]: it is durable.
+    Exported(ExportReport),
     /// To [`Request::Change`]: the new membership governs.
     Changed(ChangeReport),
     /// The request was not carried out, or nobody can say what came of it.
@@ -282,31 +334,37 @@ impl Answer {
 mod tests {
     use super::*;
 
-    const ALL: [Request; 9] = [
-        Request::Change(ChangeRequest::Add {
-            id: ReplicaId::new(4),
-            addresses: Vec::new(),
-            keys: Vec::new(),
-        }),
-        Request::Change(ChangeRequest::Remove { id: ReplicaId::new(4) }),
-        Request::Change(ChangeRequest::Promote { id: ReplicaId::new(4) }),
-        Request::Status,
-        Request::Members,
-        Request::Metrics,
-        Request::Watch,
-        Request::Transfer { to: None },
-        Request::Transfer { to: Some(ReplicaId::new(7)) },
-    ];
+    fn all() -> Vec<Request> {
+        vec![
+            Request::Change(ChangeRequest::Add {
+                id: ReplicaId::new(4),
+                addresses: Vec::new(),
+                keys: Vec::new(),
+            }),
+            Request::Change(ChangeRequest::Remove { id: ReplicaId::new(4) }),
+            Request::Change(ChangeRequest::Promote { id: ReplicaId::new(4) }),
+            Request::Status,
+            Request::Members,
+            Request::Metrics,
+            Request::Watch,
+            Request::Transfer { to: None },
+            Request::Transfer { to: Some(ReplicaId::new(7)) },
+            Request::Snapshot,
+            Request::Trim { through: None },
+            Request::Trim { through: Some(Slot::new(1 << 40)) },
+            Request::Export { file: "/a \"b\"\n/c".to_owned() },
+        ]
+    }
 
     #[test]
     fn requests_are_read_back() {
-        for request in ALL {
+        for request in all() {
             let line = request.to_line();
             assert_eq!(line.find('\n'), Some(line.len() - 1), "{line}");
             assert_eq!(Request::from_line(line.as_bytes()), Ok(request), "{line}");
         }
         for (verb, _) in VERBS {
-            assert!(ALL.iter().any(|request| request.verb() == verb), "{verb}");
+            assert!(all().iter().any(|request| request.verb() == verb), "{verb}");
         }
     }
 
@@ -337,6 +395,13 @@ mod tests {
             ),
             ("{\"v\":1,\"verb\":\"transfer\",\"to\":70000}", FaultCode::Malformed, "70000"),
             ("{\"v\":1,\"verb\":\"transfer\",\"to\":\"2\"}", FaultCode::Malformed, "transfer: "),
+            (
+                "{\"v\":1,\"verb\":\"trim\",\"slot\":2}",
+                FaultCode::Malformed,
+                "unknown field `slot`",
+            ),
+            ("{\"v\":1,\"verb\":\"trim\",\"through\":-2}", FaultCode::Malformed, "trim: "),
+            ("{\"v\":1,\"verb\":\"export\"}", FaultCode::Malformed, "missing field `file`"),
         ] {
             let fault = Request::from_line(line.as_bytes()).expect_err(line);
             assert_eq!(fault.code, code, "{line}: {fault}");

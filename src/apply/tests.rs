@@ -110,12 +110,13 @@ impl Bed {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
         let meters = Arc::new(Meters::new());
         let options = NodeOptions { digest_slots, ..NodeOptions::default() };
-        let shared = Shared::new(&options, &config, clock, meters, published);
+        let shared = Shared::new(&options, &config, clock, meters, published, Level::known(0));
         let (items, taken) = mpsc::unbounded_channel();
         let (done, told) = mpsc::unbounded_channel();
         let machine = Scribe { applied: Slot::new(included), log: Arc::clone(log) };
-        let (table, codec) = (SessionTable::new(Bounds::default()), Arc::new(Postcard));
-        let applier = Applier::new(machine, table, codec, OWN, taken, done, Arc::new(shared));
+        let table = SessionTable::new(Bounds::default());
+        let (kept, codec) = (Kept { table, level: Level::default() }, Arc::new(Postcard));
+        let applier = Applier::new(machine, kept, codec, OWN, taken, done, Arc::new(shared));
         Self { applier, items, told, log: Arc::clone(log), slot: Slot::ZERO }
     }
 
@@ -321,4 +322,29 @@ async fn h1_a_digest_is_that_of_the_slot_that_it_names() {
     let expected = [(3, sum(3)), (6, sum(6)), (9, sum(9)), (12, sum(9))];
     assert_eq!(marks(&mut fresh), expected);
     assert_eq!(marks(&mut ahead), expected[1..3], "slot 3 lies below what it includes");
+}
+
+/// **U4** The level never falls: each number of it is the highest that was named in a slot.
+#[tokio::test]
+async fn u4_the_level_never_falls() {
+    let log = Log::default();
+    let mut bed = Bed::new(0, &log);
+    bed.applier.once = Once::new(
+        Kept { table: SessionTable::new(Bounds::default()), level: Level::default() },
+        Level { library: 9, machine: 9 },
+        Arc::clone(&bed.applier.side.shared.meters),
+    );
+    let named = [(2, 1), (1, 3), (0, 0), (2, 2)];
+    for (slot, (library, machine)) in (1..).zip(named) {
+        let kind = CommandKind::Raise { level: Level { library, machine } };
+        let raise = Command { kind, ..Command::apply(OWN, RequestNumber::new(slot), Bytes::new()) };
+        bed.apply(vec![raise]).await;
+    }
+    let reached = Level { library: 2, machine: 3 };
+    assert_eq!(bed.applier.side.shared.level(), reached);
+    assert!(bed.written().is_empty(), "none of them is the state machine's");
+    // A snapshot of this state says so, and one of an earlier state changes nothing.
+    let (meta, image) = bed.snapshot().await;
+    let (head, _) = image::open(image.0, &meta).await.unwrap();
+    assert_eq!(head.level, reached);
 }

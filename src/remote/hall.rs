@@ -194,7 +194,9 @@ where
         name: Option<SessionRequest>,
         payload: Bytes,
     ) -> Outcome {
-        self.codec.decode(payload.clone()).map_err(codec_refuses)?;
+        let command = self.codec.decode(payload.clone()).map_err(codec_refuses)?;
+        client.admit(&command)?;
+        drop(command);
         let name = name.map(|name| SessionRequest { session: of_a_client(name.session), ..name });
         let Applied { slot, reply } = client.attempt_encoded(name, payload).await?;
         match postcard::to_stdvec(&reply) {

@@ -71,6 +71,7 @@ fn errors() -> Vec<ClientError> {
         Rejection::StaleRequest,
         Rejection::NoQuorum,
         Rejection::Unsettled { slot: Slot::new(9) },
+        Rejection::Level { needed: 7, raised: 1 << 31 },
     ];
     let uncertainties = [
         Uncertainty::Timeout,
@@ -155,8 +156,9 @@ fn golden_frames() {
     }
     let details =
         frames()[golden.len()..].iter().map(|frame| bytes_of(frame)[5]).collect::<Vec<_>>();
-    let codes =
-        [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x40];
+    let codes = [
+        1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x40,
+    ];
     assert_eq!(details, codes);
     let sized = "2000000006030000000000000300000000000000000000000e0000000900000000000000";
     assert_eq!(hex(&frames()[golden.len() + 2]), sized);

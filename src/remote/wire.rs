@@ -238,6 +238,7 @@ fn put_error(out: &mut BytesMut, number: u64, error: &ClientError) {
         ClientError::Rejected(Rejection::StaleRequest) => 12,
         ClientError::Rejected(Rejection::NoQuorum) => 13,
         ClientError::Rejected(Rejection::Unsettled { .. }) => 14,
+        ClientError::Rejected(Rejection::Level { .. }) => 15,
         ClientError::ReplyNotKept { .. } => 0x40,
         ClientError::Unknown(Uncertainty::Timeout) => 0x81,
         ClientError::Unknown(Uncertainty::Stopped) => 0x82,
@@ -251,6 +252,10 @@ fn put_error(out: &mut BytesMut, number: u64, error: &ClientError) {
         ClientError::Rejected(Rejection::TooLarge { bytes, bytes_max }) => {
             out.put_u64_le(*bytes as u64);
             out.put_u64_le(*bytes_max as u64);
+        }
+        ClientError::Rejected(Rejection::Level { needed, raised }) => {
+            out.put_u32_le(*needed);
+            out.put_u32_le(*raised);
         }
         ClientError::Rejected(Rejection::Codec(words) | Rejection::Answer(words)) => {
             let cut = |end: &usize| words.is_char_boundary(*end);
@@ -372,6 +377,10 @@ fn error(detail: u8, rest: &mut Bytes) -> Result<ClientError, Breach> {
         11 => Rejection::SessionUnknown,
         12 => Rejection::StaleRequest,
         13 => Rejection::NoQuorum,
+        15 => Rejection::Level {
+            needed: u32::from_le_bytes(take(rest)?),
+            raised: u32::from_le_bytes(take(rest)?),
+        },
         14 => Rejection::Unsettled { slot: Slot::new(u64::from_le_bytes(take(rest)?)) },
         0x40 => {
             let slot = Slot::new(u64::from_le_bytes(take(rest)?));

@@ -193,6 +193,7 @@ fn ending<T>(told: &Result<T, ClientError>) -> &'static str {
             Rejection::Answer(_) => "answer not carried",
             Rejection::SessionUnknown => "session unknown",
             Rejection::StaleRequest => "stale",
+            Rejection::Level { .. } => "of a level too high",
         },
         Err(ClientError::ReplyNotKept { .. }) => "reply not kept",
         Err(ClientError::Unknown(uncertainty)) => match uncertainty {

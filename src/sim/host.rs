@@ -151,7 +151,7 @@ impl<M: StateMachine> SimHost<M> {
         let codec: Arc<dyn CommandCodec<M::Command>> =
             Arc::new(Numbered { codec: Arc::clone(&common.codec), ledger: Arc::clone(&ledger) });
         let mut machine = Watched { id, machine, ledger: Arc::clone(&ledger) };
-        let Revived { table, shelf, store } =
+        let Revived { kept, shelf, store } =
             Self::revive(snapshots, &mut recovered, &mut machine, common.sessions);
         let (errands_sender, errands) = std_mpsc::channel();
         let group = recovered.format.group;
@@ -163,7 +163,7 @@ impl<M: StateMachine> SimHost<M> {
             transport: Box::new(transport),
             journal: Journal::Queue(jobs_sender),
             shelf: Start { errands: errands_sender, ..shelf },
-            table,
+            kept,
             meters: Arc::new(Meters::new()),
             done_sender: told_sender,
             done,
@@ -218,7 +218,7 @@ impl<M: StateMachine> SimHost<M> {
         let revived = poll_to_end(revived).expect("it waits for nothing outside");
         let revived = revived.expect("the storage gave back a snapshot that is whole");
         if let Some(meta) = &recovered.snapshot {
-            ledger.passed(id, meta.slot, &revived.table);
+            ledger.passed(id, meta.slot, &revived.kept.table);
         }
         revived
     }
@@ -364,6 +364,7 @@ impl<M: StateMachine> SimHost<M> {
             StopReason::Restore { .. } => Ending::Restore(reason.to_string()),
             StopReason::Apply { .. }
             | StopReason::Diverged { .. }
+            | StopReason::Level { .. }
             | StopReason::Undecodable { .. }
             | StopReason::Transport
             | StopReason::Panicked(_) => Ending::Failure(reason.to_string()),

@@ -195,9 +195,9 @@ impl<M: StateMachine> Ledger<M> {
             CommandKind::Apply | CommandKind::InSession { .. } => {
                 self.state().find(&command.payload).is_some()
             }
-            CommandKind::OpenSession { .. } | CommandKind::CloseSession { .. } => {
-                command.payload.is_empty()
-            }
+            CommandKind::OpenSession { .. }
+            | CommandKind::CloseSession { .. }
+            | CommandKind::Raise { .. } => command.payload.is_empty(),
             _ => false,
         }
     }

@@ -49,6 +49,18 @@ impl<M: StateMachine> StateMachine for Watched<M> {
         self.machine.digest()
     }
 
+    fn level(&self) -> u32 {
+        self.machine.level()
+    }
+
+    fn level_of(command: &M::Command) -> u32 {
+        M::level_of(command)
+    }
+
+    fn raised(&mut self, level: u32) {
+        self.machine.raised(level);
+    }
+
     fn applied(&self) -> Slot {
         self.machine.applied()
     }

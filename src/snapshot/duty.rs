@@ -15,10 +15,10 @@ use super::frame::{self, Name, SnapshotFrame};
 use super::image::Head;
 use super::receive::Act;
 use super::shelf::{Brought, Errand, Image};
-use super::{Order, SnapshotInfo};
+use super::{LogOrder, Order, SnapshotInfo};
 use crate::apply::Item;
 use crate::driver::Driver;
-use crate::error::MakeSnapshotError;
+use crate::error::{MakeSnapshotError, TrimLogError};
 use crate::waiters::Waiter;
 
 /// What the state machine's task says to the question for an image.
@@ -249,6 +249,7 @@ impl<W: Waiter> Driver<W> {
     /// Has done what is due: makes one, asks for more of one, sends more of one, trims.
     pub(crate) fn tend_snapshots(&mut self, now: Time) {
         self.take_snapshot_orders();
+        self.take_log_orders();
         self.make_if_due(now);
         if self.snapshots.errands.is_none() {
             return;
@@ -306,6 +307,38 @@ impl<W: Waiter> Driver<W> {
                 self.snapshots.maker.next.push(order);
             }
         }
+    }
+
+    fn take_log_orders(&mut self) {
+        for order in self.shared.take_log_orders() {
+            match (order, self.snapshots.newest().cloned()) {
+                (LogOrder::Lend(order), Some(newest)) => self.errand(Errand::Lend(newest, order)),
+                // Whoever is gone does not mind.
+                (LogOrder::Lend(order), None) => {
+                    let _ = order.send(Err("there is none".to_owned()));
+                }
+                (LogOrder::Trim(through, order), _) => {
+                    let _ = order.send(self.trim_by_order(through));
+                }
+            }
+        }
+    }
+
+    /// Trims up to this slot, or to all that the newest snapshot includes. Rule N1.
+    fn trim_by_order(&mut self, through: Option<Slot>) -> Result<Slot, TrimLogError> {
+        if self.snapshots.errands.is_none() {
+            return Err(TrimLogError::NotSupported);
+        }
+        let snapshot = self.snapshots.newest().map_or(Slot::ZERO, |meta| meta.slot);
+        let asked = through.unwrap_or(snapshot);
+        let refused = |_| TrimLogError::NotIncluded { asked, snapshot };
+        self.replica.trim(asked).map_err(refused)?;
+        if asked > self.snapshots.trimmed {
+            tracing::info!(replica = %self.id, through = %asked, "trimmed the log, as it was told to");
+            self.snapshots.trimmed = asked;
+            self.snapshots.log.forget(asked);
+        }
+        Ok(self.snapshots.trimmed)
     }
 
     fn make_if_due(&mut self, now: Time) {

@@ -14,13 +14,14 @@ use paxos_core::ids::{LogClock, Slot};
 use paxos_core::port::SnapshotReader;
 use paxos_core::session::{Bounds, SessionTable};
 use paxos_core::snapshot::{ImageHasher, SnapshotMeta};
+use paxos_core::value::Level;
 
 use crate::machine::{SnapshotError, SnapshotStream};
 
 const MAGIC: [u8; 8] = *b"PAXIMAGE";
 /// The version of the layout.
 const VERSION: u16 = 1;
-/// Magic, version, zeros, slot, clock, and the length of the table.
+/// Magic, version, level, slot, clock, and the length of the table.
 const HEAD_LEN: usize = 40;
 /// How much is read at once.
 const PIECE_BYTES: usize = 256 << 10;
@@ -30,21 +31,24 @@ const PIECE_BYTES: usize = 256 << 10;
 pub(crate) struct Head {
     pub(crate) slot: Slot,
     pub(crate) clock: LogClock,
+    /// What must be known to read the log up to here.
+    pub(crate) level: Level,
     /// The table of sessions, without replies.
     pub(crate) table: Bytes,
 }
 
 impl Head {
-    /// Of the state after this slot, with this table.
-    pub(crate) fn of(slot: Slot, table: &SessionTable) -> Self {
-        Self { slot, clock: table.clock(), table: table.encode_without_replies() }
+    /// Of the state after this slot, with this table, at this level.
+    pub(crate) fn of(slot: Slot, table: &SessionTable, level: Level) -> Self {
+        Self { slot, clock: table.clock(), level, table: table.encode_without_replies() }
     }
 
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(HEAD_LEN + self.table.len());
         out.put_slice(&MAGIC);
         out.put_u16_le(VERSION);
-        out.put_bytes(0, 6);
+        out.put_u16_le(self.level.library);
+        out.put_u32_le(self.level.machine);
         out.put_u64_le(self.slot.number());
         out.put_u64_le(self.clock.millis());
         out.put_u64_le(self.table.len() as u64);
@@ -63,6 +67,11 @@ fn wrong(what: impl Into<String>) -> SnapshotError {
     SnapshotError::Io(io::Error::new(io::ErrorKind::InvalidData, what.into()))
 }
 
+/// Bytes of an image are missing.
+fn ends() -> SnapshotError {
+    wrong("the image ends too early")
+}
+
 /// Takes the head off an image: what follows is the state machine's.
 pub(crate) async fn open(
     mut image: SnapshotStream,
@@ -70,7 +79,17 @@ pub(crate) async fn open(
 ) -> Result<(Head, SnapshotStream), SnapshotError> {
     let mut held = BytesMut::new();
     fill(&mut held, &mut image, HEAD_LEN).await?;
-    let mut fixed = held.split_to(HEAD_LEN);
+    let (level, len) = fixed_part(held.split_to(HEAD_LEN), meta)?;
+    fill(&mut held, &mut image, len).await?;
+    let table = held.split_to(len).freeze();
+    let first = stream::iter((!held.is_empty()).then(|| Ok(held.freeze())));
+    let (slot, clock) = (meta.slot, meta.clock);
+    Ok((Head { slot, clock, level, table }, first.chain(image).boxed()))
+}
+
+/// What the first bytes of an image say of its level and of the length of its table, if the image is the one
+/// of `meta`.
+fn fixed_part(mut fixed: BytesMut, meta: &SnapshotMeta) -> Result<(Level, usize), SnapshotError> {
     let mut magic = [0; 8];
     fixed.copy_to_slice(&mut magic);
     let version = fixed.get_u16_le();
@@ -80,17 +99,55 @@ pub(crate) async fn open(
     if version != VERSION {
         return Err(wrong(format!("image of version {version}, this release reads {VERSION}")));
     }
-    fixed.advance(6);
+    let level = Level { library: fixed.get_u16_le(), machine: fixed.get_u32_le() };
     let slot = Slot::new(fixed.get_u64_le());
     let clock = LogClock::from_millis(fixed.get_u64_le());
     let len = fixed.get_u64_le();
     if (slot, clock) != (meta.slot, meta.clock) || len > meta.bytes {
         return Err(wrong("the image of another snapshot"));
     }
-    fill(&mut held, &mut image, len as usize).await?;
-    let table = held.split_to(len as usize).freeze();
-    let first = stream::iter((!held.is_empty()).then(|| Ok(held.freeze())));
-    Ok((Head { slot, clock, table }, first.chain(image).boxed()))
+    Ok((level, len as usize))
+}
+
+/// Reads the head of an image that goes by, and keeps nothing of the rest.
+pub(crate) struct HeadReader {
+    meta: SnapshotMeta,
+    held: BytesMut,
+    /// The level, and how long the table is, once that is known; or what is wrong with the image.
+    fixed: Option<Result<(Level, usize), SnapshotError>>,
+}
+
+impl HeadReader {
+    /// Of the image of this snapshot.
+    pub(crate) fn new(meta: &SnapshotMeta) -> Self {
+        Self { meta: meta.clone(), held: BytesMut::new(), fixed: None }
+    }
+
+    /// The next bytes of the image.
+    pub(crate) fn feed(&mut self, mut bytes: &[u8]) {
+        if self.fixed.is_none() {
+            let taken = bytes.len().min(HEAD_LEN - self.held.len());
+            self.held.extend_from_slice(&bytes[..taken]);
+            bytes = &bytes[taken..];
+            if self.held.len() < HEAD_LEN {
+                return;
+            }
+            self.fixed = Some(fixed_part(self.held.split(), &self.meta));
+        }
+        if let Some(Ok((_, len))) = self.fixed {
+            self.held.extend_from_slice(&bytes[..bytes.len().min(len - self.held.len())]);
+        }
+    }
+
+    /// The head, when the image has gone by.
+    pub(crate) fn finish(self) -> Result<Head, SnapshotError> {
+        let (level, len) = self.fixed.unwrap_or_else(|| Err(ends()))?;
+        if self.held.len() != len {
+            return Err(ends());
+        }
+        let (slot, clock) = (self.meta.slot, self.meta.clock);
+        Ok(Head { slot, clock, level, table: self.held.freeze() })
+    }
 }
 
 /// Reads until so many bytes are held.
@@ -101,7 +158,7 @@ async fn fill(
 ) -> Result<(), SnapshotError> {
     while held.len() < bytes {
         let Some(piece) = image.next().await else {
-            return Err(wrong("the image ends too early"));
+            return Err(ends());
         };
         held.extend_from_slice(&piece.map_err(SnapshotError::Io)?);
     }
@@ -203,7 +260,7 @@ mod tests {
 
     fn head() -> Head {
         let table = SessionTable::new(Bounds::default());
-        Head::of(Slot::new(9), &table)
+        Head::of(Slot::new(9), &table, Level { library: 1, machine: 7 })
     }
 
     fn meta_of(image: &[u8]) -> SnapshotMeta {
@@ -241,9 +298,12 @@ mod tests {
         let mut table = SessionTable::new(Bounds::default());
         table.open(session, SessionTtl::from_millis(1000));
         table.decide(session, request, request);
-        let before = Head::of(Slot::new(9), &table).encode();
+        let before = Head::of(Slot::new(9), &table, Level { library: 1, machine: 7 }).encode();
         table.keep(session, request, b"a reply");
-        assert_eq!(Head::of(Slot::new(9), &table).encode(), before);
+        assert_eq!(
+            Head::of(Slot::new(9), &table, Level { library: 1, machine: 7 }).encode(),
+            before
+        );
     }
 
     #[test]

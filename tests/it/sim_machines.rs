@@ -176,9 +176,9 @@ fn a_machine_that_keeps_what_its_own_clock_shows_is_caught() {
 /// Nothing but the nodes compares states here: every fourth machine goes astray, in a way that no reply shows.
 #[test]
 fn nodes_catch_a_state_that_no_reply_shows() {
-    let made = AtomicU64::new(0);
+    let count = AtomicU64::new(0);
     let make = move || {
-        let odd = made.fetch_add(1, Ordering::Relaxed) % 4 == 3;
+        let odd = count.fetch_add(1, Ordering::Relaxed) % 4 == 3;
         Adder::new(if odd { Fault::Astray } else { Fault::Nothing })
     };
     let limits = Limits { commands: 40, ..Limits::default() };

@@ -12,7 +12,7 @@ use paxos::core::message::{
 };
 use paxos::core::sim::{Limits, Options, Script, run_seed};
 use paxos::core::trace::{Delivery, Event, Packet, Sealed};
-use paxos::core::value::{Batch, Command, CommandKind, Value as Filling};
+use paxos::core::value::{Batch, Command, CommandKind, Level, Value as Filling};
 use paxos::{
     Bytes, ClusterId, GroupId, Incarnation, LogClock, Membership, NodeOptions, ReplicaId, Slot,
     TraceFile,
@@ -172,6 +172,7 @@ fn rarities() -> String {
         CommandKind::OpenSession { session, ttl: SessionTtl::from_millis(u64::MAX) },
         CommandKind::InSession { session, request: RequestNumber::new(7) },
         CommandKind::CloseSession { session },
+        CommandKind::Raise { level: Level { library: 1, machine: 2 } },
     ];
     let command = |kind| Command {
         kind,

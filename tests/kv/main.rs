@@ -44,6 +44,7 @@ mod store;
 mod client;
 mod cluster;
 mod commands;
+mod disaster;
 mod faults;
 mod identity;
 mod logging;

@@ -31,7 +31,13 @@ fn the_forms_of_the_help_text_are_understood() {
     );
     assert_eq!(
         understood("init x --replicas 5"),
-        Ok(Invocation::Init { dir: "x".into(), replicas: 5, base_port: 7000, lease: None })
+        Ok(Invocation::Init {
+            dir: "x".into(),
+            replicas: 5,
+            base_port: 7000,
+            lease: None,
+            from: None
+        })
     );
     assert_eq!(
         understood("init x --replicas 3 --lease 400"),
@@ -39,9 +45,21 @@ fn the_forms_of_the_help_text_are_understood() {
             dir: "x".into(),
             replicas: 3,
             base_port: 7000,
-            lease: Some(Duration::from_millis(400))
+            lease: Some(Duration::from_millis(400)),
+            from: None
         })
     );
+    assert_eq!(
+        understood("init x --replicas 1 --from b"),
+        Ok(Invocation::Init {
+            dir: "x".into(),
+            replicas: 1,
+            base_port: 7000,
+            lease: None,
+            from: Some("b".into())
+        })
+    );
+    assert_eq!(understood("adopt x/1"), Ok(Invocation::Adopt { dir: "x/1".into() }));
     let serve_at = |reads, trace_out, admin| {
         let dir = "x/1".into();
         let pace = SnapshotPace { every_mib: 64, mib_per_second: 64 };

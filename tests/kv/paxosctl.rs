@@ -12,37 +12,38 @@ use serde_json::Value;
 use crate::cluster::{Cluster, Process};
 use crate::examples::{PATIENCE, wait_for};
 
-const PAXOSCTL: &str = env!("CARGO_BIN_EXE_paxosctl");
+pub(crate) const PAXOSCTL: &str = env!("CARGO_BIN_EXE_paxosctl");
 
-fn paxosctl<A: AsRef<std::ffi::OsStr>>(arguments: &[A]) -> Output {
+pub(crate) fn paxosctl<A: AsRef<std::ffi::OsStr>>(arguments: &[A]) -> Output {
     Command::new(PAXOSCTL).args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
 /// Runs a verb on this place, with these options.
-fn ask(verb: &str, place: &Path, options: &[&str]) -> Output {
-    let mut arguments = vec![verb.to_owned(), place.to_str().unwrap().to_owned()];
+pub(crate) fn ask(verb: &str, place: &Path, options: &[&str]) -> Output {
+    let mut arguments: Vec<_> = verb.split(' ').map(str::to_owned).collect();
+    arguments.push(place.to_str().unwrap().to_owned());
     arguments.extend(options.iter().map(ToString::to_string));
     paxosctl(&arguments)
 }
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
 /// The one line on standard error of a run that ended with this code.
-fn complaint(output: &Output, code: i32) -> String {
+pub(crate) fn complaint(output: &Output, code: i32) -> String {
     assert_eq!(output.status.code(), Some(code), "{output:?}");
     let line = String::from_utf8(output.stderr.clone()).unwrap();
     assert!(line.starts_with("paxosctl: ") && line.lines().count() == 1, "{line}");
     line
 }
 
-fn json(output: &Output) -> Value {
+pub(crate) fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// Asks until it is done: the machine may be busy, and the leader change by itself.
-fn done(verb: &str, place: &Path, options: &[&str]) -> Output {
+pub(crate) fn done(verb: &str, place: &Path, options: &[&str]) -> Output {
     wait_for(verb, || Some(ask(verb, place, options)).filter(|output| output.status.success()))
 }
 
@@ -51,12 +52,12 @@ fn refused(verb: &str, place: &Path, options: &[&str], reason: &str) {
     wait_for(reason, || complaint(&ask(verb, place, options), 1).contains(reason).then_some(()));
 }
 
-fn everybody(cluster: &Cluster) -> std::path::PathBuf {
+pub(crate) fn everybody(cluster: &Cluster) -> std::path::PathBuf {
     cluster.scratch().join("c")
 }
 
 /// Waits until every replica takes part, and one leads by the word of all.
-fn settled(cluster: &Cluster) -> u64 {
+pub(crate) fn settled(cluster: &Cluster) -> u64 {
     let place = everybody(cluster);
     wait_for("a leader that all know", || {
         let output = ask("status", &place, &["--json"]);
@@ -209,9 +210,22 @@ fn mistakes_on_the_command_line_end_with_two() {
     assert!(complaint(&paxosctl(&["status", file!()]), 2).contains("neither a socket nor"));
     let help = paxosctl(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
-    for verb in ["status", "members", "transfer-leader", "watch", "metrics"] {
+    let verbs = [
+        "status",
+        "members",
+        "transfer-leader",
+        "watch",
+        "metrics",
+        "snapshot",
+        "trim",
+        "export",
+        "log inspect",
+        "recover",
+    ];
+    for verb in verbs {
         assert!(text(&help).contains(&format!("  paxosctl {verb} ")), "{help:?}");
-        let output = paxosctl(&[verb, "--help"]);
+        let words: Vec<_> = verb.split(' ').chain(["--help"]).collect();
+        let output = paxosctl(&words);
         assert!(text(&output).contains("examples:\n  paxosctl"), "{output:?}");
     }
 }

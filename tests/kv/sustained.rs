@@ -18,7 +18,7 @@ const VALUE_BYTES: u64 = 1024;
 /// So many requests of one client wait for their answers at once.
 const PIPELINE: u64 = 64;
 /// The election timeout of `kv`.
-const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
+const ELECTION_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A size that a long test has unless the environment says otherwise.
 fn size(name: &str, usual: u64) -> u64 {

@@ -51,7 +51,8 @@ fn handshake(data: &[u8], greeting: Greeting) {
     let encoded = hello.encode(greeting);
     let again = Hello::decode(&encoded[HEADER_LEN..]);
     assert_eq!(again, Ok(hello), "what is read is written and read again");
-    // The last eight bytes are kept for later versions, and not read.
+    // Of the last eight bytes, two say no more than the first where they are equal, and the others are kept for
+    // later versions, and not read.
     let fields = encoded.len() - HEADER_LEN - 8;
     assert_eq!(encoded[HEADER_LEN..][..fields], body[..fields], "in the same bytes");
 }

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::Replica;
+use crate::ballot::Ballot;
 use crate::durable::{Write, WriteSequence};
 use crate::ids::{Epoch, ReplicaId, Slot};
 use crate::membership::{Joining, Member, Membership};
@@ -178,11 +179,11 @@ impl Replica {
             }
             self.follow_roster();
         }
-        let outgoing = self.roster.outgoing(committed);
+        let outgoing = self.roster.outgoing(committed).filter(|_| !self.follows_one_that_leaves());
         if outgoing.is_some_and(|(from, membership)| self.is_held(from, membership)) {
             let own = self.outbox.replica();
             let leaves = !self.roster.newest().contains(own);
-            if leaves && self.transferring().is_some() {
+            if leaves && (self.transferring().is_some() || self.makes_way()) {
                 // The one that takes over has the time of the transfer to do so.
                 return;
             }
@@ -197,6 +198,14 @@ impl Replica {
             }
         }
         self.lead_change();
+    }
+
+    /// Whether the leader that this replica hears and follows is a member no longer: it is listened to
+    /// until it has made way (M10).
+    fn follows_one_that_leaves(&self) -> bool {
+        let own = self.outbox.replica();
+        let leader = self.leader().map(Ballot::leader).filter(|leader| *leader != own);
+        leader.is_some_and(|leader| !self.roster.newest().contains(leader))
     }
 
     /// Rule M6: others go on without this replica.

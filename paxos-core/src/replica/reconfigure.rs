@@ -59,10 +59,11 @@ impl Replica {
             return Err(ReconfigureError::Busy);
         };
         let is_change = |value: &Value| matches!(value, Value::Membership(_));
-        if self.learner.tallies().any(|(_, tally)| is_change(&tally.value))
-            || slot < self.roster.newest_from()
-            || self.settled().is_none()
-        {
+        // One that is chosen behind a gap is under way too.
+        let ahead = self.learner.ahead_from(committed.next()).map(|(_, value)| value);
+        let proposed = self.learner.tallies().map(|(_, tally)| &tally.value);
+        let is_open = ahead.chain(proposed).any(is_change);
+        if is_open || slot < self.roster.newest_from() || self.settled().is_none() {
             return Err(ReconfigureError::UnderWay { epoch: self.roster.newest().epoch() });
         }
         let old = self.roster.newest();
@@ -96,9 +97,7 @@ impl Replica {
         let own = self.outbox.replica();
         let here = self.roster.governing(self.learner.committed().next());
         if here.voter_index(own).is_none() {
-            if let Some(heir) = self.heirs().first() {
-                self.make_way(*heir);
-            }
+            self.makes_way();
             return;
         }
         let newest = self.roster.newest();
@@ -111,6 +110,15 @@ impl Replica {
             self.counters.promotions += 1;
             self.settle();
         }
+    }
+
+    /// Makes way, if this replica leads and somebody could take over.
+    pub(super) fn makes_way(&mut self) -> bool {
+        let heir = self.heirs().first().copied();
+        if let Some(heir) = heir {
+            self.make_way(heir);
+        }
+        heir.is_some()
     }
 
     /// Fills the slots before a new membership with no-ops, so that it governs soon: in one message.

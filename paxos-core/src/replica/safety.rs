@@ -9,7 +9,7 @@ use super::Replica;
 use crate::acceptor::Acceptor;
 use crate::ballot::Ballot;
 use crate::catchup::{Catchup, Loads};
-use crate::ids::{LogClock, Slot};
+use crate::ids::{LogClock, ReplicaId, Slot};
 use crate::learner::Learner;
 use crate::lives::LivesState;
 use crate::log::Log;
@@ -22,7 +22,7 @@ use crate::roster::Roster;
 use crate::survey::Surveys;
 
 /// A replica without the readings of its clock, its counters and its random numbers: of timers it
-/// says which are armed, of what was heard the ballot that a campaign would outbid, of what is on its
+/// says which are armed, of peers which prefix they hold, of what was heard the ballot that a campaign would outbid, of what is on its
 /// way to peers which of them are probed. Write batches are numbered from the last proof on, and a message that waits several times is named once.
 ///
 /// Replicas compare whole, too, but two that took in one message twice, or at different times,
@@ -52,6 +52,7 @@ pub struct SafetyState<'a> {
     outbid: Option<Ballot>,
     roster: &'a Roster,
     held: Slot,
+    held_by_peers: Vec<(ReplicaId, Slot)>,
     armed: [bool; TIMERS.len()],
     halted: bool,
 }
@@ -81,6 +82,7 @@ impl Replica {
             outbid: self.acceptor.promised().max(self.pacemaker.seen()),
             roster: &self.roster,
             held: self.held,
+            held_by_peers: self.pacemaker.holdings(),
             armed: TIMERS.map(|timer| self.pacemaker.is_armed(timer)),
             halted: self.halted,
         }

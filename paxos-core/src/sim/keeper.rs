@@ -527,15 +527,20 @@ impl Cluster {
         let local = node.clock.local(now);
         let Some(replica) = node.process.as_mut().and_then(Process::replica) else { return };
         let led = replica.role();
+        let joined = replica.governs_above(replica.committed()).is_none();
         match replica.install(meta, local) {
             Ok(()) => {
                 let slot = meta.slot;
+                let knows = replica.governs_above(slot).is_some();
                 node.applied = slot;
                 node.applied_said = slot;
                 // The image is durable, and the machine with it.
                 node.applied_durable = slot;
                 node.trimmed = slot;
                 self.installed(id, meta, Some(state));
+                if joined && knows {
+                    self.watch.meet(Mark::JoinedBySnapshot);
+                }
                 if led == crate::output::Role::Leader {
                     self.watch.meet(Mark::InstalledByLeader);
                 }

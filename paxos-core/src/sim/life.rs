@@ -202,6 +202,7 @@ impl Cluster {
         let incarnation = recovered.incarnation;
         node.trimmed = recovered.trimmed;
         let bytes_max = node.config.window_bytes_max;
+        self.totals.older_snapshots += u64::from(self.check.lacks_a_snapshot(id, &recovered));
         self.check.recovered(id, &recovered, applied, bytes_max);
         self.observe(|observer| observer.started(id, &recovered, applied));
         self.audit(id, &recovered);

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::check::Invariant;
 use super::cluster::Cluster;
 use super::fault::{Ambush, Blow, Cue, Target};
+use super::host::Process;
 use super::kind::Kind;
 use super::network::{Flap, Weather};
 use super::portfolio::{any_order, draw_weather};
@@ -105,10 +106,7 @@ impl Cluster {
         self.options.disk_delay_max = self.options.disk_delay_max.min(quick);
         self.options.apply_delay_max = self.options.apply_delay_max.min(quick);
         let mut timeout = Duration::ZERO;
-        for id in self.ids() {
-            if !members.contains(seat(id)) {
-                continue;
-            }
+        for id in self.ids().filter(|id| members.contains(seat(*id))) {
             let rate = self.node(id).clock.rate.clamp(CLOCKS.0, CLOCKS.1);
             let rate = self.options.clock_rate(rate);
             self.set_clock_rate(id, rate);
@@ -136,13 +134,26 @@ impl Cluster {
     /// Who may be healed: not those whose disks are lost.
     fn draw_core(&mut self) -> VoterSet {
         let mut left: Vec<ReplicaId> = self.ids().filter(|id| !self.is_lost(*id)).collect();
+        if self.options.newcomers > 0 {
+            // Whoever has been removed for good is nobody's concern, and newcomers may be let in yet.
+            left.retain(|id| !self.is_spent(*id));
+            let places = 1..=self.nodes.len() as u16;
+            let ids = places.map(ReplicaId::new);
+            left.extend(ids.filter(|id| !self.node(*id).placed));
+        }
         let mut core = VoterSet::EMPTY;
+        // Whoever has caught up is made a voter at any moment, and is needed from then on.
+        for membership in self.check.needed() {
+            for joining in membership.joining() {
+                core.insert(seat(joining.id));
+            }
+        }
+        left.retain(|id| !core.contains(seat(*id)));
         let everybody = self.rng.chance(250);
         let spare = self.rng.below(3);
         let mut more = spare;
         while !left.is_empty() {
-            let quorums = self.format.membership.quorums();
-            if quorums.is_prepare_quorum(core) && quorums.is_accept_quorum(core) && !everybody {
+            if self.may_serve(core) && !everybody {
                 if more == 0 {
                     break;
                 }
@@ -154,6 +165,47 @@ impl Cluster {
         core
     }
 
+    /// Whether these places hold quorums of every membership that is needed.
+    fn may_serve(&self, places: VoterSet) -> bool {
+        self.check.needed().iter().all(|membership| {
+            let set = membership.voters_where(|id| places.contains(seat(id)));
+            let quorums = membership.quorums();
+            quorums.is_prepare_quorum(set) && quorums.is_accept_quorum(set)
+        })
+    }
+
+    /// Those of the core that are members, or may not know yet that they are none.
+    fn serving(&self, core: Core) -> Vec<ReplicaId> {
+        let newest = self.check.newest();
+        let serves =
+            |id: &ReplicaId| newest.contains(*id) || !self.is_spent(*id) && !self.is_forgotten(*id);
+        self.ids().filter(|id| core.holds(*id)).filter(serves).collect()
+    }
+
+    /// Whether a replica was away until nobody was a member whom it knows: nobody tells it that it is
+    /// removed, and it can do nothing.
+    fn is_forgotten(&self, id: ReplicaId) -> bool {
+        let newest = self.check.newest();
+        match &self.node(id).process {
+            Some(Process::Replica(replica)) => {
+                let knows = replica.peers().iter().any(|peer| newest.contains(*peer));
+                !newest.contains(id) && !knows
+            }
+            Some(Process::Host(_)) | None => false,
+        }
+    }
+
+    /// Whether changes of the membership are over: everybody knows the newest one, nobody joins.
+    fn is_changed(&self, core: Core) -> bool {
+        let newest = self.check.newest();
+        let joining = newest.joining().iter().any(|joining| core.holds(joining.id));
+        !joining
+            && self.serving(core).into_iter().all(|id| {
+                let status = self.status(id);
+                newest.contains(id) && status.is_some_and(|s| s.epoch == newest.epoch())
+            })
+    }
+
     fn leave_outside(&mut self, id: ReplicaId, core: VoterSet) {
         if self.is_wiped(id) {
             // Whoever lost its disk must stop as soon as it is heard.
@@ -163,7 +215,12 @@ impl Cluster {
             self.remark(format!("{id} lost its disk, and is heard"));
             return;
         }
-        let plight = *self.rng.pick(&PLIGHTS);
+        let plight = if self.options.newcomers > 0 {
+            // One that is heard now and then may be let in as a voter, and needed from then on.
+            Plight::Down
+        } else {
+            *self.rng.pick(&PLIGHTS)
+        };
         self.remark(format!("{id} stays outside: {plight:?}"));
         match plight {
             Plight::Remote => {
@@ -427,13 +484,15 @@ fn converges(cluster: &mut Cluster, core: Core, _since: Time) {
         agreed.is_some()
             && settled
             && cluster.open_clients() == 0
-            && ids_of(core.members).into_iter().all(|id| cluster.lag(id).is_none())
+            && cluster.serving(core).into_iter().all(|id| cluster.lag(id).is_none())
+            && cluster.is_changed(core)
             && cluster.ids().all(|id| !cluster.is_wiped(id) || cluster.has_stopped(id))
     });
     if !done {
         let open = cluster.open_clients();
         let agreed = agreed_leader(cluster, core).map(|ballot| ballot.to_string());
-        let left: Vec<_> = ids_of(core.members)
+        let left: Vec<_> = cluster
+            .serving(core)
             .into_iter()
             .filter_map(|id| Some((id, cluster.lag(id)?)))
             .collect();
@@ -448,7 +507,7 @@ fn converges(cluster: &mut Cluster, core: Core, _since: Time) {
 
 /// The ballot that every member of the core follows, and whose leader knows that it leads.
 fn agreed_leader(cluster: &Cluster, core: Core) -> Option<Ballot> {
-    let members = ids_of(core.members);
+    let members = cluster.serving(core);
     let mut leaders = members.iter().map(|id| cluster.status(*id)?.leader);
     let first = leaders.next()??;
     let agreed = leaders.all(|leader| leader == Some(first));
@@ -490,7 +549,7 @@ fn rests(cluster: &mut Cluster, core: Core, since: Time) {
             return;
         }
     }
-    let mut busy = ids_of(core.members);
+    let mut busy = cluster.serving(core);
     let idle = cluster.run_until_done(core.timeout, |cluster| {
         busy.retain(|id| cluster.leftover(*id).is_some());
         busy.is_empty()

@@ -134,6 +134,20 @@ marks! {
     SnapshotRestored => "state restored from a snapshot",
     /// What a connected peer lacked was not trimmed.
     TrimHeldBack => "trim held back for a peer",
+    /// A membership was chosen that governs from some slot on.
+    MembershipGoverns => "membership chosen that governs",
+    /// A membership was chosen that changes nothing, as another one of its epoch was before it.
+    MembershipVoid => "membership chosen that changes nothing",
+    /// An observer that had caught up was made a voter by the leader.
+    Promoted => "joiner promoted by the leader",
+    /// A leader that is a member no longer stopped.
+    LeaderRemoved => "leader removed",
+    /// A replica was told that it was removed.
+    RemovedTold => "removal told to a former member",
+    /// A replica that joins jumped to a snapshot that told it who governs.
+    JoinedBySnapshot => "joiner began with a snapshot",
+    /// A leader filled slots so that a membership governs soon.
+    WindowFilled => "window filled for a change",
     /// As many slots were handed out to be applied as may be.
     ApplyFull => "queue of slots to apply at its bound",
 }
@@ -164,6 +178,13 @@ impl Mark {
                 | Self::SnapshotGone
                 | Self::SnapshotRestored
                 | Self::TrimHeldBack
+                | Self::MembershipGoverns
+                | Self::MembershipVoid
+                | Self::Promoted
+                | Self::LeaderRemoved
+                | Self::RemovedTold
+                | Self::JoinedBySnapshot
+                | Self::WindowFilled
         )
     }
 }

@@ -11,6 +11,7 @@
 
 mod atlas;
 mod batches;
+mod change;
 mod check;
 mod client;
 mod cluster;

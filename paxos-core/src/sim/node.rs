@@ -100,6 +100,8 @@ pub(super) struct Node {
     /// None while it is down.
     pub(super) process: Option<Process>,
     pub(super) halted: Option<Halt>,
+    /// A membership that is chosen has named it, and an operator has formatted its directory.
+    pub(super) placed: bool,
     /// Why its storage stopped it.
     pub(super) failed: Option<Failure>,
     pub(super) storage: Box<dyn CrashStorage>,
@@ -139,6 +141,7 @@ impl Node {
         Self {
             process: None,
             halted: None,
+            placed: true,
             failed: None,
             storage,
             config,

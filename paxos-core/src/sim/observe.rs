@@ -66,13 +66,13 @@ struct Place {
 
 impl Observer {
     /// Replicas are numbered from 1 and are the voters of `membership`.
-    pub(super) fn new(membership: &Membership) -> Self {
+    pub(super) fn new(membership: &Membership, places: usize) -> Self {
         let quorums = quorums_of(membership.voters().len(), membership.quorums().rule());
         let quorums = quorums.expect("a membership has quorums that intersect");
         Self {
             monitor: Monitor::new(quorums, u64::from(membership.window())),
             verdict: None,
-            places: (0..membership.members().count()).map(|_| Place::default()).collect(),
+            places: (0..places).map(|_| Place::default()).collect(),
             saw_replacement: false,
             witnessed: BTreeSet::new(),
             values: Vec::new(),
@@ -439,6 +439,9 @@ fn digest_of(commands: &[Command]) -> u128 {
             CommandKind::OpenSession { session, ttl } => (1, session.bits(), ttl.millis()),
             CommandKind::InSession { session, request } => (2, session.bits(), request.number()),
             CommandKind::CloseSession { session } => (3, session.bits(), 0),
+            CommandKind::Raise { level } => {
+                (4, u128::from(level.library), u64::from(level.machine))
+            }
         };
         take(kind);
         if kind > 0 {
@@ -496,7 +499,7 @@ mod tests {
     fn started() -> Observer {
         let ids = [1, 2, 3].map(ReplicaId::new);
         let membership = Membership::voters_only(ids).unwrap();
-        let mut observer = Observer::new(&membership);
+        let mut observer = Observer::new(&membership, 3);
         for id in ids {
             let format = Format {
                 cluster: ClusterId::new(1),

@@ -22,8 +22,11 @@ pub enum Machine {
 pub struct Options {
     /// Feeds every random choice.
     pub seed: u64,
-    /// How many voters: 1 to 9.
+    /// How many voters there are at first: 1 to 9.
     pub replicas: u16,
+    /// How many more replicas may become members, numbered after the first ones. Where there are any,
+    /// an operator changes the membership now and then.
+    pub newcomers: u16,
     /// Which sets of voters are quorums.
     pub quorums: QuorumRule,
     /// How many slots may be in flight.
@@ -60,6 +63,7 @@ impl Options {
         Self {
             seed,
             replicas,
+            newcomers: 0,
             quorums: QuorumRule::Majority,
             window: crate::membership::WINDOW_DEFAULT,
             lease: None,

@@ -11,6 +11,7 @@ use core::str::FromStr;
 use core::time::Duration;
 
 use super::atlas::Atlas;
+use super::disk::{DiskFault, Harm};
 use super::fault::Fault;
 use super::kind::Kind;
 use super::options::Options;
@@ -110,6 +111,7 @@ impl Plan {
             return Self::at_spot(seed, limits, spot);
         }
         let options = draw_options(seed, limits, &mut rng);
+        let options = with_newcomers(options, limits);
         // A few runs are long enough for long pauses to end.
         let length = if rng.chance(100) { (4000, 9000) } else { (1500, 3500) };
         let end = Time::ZERO.after(rng.duration(ms(length.0), ms(length.1)));
@@ -121,9 +123,16 @@ impl Plan {
         let atlas = Atlas::draw(&mut rng.fork(), &options, end);
         let disks = atlas.faults.into_iter();
         faults.extend(disks.map(|(at, id, fault)| (at, Fault::Disk(id, fault))));
+        let mut doomed = atlas.spent;
+        if options.newcomers > 0 {
+            // What a disk may lose depends on who votes, which is not known here.
+            faults.retain(|(_, fault)| is_borne(fault));
+            doomed.clear();
+            faults.extend(draw_changes(&options, end));
+        }
         let forced = |kind| (kind, rng.below(6) as u32, rng.below(6) as u32);
         let forced = Kind::ALL.into_iter().map(forced).collect();
-        Self { options, faults: in_order(faults), forced, end, doomed: atlas.spent, profile }
+        Self { options, faults: in_order(faults), forced, end, doomed, profile }
     }
 
     /// The plan of a seed that aims at one spot.
@@ -134,6 +143,33 @@ impl Plan {
         let (faults, forced) = (in_order(faults), Vec::new());
         Self { options, faults, forced, end, doomed: Vec::new(), profile: Profile::Directed }
     }
+}
+
+/// In a quarter of the clusters without leases the membership changes. Drawn apart, so that whatever
+/// else a seed means does not depend on it.
+fn with_newcomers(options: Options, limits: &Limits) -> Options {
+    let mut rng = Rng::new(options.seed ^ 0x00c4_a9e0);
+    let changes = limits.changes && options.lease.is_none() && rng.chance(250);
+    if !changes {
+        return options;
+    }
+    // A change fills a window, and the state machines have to take it.
+    let window = options.window.min(16);
+    Options { newcomers: rng.between(1, 6) as u16, window, ..options }
+}
+
+/// Whether whoever is struck keeps its memory.
+fn is_borne(fault: &Fault) -> bool {
+    let forgets = |fault: &DiskFault| fault.harm() != Harm::Passing;
+    !matches!(fault, Fault::Wipe(..)) && !matches!(fault, Fault::Disk(_, fault) if forgets(fault))
+}
+
+/// When the operator asks for changes.
+fn draw_changes(options: &Options, end: Time) -> Vec<(Time, Fault)> {
+    let mut rng = Rng::new(options.seed ^ 0x00c4_a9e1);
+    let count = rng.between(2, 24);
+    let at = |rng: &mut Rng| Time::ZERO.after(rng.duration(ms(50), end.since(Time::ZERO)));
+    (0..count).map(|_| (at(&mut rng), Fault::Change(rng.bits()))).collect()
 }
 
 fn in_order(mut faults: Vec<(Time, Fault)>) -> Vec<(Time, Fault)> {
@@ -199,7 +235,11 @@ mod tests {
                 );
                 let expected = match profile {
                     Profile::Directed => {
-                        !general && kind != FaultKind::Disk && kind != FaultKind::CutFor
+                        !general
+                            && !matches!(
+                                kind,
+                                FaultKind::Disk | FaultKind::CutFor | FaultKind::Change
+                            )
                     }
                     Profile::Uniform | Profile::Swarm | Profile::Mixed => !aimed,
                 };

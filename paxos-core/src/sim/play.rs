@@ -26,6 +26,7 @@
 
 mod acts;
 mod awaits;
+mod changes;
 mod teller;
 
 use core::fmt;
@@ -114,7 +115,9 @@ impl Player {
     fn id(&self, word: &str) -> Result<ReplicaId, String> {
         let cluster = self.cluster.as_ref().ok_or("a script begins with `cluster`")?;
         let number = word.trim_start_matches('r').parse().ok();
-        let known = number.filter(|number| (1..=cluster.options().replicas).contains(number));
+        let options = cluster.options();
+        let places = options.replicas + options.newcomers;
+        let known = number.filter(|number| (1..=places).contains(number));
         known.map(ReplicaId::new).ok_or_else(|| format!("there is no replica {word}"))
     }
 

@@ -69,8 +69,15 @@ pub struct Totals {
     pub trims: u64,
     /// Snapshots that became durable.
     pub snapshots: u64,
+    /// Starts from an older snapshot than the newest one that had become durable.
+    pub older_snapshots: u64,
     /// Snapshots that took the place of a part of a log.
     pub installs: u64,
+    /// Changes of the membership that leaders proposed on request, and replicas that stopped as
+    /// members no longer.
+    pub changes: u64,
+    /// See [`Totals::changes`].
+    pub removals: u64,
     /// Blows that waited for their moment and struck.
     pub ambushes_sprung: u64,
     /// Directories taken away.
@@ -144,7 +151,10 @@ impl Totals {
         self.quorum_reads_lost += other.quorum_reads_lost;
         self.trims += other.trims;
         self.snapshots += other.snapshots;
+        self.older_snapshots += other.older_snapshots;
         self.installs += other.installs;
+        self.changes += other.changes;
+        self.removals += other.removals;
         self.ambushes_sprung += other.ambushes_sprung;
         self.wipes += other.wipes;
         self.refusals += other.refusals;
@@ -168,7 +178,7 @@ impl Totals {
         }
     }
 
-    fn rows(&self) -> [(&'static str, u64); 35] {
+    fn rows(&self) -> [(&'static str, u64); 37] {
         [
             ("seeds", self.seeds),
             ("events", self.events),
@@ -197,6 +207,8 @@ impl Totals {
             ("trims", self.trims),
             ("snapshots", self.snapshots),
             ("installs", self.installs),
+            ("changes", self.changes),
+            ("removals", self.removals),
             ("ambushes sprung", self.ambushes_sprung),
             ("disks wiped", self.wipes),
             ("refusals", self.refusals),
@@ -215,13 +227,14 @@ impl Totals {
         let rows = self.rows().into_iter().filter(|row| row.1 == 0 && !is_of_logs(row.0));
         // Nodes do not trim yet, and their reads are judged by what clients were answered.
         let hosted = !self.endings.is_empty();
-        let of_bare = |name: &str| name == "trims" || name.contains("read");
+        let of_bare =
+            |name: &str| ["trims", "changes", "removals"].contains(&name) || name.contains("read");
         let rows = rows.filter(|row| !(hosted && of_bare(row.0)));
         let mut missing: Vec<String> = rows.map(|row| row.0.to_owned()).collect();
         let endings = self.endings.iter().filter(|ending| *ending.1 == 0);
         missing.extend(endings.map(|(name, _)| format!("requests that end as {name}")));
-        // Who votes does not change in these runs.
-        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Removed) {
+        // Who votes does not change where whole nodes run.
+        for kind in Kind::ALL.into_iter().filter(|kind| !hosted || *kind != Kind::Removed) {
             if self.lost[kind.index()] == 0 {
                 missing.push(format!("{kind} lost"));
             }
@@ -236,7 +249,9 @@ impl Totals {
             let met = self.met.iter().filter(|met| *met.1 == 0);
             missing.extend(met.map(|(name, _)| (*name).to_owned()));
         }
-        let absent = FaultKind::ALL.into_iter().filter(|kind| self.faults[kind.index()] == 0);
+        let kinds = FaultKind::ALL.into_iter();
+        let kinds = kinds.filter(|kind| !hosted || *kind != FaultKind::Change);
+        let absent = kinds.filter(|kind| self.faults[kind.index()] == 0);
         missing.extend(absent.map(|kind| format!("fault {kind}")));
         missing
     }

@@ -36,6 +36,8 @@ pub struct Limits {
     pub commands: u64,
     /// Whether some clusters have leases.
     pub leases: bool,
+    /// Whether the membership of some clusters changes.
+    pub changes: bool,
     /// Whether messages travel as bytes through the codec.
     pub codec: bool,
     /// How many events the trace remembers.
@@ -51,6 +53,7 @@ impl Default for Limits {
             clients: 3,
             commands: 100,
             leases: true,
+            changes: true,
             codec: true,
             trace_capacity: 0,
         }
@@ -104,7 +107,8 @@ pub fn run_seed_of_hosts(
     make: impl FnMut(Format) -> Box<dyn CrashStorage>,
     fleet: impl FnOnce(&mut Options) -> Box<dyn Fleet>,
 ) -> Outcome {
-    let mut plan = Plan::new(seed, limits);
+    // Hosts of these runs keep the members that they were built with.
+    let mut plan = Plan::new(seed, &Limits { changes: false, ..limits.clone() });
     let fleet = fleet(&mut plan.options);
     let cluster = Cluster::with_fleet(plan.options.clone(), make, fleet);
     run_cluster(cluster, &plan, limits)

@@ -90,6 +90,7 @@ impl Cluster {
             }
             Fault::Disk(id, fault) => self.suffer_disk(*id, *fault),
             Fault::Transfer(to) => self.ask_to_make_way(*to),
+            Fault::Change(bits) => self.ask_for_change(*bits),
             Fault::Cut(_)
             | Fault::CutFor(..)
             | Fault::Heal
@@ -140,6 +141,7 @@ impl Cluster {
             | Fault::WallClock(..)
             | Fault::Disk(..)
             | Fault::Transfer(_)
+            | Fault::Change(_)
             | Fault::Wipe(..) => unreachable!("only the network is left: {fault:?}"),
         }
     }

@@ -249,6 +249,7 @@ fn command(json: &mut Json<'_>, command: &Command) {
         CommandKind::OpenSession { .. } => "open_session",
         CommandKind::InSession { .. } => "in_session",
         CommandKind::CloseSession { .. } => "close_session",
+        CommandKind::Raise { .. } => "raise",
     };
     json.text("kind", kind);
     json.text("client", &command.client.number().to_string());
@@ -266,6 +267,10 @@ fn command(json: &mut Json<'_>, command: &Command) {
         }
         CommandKind::CloseSession { session } => {
             json.text("session", &format!("{:032x}", session.bits()));
+        }
+        CommandKind::Raise { level } => {
+            json.number("library", u64::from(level.library));
+            json.number("machine", u64::from(level.machine));
         }
     }
     json.number("bytes", command.payload.len() as u64);

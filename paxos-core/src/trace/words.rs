@@ -80,6 +80,7 @@ fn command(f: &mut fmt::Formatter<'_>, command: &Command) -> fmt::Result {
     match command.kind {
         CommandKind::OpenSession { .. } => return f.write_str("a new session"),
         CommandKind::CloseSession { .. } => return f.write_str("the end of a session"),
+        CommandKind::Raise { level } => return write!(f, "level {level}"),
         CommandKind::Apply | CommandKind::InSession { .. } => {}
     }
     let text = str::from_utf8(&command.payload).unwrap_or_default();

@@ -179,7 +179,8 @@ fn golden_file_has_every_slot_state_and_command_kind() {
         let commands = batch.commands().iter();
         commands.map(|command| codec::command_kind(command.kind)).collect()
     };
-    let mut present = [kinds("value/batch"), kinds("value/batch-of-a-session")].concat();
+    let names = ["value/batch", "value/batch-of-a-session", "value/batch-of-a-level"];
+    let mut present = names.map(kinds).concat();
     present.sort_unstable();
     present.dedup();
     assert_eq!(present, known, "one command of each kind");

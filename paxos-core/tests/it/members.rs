@@ -86,8 +86,10 @@ fn is_peer(bed: &Bed, number: u16) -> bool {
 /// **M1** A membership chosen in slot `i` governs from slot `i + α` on, if its epoch follows that of the
 /// newest one chosen before it, which governs slot `i`, and its window and leases are the same. Otherwise
 /// it changes nothing.
+///
+/// p16: A membership took effect when it was applied, so that two replicas used different ones (etcd).
 #[test]
-fn m1_a_membership_governs_alpha_slots_after_its_own() {
+fn m1_p16_a_membership_governs_alpha_slots_after_its_own() {
     let base = first(&[1, 2, 3], &[]);
     let second = Arc::new(base.changed(Change::AddObserver(member(4))).unwrap());
     let rival = Arc::new(base.changed(Change::AddObserver(member(5))).unwrap());
@@ -363,6 +365,20 @@ fn m4_a_change_that_would_end_the_reign_is_refused() {
     assert_eq!(change(&mut bed, pair), Ok(slot(1)));
 }
 
+/// One that is chosen behind a gap is in flight too: what follows it unseen would govern nothing.
+#[test]
+fn m4_a_change_behind_a_gap_is_under_way() {
+    let (mut bed, own) = leader();
+    bed.propose("a");
+    assert_eq!(change(&mut bed, Change::Remove(id(6))), Ok(slot(2)));
+    accept_from(&mut bed, own, &[2], 2, 2);
+    assert_eq!(bed.committed(), Slot::ZERO, "slot 1 is open");
+    let refused = change(&mut bed, Change::Remove(id(5)));
+    assert_eq!(refused, Err(ReconfigureError::UnderWay { epoch: Epoch::FIRST }));
+    accept_from(&mut bed, own, &[2], 1, 1);
+    assert_eq!(bed.replica.membership().epoch(), Epoch::new(2));
+}
+
 /// **M5** Once a change is committed, its leader fills the slots before the first that the new membership
 /// governs with no-ops.
 #[test]
@@ -576,6 +592,45 @@ fn m10_a_removed_leader_finishes_and_makes_way() {
     bed.take_sent();
     bed.pass(Config::default().heartbeat_interval);
     assert!(bed.replica.transferring().is_some() && bed.has_sent("Transfer"));
+}
+
+/// Those whom it leads listen to it until it has made way, whatever their disks hold.
+#[test]
+fn m10_a_removed_leader_is_heard_while_it_makes_way() {
+    let mut bed = Bed::start(blank(2, &first(&[1, 2, 3], &[])), Config::default());
+    let own = ballot(1, 1);
+    let next = first(&[1, 2, 3], &[]).changed(Change::Remove(id(1))).unwrap();
+    let mut values = vec![Value::Membership(Arc::new(next))];
+    values.resize(8, Value::Noop);
+    bed.receive(id(1), Accept { ballot: own, committed: slot(8), first: slot(1), values });
+    bed.sync();
+    assert_eq!(bed.committed(), slot(8));
+    let leads = |peer: u16, heartbeat: &mut paxos_core::message::Heartbeat| {
+        heartbeat.held = slot(8);
+        heartbeat.leader = Some(own);
+        heartbeat.connectivity = Connectivity::Quorum;
+        heartbeat.committed = if peer == 1 { slot(8) } else { Slot::ZERO };
+    };
+    for _ in 0..3 {
+        bed.pass(Config::default().heartbeat_interval);
+        bed.sync();
+        bed.hear(&[1, 3], leads);
+    }
+    assert!(is_peer(&bed, 1), "it leads on");
+    bed.take_sent();
+    bed.receive(
+        id(1),
+        Accept { ballot: own, committed: slot(8), first: slot(9), values: vec![Value::Noop] },
+    );
+    bed.sync();
+    assert!(bed.has_sent("Accepted"));
+    // It is gone.
+    for _ in 0..20 {
+        bed.pass(Config::default().heartbeat_interval);
+        bed.sync();
+        bed.hear(&[3], |_, heartbeat| heartbeat.held = slot(8));
+    }
+    assert!(!is_peer(&bed, 1));
 }
 
 /// The voters of the slot after the read point confirm it, and no others.

@@ -2,7 +2,7 @@
 
 use std::env;
 
-use paxos_core::sim::{Limits, Totals, run_seed};
+use paxos_core::sim::{Limits, Mark, Profile, Totals, run_seed};
 
 fn from_env(name: &str, usual: u64) -> u64 {
     env::var(name).map_or(usual, |text| {
@@ -26,6 +26,30 @@ fn no_seed_breaks_an_invariant_and_together_they_show_every_fault() {
     }
     if seeds >= 500 {
         assert_eq!(totals.missing(), Vec::<String>::new(), "{totals}");
+    }
+}
+
+/// Fewer places and more changes than elsewhere: a seed in four has changes at all.
+#[test]
+fn r47_members_come_and_go_while_everything_else_goes_wrong() {
+    let (first, seeds) = (from_env("FIRST_SEED", 0), from_env("SEEDS", 200));
+    let (mut totals, mut failures) = (Totals::default(), Vec::new());
+    for profile in [Profile::Uniform, Profile::Swarm] {
+        let limits = Limits { profile, replicas_max: 5, leases: false, ..Limits::default() };
+        for seed in first..first + seeds {
+            let outcome = run_seed(seed, &limits);
+            totals.add(&outcome.totals);
+            failures.extend(outcome.violation.map(|wrong| format!("{profile} {seed}: {wrong}")));
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+    if seeds >= 200 {
+        let met = |mark| totals.marks.count(mark);
+        let all = [Mark::MembershipGoverns, Mark::Promoted, Mark::RemovedTold, Mark::WindowFilled];
+        for mark in all {
+            assert!(met(mark) > 10, "{mark:?}: {totals}");
+        }
+        assert!(totals.removals > 10 && totals.changes > 100, "{totals}");
     }
 }
 

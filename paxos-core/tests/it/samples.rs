@@ -17,7 +17,7 @@ use paxos_core::message::{
     SlotState, Survey, Surveyed, Transfer,
 };
 use paxos_core::quorum::{QuorumRule, VoterSet};
-use paxos_core::value::{Batch, Command, CommandKind, Value};
+use paxos_core::value::{Batch, Command, CommandKind, Level, Value};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
@@ -125,12 +125,21 @@ pub(crate) fn session_batch() -> Batch {
     Batch::new(LogClock::from_millis(1_700_000_000_123), commands)
 }
 
+/// One command, which raises the log's level.
+pub(crate) fn level_batch() -> Batch {
+    let kind = CommandKind::Raise { level: Level { library: 0x0102, machine: 0x0304_0506 } };
+    let raise =
+        Command { kind, ..Command::apply(ClientId::new(7), RequestNumber::new(8), Bytes::new()) };
+    Batch::new(LogClock::from_millis(1_700_000_000_124), vec![raise])
+}
+
 /// A value of each kind, and a membership of each quorum rule.
 pub(crate) fn values() -> Vec<(String, Value)> {
     let mut values = vec![
         ("noop".into(), Value::Noop),
         ("batch".into(), Value::Batch(batch())),
         ("batch-of-a-session".into(), Value::Batch(session_batch())),
+        ("batch-of-a-level".into(), Value::Batch(level_batch())),
     ];
     for (rule, membership) in memberships() {
         values.push((format!("membership-{rule}"), Value::Membership(Arc::new(membership))));
@@ -270,19 +279,21 @@ fn commands() -> impl Strategy<Value = Command> {
         4 => vec(any::<u8>(), 0..40),
         1 => vec(any::<u8>(), 900..2500),
     ];
-    let kinds = (0..4, any::<u128>(), any::<u64>()).prop_map(|(kind, session, number)| {
+    let kinds = (0..5, any::<u128>(), any::<u64>()).prop_map(|(kind, session, number)| {
         let session = SessionId::new(session);
         match kind {
             0 => CommandKind::Apply,
             1 => CommandKind::OpenSession { session, ttl: SessionTtl::from_millis(number) },
             2 => CommandKind::InSession { session, request: RequestNumber::new(number) },
-            _ => CommandKind::CloseSession { session },
+            3 => CommandKind::CloseSession { session },
+            _ => CommandKind::Raise {
+                level: Level { library: number as u16, machine: (number >> 16) as u32 },
+            },
         }
     });
     let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
     (kinds, numbers, payloads).prop_map(|(kind, (client, request, below), payload)| {
-        let ends =
-            matches!(kind, CommandKind::OpenSession { .. } | CommandKind::CloseSession { .. });
+        let ends = !matches!(kind, CommandKind::Apply | CommandKind::InSession { .. });
         Command {
             kind,
             client: ClientId::new(client),

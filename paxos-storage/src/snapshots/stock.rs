@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use paxos_core::ids::{GroupId, Slot};
-use paxos_core::port::StorageError;
+use paxos_core::port::{SnapshotReader, StorageError};
 use paxos_core::snapshot::SnapshotMeta;
 
 use super::block::{Blocks, Found};
@@ -35,6 +35,32 @@ impl Stock {
     /// The facts of the newest snapshot.
     pub(crate) fn newest(&self) -> Option<&SnapshotMeta> {
         self.finished.last().map(|manifest| &manifest.meta)
+    }
+
+    /// The facts of all, oldest first.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &SnapshotMeta> {
+        self.finished.iter().map(|manifest| &manifest.meta)
+    }
+
+    /// The facts of the one that is being received.
+    pub(crate) fn unfinished(&self) -> Option<&SnapshotMeta> {
+        self.receiving.as_ref().map(|manifest| &manifest.meta)
+    }
+
+    /// Of those that are damaged: the slots.
+    pub(crate) fn damaged(&self) -> impl Iterator<Item = Slot> {
+        self.damaged.iter().map(|at| at.slot)
+    }
+
+    /// Opens the image of a finished one; `None` if there is no such.
+    pub(crate) fn open<F: FileSystem>(
+        &self,
+        fs: &F,
+        dir: &Path,
+        meta: &SnapshotMeta,
+    ) -> Result<Option<Box<dyn SnapshotReader>>, StorageError> {
+        let found = self.finished.iter().find(|manifest| manifest.meta == *meta);
+        found.map(|manifest| super::open_image(fs, dir, manifest)).transpose()
     }
 }
 

@@ -7,7 +7,7 @@ use paxos_core::durable::Write;
 use paxos_core::ids::Slot;
 use paxos_core::port::{Room, Storage, StorageError};
 use paxos_storage::sim::{SimFs, SimOp};
-use paxos_storage::{Wal, WalOptions};
+use paxos_storage::{SEGMENT_BYTES_MIN, Wal, WalOptions};
 
 use crate::support::{
     Open, accepted, ballot, format, newest_segment, open, open_wal, small, value,
@@ -152,6 +152,58 @@ fn t19_a_full_disk_refuses_commands_and_takes_promises_and_recovers_after_a_trim
     let log = open(&fs).unwrap();
     assert_eq!(log.recovered.promised, Some(ballot(8)));
     assert_eq!(log.recovered.trimmed, through);
+}
+
+/// p31: A replica whose disk was full could not be started again, and with it went its vote: the disk of
+/// one that runs has room for promises, and that of one that starts had none for its new life.
+#[test]
+fn t19_p31_a_life_begins_on_a_full_disk_and_takes_promises() {
+    for spares in 0..3 {
+        let fs = SimFs::new();
+        let mut log = open(&fs).unwrap();
+        let mut slot = 0;
+        fs.set_capacity(Some(fs.used() + spares * SEGMENT_BYTES_MIN));
+        while log.storage.room() == Room::Ample {
+            slot += 1;
+            log.write(vec![accepted(slot, 1, value(slot, 1000))]).unwrap();
+        }
+        log.write(vec![Write::Promised(ballot(8))]).unwrap();
+        drop(log);
+        // Others took all that there was.
+        fs.set_capacity(Some(fs.used()));
+        // Each start leaves a small segment behind, so they do not go on for ever: these are 65.
+        for life in 0..5 {
+            for changes in 0..12 {
+                // The power fails in the middle of a start: nothing is lost.
+                let copy = fs.fork();
+                copy.cut_power_after(changes);
+                let _died = open(&copy).map(drop);
+                copy.crash(life * 100 + changes);
+                copy.set_capacity(None);
+                let log = open(&copy).unwrap();
+                assert_eq!(log.recovered.votes.len() as u64, slot);
+                assert_eq!(log.recovered.promised, Some(ballot(8 + life)));
+                // The process alone dies: the next start still has room.
+                fs.cut_power_after(changes);
+                let _died = open(&fs).map(drop);
+                fs.kill();
+            }
+            let mut log = open(&fs).unwrap_or_else(|error| panic!("life {life}: {error}"));
+            assert_eq!(log.recovered.votes.len() as u64, slot);
+            assert_eq!(log.recovered.promised, Some(ballot(8 + life)));
+            log.write(vec![Write::Promised(ballot(9 + life))]).unwrap();
+            assert_eq!(log.storage.room(), Room::Full);
+            drop(log);
+            if life % 3 == 0 {
+                fs.kill();
+            }
+        }
+        fs.set_capacity(None);
+        let mut log = open(&fs).unwrap();
+        log.write(vec![accepted(slot + 1, 40, value(slot, 1000))]).unwrap();
+        log.storage.persist(Vec::new()).unwrap();
+        assert_eq!(log.storage.room(), Room::Ample);
+    }
 }
 
 /// Space that somebody else freed is noticed by a call without batches.

@@ -12,6 +12,7 @@ mod errors;
 mod faults;
 mod golden;
 mod guards;
+mod inspect;
 mod memory;
 mod scripts;
 mod simulated;

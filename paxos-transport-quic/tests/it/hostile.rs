@@ -100,12 +100,13 @@ impl Attack {
 
 struct HelloFields {
     version: u16,
+    oldest: u16,
     replica: u16,
     cluster: u128,
 }
 
 fn hello() -> HelloFields {
-    HelloFields { version: 1, replica: 2, cluster: support::CLUSTER.bits() }
+    HelloFields { version: 1, oldest: 0, replica: 2, cluster: support::CLUSTER.bits() }
 }
 
 /// A prelude and a Hello, written by hand from docs/format-quic.md.
@@ -121,7 +122,8 @@ fn opening(lane: u8, hello: &HelloFields) -> Vec<u8> {
     bytes.extend(0_u64.to_le_bytes());
     bytes.extend(hello.cluster.to_le_bytes());
     bytes.extend(life(1).bits().to_le_bytes());
-    bytes.extend([0; 8]);
+    bytes.extend(hello.oldest.to_le_bytes());
+    bytes.extend([0; 6]);
     bytes
 }
 
@@ -253,7 +255,11 @@ async fn a_hello_that_lies_is_refused_with_its_reason() {
     let cases = [
         (HelloFields { replica: 1, ..hello() }, "wrong replica id", "it says it is replica 1"),
         (HelloFields { cluster: 5, ..hello() }, "wrong cluster", "cluster 0000"),
-        (HelloFields { version: 9, ..hello() }, "wrong version", "protocol version 9"),
+        (
+            HelloFields { version: 9, oldest: 2, ..hello() },
+            "wrong version",
+            "versions 2 to 9 meets",
+        ),
     ];
     for (fields, kind, text) in cases {
         let connection = attack.connect().await;
@@ -272,6 +278,17 @@ async fn a_hello_that_lies_is_refused_with_its_reason() {
     assert!(closed(&connection).await.contains("it says it is replica 3"));
     assert_eq!(attack.host.transport.counters().links_up, 0);
     assert_eq!(attack.host.transport.counters().handshakes_refused, 4);
+}
+
+/// p42: a later release that still speaks this one's version is linked, and spoken to in that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p42_a_later_release_that_speaks_this_version_too_is_linked() {
+    let mut attack = Attack::new(&Limits::default());
+    let connection = attack.connect().await;
+    let mut stream = connection.open_uni().await.unwrap();
+    let later = HelloFields { version: 9, oldest: 1, ..hello() };
+    stream.write_all(&opening(0, &later)).await.unwrap();
+    attack.host.up(2).await;
 }
 
 /// The keys are looked at in the handshake already, and once more when a Hello is read: a stranger

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use paxos::ReplicaId;
+use paxos::{ReplicaId, Slot};
 
 use crate::verbs::{Flag, Order, Takes, VERBS, Verb};
 
@@ -49,14 +49,21 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invoc
         (None, false) => return Err("what is to be done? see paxosctl --help".to_owned()),
         (Some(word), _) if word == "help" => match words.next() {
             None => return Ok(Invocation::Help),
-            Some(word) => return find(&word).map(Invocation::HelpWith),
+            Some(word) => return take(&word, &mut words).map(Invocation::HelpWith),
         },
-        (Some(word), _) => find(&word)?,
+        (Some(word), _) => take(&word, &mut words)?,
     };
     if given.help {
         return Ok(Invocation::HelpWith(verb));
     }
     given.into_order(verb, words.collect()).map(|order| Invocation::Do(verb, order))
+}
+
+/// Some verbs are two words.
+fn take(word: &str, words: &mut impl Iterator<Item = String>) -> Result<&'static Verb, String> {
+    let begins = |verb: &Verb| verb.name.starts_with(&format!("{word} "));
+    let more = if VERBS.iter().any(begins) { words.next() } else { None };
+    find(&more.map_or_else(|| word.to_owned(), |more| format!("{word} {more}")))
 }
 
 fn find(word: &str) -> Result<&'static Verb, String> {
@@ -74,6 +81,7 @@ struct Given {
     timeout: Option<Duration>,
     to: Option<ReplicaId>,
     changes: Option<u64>,
+    slot: Option<Slot>,
     replica: Option<ReplicaId>,
     old: Option<ReplicaId>,
     addresses: Vec<String>,
@@ -86,10 +94,15 @@ impl Given {
         let name = flag.name();
         let value = || value().ok_or_else(|| format!("{name} needs a value; see paxosctl --help"));
         match flag {
-            Flag::Json => {}
+            Flag::Json | Flag::Yes => {}
             Flag::Timeout => self.timeout = Some(timeout(&value()?)?),
             Flag::To => {
                 self.to = Some(replica(name, &value()?)?);
+            }
+            Flag::Slot => {
+                let text = value()?;
+                let slot = text.parse().ok().filter(|slot| *slot > 0).map(Slot::new);
+                self.slot = Some(slot.ok_or_else(|| format!("--slot is 1 or above, not {text}"))?);
             }
             Flag::Replica => self.replica = Some(replica(name, &value()?)?),
             Flag::Old => self.old = Some(replica(name, &value()?)?),
@@ -110,14 +123,20 @@ impl Given {
         if let Some(flag) = self.flags.iter().find(|flag| !verb.flags.contains(flag)) {
             return Err(format!("{name} takes no {}; see paxosctl {name} --help", flag.name()));
         }
-        if nodes.is_empty() {
-            return Err(format!(
-                "{name} needs a node's socket or directory, as in: {}",
-                verb.examples[0]
-            ));
-        }
-        if verb.takes == Takes::One && nodes.len() > 1 {
-            return Err(format!("{name} takes one node, not {}", nodes.len()));
+        let example = verb.examples[0];
+        let count = nodes.len();
+        match verb.takes {
+            Takes::One | Takes::Many if count == 0 => {
+                return Err(format!("{name} needs a node's socket or directory, as in: {example}"));
+            }
+            Takes::One if count > 1 => return Err(format!("{name} takes one node, not {count}")),
+            Takes::NodeAndFile if count != 2 => {
+                return Err(format!("{name} needs a node and a file, as in: {example}"));
+            }
+            Takes::Directory if count != 1 => {
+                return Err(format!("{name} needs one replica's directory, as in: {example}"));
+            }
+            Takes::One | Takes::Many | Takes::NodeAndFile | Takes::Directory => {}
         }
         Ok(Order {
             nodes,
@@ -125,6 +144,8 @@ impl Given {
             timeout: self.timeout.unwrap_or(verb.timeout),
             to: self.to,
             changes: self.changes,
+            slot: self.slot,
+            yes: self.flags.contains(&Flag::Yes),
             replica: self.replica,
             old: self.old,
             addresses: self.addresses,
@@ -160,7 +181,8 @@ usage:
   paxosctl VERB [OPTION]... NODE...
 
 A NODE is an admin socket, a directory that holds one called admin.sock, or a directory of such
-directories. `kv` keeps its own at DIR/I/admin.sock.
+directories. `kv` keeps its own at DIR/I/admin.sock. A DIR is the data directory of a replica that
+does not run, or a directory that holds one called data.
 
 verbs:
 "
@@ -189,7 +211,7 @@ exit codes:
 
 /// What `paxosctl VERB --help` prints.
 pub(crate) fn help_with(verb: &Verb) -> String {
-    let nodes = if verb.takes == Takes::One { "NODE" } else { "NODE..." };
+    let nodes = verb.takes.usage();
     let mut text = format!("paxosctl {} - {}\n\nusage:\n", verb.name, verb.summary);
     line(&mut text, format_args!("  paxosctl {} [OPTION]... {nodes}\n", verb.name));
     line(&mut text, format_args!("{}\n\noptions:", verb.more));
@@ -200,6 +222,8 @@ pub(crate) fn help_with(verb: &Verb) -> String {
             Flag::Json
             | Flag::To
             | Flag::Changes
+            | Flag::Slot
+            | Flag::Yes
             | Flag::Replica
             | Flag::Old
             | Flag::Address
@@ -245,10 +269,12 @@ mod tests {
                 }
                 assert!(help().contains(example) && help_with(verb).contains(example));
             }
-            assert!(matches!(
-                parsed(&format!("{} --help", verb.name)),
-                Ok(Invocation::HelpWith(found)) if found.name == verb.name
-            ));
+            for asked in [format!("{} --help", verb.name), format!("help {}", verb.name)] {
+                assert!(matches!(
+                    parsed(&asked),
+                    Ok(Invocation::HelpWith(found)) if found.name == verb.name
+                ));
+            }
         }
     }
 
@@ -261,6 +287,8 @@ mod tests {
             timeout: Duration::from_millis(500),
             to: Some(ReplicaId::new(2)),
             changes: None,
+            slot: None,
+            yes: false,
             replica: None,
             old: None,
             addresses: Vec::new(),
@@ -272,6 +300,9 @@ mod tests {
         assert_eq!(given.addresses, ["a:1", "b:2"]);
         assert_eq!(order("watch --changes 3 x").changes, Some(3));
         assert_eq!(order("status -- -odd").nodes, ["-odd"]);
+        assert_eq!(order("trim --slot 7 x").slot, Some(Slot::new(7)));
+        assert_eq!(order("log inspect x").nodes, ["x"]);
+        assert!(order("recover x --yes-lose-what-only-others-have").yes);
     }
 
     #[test]
@@ -292,6 +323,13 @@ mod tests {
             ("status --timeout NaN c", "not NaN"),
             ("watch --changes no c", "not no"),
             ("help explode", "unknown verb explode"),
+            ("log", "unknown verb log: it is one of"),
+            ("log explode c", "unknown verb log explode"),
+            ("log inspect", "needs one replica's directory"),
+            ("recover a b", "needs one replica's directory"),
+            ("recover --yes a", "unknown option --yes"),
+            ("export c/1", "needs a node and a file, as in: paxosctl export"),
+            ("trim --slot 0 c", "1 or above, not 0"),
         ] {
             let error = parsed(line).expect_err(line);
             assert!(error.contains(words), "{line}: {error}");

@@ -6,13 +6,19 @@
 mod ask;
 mod change;
 mod cli;
+mod directory;
+mod export;
+mod log;
 mod members;
 mod metrics;
 mod nodes;
 mod outcome;
+mod recover;
+mod snapshot;
 mod status;
 mod table;
 mod transfer;
+mod trim;
 mod verbs;
 mod watch;
 

@@ -10,12 +10,9 @@ use crate::outcome::{Failure, say};
 use crate::verbs::Order;
 
 pub(crate) fn run(order: &Order) -> Result<(), Failure> {
-    let sockets = nodes::sockets(&order.nodes)?;
-    let [socket] = sockets.as_slice() else {
-        return Err(Failure::Usage(format!("metrics takes one node, not {}", sockets.len())));
-    };
-    let Answer::Metrics(text) = ask::one(socket, Request::Metrics, order.timeout)? else {
-        return Err(ask::unexpected(socket).into());
+    let socket = nodes::one("metrics", &order.nodes)?;
+    let Answer::Metrics(text) = ask::one(&socket, Request::Metrics, order.timeout)? else {
+        return Err(ask::unexpected(&socket).into());
     };
     say(text.trim_end());
     Ok(())

@@ -24,6 +24,16 @@ pub(crate) fn sockets(nodes: &[String]) -> Result<Vec<PathBuf>, Failure> {
     Ok(sockets)
 }
 
+/// The one socket that these name, for a verb that takes one.
+pub(crate) fn one(verb: &str, nodes: &[String]) -> Result<PathBuf, Failure> {
+    match <[PathBuf; 1]>::try_from(sockets(nodes)?) {
+        Ok([socket]) => Ok(socket),
+        Err(sockets) => {
+            Err(Failure::Usage(format!("{verb} takes one node, not {}", sockets.len())))
+        }
+    }
+}
+
 /// Where nothing is found, the socket that should be there: whoever asks it says that nobody listens.
 fn named(node: &Path) -> Result<Vec<PathBuf>, Failure> {
     let shown = node.display();

@@ -13,17 +13,14 @@ use crate::outcome::{Failure, say_or_fail};
 use crate::verbs::Order;
 
 pub(crate) fn run(order: &Order) -> Result<(), Failure> {
-    let sockets = nodes::sockets(&order.nodes)?;
-    let [socket] = sockets.as_slice() else {
-        return Err(Failure::Usage(format!("watch takes one node, not {}", sockets.len())));
-    };
+    let socket = nodes::one("watch", &order.nodes)?;
     let began = Instant::now();
-    let answers = ask::send(socket, Request::Watch);
+    let answers = ask::send(&socket, Request::Watch);
     let mut until = Some(began + order.timeout);
     let mut left = order.changes;
     while left != Some(0) {
         let Answer::Leadership(report) = answers.next(until)? else {
-            return Err(ask::unexpected(socket).into());
+            return Err(ask::unexpected(&socket).into());
         };
         // A cluster that is well has nothing to say.
         until = None;

@@ -214,7 +214,7 @@ impl Check {
     pub(super) fn require_stable(&mut self, when: &str) {
         let lost = self.slots.iter().find_map(|(slot, history)| {
             let others = self.ignorant_of(*slot, history)?;
-            self.membership.quorums().is_prepare_quorum(others).then_some(*slot)
+            self.governing(*slot).quorums().is_prepare_quorum(others).then_some(*slot)
         });
         self.require(lost.is_none(), Invariant::ChosenStable, || {
             format!("{when}: a prepare quorum can be had that tells nothing of {lost:?}")
@@ -225,7 +225,7 @@ impl Check {
     fn ignorant_of(&self, slot: Slot, history: &SlotHistory) -> Option<VoterSet> {
         let (chosen, chosen_at) = (history.chosen.as_ref()?, history.chosen_at?);
         let mut others = VoterSet::EMPTY;
-        for (voter, member) in self.membership.voters().iter().enumerate() {
+        for (voter, member) in self.governing(slot).voters().iter().enumerate() {
             let replica = &self.replicas[usize::from(member.id.number()) - 1];
             let holds = replica.durable_committed.max(replica.snapshot) >= slot
                 || replica.held.tells(slot, chosen, chosen_at);

@@ -2,7 +2,7 @@
 
 use super::damage::Held;
 use super::snapshot::newest_of;
-use super::{Check, Invariant};
+use super::{Check, Invariant, place_of};
 use crate::ballot::Ballot;
 use crate::durable::{Write, WriteBatch, WriteSequence};
 use crate::ids::{ReplicaId, Slot};
@@ -72,7 +72,8 @@ impl Check {
                     format!("{by} trims {slot}, its newest snapshot is of {snapshot}")
                 });
             }
-            Write::Governs { .. } | Write::Peer { .. } | Write::Refused { .. } => {}
+            Write::Governs { from, membership } => self.check_governs(by, *from, membership),
+            Write::Peer { .. } | Write::Refused { .. } => {}
         }
     }
 
@@ -192,9 +193,7 @@ impl Check {
         self.require(newer && recovered.committed >= committed, Invariant::RecoveryExact, || {
             format!("{by} recovers an older life or committed prefix")
         });
-        let Some(seat) = self.membership.voter_index(by) else {
-            return;
-        };
+        let seat = place_of(by);
         let mut lost = None;
         let above = recovered.committed.max(recovered.trimmed).next();
         for (slot, history) in self.slots.range(above..) {

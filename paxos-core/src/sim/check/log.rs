@@ -92,7 +92,7 @@ impl Check {
         self.require(bytes <= bytes_max, Invariant::WindowBound, || {
             format!("{by} takes commands and has {bytes} bytes in flight")
         });
-        let slots_max = 2 * self.membership.window() as usize;
+        let slots_max = 2 * self.window() as usize;
         for flow in &status.flows {
             // A single message goes whatever its size: a page of what was adopted.
             let fits = flow.slots <= slots_max && (flow.bytes <= bytes_max || flow.probed);
@@ -144,7 +144,7 @@ impl Check {
 
     /// What a replica says of itself after an event.
     pub fn observed(&mut self, by: ReplicaId, status: &Status) {
-        let window = self.membership.window() as usize;
+        let window = self.window() as usize;
         let replica = self.replica(by);
         let (before, durable) = (replica.committed, replica.durable_promised);
         let applied = replica.applied;

@@ -8,12 +8,14 @@
 mod damage;
 mod disk;
 mod log;
+mod members;
 mod read;
 mod sent;
 mod snapshot;
 mod violation;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -36,6 +38,7 @@ use crate::value::Value;
 struct Vote {
     ballot: Ballot,
     value: Value,
+    /// By their places: the number of a replica less one.
     voters: VoterSet,
 }
 
@@ -89,6 +92,11 @@ struct ReplicaHistory {
     gone: bool,
 }
 
+/// The place of a replica in sets of voters.
+fn place_of(id: ReplicaId) -> usize {
+    usize::from(id.number()) - 1
+}
+
 /// What became of a command so far.
 #[derive(Debug, Default)]
 struct CommandHistory {
@@ -98,10 +106,13 @@ struct CommandHistory {
     rejected: bool,
 }
 
-/// The observer of one cluster with one membership.
+/// The observer of one cluster.
 #[derive(Debug)]
 pub struct Check {
-    membership: Membership,
+    /// Memberships with the first slots that they govern, as what is chosen says.
+    governs: Vec<(Slot, Arc<Membership>)>,
+    /// Memberships that were chosen and govern nothing.
+    voids: u64,
     slots: BTreeMap<Slot, SlotHistory>,
     /// Every slot up to this one is chosen.
     chosen_prefix: Slot,
@@ -118,11 +129,12 @@ pub struct Check {
 }
 
 impl Check {
-    /// Nothing has happened yet. The members are replicas 1, 2, 3 and so on.
-    pub fn new(membership: Membership) -> Self {
-        let replicas = membership.members().count();
+    /// Nothing has happened yet. So many replicas, numbered from 1, are members or may become
+    /// members.
+    pub fn new(first: Membership, replicas: usize) -> Self {
         Self {
-            membership,
+            governs: vec![(Slot::FIRST, Arc::new(first))],
+            voids: 0,
             slots: BTreeMap::new(),
             chosen_prefix: Slot::ZERO,
             known: Slot::ZERO,
@@ -262,10 +274,10 @@ impl Check {
     fn note_vote(&mut self, by: ReplicaId, slot: Slot, ballot: Ballot, value: &Value) {
         let replica = self.replica(by);
         replica.durable_vote = replica.durable_vote.max(slot);
-        let voter = self.membership.voter_index(by).filter(|_| !self.is_wiped(by));
-        let Some(voter) = voter else {
+        if self.is_wiped(by) {
             return;
-        };
+        }
+        let voter = place_of(by);
         let history = self.slots.entry(slot).or_default();
         let known = history.votes.iter().position(|vote| vote.ballot == ballot);
         let place = known.unwrap_or_else(|| {
@@ -279,7 +291,7 @@ impl Check {
         self.require(same, Invariant::OneValuePerBallot, || {
             format!("{by} voted for another value at ballot {ballot} in {slot}")
         });
-        if self.membership.quorums().is_accept_quorum(voters) {
+        if self.is_accept_quorum(slot, voters) {
             self.note_chosen(slot, ballot, value);
         }
     }
@@ -298,6 +310,7 @@ impl Check {
         self.fresh.push((slot, ballot));
         while self.chosen(self.chosen_prefix.next()).is_some() {
             self.chosen_prefix = self.chosen_prefix.next();
+            self.extend_governs();
         }
         let Value::Batch(batch) = value else { return };
         for command in batch.commands() {

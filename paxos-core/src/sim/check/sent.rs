@@ -1,6 +1,6 @@
 //! What the observer makes of messages that leave.
 
-use super::{Check, Invariant};
+use super::{Check, Invariant, place_of};
 use crate::ballot::Ballot;
 use crate::ids::{ReplicaId, Slot};
 use crate::message::{Accept, Accepted, Body, Fetched, Message, Prepare, Promise, SlotState};
@@ -64,10 +64,10 @@ impl Check {
         self.require_promise(by, ballot, "Promise");
         self.require_prefix(by, promise.committed, "promises");
         // What a replica says that lost its memory is refused by all, and counted by nobody here.
-        let seat = self.membership.voter_index(by).filter(|_| !self.is_wiped(by));
-        let Some(seat) = seat else {
+        if self.is_wiped(by) {
             return;
-        };
+        }
+        let seat = place_of(by);
         for entry in &promise.entries {
             let slot = entry.slot;
             match &entry.state {
@@ -123,7 +123,7 @@ impl Check {
     fn sent_accept(&mut self, by: ReplicaId, accept: &Accept, committed: Slot) {
         self.use_ballot(accept.ballot, by);
         self.require_prefix(by, accept.committed, "announces");
-        let limit = committed.plus(u64::from(self.membership.window()));
+        let limit = committed.plus(self.window());
         let mut slot = accept.first;
         for value in &accept.values {
             self.require(slot <= limit, Invariant::WindowBound, || {
@@ -139,11 +139,12 @@ impl Check {
     /// P2c, by what is on the disks: some prepare quorum will accept nothing below `ballot` any
     /// more, and among its votes below `ballot` the highest is for this value, or there is none.
     pub(super) fn check_safe(&mut self, slot: Slot, ballot: Ballot, value: &Value) {
-        let quorums = self.membership.quorums();
-        let members = self.membership.voters().iter();
+        let membership = self.governing(slot).clone();
+        let quorums = membership.quorums();
+        let members = membership.voters().iter();
         let highest: Vec<Option<Option<Ballot>>> = members
-            .enumerate()
-            .map(|(seat, member)| {
+            .map(|member| {
+                let seat = place_of(member.id);
                 let replica = &self.replicas[usize::from(member.id.number()) - 1];
                 // Nothing below a promise that is on disk is voted for again.
                 let promised = if replica.wiped {
@@ -181,10 +182,10 @@ impl Check {
     }
 
     fn sent_accepted(&mut self, by: ReplicaId, accepted: &Accepted) {
-        let seat = self.membership.voter_index(by).filter(|_| !self.is_wiped(by));
-        let Some(seat) = seat else {
+        if self.is_wiped(by) {
             return;
-        };
+        }
+        let seat = place_of(by);
         let ballot = accepted.ballot;
         let mut slot = accepted.first;
         while slot <= accepted.last && self.violation.is_none() {

@@ -33,6 +33,10 @@ impl Check {
         self.require(meta.slot <= applied, Invariant::SnapshotFirst, || {
             format!("{by} makes a snapshot of {}, applied is {applied}", meta.slot)
         });
+        let governs = self.governs_above(meta.slot);
+        self.require(meta.governs == governs, Invariant::SnapshotFirst, || {
+            format!("{by} says of {} that {:?} govern, not {governs:?}", meta.slot, meta.governs)
+        });
         self.require_same_image(by, meta);
     }
 
@@ -54,6 +58,12 @@ impl Check {
         });
         let replica = self.replica(by);
         replica.snapshot = replica.snapshot.max(meta.slot);
+    }
+
+    /// Whether a replica that starts goes on from an older snapshot than the newest that it had.
+    pub fn lacks_a_snapshot(&self, id: ReplicaId, recovered: &Recovered) -> bool {
+        let found = newest_of(recovered);
+        Slot::ZERO < found && found < self.replicas[usize::from(id.number()) - 1].snapshot
     }
 
     /// A replica that starts has the snapshots that it had, and all that it trimmed.

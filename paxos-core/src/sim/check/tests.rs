@@ -17,6 +17,7 @@ use crate::sim::Batches;
 use crate::value::{Batch, Command};
 
 mod damage;
+mod members;
 mod snapshots;
 
 const fn id(number: u16) -> ReplicaId {
@@ -54,7 +55,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let membership = Membership::voters_only((1..=3).map(id)).unwrap();
-        let mut world = Self { check: Check::new(membership), batches: Vec::new() };
+        let mut world = Self { check: Check::new(membership, 3), batches: Vec::new() };
         for number in 1..=3 {
             world.batches.push(Batches::new(World::origin(number)));
             let recovered = world.recovered(number, 1);
@@ -79,7 +80,7 @@ impl World {
             cluster: ClusterId::new(1),
             group: GroupId::new(1),
             replica: id(replica),
-            membership: self.check.membership.clone(),
+            membership: (**self.check.newest()).clone(),
         };
         let incarnation = Incarnation::new(boot, 0);
         Recovered { start: Start::Again, ..Recovered::formatted(format, incarnation) }
@@ -133,6 +134,14 @@ impl World {
         self.send(ballot.leader().number(), accept);
     }
 
+    /// The same, while its sender's committed prefix is this.
+    fn accept_at(&mut self, ballot: Ballot, first: Slot, value: &Value, committed: Slot) {
+        let accept = Accept { ballot, committed, first, values: vec![value.clone()] };
+        let origin = Self::origin(ballot.leader().number());
+        let message = Message { origin, body: accept.into() };
+        self.check.sent(ballot.leader(), &message, committed);
+    }
+
     /// Replica 1 leads, and this command is chosen in this slot by 1 and 2.
     fn choose(&mut self, request: u64, at: Slot) {
         self.choose_value(request, at, &value(request));
@@ -168,6 +177,7 @@ impl World {
             quorum_reads_waiting: 0,
             transferring: None,
             disagreeing: Vec::new(),
+            joining: Vec::new(),
             flows: Vec::new(),
             messages_waiting: 0,
             slots_being_applied: 0,

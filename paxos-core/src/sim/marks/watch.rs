@@ -59,6 +59,11 @@ impl Watch {
         self.marks.meet(mark);
     }
 
+    /// Something that the cluster saw so many times.
+    pub(in crate::sim) fn meet_often(&mut self, mark: Mark, times: u64) {
+        self.marks.meet_often(mark, times);
+    }
+
     /// A message leaves.
     pub(in crate::sim) fn sent(&mut self, from: ReplicaId, message: &Message) {
         match &message.body {
@@ -71,6 +76,7 @@ impl Watch {
             Body::Heartbeat(heartbeat) if heartbeat.released > 0 => {
                 self.marks.meet(Mark::LeaseReleased);
             }
+            Body::Removed(_) => self.marks.meet(Mark::RemovedTold),
             Body::Heartbeat(_)
             | Body::Prepare(_)
             | Body::Accepted(_)
@@ -81,7 +87,6 @@ impl Watch {
             | Body::Confirm(_)
             | Body::Confirmed(_)
             | Body::Transfer(_)
-            | Body::Removed(_)
             | Body::Survey(_)
             | Body::Surveyed(_) => {}
         }
@@ -264,5 +269,7 @@ impl Watch {
         self.marks.meet_often(Mark::BeyondWindow, counters.dropped_beyond_window);
         self.marks.meet_often(Mark::LeaseRead, counters.lease_reads);
         self.marks.meet_often(Mark::PrepareWithheld, counters.prepares_withheld);
+        self.marks.meet_often(Mark::Promoted, counters.promotions);
+        self.marks.meet_often(Mark::WindowFilled, counters.slots_filled);
     }
 }

@@ -12,7 +12,7 @@ use super::awaits::Await;
 use super::teller::Sort;
 use super::{Make, Player};
 use crate::config::Config;
-use crate::ids::{ClientId, Priority, ReplicaId, RequestNumber, Slot};
+use crate::ids::{ClientId, Epoch, Priority, ReplicaId, RequestNumber, Slot};
 use crate::output::{Role, Status};
 use crate::quorum::QuorumRule;
 use crate::sim::cluster::Cluster;
@@ -105,12 +105,13 @@ fn options(words: &[&str]) -> Result<Options, String> {
     options.disk_delay_max = Duration::from_micros(10);
     options.apply_delay_max = Duration::ZERO;
     options.trace_capacity = usize::MAX;
-    let mut order: Vec<u16> = (1..=replicas).collect();
+    let mut order: Vec<u16> = (1..=2 * replicas + 4).collect();
     let mut priorities = Vec::new();
     for setting in settings {
         let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
         let number = || value.parse::<usize>().map_err(|_| format!("{name} needs a number"));
         match name {
+            "spares" => options.newcomers = number()? as u16,
             "window" => options.window = number()? as u32,
             "accept" => {
                 options.quorums = QuorumRule::accepting(replicas, number()? as u16);
@@ -142,7 +143,7 @@ fn options(words: &[&str]) -> Result<Options, String> {
         priority: priorities.next().unwrap_or_default(),
         ..config(place(id), &options.config)
     };
-    options.configs = (1..=replicas).map(own).collect();
+    options.configs = (1..=replicas + options.newcomers).map(own).collect();
     Ok(options)
 }
 
@@ -177,6 +178,7 @@ impl Player {
                 self.process(verb, rest)
             }
             "transfer" => self.transfer(rest, out),
+            "change" => self.change(rest, out),
             "read" => self.read(rest),
             "show" | "hide" => self.show(verb, rest),
             "status" => self.status(rest, out),
@@ -266,6 +268,10 @@ impl Player {
             "committed" => Await::Committed(slot(first()?)?, self.ids(&rest[1..])?),
             "applied" => Await::Applied(self.ids(rest)?),
             "halted" => Await::Halted(self.ids(rest)?),
+            "epoch" => {
+                let epoch = first()?.parse().map_err(|_| format!("{rest:?}: epoch 2 r1"))?;
+                Await::Epoch(Epoch::new(epoch), self.ids(&rest[1..])?)
+            }
             "held" => Await::Held(kind(first()?)?),
             "kept" => Await::Kept(slot(first()?)?, self.ids(&rest[1..])?),
             "taking" => Await::Taking(self.ids(rest)?),

@@ -2,7 +2,7 @@
 //!
 //! Owns: [`Await`].
 
-use crate::ids::{ReplicaId, Slot};
+use crate::ids::{Epoch, ReplicaId, Slot};
 use crate::message::Connectivity;
 use crate::output::Role;
 use crate::sim::cluster::Cluster;
@@ -27,6 +27,8 @@ pub(super) enum Await {
     Applied(Vec<ReplicaId>),
     /// These stopped for good.
     Halted(Vec<ReplicaId>),
+    /// The newest membership that these know has this epoch.
+    Epoch(Epoch, Vec<ReplicaId>),
     /// A message of this kind is kept back.
     Held(Kind),
     /// These have a durable snapshot of this slot or a later one.
@@ -69,6 +71,9 @@ impl Await {
             Self::Halted(ids) => ids.iter().all(|id| cluster.halted(*id).is_some()),
             Self::Kept(slot, ids) => ids.iter().all(|id| cluster.newest_snapshot(*id) >= *slot),
             Self::Taking(ids) => ids.iter().all(|id| cluster.is_taking(*id)),
+            Self::Epoch(epoch, ids) => ids
+                .iter()
+                .all(|id| status(cluster, id).is_some_and(|status| status.epoch == *epoch)),
             Self::Held(kind) => cluster.held().iter().any(|held| held.kind == *kind),
         }
     }

@@ -1,14 +1,17 @@
 //! The observer has teeth for snapshots.
 
 use super::*;
-use crate::snapshot::{ImageDigest, SnapshotMeta};
+use crate::snapshot::{Governs, ImageDigest, SnapshotMeta};
 
 fn meta(at: u64) -> SnapshotMeta {
     SnapshotMeta {
         group: GroupId::new(1),
         slot: slot(at),
         clock: LogClock::default(),
-        governs: Vec::new(),
+        governs: vec![Governs {
+            from: Slot::FIRST,
+            membership: Membership::voters_only((1..=3).map(id)).unwrap(),
+        }],
         bytes: 8,
         digest: ImageDigest(u128::from(at)),
     }
@@ -137,4 +140,13 @@ fn a_snapshot_that_a_lie_took_is_missed() {
     assert!(world.check.forgets(id(3), &recovered));
     recovered.snapshot = Some(meta(2));
     assert!(!world.check.forgets(id(3), &recovered));
+}
+
+#[test]
+fn a_snapshot_that_names_others_than_govern_is_seen() {
+    let mut wrong = world();
+    let mut meta = meta(1);
+    meta.governs[0].membership = Membership::voters_only((1..=2).map(id)).unwrap();
+    wrong.check.snapshot_made(id(1), &meta);
+    wrong.assert_broken(Invariant::SnapshotFirst);
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use paxos_core::config::Config;
-use paxos_core::ids::{ClientId, Incarnation, ReplicaId, Slot};
+use paxos_core::ids::{ClientId, Incarnation, ReplicaId, Slot, Time};
 use paxos_core::output::RecoverError;
 use paxos_core::port::{Format, Recovered, Room, SnapshotStore, Storage, Transport};
 use paxos_core::quorum::QuorumRule;
@@ -282,22 +282,16 @@ pub(crate) fn assemble<M: StateMachine>(
     let replica = Replica::recover(config.clone(), recovered, reached, clock.seed(), now)
         .map_err(StartError::Recover)?;
     announce(&format, life, machine.applied());
-    let started = Event::Started { incarnation: life, applied: reached };
-    options.trace.iter().for_each(|sink| sink.event(now, format.replica, &started));
+    trace_start(&options, &replica, reached, now);
     let published = Published::first(&replica, transport.counters());
-    let known = Level::known(machine.level());
-    let shared = Shared::new(&options, &config, Arc::clone(&clock), meters, published, known);
-    let shared = Arc::new(shared);
+    let (known, time) = (Level::known(machine.level()), Arc::clone(&clock));
+    let shared = Arc::new(Shared::new(&options, &config, time, meters, published, known));
     let (client, patience) = (client_id(format.replica, life), config.election_timeout);
     let (requests_sender, requests) = mpsc::unbounded_channel();
     let (apply, items) = mpsc::unbounded_channel();
     let (words, told) = (Arc::clone(&codec), Arc::clone(&shared));
     let applier = Applier::new(machine, kept, words, client, items, done_sender, told);
-    // The log knows of members that the configuration does not.
-    transport.set_members(&replica.members());
-    transport.start(life);
-    shelf.frame_bytes_max = transport.frame_bytes_max();
-    let snapshots = Snapshots::new(shelf, &options, patience, now);
+    shelf.frame_bytes_max = open_links(&mut *transport, &replica);
     let session = OwnSession::new(client, options.session_ttl, patience);
     let driver = Driver {
         id: format.replica,
@@ -309,6 +303,7 @@ pub(crate) fn assemble<M: StateMachine>(
         quorum_reads: QuorumReads::new(),
         forwarder: Forwarder::new(options.forwards_max),
         succession: Succession::new(patience),
+        snapshots: Snapshots::new(shelf, &options, patience, now),
         config,
         options,
         // A generator of this kind never leaves zero.
@@ -327,7 +322,6 @@ pub(crate) fn assemble<M: StateMachine>(
         handover: Handover::default(),
         changes: Changes::default(),
         pages: Pages::default(),
-        snapshots,
         comparison: Comparison::default(),
         releases: Releases::default(),
         disk: Disk::default(),
@@ -350,6 +344,20 @@ impl<M: StateMachine> Builder<M> {
         config.map_err(|error| StartError::Recover(RecoverError::Config(error)))?;
         self.options.check(&self.config)
     }
+}
+
+/// Shows that a replica starts to whoever asked to see it.
+fn trace_start(options: &NodeOptions, replica: &Replica, reached: Slot, now: Time) {
+    let started = Event::Started { incarnation: replica.incarnation(), applied: reached };
+    options.trace.iter().for_each(|sink| sink.event(now, replica.status().replica, &started));
+}
+
+/// Lets the transport start, and returns how large its frames are.
+fn open_links(transport: &mut dyn Transport, replica: &Replica) -> usize {
+    // The log knows of members that the configuration does not.
+    transport.set_members(&replica.members());
+    transport.start(replica.incarnation());
+    transport.frame_bytes_max()
 }
 
 /// Says who starts, and what a cluster of this size does not gain.

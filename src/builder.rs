@@ -281,19 +281,18 @@ pub(crate) fn assemble<M: StateMachine>(
     let reached = recovered.snapshot.as_ref().map_or(Slot::ZERO, |meta| meta.slot);
     let replica = Replica::recover(config.clone(), recovered, reached, clock.seed(), now)
         .map_err(StartError::Recover)?;
-    announce(&format, &options, (life, now), (machine.applied(), reached));
+    announce(&format, life, machine.applied());
+    trace_start(&options, &replica, reached, now);
     let published = Published::first(&replica, transport.counters());
-    let known = Level::known(machine.level());
-    let shared = Shared::new(&options, &config, Arc::clone(&clock), meters, published, known);
+    let (known, time) = (Level::known(machine.level()), Arc::clone(&clock));
+    let shared = Shared::new(&options, &config, time, meters, published, known);
     let (client, patience) = (client_id(format.replica, life), config.election_timeout);
     let (requests_sender, requests) = mpsc::unbounded_channel();
     let (apply, items) = mpsc::unbounded_channel();
     let (words, told) = (Arc::clone(&codec), Arc::clone(&shared));
     let applier = Applier::new(machine, kept, words, client, items, done_sender, told);
     let changes = Changes::begin(&replica, &format, &mut *transport);
-    transport.start(life);
-    shelf.frame_bytes_max = transport.frame_bytes_max();
-    let snapshots = Snapshots::new(shelf, &options, patience, now);
+    shelf.frame_bytes_max = open_links(&mut *transport, life);
     let session = OwnSession::new(client, options.session_ttl, patience);
     let driver = Driver {
         id: format.replica,
@@ -305,6 +304,7 @@ pub(crate) fn assemble<M: StateMachine>(
         quorum_reads: QuorumReads::new(),
         forwarder: Forwarder::new(options.forwards_max),
         succession: Succession::new(patience),
+        snapshots: Snapshots::new(shelf, &options, patience, now),
         config,
         options,
         // A generator of this kind never leaves zero.
@@ -323,7 +323,6 @@ pub(crate) fn assemble<M: StateMachine>(
         handover: Handover::default(),
         changes,
         pages: Pages::default(),
-        snapshots,
         comparison: Comparison::default(),
         releases: Releases::default(),
         disk: Disk::default(),
@@ -348,15 +347,20 @@ impl<M: StateMachine> Builder<M> {
     }
 }
 
+/// Shows that a replica starts to whoever asked to see it.
+fn trace_start(options: &NodeOptions, replica: &Replica, reached: Slot, now: Time) {
+    let started = Event::Started { incarnation: replica.incarnation(), applied: reached };
+    options.trace.iter().for_each(|sink| sink.event(now, replica.status().replica, &started));
+}
+
+/// Lets the transport start, and returns how large its frames are.
+fn open_links(transport: &mut dyn Transport, life: Incarnation) -> usize {
+    transport.start(life);
+    transport.frame_bytes_max()
+}
+
 /// Says who starts, and what a cluster of this size does not gain.
-fn announce(
-    format: &Format,
-    options: &NodeOptions,
-    (life, now): (Incarnation, Time),
-    (includes, reached): (Slot, Slot),
-) {
-    let started = Event::Started { incarnation: life, applied: reached };
-    options.trace.iter().for_each(|sink| sink.event(now, format.replica, &started));
+fn announce(format: &Format, life: Incarnation, includes: Slot) {
     tracing::info!(replica = %format.replica, %life, %includes, "starts");
     let (voters, rule) = (format.membership.voters().len(), format.membership.quorums().rule());
     if voters.is_multiple_of(2) && *rule == QuorumRule::Majority {

@@ -254,6 +254,11 @@ impl Given {
                 "--of, --replica, --replace, --clients and --listen are of kv join".to_owned()
             );
         }
+        self.into_other()
+    }
+
+    /// All but `kv join`.
+    fn into_other(self) -> Result<Invocation, String> {
         let refuse = |given: bool, option: &str, command: &str| {
             if given { Err(format!("{command} takes no {option}; see kv --help")) } else { Ok(()) }
         };

@@ -257,40 +257,44 @@ impl Settings {
             )
             .expect("writing to a string does not fail");
         }
-        let membership = &self.format.membership;
-        if membership.epoch() == Epoch::FIRST {
-            text.push_str(
-                "\n# Everybody who votes, this replica included: the same list in every directory. `pin` is\n\
-                 # the SHA-256 of the public key; `address` is where the others reach the member. Changes\n\
-                 # are made by paxosctl, and remembered in the log: this list stays as it is.\n",
-            );
-        } else {
-            write!(
-                text,
-                "\n# The members when this replica came, and their number: changes since are in the log, and\n\
-                 # this list stays as it is. `pin` is the SHA-256 of the public key; `address` is where the\n\
-                 # others reach the member.\n\
-                 epoch = {}\n",
-                membership.epoch().number()
-            )
-            .expect("writing to a string does not fail");
-        }
-        for member in membership.members() {
-            let address = member.addresses.first().map_or("", String::as_str);
-            write!(
-                text,
-                "\n[[member]]\nid = {}\naddress = \"{address}\"\npin = \"",
-                member.id.number()
-            )
-            .expect("writing to a string does not fail");
-            for byte in member.keys.first().into_iter().flatten() {
-                write!(text, "{byte:02x}").expect("writing to a string does not fail");
-            }
-            text.push_str("\"\n");
-            if membership.voter_index(member.id).is_none() {
-                text.push_str("observes = true\n");
-            }
-        }
+        push_members(&mut text, &self.format.membership);
         text
+    }
+}
+
+/// The members, and what is said of them.
+fn push_members(text: &mut String, membership: &Membership) {
+    if membership.epoch() == Epoch::FIRST {
+        text.push_str(
+            "\n# Everybody who votes, this replica included: the same list in every directory. `pin` is\n\
+             # the SHA-256 of the public key; `address` is where the others reach the member. Changes\n\
+             # are made by paxosctl, and remembered in the log: this list stays as it is.\n",
+        );
+    } else {
+        write!(
+            text,
+            "\n# The members when this replica came, and their number: changes since are in the log, and\n\
+             # this list stays as it is. `pin` is the SHA-256 of the public key; `address` is where the\n\
+             # others reach the member.\n\
+             epoch = {}\n",
+            membership.epoch().number()
+        )
+        .expect("writing to a string does not fail");
+    }
+    for member in membership.members() {
+        let address = member.addresses.first().map_or("", String::as_str);
+        write!(
+            text,
+            "\n[[member]]\nid = {}\naddress = \"{address}\"\npin = \"",
+            member.id.number()
+        )
+        .expect("writing to a string does not fail");
+        for byte in member.keys.first().into_iter().flatten() {
+            write!(text, "{byte:02x}").expect("writing to a string does not fail");
+        }
+        text.push_str("\"\n");
+        if membership.voter_index(member.id).is_none() {
+            text.push_str("observes = true\n");
+        }
     }
 }

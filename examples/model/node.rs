@@ -224,7 +224,7 @@ impl Node {
                 }
             }
             Input::Change(wish) => {
-                self.change(scope.wishes[usize::from(*wish)], scope, &mut out)?
+                self.change(scope.wishes[usize::from(*wish)], scope, &mut out)?;
             }
         }
         self.drain(&mut out);

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use paxos_core::config::Config;
-use paxos_core::ids::{ClientId, Incarnation, ReplicaId, Slot};
+use paxos_core::ids::{ClientId, Incarnation, ReplicaId, Slot, Time};
 use paxos_core::output::RecoverError;
 use paxos_core::port::{Format, Recovered, Room, SnapshotStore, Storage, Transport};
 use paxos_core::quorum::QuorumRule;
@@ -281,13 +281,10 @@ pub(crate) fn assemble<M: StateMachine>(
     let reached = recovered.snapshot.as_ref().map_or(Slot::ZERO, |meta| meta.slot);
     let replica = Replica::recover(config.clone(), recovered, reached, clock.seed(), now)
         .map_err(StartError::Recover)?;
-    announce(&format, life, machine.applied());
-    let started = Event::Started { incarnation: life, applied: reached };
-    options.trace.iter().for_each(|sink| sink.event(now, format.replica, &started));
+    announce(&format, &options, (life, now), (machine.applied(), reached));
     let published = Published::first(&replica, transport.counters());
     let known = Level::known(machine.level());
     let shared = Shared::new(&options, &config, Arc::clone(&clock), meters, published, known);
-    let shared = Arc::new(shared);
     let (client, patience) = (client_id(format.replica, life), config.election_timeout);
     let (requests_sender, requests) = mpsc::unbounded_channel();
     let (apply, items) = mpsc::unbounded_channel();
@@ -353,7 +350,14 @@ impl<M: StateMachine> Builder<M> {
 }
 
 /// Says who starts, and what a cluster of this size does not gain.
-fn announce(format: &Format, life: Incarnation, includes: Slot) {
+fn announce(
+    format: &Format,
+    options: &NodeOptions,
+    (life, now): (Incarnation, Time),
+    (includes, reached): (Slot, Slot),
+) {
+    let started = Event::Started { incarnation: life, applied: reached };
+    options.trace.iter().for_each(|sink| sink.event(now, format.replica, &started));
     tracing::info!(replica = %format.replica, %life, %includes, "starts");
     let (voters, rule) = (format.membership.voters().len(), format.membership.quorums().rule());
     if voters.is_multiple_of(2) && *rule == QuorumRule::Majority {

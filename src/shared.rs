@@ -174,10 +174,10 @@ impl Shared {
         meters: Arc<Meters>,
         published: Published,
         known: Level,
-    ) -> Self {
+    ) -> Arc<Self> {
         let applied = published.status.applied;
         let events = NodeEventState { applied, ..NodeEventState::default() };
-        Self {
+        Arc::new(Self {
             lanes: Arc::new(Lanes::new(options.requests_max)),
             command_bytes_max: config.batch_bytes_max.saturating_sub(BATCH_HEADER_LEN),
             known,
@@ -201,7 +201,7 @@ impl Shared {
             events: watch::Sender::new(events),
             leadership: watch::Sender::new(Leadership::Unknown),
             stopped: watch::Sender::new(None),
-        }
+        })
     }
 
     /// The lane of a client that is made.

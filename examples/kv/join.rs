@@ -50,7 +50,7 @@ pub(crate) fn join(newcomer: &Newcomer) -> Result<Laid, String> {
             return Err(error);
         }
     };
-    let pin: String = pin.iter().map(|byte| format!("{byte:02x}")).collect();
+    let pin = pin.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     let verb = replaces.map_or("add".to_owned(), |old| format!("replace --old {}", old.number()));
     let order = format!(
         "paxosctl {verb} --replica {} --address {} --key {pin} {}",
@@ -118,13 +118,11 @@ fn members(of: &Path) -> Result<MembersReport, String> {
     }
     let answers: Vec<_> = sockets(of)?.iter().map(|socket| ask(socket)).collect();
     let reports = answers.iter().filter_map(|answer| answer.as_ref().ok());
-    match reports.max_by_key(|report| (report.epoch, report.leader == Some(report.replica))) {
-        Some(report) => Ok(report.clone()),
-        None => {
-            let reasons: Vec<String> = answers.into_iter().filter_map(Result::err).collect();
-            Err(format!("no node of the cluster answers: {}", reasons.join("; ")))
-        }
-    }
+    let newest = reports.max_by_key(|report| (report.epoch, report.leader == Some(report.replica)));
+    newest.cloned().ok_or_else(|| {
+        let reasons = answers.iter().filter_map(|answer| answer.as_ref().err().cloned());
+        format!("no node of the cluster answers: {}", reasons.collect::<Vec<_>>().join("; "))
+    })
 }
 
 fn sockets(of: &Path) -> Result<Vec<PathBuf>, String> {

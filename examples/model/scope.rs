@@ -318,7 +318,7 @@ pub(crate) const WORLDS: &[World] = &[
             Part {
                 name: "other voters, then a candidate of the old ones",
                 scope: Scope { turns: &[2, 0], ..ONE_CHANGE },
-                states: None,
+                states: Some(1_153_545),
                 states_max: ALL_STATES,
             },
             Part {
@@ -328,13 +328,13 @@ pub(crate) const WORLDS: &[World] = &[
                     wishes: &[Wish { epoch: 1, into: QUICK }],
                     ..ONE_CHANGE
                 },
-                states: None,
+                states: Some(576_261),
                 states_max: ALL_STATES,
             },
             Part {
                 name: "other voters, a command in a slot below them",
                 scope: Scope { turns: &[2, 0], first_slot: 2, slots: 2, ..ONE_CHANGE },
-                states: None,
+                states: Some(43_618),
                 states_max: ALL_STATES,
             },
             Part {
@@ -351,7 +351,7 @@ pub(crate) const WORLDS: &[World] = &[
                     lost: HINTS,
                     ..ONE_CHANGE
                 },
-                states: None,
+                states: Some(1_466_360),
                 states_max: ALL_STATES,
             },
             Part {
@@ -368,7 +368,7 @@ pub(crate) const WORLDS: &[World] = &[
                     ..ONE_CHANGE
                 },
                 states: None,
-                states_max: ALL_STATES,
+                states_max: 10_000_000,
             },
             Part {
                 name: "other voters, a crash",
@@ -382,16 +382,30 @@ pub(crate) const WORLDS: &[World] = &[
                     links: LEFT,
                     ..ONE_CHANGE
                 },
-                states: None,
+                states: Some(17_496),
                 states_max: ALL_STATES,
             },
             Part {
                 name: "other voters, candidates in any order",
                 scope: Scope { first_slot: 1, links: &[], ..ONE_CHANGE },
                 states: None,
-                states_max: 20_000_000,
+                states_max: 10_000_000,
             },
         ],
-        shows: &[],
+        shows: &[
+            Mark::Governs,
+            Mark::GovernsNothing,
+            Mark::NewVotersAsked,
+            Mark::LatePromise,
+            Mark::LatePrefix,
+            Mark::NewVotersAwaited,
+            Mark::ChangeProposed,
+            Mark::ChangeRefused,
+            Mark::WindowFilled,
+            Mark::GivenUp,
+            Mark::Removed,
+            Mark::GovernsRecovered,
+            Mark::LeadsWithoutVote,
+        ],
     },
 ];

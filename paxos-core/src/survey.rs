@@ -24,6 +24,8 @@ pub(crate) struct Surveys {
     rounds: u64,
     open: Option<Round>,
     unsettled: Option<Unsettled>,
+    /// Since when those wait that have to be asked for again.
+    again: Option<Time>,
 }
 
 /// A round whose answers are awaited.
@@ -35,7 +37,7 @@ struct Round {
     /// Whose voters are asked.
     epoch: Epoch,
     answered: VoterSet,
-    /// The highest slot that was named.
+    /// The highest slot that was named, or was committed here when it began.
     highest: Slot,
 }
 
@@ -88,12 +90,14 @@ impl Surveys {
         Some(began_at.after(patience))
     }
 
-    /// Begins a round for all that wait, and returns its number; `epoch` is of those who are asked.
-    pub(crate) fn begin(&mut self, now: Time, epoch: Epoch) -> u64 {
+    /// Begins a round for all that wait, and returns its number; `epoch` is of those who are asked, and
+    /// the point is at or above the prefix committed here.
+    pub(crate) fn begin(&mut self, now: Time, epoch: Epoch, committed: Slot) -> u64 {
         assert!(self.open.is_none(), "one round at a time");
         self.rounds += 1;
-        let (through, answered, highest) = (self.asked, VoterSet::EMPTY, Slot::ZERO);
-        self.open = Some(Round { through, began_at: now, epoch, answered, highest });
+        let (through, answered, highest) = (self.asked, VoterSet::EMPTY, committed);
+        let began_at = self.again.take().unwrap_or(now);
+        self.open = Some(Round { through, began_at, epoch, answered, highest });
         self.rounds
     }
 
@@ -138,9 +142,12 @@ impl Surveys {
         self.unsettled.as_ref().map(|unsettled| (unsettled.point, unsettled.epoch))
     }
 
-    /// Those who were asked are not those who count: what waits is asked again.
+    /// Those who were asked are not those who count: what waits is asked again, and waits no longer for
+    /// that.
     pub(crate) fn ask_again(&mut self) {
-        (self.open, self.unsettled) = (None, None);
+        let open = self.open.take().map(|round| round.began_at);
+        let named = self.unsettled.take().map(|unsettled| unsettled.began_at);
+        self.again = named.or(open);
     }
 
     /// What may be answered now that the prefix up to this slot is committed here. Rule R10.
@@ -207,7 +214,7 @@ mod tests {
         let (quorums, mut surveys) = (quorums(), Surveys::default());
         assert!(!surveys.wants_round());
         let first = surveys.ask();
-        let round = surveys.begin(at(0), Epoch::FIRST);
+        let round = surveys.begin(at(0), Epoch::FIRST, Slot::ZERO);
         let late = surveys.ask();
         assert!(surveys.answer(0, round, slot(7), &quorums));
         assert!(!surveys.answer(0, round, slot(9), &quorums), "each voter once");
@@ -217,7 +224,7 @@ mod tests {
         assert_eq!(surveys.settle(slot(6)), None);
         assert_eq!(surveys.settle(slot(7)), Some((first, slot(7))));
         assert_eq!((surveys.waiting(), surveys.wants_round()), (1, true));
-        let next = surveys.begin(at(1), Epoch::FIRST);
+        let next = surveys.begin(at(1), Epoch::FIRST, Slot::ZERO);
         assert!(next > round);
         assert!(!surveys.answer(2, round, slot(9), &quorums), "a round before");
         surveys.answer(1, next, slot(7), &quorums);
@@ -230,7 +237,7 @@ mod tests {
     fn a_later_round_replaces_a_point_by_a_lower_one_and_never_by_a_higher() {
         let (quorums, mut surveys) = (quorums(), Surveys::default());
         let round = |surveys: &mut Surveys, highest, now| {
-            let round = surveys.begin(at(now), Epoch::FIRST);
+            let round = surveys.begin(at(now), Epoch::FIRST, Slot::ZERO);
             for voter in [0, 1] {
                 assert!(surveys.answer(voter, round, slot(highest), &quorums));
             }
@@ -250,26 +257,26 @@ mod tests {
     fn a_round_that_nobody_needs_any_more_keeps_no_other_waiting() {
         let (quorums, mut surveys) = (quorums(), Surveys::default());
         let first = surveys.ask();
-        let round = surveys.begin(at(0), Epoch::FIRST);
+        let round = surveys.begin(at(0), Epoch::FIRST, Slot::ZERO);
         surveys.answer(0, round, slot(4), &quorums);
         surveys.answer(1, round, slot(4), &quorums);
-        let again = surveys.begin(at(50), Epoch::FIRST);
+        let again = surveys.begin(at(50), Epoch::FIRST, Slot::ZERO);
         assert_eq!(surveys.settle(slot(4)), Some((first, slot(4))));
         assert!(!surveys.answer(0, again, slot(4), &quorums));
         surveys.ask();
         assert!(surveys.wants_round());
-        assert!(surveys.begin(at(60), Epoch::FIRST) > again);
+        assert!(surveys.begin(at(60), Epoch::FIRST, Slot::ZERO) > again);
     }
 
     #[test]
     fn what_takes_too_long_is_given_up() {
         let (quorums, mut surveys) = (quorums(), Surveys::default());
         let first = surveys.ask();
-        let round = surveys.begin(at(0), Epoch::FIRST);
+        let round = surveys.begin(at(0), Epoch::FIRST, Slot::ZERO);
         surveys.answer(0, round, slot(4), &quorums);
         surveys.answer(1, round, slot(2), &quorums);
         let second = surveys.ask();
-        let round = surveys.begin(at(50), Epoch::FIRST);
+        let round = surveys.begin(at(50), Epoch::FIRST, Slot::ZERO);
         surveys.answer(0, round, slot(4), &quorums);
         assert_eq!(surveys.expire(PATIENCE, at(99)), None);
         let unsettled = QuorumReadLoss::Unsettled { point: slot(4) };

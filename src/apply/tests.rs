@@ -116,7 +116,7 @@ impl Bed {
         let machine = Scribe { applied: Slot::new(included), log: Arc::clone(log) };
         let table = SessionTable::new(Bounds::default());
         let (kept, codec) = (Kept { table, level: Level::default() }, Arc::new(Postcard));
-        let applier = Applier::new(machine, kept, codec, OWN, taken, done, Arc::new(shared));
+        let applier = Applier::new(machine, kept, codec, OWN, taken, done, shared);
         Self { applier, items, told, log: Arc::clone(log), slot: Slot::ZERO }
     }
 

@@ -74,7 +74,7 @@ impl Referee {
                 self.sessions.remove(&session);
                 false
             }
-            _ => false,
+            CommandKind::Raise { .. } | _ => false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A rolling upgrade: two releases in one cluster, a command that only the newer one knows, and the way back
 //! that there is not (docs/protocol.md, Releases).
 //!
-//! p42: an upgrade met an older format and crashed in a loop (TigerBeetle 0.16.26, hashicorp/raft 1.6.0).
+//! p42: an upgrade met an older format and crashed in a loop (TigerBeetle 0.16.26, hashicorp 1.6.0).
 //! Source: other-peers-and-literature.md §5, S42.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -107,7 +107,7 @@ struct Seen {
 /// A list of numbers, of a release that knows commands up to a level.
 struct Numbers {
     knows: u32,
-    numbers: Vec<u64>,
+    held: Vec<u64>,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -122,17 +122,17 @@ impl StateMachine for Numbers {
         let mut replies = Vec::new();
         for command in batch.commands {
             match command {
-                Command::Push(number) => self.numbers.push(number),
-                Command::Double => self.numbers.iter_mut().for_each(|number| *number *= 2),
+                Command::Push(number) => self.held.push(number),
+                Command::Double => self.held.iter_mut().for_each(|number| *number *= 2),
             }
-            replies.push(self.numbers.len() as u64);
+            replies.push(self.held.len() as u64);
         }
-        self.seen.lock().unwrap().numbers.clone_from(&self.numbers);
+        self.seen.lock().unwrap().numbers.clone_from(&self.held);
         replies
     }
 
     async fn query(&self, (): ()) -> Vec<u64> {
-        self.numbers.clone()
+        self.held.clone()
     }
 
     fn level(&self) -> u32 {
@@ -152,15 +152,12 @@ impl StateMachine for Numbers {
 
     fn digest(&self) -> Option<StateDigest> {
         let weigh = |(place, number): (usize, &u64)| (place as u128 + 1) * u128::from(*number);
-        Some(StateDigest(self.numbers.iter().enumerate().map(weigh).sum()))
+        Some(StateDigest(self.held.iter().enumerate().map(weigh).sum()))
     }
 
     async fn snapshot(&self) -> Result<SnapshotStream, SnapshotError> {
-        let pieces: VecDeque<_> = self
-            .numbers
-            .iter()
-            .map(|number| Ok(Bytes::from(number.to_le_bytes().to_vec())))
-            .collect();
+        let pieces: VecDeque<_> =
+            self.held.iter().map(|number| Ok(Bytes::from(number.to_le_bytes().to_vec()))).collect();
         Ok(stream::iter(pieces).boxed())
     }
 
@@ -170,8 +167,8 @@ impl StateMachine for Numbers {
             bytes.extend_from_slice(&piece.map_err(SnapshotError::Io)?);
         }
         let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
-        self.numbers = bytes.chunks_exact(8).map(number).collect();
-        self.seen.lock().unwrap().numbers.clone_from(&self.numbers);
+        self.held = bytes.chunks_exact(8).map(number).collect();
+        self.seen.lock().unwrap().numbers.clone_from(&self.held);
         Ok(())
     }
 }
@@ -213,7 +210,7 @@ impl Cluster {
         let seen = Arc::default();
         self.seen[place] = Arc::clone(&seen);
         let knows = u32::from(release == Release::New);
-        let machine = Numbers { knows, numbers: Vec::new(), seen };
+        let machine = Numbers { knows, held: Vec::new(), seen };
         let end = self.network.transport(id(place));
         let builder = Node::builder().storage(self.storages[place].clone()).config(config());
         let builder = builder.options(NodeOptions { digest_slots: 1, ..NodeOptions::default() });

@@ -145,7 +145,7 @@ impl Load {
             assert!(*answered >= latest, "{number} was told before a lower one was asked for");
             latest = latest.max(*asked);
         }
-        let highest = told.last().unwrap().2 as usize;
+        let highest = usize::try_from(told.last().unwrap().2).unwrap();
         assert!(
             highest - told.len() <= unknown,
             "{highest}, {} told, {unknown} unknown",

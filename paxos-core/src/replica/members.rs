@@ -211,7 +211,9 @@ impl Replica {
     /// Rule M6: others go on without this replica.
     pub(super) fn on_removed(&mut self, removed: Removed) {
         let newest = self.roster.newest();
-        if newest.contains(self.outbox.replica()) && removed.epoch <= newest.epoch() {
+        let of_now = removed.epoch == newest.epoch();
+        if removed.epoch < newest.epoch() || of_now && newest.contains(self.outbox.replica()) {
+            // Said of an absence that is over, or late.
             self.counters.dropped_stale += 1;
             return;
         }

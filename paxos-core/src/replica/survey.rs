@@ -46,11 +46,17 @@ impl Replica {
         let committed = self.learner.committed();
         if let Some((point, epoch)) = self.surveys.named()
             && point <= committed
-            && self.roster.governing(point.next()).epoch() != epoch
         {
-            // Others govern from there on, and may have accepted more.
-            self.surveys.ask_again();
-            return;
+            if !self.roster.is_exact(committed) {
+                // One that joins does not know whom it would have had to ask.
+                return;
+            }
+            let governs = self.roster.governing(point.next());
+            if !self.roster.is_exact(point) || governs.epoch() != epoch {
+                // Others govern from there on, and may have accepted more.
+                self.surveys.ask_again();
+                return;
+            }
         }
         if let Some((through, point)) = self.surveys.settle(self.learner.committed()) {
             self.outbox.quorum_reads_ready(through, point);
@@ -58,8 +64,9 @@ impl Replica {
     }
 
     fn begin_survey(&mut self) {
-        let asked = self.roster.governing(self.learner.committed().next()).clone();
-        let round = self.surveys.begin(self.now, asked.epoch());
+        let committed = self.learner.committed();
+        let asked = self.roster.governing(committed.next()).clone();
+        let round = self.surveys.begin(self.now, asked.epoch(), committed);
         self.counters.surveys += 1;
         if let Some(own) = asked.voter_index(self.outbox.replica()) {
             let highest = self.highest_known();

@@ -454,6 +454,26 @@ fn m6_whoever_is_removed_stops_and_says_so() {
     assert_eq!(bed.halted, Some(Halt::Removed { epoch: Epoch::new(4), from: slot(70) }));
 }
 
+/// It may have been removed before, and be on its way out again: until its slots are held it is needed.
+#[test]
+fn m6_what_was_said_of_an_earlier_absence_stops_nobody() {
+    let first = first(&[1, 2, 3], &[]);
+    let mut bed = Bed::start(blank(3, &first), Config::default());
+    let second = first.changed(Change::Remove(id(2))).unwrap();
+    let third = second.changed(Change::Remove(id(3))).unwrap();
+    let change = |membership: &Membership| vec![Value::Membership(Arc::new(membership.clone()))];
+    let values = [change(&second), vec![Value::Noop; 7], change(&third)].concat();
+    let own = ballot(1, 1);
+    bed.receive(id(1), Accept { ballot: own, committed: slot(9), first: slot(1), values });
+    bed.sync();
+    assert_eq!(bed.replica.membership().epoch(), Epoch::new(3));
+    let removed = Removed { epoch: Epoch::new(2), from: slot(9) };
+    bed.receive(id(1), removed);
+    assert_eq!(bed.halted, None, "that is over");
+    bed.receive(id(1), Removed { epoch: Epoch::new(3), from: slot(17) });
+    assert_eq!(bed.halted, Some(Halt::Removed { epoch: Epoch::new(3), from: slot(17) }));
+}
+
 /// A replica that sees by itself that it is needed no more stops without being told.
 #[test]
 fn m6_a_removed_replica_stops_when_others_hold_its_slots() {

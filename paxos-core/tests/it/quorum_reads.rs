@@ -1,15 +1,17 @@
 //! Quorum reads: rules R10 to R12 of docs/protocol.md §12, one by one, each quoted word for word.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use paxos_core::config::Config;
 use paxos_core::durable::Write;
 use paxos_core::ids::{Epoch, Incarnation, Slot, Time};
-use paxos_core::membership::{Member, Membership};
+use paxos_core::membership::{Change, Member, Membership};
 use paxos_core::message::{Accept, Body, Commit, Fetch, Fetched, Message, Survey, Surveyed};
 use paxos_core::output::{QuorumReadLoss, ReadError, ReadTicket, Recipients, Role};
 use paxos_core::quorum::QuorumRule;
 use paxos_core::replica::Replica;
+use paxos_core::value::Value;
 
 use crate::bed::{Bed, ballot, blank, id, members, remembered, slot, value, voters_under};
 
@@ -72,7 +74,8 @@ fn catch_up(bed: &mut Bed, from: u16, texts: &[&str]) {
 }
 
 /// **R10** A quorum read's point is the highest slot that a prepare quorum named, each voter in answer to
-/// the same round of Survey, of the membership that governs the slot after the point. A round serves the reads that were asked before it began, and no other.
+/// the same round of Survey, of the membership that governs the slot after the point; or the asker's committed prefix
+/// when the round began, if that is higher. A round serves the reads that were asked before it began, and no other.
 #[test]
 fn r10_the_point_is_the_highest_slot_that_a_prepare_quorum_names() {
     let mut bed = Bed::new(1, 5);
@@ -340,4 +343,93 @@ fn tickets_of_the_two_kinds_are_counted_apart() {
     let (refused, remembered) = (bed.replica.incarnation(), Incarnation::new(9, 9));
     bed.receive(id(2), paxos_core::message::Refused { refused, remembered });
     assert_eq!(bed.replica.read_quorum(bed.now), Err(ReadError::Halted));
+}
+
+/// Voters 1 to 3 make way for 2, 5 and 6, all at once, in slot 2; replicas 4 and 7 observe.
+fn handover() -> (Membership, Membership) {
+    let members =
+        |ids: &[u16]| ids.iter().map(|number| Member::new(id(*number))).collect::<Vec<_>>();
+    let rule = QuorumRule::Majority;
+    let first = Membership::new(Epoch::FIRST, members(&[1, 2, 3]), members(&[5, 6, 7]), rule, 8);
+    let (voters, observers) = (members(&[2, 5, 6]), members(&[4, 7]));
+    let change = Change::Set { voters, observers, rule: QuorumRule::Majority };
+    let first = first.unwrap();
+    let second = first.changed(change).unwrap();
+    (first, second)
+}
+
+/// The log that the change stands in, up to the last slot that the first membership governs.
+fn log_of_handover(second: &Membership) -> Vec<Value> {
+    let change = Value::Membership(Arc::new(second.clone()));
+    [vec![value("a"), change], vec![Value::Noop; 7]].concat()
+}
+
+/// A replica that was formatted with the second membership would ask 2, 5 and 6, who may know nothing of
+/// slot 2 while 1 and 3 have told a client of a write in it.
+#[test]
+fn r10_a_joiner_names_no_point_before_it_knows_who_governs() {
+    let (_, second) = handover();
+    let mut bed = Bed::start(blank(4, &second), Config::default());
+    let log = log_of_handover(&second);
+    let fetched = |first: usize, last: usize| Fetched {
+        first: slot(first as u64),
+        values: log[first - 1..last].to_vec(),
+        committed: slot(last as u64),
+        trimmed: slot(0),
+    };
+    bed.receive(id(2), fetched(1, 1));
+    let ticket = read(&mut bed);
+    let asked = rounds(&mut bed);
+    assert_eq!(asked, [(2, 1), (5, 1), (6, 1)]);
+    for voter in [5, 6] {
+        answer(&mut bed, voter, 1, 1, 1);
+    }
+    assert_eq!(bed.quorum_reads_ready, [], "1 and 3 may have chosen slot 2");
+    // Once it knows, it asks again.
+    bed.receive(id(2), fetched(2, 9));
+    bed.sync();
+    assert_eq!(bed.committed(), slot(9));
+    assert_eq!(rounds(&mut bed), [(2, 2), (5, 2), (6, 2)]);
+    for voter in [5, 6] {
+        answer(&mut bed, voter, 2, 9, 9);
+    }
+    assert_eq!(bed.quorum_reads_ready, [(ticket, slot(9))]);
+}
+
+/// Those who govern the slot after the asker's prefix may lag: they name slots that others governed. That
+/// they know of none above the prefix is what counts.
+#[test]
+fn r10_those_who_lag_name_no_slot_below_the_askers_prefix() {
+    let (first, second) = handover();
+    let mut bed = Bed::start(blank(7, &first), Config::default());
+    let (values, trimmed) = (log_of_handover(&second), slot(0));
+    bed.receive(id(2), Fetched { first: slot(1), values, committed: slot(9), trimmed });
+    bed.sync();
+    let ticket = read(&mut bed);
+    assert_eq!(rounds(&mut bed), [(2, 1), (5, 1), (6, 1)]);
+    for voter in [5, 6] {
+        answer(&mut bed, voter, 1, 3, 3);
+    }
+    assert_eq!(bed.quorum_reads_ready, [(ticket, slot(9))]);
+    assert_eq!(rounds(&mut bed), [], "nothing is left to ask");
+}
+
+/// Whoever has to be asked again, because others govern, is not given more time by that.
+#[test]
+fn r12_a_round_that_is_asked_again_keeps_its_time() {
+    let (first, second) = handover();
+    let mut bed = Bed::start(blank(7, &first), Config::default());
+    let ticket = read(&mut bed);
+    assert_eq!(rounds(&mut bed), [(1, 1), (2, 1), (3, 1)]);
+    let patience = Config::default().quorum_read_timeout;
+    bed.pass(patience / 2);
+    for voter in [2, 3] {
+        answer(&mut bed, voter, 1, 9, 9);
+    }
+    let (values, trimmed) = (log_of_handover(&second), slot(0));
+    bed.receive(id(2), Fetched { first: slot(1), values, committed: slot(9), trimmed });
+    bed.sync();
+    assert!(rounds(&mut bed).contains(&(5, 2)), "those who govern slot 10 are asked");
+    bed.pass(patience / 2);
+    assert_eq!(bed.quorum_reads_lost, [(ticket, QuorumReadLoss::Unreached)]);
 }

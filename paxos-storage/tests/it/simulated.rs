@@ -27,7 +27,6 @@ fn no_seed_breaks_an_invariant_on_the_real_log() {
         assert!(totals.loads > seeds && totals.trims > seeds, "{totals}");
         assert!(totals.disk_faults > seeds && totals.storage_failures > seeds / 4, "{totals}");
         assert!(totals.damage_named > 0 && totals.left_off > 0, "{totals}");
-        println!("{} of {} starts from an older snapshot", totals.older_snapshots, totals.crashes);
     }
 }
 

@@ -290,8 +290,7 @@ pub(crate) fn assemble<M: StateMachine>(
     let (apply, items) = mpsc::unbounded_channel();
     let (words, told) = (Arc::clone(&codec), Arc::clone(&shared));
     let applier = Applier::new(machine, kept, words, client, items, done_sender, told);
-    // The log knows of members that the configuration does not.
-    transport.set_members(&replica.members());
+    let changes = Changes::begin(&replica, &format, &mut *transport);
     transport.start(life);
     shelf.frame_bytes_max = transport.frame_bytes_max();
     let snapshots = Snapshots::new(shelf, &options, patience, now);
@@ -322,7 +321,7 @@ pub(crate) fn assemble<M: StateMachine>(
         leader: None,
         leads: false,
         handover: Handover::default(),
-        changes: Changes::default(),
+        changes,
         pages: Pages::default(),
         snapshots,
         comparison: Comparison::default(),

@@ -11,6 +11,8 @@
 use paxos_core::ids::{Epoch, ReplicaId, Slot, Time};
 use paxos_core::membership::{Change, Member, Membership};
 use paxos_core::output::{Halt, ReconfigureError as Refused};
+use paxos_core::port::{Format, Transport};
+use paxos_core::replica::Replica;
 use tokio::sync::oneshot;
 
 use crate::driver::Driver;
@@ -65,6 +67,20 @@ pub(crate) struct Changes {
     members: Vec<Member>,
     /// Who left, and until when the links to them stay.
     former: Vec<(Member, Time)>,
+}
+
+impl Changes {
+    /// As a node starts: tells its transport of members that the log knows and the configuration does not. Where
+    /// both know the same membership, the configuration's addresses and keys stand: they may be newer.
+    pub(crate) fn begin(replica: &Replica, format: &Format, transport: &mut dyn Transport) -> Self {
+        let (ends, configured) = (replica.epochs(), format.membership.epoch());
+        if ends == (configured, configured) {
+            let members = format.membership.members().cloned().collect();
+            return Self { told: Some(ends), members, ..Self::default() };
+        }
+        transport.set_members(&replica.members());
+        Self::default()
+    }
 }
 
 impl Changes {

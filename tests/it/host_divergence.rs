@@ -74,8 +74,6 @@ async fn the_odd_one_out_stops_and_the_others_go_on() {
     for place in healthy {
         assert!(!is_stopped(&cluster, place));
         assert!(marked(&cluster.node(place).client(), 0).await > 0);
-        let differing = cluster.node(place).metrics().digests_differing;
-        assert!(differing > 0, "it noticed as well");
     }
 }
 

@@ -291,8 +291,7 @@ pub(crate) fn assemble<M: StateMachine>(
     let (apply, items) = mpsc::unbounded_channel();
     let (words, told) = (Arc::clone(&codec), Arc::clone(&shared));
     let applier = Applier::new(machine, kept, words, client, items, done_sender, told);
-    let changes = Changes::begin(&replica, &format, &mut *transport);
-    shelf.frame_bytes_max = open_links(&mut *transport, life);
+    let changes = open_links(&mut *transport, &replica, &format, &mut shelf);
     let session = OwnSession::new(client, options.session_ttl, patience);
     let driver = Driver {
         id: format.replica,
@@ -353,10 +352,17 @@ fn trace_start(options: &NodeOptions, replica: &Replica, reached: Slot, now: Tim
     options.trace.iter().for_each(|sink| sink.event(now, replica.status().replica, &started));
 }
 
-/// Lets the transport start, and returns how large its frames are.
-fn open_links(transport: &mut dyn Transport, life: Incarnation) -> usize {
-    transport.start(life);
-    transport.frame_bytes_max()
+/// Lets the transport start, with links to whoever is a member, and tells the shelf how large its frames are.
+fn open_links(
+    transport: &mut dyn Transport,
+    replica: &Replica,
+    format: &Format,
+    shelf: &mut snapshot::Start,
+) -> Changes {
+    let changes = Changes::begin(replica, format, transport);
+    transport.start(replica.incarnation());
+    shelf.frame_bytes_max = transport.frame_bytes_max();
+    changes
 }
 
 /// Says who starts, and what a cluster of this size does not gain.

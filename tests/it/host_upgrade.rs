@@ -1,7 +1,7 @@
 //! A rolling upgrade: two releases in one cluster, a command that only the newer one knows, and the way back
 //! that there is not (docs/protocol.md, Releases).
 //!
-//! p42: an upgrade met an older format and crashed in a loop (TigerBeetle 0.16.26, hashicorp 1.6.0).
+//! p42: an upgrade met an older format and crashed in a loop (`TigerBeetle` 0.16.26, hashicorp 1.6.0).
 //! Source: other-peers-and-literature.md §5, S42.
 
 use std::collections::{BTreeSet, VecDeque};

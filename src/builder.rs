@@ -290,10 +290,7 @@ pub(crate) fn assemble<M: StateMachine>(
     let (apply, items) = mpsc::unbounded_channel();
     let (words, told) = (Arc::clone(&codec), Arc::clone(&shared));
     let applier = Applier::new(machine, kept, words, client, items, done_sender, told);
-    // The log knows of members that the configuration does not.
-    transport.set_members(&replica.members());
-    transport.start(life);
-    shelf.frame_bytes_max = transport.frame_bytes_max();
+    shelf.frame_bytes_max = connect(transport.as_mut(), &replica, life);
     let snapshots = Snapshots::new(shelf, &options, patience, now);
     let session = OwnSession::new(client, options.session_ttl, patience);
     let driver = Driver {
@@ -347,6 +344,14 @@ impl<M: StateMachine> Builder<M> {
         config.map_err(|error| StartError::Recover(RecoverError::Config(error)))?;
         self.options.check(&self.config)
     }
+}
+
+/// Lets the transport start; the largest frame that it carries.
+fn connect(transport: &mut dyn Transport, replica: &Replica, life: Incarnation) -> usize {
+    // The log knows of members that the configuration does not.
+    transport.set_members(&replica.members());
+    transport.start(life);
+    transport.frame_bytes_max()
 }
 
 /// Says who starts, and what a cluster of this size does not gain.

@@ -135,8 +135,9 @@ impl Cluster {
     fn draw_core(&mut self) -> VoterSet {
         let mut left: Vec<ReplicaId> = self.ids().filter(|id| !self.is_lost(*id)).collect();
         if self.options.newcomers > 0 {
-            // Whoever has been removed for good is nobody's concern, and newcomers may be let in yet.
-            left.retain(|id| !self.is_spent(*id));
+            // Whoever has been removed for good is nobody's concern, and newcomers may be let in yet. One whose
+            // storage gave up over a read that went astray is as good as the others: it is started again.
+            left.retain(|id| self.node(*id).halted.is_none());
             let places = 1..=self.nodes.len() as u16;
             let ids = places.map(ReplicaId::new);
             left.extend(ids.filter(|id| !self.node(*id).placed));

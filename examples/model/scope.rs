@@ -162,19 +162,19 @@ pub(crate) const WORLDS: &[World] = &[
             Part {
                 name: "two candidates, a crash",
                 scope: Scope { crash: true, ..ONE_SLOT },
-                states: Some(4_394_199),
+                states: Some(6_651_234),
                 states_max: ALL_STATES,
             },
             Part {
                 name: "one candidate twice, a crash",
                 scope: Scope { crash: true, campaigns: [2, 0, 0], ..ONE_SLOT },
-                states: Some(130_333),
+                states: Some(320_440),
                 states_max: ALL_STATES,
             },
             Part {
                 name: "two candidates, every message",
                 scope: Scope { lost: &["Heartbeat"], ..ONE_SLOT },
-                states: Some(2_653_593),
+                states: Some(17_201_345),
                 states_max: ALL_STATES,
             },
             Part {
@@ -184,7 +184,7 @@ pub(crate) const WORLDS: &[World] = &[
                     moments: [false, false, true],
                     ..ONE_SLOT
                 },
-                states: Some(3_362_027),
+                states: Some(20_689_427),
                 states_max: ALL_STATES,
             },
         ],

@@ -380,13 +380,13 @@ async fn p24_what_earlier_lives_left_counts_as_reserve() {
     let least = reserve / (16 << 10) - 5;
     for life in 0..5 {
         let client = cluster.node(0).client();
-        let mut last = Slot::ZERO;
+        let mut told = Slot::ZERO;
         for _ in 0..10 {
             let weight = Op::Weight(vec![life; 16 << 10]);
-            last = soon("a reply", client.execute_at(weight)).await.unwrap().slot;
+            told = soon("a reply", client.execute_at(weight)).await.unwrap().slot;
         }
         let made = soon("a snapshot", cluster.node(0).snapshot()).await.unwrap();
-        let kept = |node: &Node<Marks>| last.distance_from(trimmed(node));
+        let kept = |node: &Node<Marks>| told.distance_from(trimmed(node));
         until("a log of one reserve", || kept(cluster.node(0)) <= most).await;
         // A life that ends before its log knows what its snapshot includes leaves the next one no log (N3).
         let group = GroupId::default();

@@ -226,13 +226,13 @@ pub(crate) const WORLDS: &[World] = &[
             Part {
                 name: "three candidates",
                 scope: Scope { campaigns: [1, 1, 1], campaigns_all: 3, ..ONE_SLOT },
-                states: Some(3_303_412),
-                states_max: ALL_STATES,
+                states: None,
+                states_max: 20_000_000,
             },
             Part {
                 name: "three campaigns of two candidates",
                 scope: Scope { campaigns: [2, 2, 0], campaigns_all: 3, ..ONE_SLOT },
-                states: Some(1_027_185),
+                states: Some(12_555_563),
                 states_max: ALL_STATES,
             },
             Part {
@@ -270,8 +270,8 @@ pub(crate) const WORLDS: &[World] = &[
             Part {
                 name: "two slots, two candidates",
                 scope: Scope { slots: 2, requests: 2, ..ONE_SLOT },
-                states: Some(6_063_373),
-                states_max: ALL_STATES,
+                states: None,
+                states_max: 20_000_000,
             },
             Part {
                 name: "two slots, two candidates, one fetches",
